@@ -1,0 +1,32 @@
+"""sb3-vpg: vanilla policy gradient (REINFORCE) for Stable-Baselines3.
+
+The names below are loaded on first use: they need torch, whose import takes seconds that
+``sb3-vpg --help`` should not wait for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sb3_vpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+    from sb3_vpg.vpg import VPG
+
+__version__ = "0.1.0"
+__all__ = ["VPG", "CnnPolicy", "MlpPolicy", "MultiInputPolicy", "__version__"]
+
+_HOMES = {
+    "VPG": "sb3_vpg.vpg",
+    "CnnPolicy": "sb3_vpg.policies",
+    "MlpPolicy": "sb3_vpg.policies",
+    "MultiInputPolicy": "sb3_vpg.policies",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,108 @@
+"""What a constructor takes, and what it refuses: every refusal names the argument, its value and the way out."""
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+
+ScheduleLike = float | str | Schedule
+"""A number, a function of the remaining progress (1 at the start, 0 at the end), or the zoo's ``"lin_0.001"``."""
+
+
+class OnPolicyKwargs(TypedDict, total=False):
+    """The arguments that SB3's ``OnPolicyAlgorithm`` documents and that an algorithm of ours passes on unchanged."""
+
+    rollout_buffer_class: type[RolloutBuffer] | None
+    rollout_buffer_kwargs: dict[str, Any] | None
+    stats_window_size: int
+    tensorboard_log: str | None
+    monitor_wrapper: bool
+    policy_kwargs: dict[str, Any] | None
+    verbose: int
+    seed: int | None
+    device: th.device | str
+
+
+def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    :raises TypeError: if ``given`` holds a keyword that is not in ``known``; the message suggests the nearest one
+    """
+    known = list(known)
+    for name in given:
+        if name == "vf_coef":
+            raise TypeError(
+                f"{algorithm}() has no 'vf_coef': the critic has an optimiser of its own, "
+                "so set its step size with 'vf_learning_rate' and its number of passes with 'n_critic_updates'"
+            )
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise TypeError(f"{algorithm}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def whole_number(name: str, value: Any, at_least: int) -> int:
+    """
+    :raises ValueError: if ``value`` is no integer (a float such as 64.0 is none) or is below ``at_least``
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, but is {value!r} ({type(value).__name__})") from None
+    if number < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, but is {number}")
+    return number
+
+
+def real_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+    """
+    :raises ValueError: if ``value`` is no number, is NaN, or lies outside ``[low, high]`` (``high`` may be infinite)
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, but is {value!r} ({type(value).__name__})") from None
+    if not low <= number <= high:
+        span = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
+        raise ValueError(f"{name} must be {span}, but is {number}")
+    return number
+
+
+class CheckedSchedule(FloatSchedule):
+    """
+    SB3's ``FloatSchedule`` with two differences: it refuses a value that is negative, NaN or infinite, and it never
+    looks past the end of training. SB3's progress falls a little below 0 when the last rollout overshoots
+    ``total_timesteps``, where a linear schedule turns negative and the last update goes backwards.
+
+    :param name: the argument that the schedule came from, for the error's text
+    :param value: number, schedule, or ``"lin_0.001"`` (from 0.001 down to 0 over the whole training)
+    :raises ValueError: here for a constant or text that is no valid value; at the call for a schedule that returns one
+    """
+
+    def __init__(self, name: str, value: ScheduleLike) -> None:
+        self.name = name
+        super().__init__(_parse(name, value))
+        self(1.0)
+
+    def __call__(self, progress_remaining: float) -> float:
+        progress = max(progress_remaining, 0.0)
+        value = real_number(f"{self.name} (at progress {progress:.3g})", super().__call__(progress))
+        if math.isinf(value):
+            raise ValueError(f"{self.name} must be finite, but is {value} at progress {progress:.3g}")
+        return value
+
+
+def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
+    if isinstance(value, str):
+        kind, _, start = value.partition("_")
+        if kind != "lin":
+            raise ValueError(f"{name} must be a number, a schedule or 'lin_<start>' such as 'lin_0.001', but is {value!r}")
+        return LinearSchedule(real_number(name, start), 0.0, 1.0)
+    if callable(value):
+        return value
+    return real_number(name, value)

@@ -1,0 +1,92 @@
+"""
+Two optimisers out of one policy: the actor's and the critic's.
+
+Whose parameter is it? Autograd knows: what the log-probability or the entropy of an action depends on is the actor's,
+and what only the value depends on is the critic's. No name is read, so any ``ActorCriticPolicy`` works unchanged.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import PyTorchObs
+from stable_baselines3.common.utils import obs_as_tensor
+from torch.optim import Optimizer
+
+
+def split_optimizer(policy: ActorCriticPolicy, vf_learning_rate: float) -> Optimizer | None:
+    """
+    Take the critic's parameters out of ``policy.optimizer`` and give them an optimiser of their own, of the same class
+    and with the same options, group by group.
+
+    :param policy: a fresh policy, whose optimiser has not stepped yet
+    :param vf_learning_rate: the critic's first step size
+    :return: the critic's optimiser, or None where nothing belongs to the critic alone
+    :raises ValueError: if no parameter belongs to the actor
+    """
+    actor = _actor_parameters(policy)
+    if not actor:
+        raise ValueError(f"{type(policy).__name__} has nothing to train: no parameter reaches its log-probabilities")
+    critic_groups = []
+    for group in policy.optimizer.param_groups:
+        critic = [parameter for parameter in group["params"] if parameter not in actor]
+        group["params"] = [parameter for parameter in group["params"] if parameter in actor]
+        if critic:
+            critic_groups.append({**group, "params": critic})
+    policy.optimizer.param_groups[:] = [group for group in policy.optimizer.param_groups if group["params"]]
+    if not critic_groups:
+        return None
+    return type(policy.optimizer)(critic_groups, lr=vf_learning_rate)  # type: ignore[call-arg]  # every subclass has lr
+
+
+def trainable_parameters(optimizer: Optimizer) -> list[th.Tensor]:
+    """:return: what the optimiser holds and the user has not frozen"""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"] if parameter.requires_grad]
+
+
+def _actor_parameters(policy: ActorCriticPolicy) -> set[th.Tensor]:
+    """
+    Evaluate two all-zero observations and look at what the gradient of log-probability and entropy reaches. Parameters
+    that neither actor nor critic uses in this probe count as the actor's, where the policy itself had put them.
+    """
+    parameters = list(policy.parameters())
+    observations = obs_as_tensor(_zeros(policy.observation_space), policy.device)
+    actions = th.as_tensor(_zeros(policy.action_space), device=policy.device)
+    with _probing(policy), th.enable_grad():
+        values, log_prob, entropy = policy.evaluate_actions(observations, actions)
+        reached = _reached([log_prob] if entropy is None else [log_prob, entropy], parameters)
+        only_critic = _reached([values], parameters) - reached
+    return set() if not reached else set(parameters) - only_critic
+
+
+@contextmanager
+def _probing(policy: ActorCriticPolicy) -> Iterator[None]:
+    """Eval mode, so that no batch statistics move, and no parameter frozen, so that ownership is not a matter of that."""
+    frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
+    training = policy.training
+    policy.set_training_mode(False)
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        policy.set_training_mode(training)
+
+
+def _reached(outputs: list[th.Tensor], parameters: list[th.Tensor]) -> set[th.Tensor]:
+    total = sum(output.sum() for output in outputs)
+    if not isinstance(total, th.Tensor) or not total.requires_grad:
+        return set()
+    gradients = th.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    return {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+
+
+def _zeros(space: spaces.Space) -> PyTorchObs:  # type: ignore[type-arg]  # SB3 leaves Space bare
+    if isinstance(space, spaces.Dict):
+        return {key: _zeros(subspace) for key, subspace in space.items()}  # type: ignore[misc]
+    return np.zeros((2, *space.shape), dtype=space.dtype)  # type: ignore[return-value,misc]
