@@ -5,14 +5,14 @@ Whose parameter is it? Autograd knows: what the log-probability or the entropy o
 and what only the value depends on is the critic's. No name is read, so any ``ActorCriticPolicy`` works unchanged.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.optim import Optimizer
 
@@ -52,20 +52,20 @@ def _actor_parameters(policy: ActorCriticPolicy) -> set[th.Tensor]:
     Evaluate two all-zero observations and look at what the gradient of log-probability and entropy reaches. Parameters
     that neither actor nor critic uses in this probe count as the actor's, where the policy itself had put them.
     """
-    parameters = list(policy.parameters())
+    parameters = [parameter for parameter in policy.parameters() if parameter.is_floating_point()]
     observations = obs_as_tensor(_zeros(policy.observation_space), policy.device)
     actions = th.as_tensor(_zeros(policy.action_space), device=policy.device)
     with _probing(policy), th.enable_grad():
         values, log_prob, entropy = policy.evaluate_actions(observations, actions)
         reached = _reached([log_prob] if entropy is None else [log_prob, entropy], parameters)
         only_critic = _reached([values], parameters) - reached
-    return set() if not reached else set(parameters) - only_critic
+    return {parameter for parameter in policy.parameters() if reached and parameter not in only_critic}
 
 
 @contextmanager
 def _probing(policy: ActorCriticPolicy) -> Iterator[None]:
     """Eval mode, so that no batch statistics move, and no parameter frozen, so that ownership is not a matter of that."""
-    frozen = [parameter for parameter in policy.parameters() if not parameter.requires_grad]
+    frozen = [parameter for parameter in policy.parameters() if parameter.is_floating_point() and not parameter.requires_grad]
     training = policy.training
     policy.set_training_mode(False)
     for parameter in frozen:
@@ -78,7 +78,7 @@ def _probing(policy: ActorCriticPolicy) -> Iterator[None]:
         policy.set_training_mode(training)
 
 
-def _reached(outputs: list[th.Tensor], parameters: list[th.Tensor]) -> set[th.Tensor]:
+def _reached(outputs: Sequence[th.Tensor], parameters: Sequence[th.Tensor]) -> set[th.Tensor]:
     total = sum(output.sum() for output in outputs)
     if not isinstance(total, th.Tensor) or not total.requires_grad:
         return set()
@@ -86,7 +86,8 @@ def _reached(outputs: list[th.Tensor], parameters: list[th.Tensor]) -> set[th.Te
     return {parameter for parameter, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
 
-def _zeros(space: spaces.Space) -> PyTorchObs:  # type: ignore[type-arg]  # SB3 leaves Space bare
+def _zeros(space: spaces.Space[Any]) -> Any:
+    """:return: two all-zero elements of the space, in the form of a batch of observations or actions"""
     if isinstance(space, spaces.Dict):
-        return {key: _zeros(subspace) for key, subspace in space.items()}  # type: ignore[misc]
-    return np.zeros((2, *space.shape), dtype=space.dtype)  # type: ignore[return-value,misc]
+        return {key: _zeros(subspace) for key, subspace in space.items()}
+    return np.zeros((2, *(space.shape or ())), dtype=space.dtype)

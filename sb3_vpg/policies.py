@@ -9,37 +9,37 @@ from typing import Any
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 
 MlpPolicy = ActorCriticPolicy
-"""SB3's: its extractor only flattens, so there is nothing to share."""
+"""SB3's own: its extractor only flattens, so there is nothing to share."""
 
 
-class CnnPolicy(ActorCriticCnnPolicy):
+class _SeparateExtractors(ActorCriticPolicy):
+    """Changes the default of ``share_features_extractor`` to False, and remembers the choice in ``policy.save()``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("share_features_extractor", False)
+        super().__init__(*args, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        # SB3 leaves this one out, so that its own policy.load() forgets a choice that is not the default
+        return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
+
+
+class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
     """
-    SB3's CNN policy with ``share_features_extractor=False`` by default. Set it to True to halve the network: the
-    extractor then learns from the policy's gradient alone.
+    SB3's policy for images with a features extractor each for actor and critic. With
+    ``share_features_extractor=True`` the network is half as large, and its extractor learns from the policy's gradient
+    alone.
 
     Other parameters: see ``ActorCriticCnnPolicy``.
     """
 
-    def __init__(self, *args: Any, share_features_extractor: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, share_features_extractor=share_features_extractor, **kwargs)
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        # SB3 leaves this one out, so its own policy.load() forgets a choice that is not the default
-        return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
-
-
-class MultiInputPolicy(MultiInputActorCriticPolicy):
+class MultiInputPolicy(_SeparateExtractors, MultiInputActorCriticPolicy):
     """
-    SB3's policy for ``Dict`` observations with ``share_features_extractor=False`` by default, as in ``CnnPolicy``.
+    SB3's policy for ``Dict`` observations with a features extractor each for actor and critic, as in ``CnnPolicy``.
 
     Other parameters: see ``MultiInputActorCriticPolicy``.
     """
-
-    def __init__(self, *args: Any, share_features_extractor: bool = False, **kwargs: Any) -> None:
-        super().__init__(*args, share_features_extractor=share_features_extractor, **kwargs)
-
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
 
 
 def check_policy_class(policy_class: Any) -> None:

@@ -1,26 +1,23 @@
 """Vanilla policy gradient as a Stable-Baselines3 algorithm."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, TensorDict
 from stable_baselines3.common.utils import explained_variance, update_learning_rate
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from typing_extensions import Unpack
+from typing_extensions import Self, Unpack
 
 from sb3_vpg.advantages import normalize
 from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, real_number, refuse_unknown, whole_number
 from sb3_vpg.optimizers import split_optimizer, trainable_parameters
 from sb3_vpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, check_policy_class
-
-SelfVPG = TypeVar("SelfVPG", bound="VPG")
 
 
 class VPG(OnPolicyAlgorithm):
@@ -228,14 +225,14 @@ class VPG(OnPolicyAlgorithm):
             )
 
     def learn(
-        self: SelfVPG,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 10,
         tb_log_name: str = "VPG",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfVPG:
+    ) -> Self:
         """See ``OnPolicyAlgorithm.learn``; this one only has defaults of its own."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 

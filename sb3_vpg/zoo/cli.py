@@ -1,0 +1,155 @@
+"""
+The command line ``sb3-vpg``: rl-zoo3's programs with our algorithms in them, plus what we add.
+
+This module imports nothing heavy, so that ``sb3-vpg``, ``--help`` and ``--version`` answer at once.
+"""
+
+import argparse
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+
+from sb3_vpg import __version__
+from sb3_vpg.zoo.replaced import replaced
+
+
+@dataclass(frozen=True)
+class Command:
+    """
+    :param summary: one line for the overview
+    :param target: what runs, as ``sb3_vpg.zoo.scripts.run`` takes it
+    :param defaults: flags put before the user's own, which therefore win
+    :param reads_runs: looks for trained models, by default where ``train`` puts them
+    :param plots: draws with matplotlib
+    """
+
+    summary: str
+    target: str
+    defaults: tuple[str, ...] = ("--algo", "vpg")
+    reads_runs: bool = False
+    plots: bool = False
+
+
+COMMANDS = {
+    "train": Command("train an agent", "rl_zoo3.train:train"),
+    "optimize": Command("search hyperparameters", "rl_zoo3.train:train", ("--algo", "vpg", "--optimize-hyperparameters")),
+    "evaluate": Command("score a trained agent and draw its learning curve", "sb3_vpg.zoo.evaluation:evaluate"),
+    "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True),
+    "record_video": Command("film a trained agent", "rl_zoo3.record_video", reads_runs=True),
+    "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
+    "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
+    "all_plots": Command(
+        "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", "vpg"), plots=True
+    ),
+    "plot_from_file": Command("plot what all_plots saved, also with rliable", "rl_zoo3.plots:plot_from_file", (), plots=True),
+}
+# What a user can cause and mend; anything else is a bug and keeps its traceback
+_EXPECTED = (ValueError, AssertionError, OSError, ImportError, NameError, SyntaxError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    :param argv: arguments without the program's name; None: those of the process
+    :return: exit code: 0 done, 1 the command failed, 2 no such command, 130 interrupted
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(_versions())
+        return 0
+    name = arguments[0].replace("-", "_")
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(COMMANDS)}"
+        print(f"sb3-vpg: no command {arguments[0]!r}; {hint}", file=sys.stderr)
+        return 2
+    return _run(name, arguments[1:])
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    command = COMMANDS[name]
+    ours, theirs = _our_flags(command).parse_known_args(arguments)
+    defaults = _defaults(command, theirs)
+    try:
+        # The zoo's programs read sys.argv and nothing else
+        with replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs]), _help_of_ours(command, defaults, theirs):
+            from sb3_vpg.zoo import scripts
+
+            if command.plots and ours.savefig is not None:
+                scripts.run_plot(command.target, ours.savefig)
+            else:
+                scripts.run(command.target)
+    except KeyboardInterrupt:
+        return 130
+    except _EXPECTED as error:
+        if ours.traceback:
+            raise
+        print(f"sb3-vpg {name}: {type(error).__name__}: {error}\n(--traceback shows where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _our_flags(command: Command) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sb3-vpg", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    group = parser.add_argument_group("flags of sb3-vpg")
+    group.add_argument("--traceback", action="store_true", help="show the full Python traceback of an error")
+    if command.plots:
+        group.add_argument("--savefig", type=Path, metavar="FILE", help="write the picture instead of opening a window")
+    return parser
+
+
+def _defaults(command: Command, theirs: list[str]) -> list[str]:
+    defaults = list(command.defaults)
+    if command.reads_runs:
+        algo = argparse.ArgumentParser(add_help=False)
+        algo.add_argument("--algo", default="vpg")
+        if algo.parse_known_args(theirs)[0].algo == "vpg":
+            defaults += ["--folder", "logs"]
+    return defaults
+
+
+@contextmanager
+def _help_of_ours(command: Command, defaults: list[str], theirs: list[str]) -> Iterator[None]:
+    """After the zoo's help (which ends in SystemExit), say what we add to it."""
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code in (0, None) and {"-h", "--help"} & set(theirs):
+            print(f"\n{_our_flags(command).format_help()}")
+            if defaults:
+                print(f"defaults of sb3-vpg:\n  {' '.join(defaults)}")
+        raise
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sb3-vpg COMMAND [FLAGS]      (also: python -m sb3_vpg)",
+            "",
+            "Vanilla policy gradient in the command line of rl-zoo3, with all of the zoo's own algorithms.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "A first run:",
+            "  sb3-vpg train --env CartPole-v1 --progress",
+            "  sb3-vpg evaluate --env CartPole-v1",
+            "",
+            "sb3-vpg COMMAND --help shows a command's flags; sb3-vpg --version shows the versions in use.",
+        ]
+    )
+
+
+def _versions() -> str:
+    packages = ("stable-baselines3", "rl_zoo3", "gymnasium", "torch")
+    libraries = ", ".join(f"{package} {version(package)}" for package in packages)
+    return f"sb3-vpg {__version__} (Python {platform.python_version()}, {libraries})"

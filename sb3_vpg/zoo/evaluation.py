@@ -1,0 +1,152 @@
+"""``sb3-vpg evaluate``: the score of a trained agent with its uncertainty, and the learning curve of its run."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3 import ALGOS, create_test_env, get_saved_hyperparams
+from rl_zoo3.utils import get_model_path
+from scipy.stats import t as student
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_vpg.zoo.curves import draw_learning_curve
+
+_N_ENVS = 10
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    :param model: the file that was evaluated
+    :param run: the folder of its run
+    :param returns: undiscounted return of each episode, shape (n_episodes,)
+    :param lengths: steps of each episode, shape (n_episodes,)
+    """
+
+    model: Path
+    run: Path
+    returns: np.ndarray
+    lengths: np.ndarray
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """:return: Student's interval of the mean return over episodes of this one agent"""
+        mean, n = float(self.returns.mean()), len(self.returns)
+        error = float(self.returns.std(ddof=1)) / np.sqrt(n) if n > 1 else np.inf
+        margin = float(student.ppf((1 + confidence) / 2, n - 1)) * error if error > 0 and n > 1 else error
+        return mean - margin, mean + margin
+
+
+def evaluate_run(
+    folder: str,
+    algo: str,
+    env_id: str,
+    exp_id: int = 0,
+    n_episodes: int = 100,
+    seed: int = 0,
+    load_best: bool = False,
+    deterministic: bool = True,
+    device: str = "auto",
+) -> Evaluation:
+    """
+    Play whole episodes with a model that ``train`` has written, in the environment it was trained in.
+
+    :param folder: log folder, the ``-f`` of ``train``
+    :param algo: the algorithm's name on the command line
+    :param env_id: environment id
+    :param exp_id: number of the run, 0 for the latest
+    :param n_episodes: spread over ten environments, each plays its share, so that short episodes are not preferred
+    :param seed: of the environments
+    :param load_best: take the best model of the training's evaluations instead of the last
+    :param deterministic: take the likeliest action instead of sampling
+    :param device: where the policy runs
+    :return: the returns and where they come from
+    :raises AssertionError: if there is no such run
+    :raises ValueError: if the run has no such model
+    """
+    env_name = EnvironmentName(env_id)
+    _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
+    settings = Path(run) / env_name
+    hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
+    env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(_saved_argument(settings, "env_kwargs") or {})}
+    env = create_test_env(
+        env_name.gym_id,
+        n_envs=min(_N_ENVS, n_episodes),
+        stats_path=stats_path,
+        seed=seed,
+        should_render=False,
+        hyperparams=hyperparams,
+        env_kwargs=env_kwargs,
+        vec_env_cls=DummyVecEnv,
+    )
+    model = ALGOS[algo].load(model_path, device=device, custom_objects={"learning_rate": 0.0})
+    returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
+    env.close()
+    return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths))
+
+
+def evaluate() -> None:
+    """The command. Its arguments are ``sys.argv``."""
+    args = _parser().parse_args()
+    result = evaluate_run(
+        args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, args.seed, args.load_best,
+        not args.stochastic, args.device,
+    )  # fmt: skip
+    low, high = result.interval()
+    env_name = EnvironmentName(args.env)
+    trained_with = _saved_argument(result.run / env_name, "seed")
+    curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}")
+    print(
+        f"Return over {len(result.returns)} episodes, {'sampled' if args.stochastic else 'deterministic'} actions: "
+        f"mean {result.returns.mean():.1f} (95 % interval {low:.1f} to {high:.1f}), "
+        f"min {result.returns.min():.1f}, max {result.returns.max():.1f}\n"
+        f"Model:          {result.model}\n"
+        f"Logs:           {result.run}\n"
+        f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Score a trained agent and draw the learning curve of its run.")
+    parser.add_argument("--algo", choices=list(ALGOS), default="vpg", help="RL algorithm")
+    parser.add_argument("--env", default="CartPole-v1", help="environment ID")
+    parser.add_argument("-f", "--folder", default="logs", help="log folder")
+    parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest)")
+    parser.add_argument("-n", "--n-eval-episodes", type=_positive, default=100, help="number of episodes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments")
+    parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
+    return number
+
+
+def _saved_argument(settings: Path, name: str) -> Any:
+    """:return: what the run's ``args.yml`` says; the zoo writes it with Python tags, which this reads without acting on"""
+    file = settings / "args.yml"
+    if not file.is_file():
+        return None
+    pairs = yaml.load(file.read_text(), Loader=_PlainLoader)
+    return dict(pairs).get(name)
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads the ``OrderedDict`` that the zoo dumps as its list of pairs, and any other Python object as None."""
+
+
+def _ordered_pairs(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> object:
+    return loader.construct_sequence(node, deep=True)[0]
+
+
+_PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered_pairs)
+_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)  # type: ignore[no-untyped-call]  # types-PyYAML

@@ -1,0 +1,83 @@
+"""The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
+
+import inspect
+from contextlib import AbstractContextManager
+from typing import Any
+
+import rl_zoo3.train
+import yaml
+from rl_zoo3.exp_manager import ExperimentManager
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_vpg.arguments import OnPolicyKwargs, refuse_unknown
+from sb3_vpg.vpg import VPG
+from sb3_vpg.zoo.hyperparams import hyperparams_file
+from sb3_vpg.zoo.replaced import replaced
+
+OURS = {"vpg": VPG}
+_READ_BY_THE_ZOO = (
+    "n_timesteps",
+    "n_envs",
+    "normalize",
+    "frame_stack",
+    "env_wrapper",
+    "vec_env_wrapper",
+    "callback",
+    "monitor_kwargs",
+    "env_kwargs",
+)
+
+
+class VPGExperimentManager(ExperimentManager):
+    """
+    Differs from its parent in three points:
+
+    * without ``-conf``, our algorithms find their YAML file in our package;
+    * a YAML file that cannot be read, or an entry with missing or unknown keys, is refused with the file's name;
+    * when training fails, the model is saved where a finished one would be, and then the error goes on.
+    """
+
+    def __init__(self, args: Any, algo: str, *others: Any, **kwargs: Any) -> None:
+        super().__init__(args, algo, *others, **kwargs)
+        if kwargs.get("config") is None and algo in OURS:
+            self.config = str(hyperparams_file(algo))
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """:raises ValueError: if the file is no YAML mapping, or if an entry lacks a key or has one too many"""
+        try:
+            hyperparams, saved = super().read_hyperparameters()
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.config} is no readable YAML file: {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{self.config} must map environment ids to hyperparameters ({error})") from error
+        if self.algo in OURS:
+            self._check_keys(hyperparams)
+        return hyperparams, saved
+
+    def _check_keys(self, hyperparams: dict[str, Any]) -> None:
+        for key in ("n_timesteps", "policy"):
+            if key not in hyperparams:
+                raise ValueError(f"{self.config}: the entry for {self.env_name.gym_id} needs {key!r}")
+        known = [*inspect.signature(OURS[self.algo]).parameters, *OnPolicyKwargs.__annotations__, *_READ_BY_THE_ZOO]
+        try:
+            refuse_unknown(OURS[self.algo].__name__, hyperparams, known)
+        except TypeError as error:
+            raise ValueError(f"{self.config}, or -params: {error}") from None
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """Train; if that fails, save the last good weights before the error goes on."""
+        finished = False
+        try:
+            super().learn(model)
+            finished = True
+        finally:
+            if not finished:
+                self.save_trained_model(model)
+
+
+def our_experiment_manager() -> AbstractContextManager[Any]:
+    """
+    Let ``rl_zoo3.train`` use ours. It offers no hook, so its name is replaced, in the process of our own command line
+    and for as long as the command runs.
+    """
+    return replaced(rl_zoo3.train, "ExperimentManager", VPGExperimentManager)

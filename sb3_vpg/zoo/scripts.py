@@ -1,0 +1,84 @@
+"""Runs rl_zoo3's own programs, in this process, with our algorithms in its tables."""
+
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import imageio_ffmpeg
+
+from sb3_vpg.zoo.experiment import our_experiment_manager
+from sb3_vpg.zoo.registration import register
+from sb3_vpg.zoo.replaced import replaced
+
+
+def run(target: str) -> None:
+    """
+    Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
+
+    :param target: what to run; the zoo's video programs have no function to call
+    """
+    register()
+    module, _, function = target.partition(":")
+    with our_experiment_manager():
+        if function:
+            getattr(import_module(module), function)()
+        else:
+            with _videos_from_here():
+                runpy.run_module(module, run_name="__main__")
+
+
+def run_plot(target: str, picture: Path) -> None:
+    """
+    Run one of the zoo's plots without a screen and write what it would have shown.
+
+    :param target: as in ``run``
+    :param picture: file to write; with several figures, their numbers are appended to its name
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with warnings.catch_warnings():
+        # The picture is written instead
+        warnings.filterwarnings("ignore", message=".*non-interactive.*", category=UserWarning)
+        run(target)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figures = pyplot.get_fignums()
+    for number in figures:
+        path = picture if len(figures) == 1 else picture.with_stem(f"{picture.stem}_{number}")
+        pyplot.figure(number).savefig(path)
+        print(f"Saved {path}")
+
+
+@contextmanager
+def _videos_from_here() -> Iterator[None]:
+    """
+    ``rl_zoo3.record_training`` starts ``python -m rl_zoo3.record_video``, which does not know our algorithms, and calls
+    ``ffmpeg`` by name. Start ours instead, and where no ffmpeg is installed offer the one that came with moviepy.
+    """
+    call = subprocess.call
+
+    def call_ours(command: list[str], *args: Any, **kwargs: Any) -> int:
+        if command[:3] == ["python", "-m", "rl_zoo3.record_video"]:
+            command = [sys.executable, "-m", "sb3_vpg", "record_video", *command[3:]]
+        return call(command, *args, **kwargs)
+
+    path = os.environ.get("PATH", "")
+    with tempfile.TemporaryDirectory() as folder, replaced(subprocess, "call", call_ours):
+        if which("ffmpeg") is None:
+            (Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+        os.environ["PATH"] = os.pathsep.join([path, folder])
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = path
