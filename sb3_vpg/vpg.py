@@ -141,6 +141,21 @@ class VPG(OnPolicyAlgorithm):
             )
         return self.policy_aliases[policy_name]
 
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+        """
+        See ``OnPolicyAlgorithm.collect_rollouts``.
+
+        :raises ValueError: if the policy has no valid distribution over actions: its weights or an observation are not
+            finite, or so large that its output is not
+        """
+        try:
+            return super().collect_rollouts(*args, **kwargs)
+        except ValueError as error:
+            # The words with which torch refuses the parameters of a distribution; any other error is somebody else's
+            if "of distribution" not in str(error):
+                raise
+            raise self._divergence("the policy's distribution over actions has NaN or infinite parameters") from error
+
     def train(self) -> None:
         """
         Learn from the rollout that was just collected: one step of the policy, then the passes of the critic.
@@ -218,11 +233,14 @@ class VPG(OnPolicyAlgorithm):
 
     def _check_finite(self, quantity: str, value: th.Tensor) -> None:
         if not th.isfinite(value):
-            raise ValueError(
-                f"Training diverged in iteration {self._n_updates + 1} (after {self.num_timesteps} steps): the {quantity} is "
-                f"{value.item()}. The weights are those before this step. Look for NaN, infinite or huge observations "
-                "and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or max_grad_norm"
-            )
+            raise self._divergence(f"the {quantity} is {value.item()}")
+
+    def _divergence(self, what: str) -> ValueError:
+        return ValueError(
+            f"Training diverged in iteration {self._n_updates + 1} (after {self.num_timesteps} steps): {what}. The weights "
+            "are those of the last step that was sound. Look for NaN, infinite or huge observations and rewards "
+            "(VecNormalize scales them), or lower learning_rate, vf_learning_rate or max_grad_norm"
+        )
 
     def learn(
         self,

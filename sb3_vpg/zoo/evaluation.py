@@ -12,6 +12,7 @@ from rl_zoo3 import ALGOS, create_test_env, get_saved_hyperparams
 from rl_zoo3.utils import get_model_path
 from scipy.stats import t as student
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg.zoo.curves import draw_learning_curve
@@ -83,7 +84,9 @@ def evaluate_run(
         env_kwargs=env_kwargs,
         vec_env_cls=DummyVecEnv,
     )
-    model = ALGOS[algo].load(model_path, device=device, custom_objects={"learning_rate": 0.0})
+    # Playing needs no replay buffer, whose memory a stored size would claim
+    unused: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
+    model = ALGOS[algo].load(model_path, device=device, **unused)
     returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
     env.close()
     return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths))
@@ -92,10 +95,8 @@ def evaluate_run(
 def evaluate() -> None:
     """The command. Its arguments are ``sys.argv``."""
     args = _parser().parse_args()
-    result = evaluate_run(
-        args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, args.seed, args.load_best,
-        not args.stochastic, args.device,
-    )  # fmt: skip
+    choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic, "device": args.device}
+    result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice)
     low, high = result.interval()
     env_name = EnvironmentName(args.env)
     trained_with = _saved_argument(result.run / env_name, "seed")
@@ -149,4 +150,4 @@ def _ordered_pairs(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> object:
 
 
 _PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered_pairs)
-_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)  # type: ignore[no-untyped-call]  # types-PyYAML
+_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)

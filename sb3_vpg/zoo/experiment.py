@@ -1,12 +1,15 @@
 """The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
 
 import inspect
+import time
 from contextlib import AbstractContextManager
 from typing import Any
 
+import optuna
 import rl_zoo3.train
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
+from sqlalchemy.exc import SQLAlchemyError
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_vpg.arguments import OnPolicyKwargs, refuse_unknown
@@ -15,6 +18,7 @@ from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.replaced import replaced
 
 OURS = {"vpg": VPG}
+_ATTEMPTS = 5
 _READ_BY_THE_ZOO = (
     "n_timesteps",
     "n_envs",
@@ -30,11 +34,12 @@ _READ_BY_THE_ZOO = (
 
 class VPGExperimentManager(ExperimentManager):
     """
-    Differs from its parent in three points:
+    Differs from its parent in four points:
 
     * without ``-conf``, our algorithms find their YAML file in our package;
     * a YAML file that cannot be read, or an entry with missing or unknown keys, is refused with the file's name;
-    * when training fails, the model is saved where a finished one would be, and then the error goes on.
+    * when training fails, the model is saved where a finished one would be, and then the error goes on;
+    * processes that start a search in the same new database at the same moment do not trip over each other.
     """
 
     def __init__(self, args: Any, algo: str, *others: Any, **kwargs: Any) -> None:
@@ -73,6 +78,17 @@ class VPGExperimentManager(ExperimentManager):
         finally:
             if not finished:
                 self.save_trained_model(model)
+
+    def hyperparameters_optimization(self) -> None:
+        """Search. Optuna's tables are made first, again and again while another process is making the same ones."""
+        if self.storage is not None and "://" in self.storage:
+            for _ in range(_ATTEMPTS - 1):
+                try:
+                    optuna.storages.get_storage(self.storage)
+                    break
+                except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                    time.sleep(1.0)
+        super().hyperparameters_optimization()
 
 
 def our_experiment_manager() -> AbstractContextManager[Any]:

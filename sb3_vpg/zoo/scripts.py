@@ -58,6 +58,7 @@ def run_plot(target: str, picture: Path) -> None:
         path = picture if len(figures) == 1 else picture.with_stem(f"{picture.stem}_{number}")
         pyplot.figure(number).savefig(path)
         print(f"Saved {path}")
+    pyplot.close("all")
 
 
 @contextmanager

@@ -1,0 +1,111 @@
+"""Bad input to the command line: one clear line, exit code 1, and nothing lost."""
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from sb3_vpg import VPG
+from sb3_vpg.zoo.cli import main
+
+POISON_AFTER = 700
+# When a model is refused, the zoo leaves its monitor files to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning")
+
+
+class PoisonedCartPole(gym.Wrapper):
+    """CartPole whose rewards become NaN after some steps, over all episodes."""
+
+    def __init__(self) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.n_steps = 0
+
+    def step(self, action):
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self.n_steps += 1
+        return observation, np.nan if self.n_steps > POISON_AFTER else reward, terminated, truncated, info
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _poisoned_env():
+    gym.register("PoisonedCartPole-v0", PoisonedCartPole)
+    yield
+    del gym.registry["PoisonedCartPole-v0"]
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """:return: what went to stderr, which is not a traceback"""
+    assert main(arguments) == 1
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    assert message.startswith(f"sb3-vpg {arguments[0]}: ")
+    return message
+
+
+def train(tmp_path: Path, *arguments: str) -> list[str]:
+    return ["train", "--verbose", "0", "-n", "600", "--eval-freq", "-1", "-f", str(tmp_path / "logs"), *arguments]
+
+
+def test_unknown_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "CartPole-v1" in refused(train(tmp_path, "--env", "CartPol-v1"), capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("CartPole-v1: [unclosed", "no readable YAML"),
+        ("just a sentence", "must map environment ids"),
+        ("CartPole-v1: 3", "must map environment ids"),
+        ("CartPole-v1: {policy: MlpPolicy}", "needs 'n_timesteps'"),
+        ("CartPole-v1: {n_timesteps: 600}", "needs 'policy'"),
+        ("CartPole-v1: {policy: MlpPolicy, n_timesteps: 600, n_step: 5}", "did you mean 'n_steps'"),
+        ("CartPole-v1: {policy: MlpPolicy, n_timesteps: 600, vf_coef: 0.5}", "vf_learning_rate"),
+        ("CartPole-v1: {policy: MlpPolicy, n_timesteps: 600, n_steps: 64.5}", "n_steps must be a whole number"),
+        ("CartPole-v1: {policy: MlpPolicy, n_timesteps: 600, gamma: -1}", "gamma must be between"),
+        ("CartPole-v1: {policy: MlpLstmPolicy, n_timesteps: 600}", "RecurrentPPO"),
+        ("Acrobot-v1: {policy: MlpPolicy, n_timesteps: 600}", "not found for vpg-CartPole-v1"),
+    ],
+    ids=lambda value: value[:30].replace(" ", "_"),
+)
+def test_unusable_hyperparameter_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str) -> None:
+    file = tmp_path / "conf.yml"
+    file.write_text(text)
+    assert said in refused(train(tmp_path, "-conf", str(file)), capsys)
+
+
+def test_binary_hyperparameter_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "conf.yml"
+    file.write_bytes(b"\xff\xfe\x00\x80")
+    assert "no readable YAML" in refused(train(tmp_path, "-conf", str(file)), capsys)
+
+
+def test_missing_hyperparameter_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yml" in refused(train(tmp_path, "-conf", str(tmp_path / "nowhere.yml")), capsys)
+
+
+@pytest.mark.parametrize("command", ["enjoy", "evaluate"])
+def test_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert "not found" in refused([command, "-f", str(tmp_path / "nothing")], capsys)
+
+
+def test_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "logs/vpg/CartPole-v1_1").mkdir(parents=True)
+    assert "No model found" in refused(["evaluate", "-f", str(tmp_path / "logs")], capsys)
+
+
+def test_the_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not found in gym registry"):
+        main(train(tmp_path, "--env", "CartPol-v1", "--traceback"))
+
+
+def test_divergence_saves_the_last_good_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rewards turn NaN in the course of training: the message says so, and a model with sound weights is on disk."""
+    settings = ["-params", "n_envs:1", "n_steps:128"]
+    arguments = train(tmp_path, "--env", "PoisonedCartPole-v0", *settings, "-n", "2000")
+    message = refused(arguments, capsys)
+    assert "iteration 6" in message, "rollouts 1 to 5 cover 640 steps, the sixth reaches past 700"
+    assert "loss of the policy is nan" in message
+    model = VPG.load(tmp_path / "logs/vpg/PoisonedCartPole-v0_1/PoisonedCartPole-v0.zip")
+    assert model._n_updates == 5
+    assert all(np.isfinite(parameter.detach().numpy()).all() for parameter in model.policy.parameters())
