@@ -16,6 +16,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg.zoo.curves import draw_learning_curve
+from sb3_vpg.zoo.registration import register
 
 _N_ENVS = 10
 
@@ -69,6 +70,7 @@ def evaluate_run(
     :raises AssertionError: if there is no such run
     :raises ValueError: if the run has no such model
     """
+    register()
     env_name = EnvironmentName(env_id)
     _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
     settings = Path(run) / env_name
