@@ -34,7 +34,7 @@ def train_with_zoo(folder: Path, seed: int) -> dict[str, float]:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     final = evaluate_run(str(logs), "vpg", "CartPole-v1", seed=1000)
     log = np.load(final.run / "evaluations.npz")
-    steps, scores = log["timesteps"], log["results"].mean(axis=1)
+    steps, scores = log["timesteps"].astype(float), log["results"].mean(axis=1)
     below = steps[scores < THRESHOLD]
     return {
         "final": float(final.returns.mean()),

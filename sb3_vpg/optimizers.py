@@ -13,6 +13,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.utils import obs_as_tensor
 from torch.optim import Optimizer
 
@@ -35,7 +36,10 @@ def split_optimizer(policy: ActorCriticPolicy, vf_learning_rate: float) -> Optim
         critic = [parameter for parameter in group["params"] if parameter not in actor]
         group["params"] = [parameter for parameter in group["params"] if parameter in actor]
         if critic:
-            critic_groups.append({**group, "params": critic})
+            critic_groups.append({**group, "params": critic, "lr": vf_learning_rate})
+        for parameter in critic:
+            # Some optimisers, such as Adagrad, make their state at once
+            policy.optimizer.state.pop(parameter, None)
     policy.optimizer.param_groups[:] = [group for group in policy.optimizer.param_groups if group["params"]]
     if not critic_groups:
         return None
@@ -54,7 +58,10 @@ def _actor_parameters(policy: ActorCriticPolicy) -> set[th.Tensor]:
     """
     parameters = [parameter for parameter in policy.parameters() if parameter.is_floating_point()]
     observations = obs_as_tensor(_zeros(policy.observation_space), policy.device)
-    actions = th.as_tensor(_zeros(policy.action_space), device=policy.device)
+    # As the rollout buffer would hand them over
+    actions = th.zeros((2, get_action_dim(policy.action_space)), device=policy.device)
+    if isinstance(policy.action_space, spaces.Discrete):
+        actions = actions.long().flatten()
     with _probing(policy), th.enable_grad():
         values, log_prob, entropy = policy.evaluate_actions(observations, actions)
         reached = _reached([log_prob] if entropy is None else [log_prob, entropy], parameters)
@@ -87,7 +94,7 @@ def _reached(outputs: Sequence[th.Tensor], parameters: Sequence[th.Tensor]) -> s
 
 
 def _zeros(space: spaces.Space[Any]) -> Any:
-    """:return: two all-zero elements of the space, in the form of a batch of observations or actions"""
+    """:return: two all-zero elements of the space, in the form of a batch of observations"""
     if isinstance(space, spaces.Dict):
         return {key: _zeros(subspace) for key, subspace in space.items()}
     return np.zeros((2, *(space.shape or ())), dtype=space.dtype)

@@ -1,6 +1,6 @@
 """
-The policies that VPG's aliases name. They are SB3's, except that actor and critic keep separate features extractors
-where an extractor has weights: VPG fits the critic in steps of its own, and those must not move the actor.
+The policies that VPG's aliases name. They are SB3's, except that actor and critic keep separate features extractors by
+default: VPG fits the critic in steps of its own, and those must not move the actor.
 """
 
 import inspect
@@ -8,12 +8,14 @@ from typing import Any
 
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
 
-MlpPolicy = ActorCriticPolicy
-"""SB3's own: its extractor only flattens, so there is nothing to share."""
 
+class MlpPolicy(ActorCriticPolicy):
+    """
+    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters where a
+    ``features_extractor_class`` of the user's has weights; SB3's own only flattens.
 
-class _SeparateExtractors(ActorCriticPolicy):
-    """Changes the default of ``share_features_extractor`` to False, and remembers the choice in ``policy.save()``."""
+    Other parameters: see ``ActorCriticPolicy``.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("share_features_extractor", False)
@@ -24,7 +26,7 @@ class _SeparateExtractors(ActorCriticPolicy):
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
 
 
-class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
+class CnnPolicy(MlpPolicy, ActorCriticCnnPolicy):
     """
     SB3's policy for images with a features extractor each for actor and critic. With
     ``share_features_extractor=True`` the network is half as large, and its extractor learns from the policy's gradient
@@ -34,7 +36,7 @@ class CnnPolicy(_SeparateExtractors, ActorCriticCnnPolicy):
     """
 
 
-class MultiInputPolicy(_SeparateExtractors, MultiInputActorCriticPolicy):
+class MultiInputPolicy(MlpPolicy, MultiInputActorCriticPolicy):
     """
     SB3's policy for ``Dict`` observations with a features extractor each for actor and critic, as in ``CnnPolicy``.
 

@@ -1,5 +1,6 @@
 """Vanilla policy gradient as a Stable-Baselines3 algorithm."""
 
+import inspect
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -84,7 +85,7 @@ class VPG(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
         **kwargs: Unpack[OnPolicyKwargs],
     ) -> None:
-        refuse_unknown("VPG", kwargs, OnPolicyKwargs.__annotations__)
+        refuse_unknown("VPG", kwargs, [*OnPolicyKwargs.__annotations__, *inspect.signature(VPG).parameters])
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]  # None is SB3's own way to say "for prediction only"
@@ -122,6 +123,7 @@ class VPG(OnPolicyAlgorithm):
             self.batch_size = whole_number("batch_size", self.batch_size, at_least=1)
         self.gamma = real_number("gamma", self.gamma, high=1.0)
         self.gae_lambda = real_number("gae_lambda", self.gae_lambda, high=1.0)
+        CheckedSchedule("ent_coef", self.ent_coef)
         self.max_grad_norm = real_number("max_grad_norm", self.max_grad_norm)
         if self.max_grad_norm == 0.0:
             raise ValueError("max_grad_norm must be above 0, or nothing is ever learnt; use float('inf') for no bound")
@@ -130,7 +132,9 @@ class VPG(OnPolicyAlgorithm):
         self.lr_schedule = CheckedSchedule("learning_rate", self.learning_rate)
         critic = self.learning_rate if self.vf_learning_rate is None else self.vf_learning_rate
         self.vf_lr_schedule = CheckedSchedule("vf_learning_rate", critic)
-        self.ent_coef_schedule = CheckedSchedule("ent_coef", self.ent_coef)
+
+    def _maybe_recommend_cpu(self, mlp_class_name: str = "MlpPolicy") -> None:
+        super()._maybe_recommend_cpu(mlp_class_name)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
@@ -150,9 +154,10 @@ class VPG(OnPolicyAlgorithm):
         """
         try:
             return super().collect_rollouts(*args, **kwargs)
-        except ValueError as error:
-            # The words with which torch refuses the parameters of a distribution; any other error is somebody else's
-            if "of distribution" not in str(error):
+        except (ValueError, RuntimeError) as error:
+            # How torch refuses the parameters of a distribution, and how its sampling does when validation is switched off
+            # (th.compile does that for the whole process); any other error is somebody else's
+            if "of distribution" not in str(error) and "probability tensor" not in str(error):
                 raise
             raise self._divergence("the policy's distribution over actions has NaN or infinite parameters") from error
 
@@ -190,7 +195,7 @@ class VPG(OnPolicyAlgorithm):
         policy_loss = -(advantages * log_prob).mean()
         # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
         entropy_loss = -th.mean(-log_prob if entropy is None else entropy)
-        ent_coef = self.ent_coef_schedule(self._current_progress_remaining)
+        ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
         self._take_step(self.policy.optimizer, policy_loss + ent_coef * entropy_loss, "policy")
 
         self.logger.record("train/policy_gradient_loss", policy_loss.item())
@@ -201,6 +206,9 @@ class VPG(OnPolicyAlgorithm):
             return
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
         update_learning_rate(self.critic_optimizer, vf_learning_rate)
+        # Batch statistics belong to the policy as well: they have seen this rollout once, and stay
+        for module in self.policy.modules():
+            module.training = module.training and not any(True for _ in module.buffers(recurse=False))
         losses = []
         for _ in range(self.n_critic_updates):
             for observations, returns in self._minibatches(rollout):
@@ -224,6 +232,9 @@ class VPG(OnPolicyAlgorithm):
     def _take_step(self, optimizer: Optimizer, loss: th.Tensor, who: str) -> None:
         """One step of an optimiser that touches nothing but its own parameters, unless a number is not finite."""
         parameters = trainable_parameters(optimizer)
+        if not parameters:
+            # The user has frozen all of them
+            return
         self._check_finite(f"loss of the {who}", loss)
         optimizer.zero_grad()
         loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -255,8 +266,8 @@ class VPG(OnPolicyAlgorithm):
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        # Derived from learning_rate, vf_learning_rate and ent_coef whenever a model is built
-        return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule", "ent_coef_schedule"]
+        # Derived from learning_rate and vf_learning_rate whenever a model is built
+        return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

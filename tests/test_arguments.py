@@ -1,0 +1,170 @@
+"""What VPG refuses, and in which words: at construction, and in the same way at load()."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import RandomEnv, make_model, weights
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sb3_vpg import VPG
+from sb3_vpg.arguments import CheckedSchedule
+
+WHOLE = ["n_steps", "batch_size", "n_critic_updates"]
+SCHEDULES = ["learning_rate", "vf_learning_rate", "ent_coef"]
+REALS = [*SCHEDULES, "gamma", "gae_lambda", "max_grad_norm"]
+
+
+@pytest.fixture(params=["constructor", "load"])
+def build(request, model_path):
+    """A function from arguments to a model: the constructor, or load() of a model that was saved before."""
+    if request.param == "constructor":
+        return lambda **kwargs: make_model(**kwargs)
+    make_model().save(model_path)
+    return lambda **kwargs: VPG.load(model_path, env=RandomEnv(), device="cpu", **kwargs)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, 64.0, "8", float("nan"), math.inf], ids=repr)
+@pytest.mark.parametrize("name", WHOLE)
+def test_counts_must_be_whole_and_at_least_one(build, name, value):
+    """The message names the argument and the value; also a float that happens to be whole is refused."""
+    with pytest.raises(ValueError, match=rf"{name} must be .*{value}"):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["n_steps", "n_critic_updates"])
+def test_counts_cannot_be_left_out(build, name):
+    """None means something for ``batch_size`` alone."""
+    with pytest.raises(ValueError, match=rf"{name} must be a whole number, but is None"):
+        build(**{name: None})
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_integers_of_numpy_are_whole(build, name):
+    """They come out of every search over hyperparameters."""
+    model = build(**{name: np.int64(4)})
+    assert getattr(model, name) == 4
+    model.learn(32)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1e-9, -math.inf, math.inf], ids=str)
+@pytest.mark.parametrize("name", REALS)
+def test_coefficients_must_be_finite_and_not_negative(build, name, value):
+    """The message names the argument and the value. The one exception is ``max_grad_norm=inf``, which is no bound."""
+    if (name, value) == ("max_grad_norm", math.inf):
+        assert build(max_grad_norm=math.inf).max_grad_norm == math.inf
+        return
+    with pytest.raises(ValueError, match=rf"{name}.* must be .*{value}"):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("gamma", 1.01), ("gae_lambda", 1.5), ("max_grad_norm", 0.0)], ids=str)
+def test_coefficients_beyond_their_range_are_refused(build, name, value):
+    """Discounts end at 1; a gradient clipped to nothing would never teach anything."""
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("gamma", 1), ("gamma", 0), ("gae_lambda", 0.0), ("gae_lambda", 1.0)], ids=str)
+def test_the_ends_of_a_range_belong_to_it(build, name, value):
+    """0 and 1 are meaningful: Monte-Carlo returns, one-step advantages."""
+    build(**{name: value}).learn(32)
+
+
+@pytest.mark.parametrize(
+    "value", ["0.001", "lin", "lin_", "lin_fast", "exp_0.1", "lin_-1", "lin_nan", "lin_inf", ""], ids=repr
+)
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_text_that_is_no_schedule_is_refused(build, name, value):
+    """Only 'lin_<start>' is one; the message names the argument."""
+    with pytest.raises(ValueError, match=name):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize("value", [[0.1], {}, object()], ids=["list", "dict", "object"])
+@pytest.mark.parametrize("name", REALS)
+def test_what_is_no_number_is_refused(build, name, value):
+    """A ValueError in words, not an exception from the depths of float()."""
+    with pytest.raises(ValueError, match=f"{name}.* must be a number"):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -0.5, math.inf], ids=str)
+@pytest.mark.parametrize("late", [False, True], ids=["at_once", "half_way"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_that_returns_no_sound_value_is_refused(build, name, late, bad):
+    """At construction if its first value is wrong; else when that value is due, before it touches a weight."""
+
+    def schedule(progress):
+        return bad if progress <= 0.5 or not late else 0.01
+
+    if not late:
+        with pytest.raises(ValueError, match=rf"{name}.*progress 1.*{bad}|{name}.*{bad}.*progress 1"):
+            build(**{name: schedule})
+        return
+    model = build(**{name: schedule})
+    with pytest.raises(ValueError, match=rf"{name}.*progress 0.5.*{bad}|{name}.*{bad}.*progress 0.5"):
+        model.learn(64)
+    assert all(tensor.isfinite().all() for tensor in weights(model).values())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_overshooting_linear_schedule_stops_at_zero(name):
+    """20 steps asked for, 32 taken: SB3's progress is then -0.6, and the step size or bonus 0 rather than negative."""
+    seen = []
+    model = make_model(**{name: lambda progress: seen.append(progress) or 0.01 * progress})
+    model.learn(20)
+    assert model._current_progress_remaining == pytest.approx(-0.6)
+    assert min(seen) == 0.0
+
+
+@given(start=st.floats(0.0, 10.0), progress=st.floats(-5.0, 1.0))
+def test_linear_text_is_a_straight_line_that_never_turns_negative(start, progress):
+    """'lin_x' runs from x at the start to 0 at the end, and stays there."""
+    assert CheckedSchedule("learning_rate", f"lin_{start!r}")(progress) == pytest.approx(start * max(progress, 0.0), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_form_of_a_schedule_trains(build, name):
+    """Number, text and function, alone or mixed."""
+    for value in (0.01, "lin_0.01", lambda progress: 0.01 * progress, np.float32(0.01), 0):
+        build(**{name: value}).learn(32)
+
+
+def test_critic_follows_the_step_size_of_the_policy_by_default():
+    """``vf_learning_rate=None`` means the same schedule."""
+    model = make_model(learning_rate="lin_0.4")
+    assert [model.vf_lr_schedule(progress) for progress in (1.0, 0.5, -0.1)] == pytest.approx([0.4, 0.2, 0.0])
+
+
+MISSPELT = {
+    "learning_rat": "learning_rate",
+    "nsteps": "n_steps",
+    "n_critic_update": "n_critic_updates",
+    "vf_learnig_rate": "vf_learning_rate",
+    "entcoef": "ent_coef",
+    "normalise_advantage": "normalize_advantage",
+    "polcy_kwargs": "policy_kwargs",
+    "sed": "seed",
+}
+
+
+@pytest.mark.parametrize(("wrong", "right"), MISSPELT.items(), ids=str)
+def test_misspelt_argument_is_refused_with_the_nearest_name(wrong, right):
+    """Whether the argument is VPG's own or SB3's, the message says which one was probably meant."""
+    with pytest.raises(TypeError, match=rf"{wrong}.*did you mean '{right}'"):
+        make_model(**{wrong: 1})
+
+
+def test_argument_that_resembles_nothing_is_refused():
+    """Without a guess that would only mislead."""
+    with pytest.raises(TypeError, match="'xyzzy'") as refusal:
+        make_model(xyzzy=1)
+    assert "did you mean" not in str(refusal.value)
+
+
+def test_vf_coef_is_refused_with_what_takes_its_place():
+    """Users of A2C and PPO look for it; VPG's critic has step sizes of its own instead."""
+    with pytest.raises(TypeError, match=r"vf_coef.*vf_learning_rate.*n_critic_updates"):
+        make_model(vf_coef=0.5)

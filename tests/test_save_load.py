@@ -1,0 +1,230 @@
+"""What is saved comes back: predictions, both optimisers, counters, and the same learning from there on."""
+
+import base64
+import io
+import json
+import pickletools
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from helpers import CONTINUOUS, DICT, IMAGE, RandomEnv, differing, make_model, sample_observations, vector_env, weights
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_vpg import VPG
+
+# What rl_zoo3's enjoy passes to every load()
+ZOO = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+MODELS = {
+    "mlp": lambda: make_model(),
+    "continuous": lambda: make_model(env=RandomEnv(action_space=CONTINUOUS)),
+    "gsde": lambda: make_model(env=RandomEnv(action_space=CONTINUOUS), use_sde=True),
+    "cnn": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
+    "cnn_shared": lambda: make_model("CnnPolicy", RandomEnv(IMAGE), policy_kwargs={"share_features_extractor": True}),
+    "multi_input": lambda: make_model("MultiInputPolicy", RandomEnv(DICT)),
+    "schedules": lambda: make_model(
+        learning_rate="lin_0.01", vf_learning_rate=lambda progress: 0.1 * progress, ent_coef="lin_0.1", batch_size=5
+    ),
+}
+every_model = pytest.mark.parametrize("build", MODELS.values(), ids=MODELS.keys())
+
+
+def states(model):
+    return [optimizer.state_dict() for optimizer in (model.policy.optimizer, model.critic_optimizer)]
+
+
+def saved_data(path):
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("data"))
+
+
+@every_model
+def test_saved_model_comes_back_whole(build, model_path):
+    """Weights, predictions, the states of both optimisers and the counters are those that were saved."""
+    model = build().learn(48)
+    model.save(model_path)
+    loaded = VPG.load(model_path, device="cpu")
+    assert not differing(weights(model), weights(loaded))
+    th.testing.assert_close(states(loaded), states(model), rtol=0, atol=0)
+    assert (loaded.num_timesteps, loaded._n_updates) == (48, 3)
+    observations = sample_observations(model)
+    if isinstance(observations, dict):
+        observations = {key: value.numpy() for key, value in observations.items()}
+    else:
+        observations = observations.numpy()
+    np.testing.assert_array_equal(
+        model.predict(observations, deterministic=True)[0], loaded.predict(observations, deterministic=True)[0]
+    )
+
+
+@every_model
+def test_training_goes_on_as_if_it_had_never_been_saved(build, model_path):
+    """With the environment and the generators seeded alike, both models are equal to the last bit afterwards."""
+    model = build().learn(48)
+    model.save(model_path)
+    model.set_env(RandomEnv(model.env.envs[0].unwrapped.observation_space, model.action_space))
+    loaded = VPG.load(
+        model_path, env=RandomEnv(model.env.envs[0].unwrapped.observation_space, model.action_space), device="cpu"
+    )
+    before = weights(model)
+    for one in (model, loaded):
+        one.set_random_seed(11)
+        one.learn(64, reset_num_timesteps=False)
+        assert one.num_timesteps == 112
+    assert differing(before, weights(model))
+    assert not differing(weights(model), weights(loaded))
+    th.testing.assert_close(states(loaded), states(model), rtol=0, atol=0)
+
+
+@every_model
+def test_construction_saving_and_loading_raise_no_warning(build, model_path):
+    """A warning that everybody sees teaches everybody to overlook warnings."""
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        build().save(model_path)
+        VPG.load(model_path, env=None)
+    assert not raised
+
+
+def test_model_loads_with_another_number_of_environments(model_path):
+    """The size of an iteration follows the new number."""
+    make_model(env=vector_env(2)).learn(32).save(model_path)
+    loaded = VPG.load(model_path, env=vector_env(5), device="cpu")
+    assert loaded.rollout_buffer.observations.shape == (16, 5, 3)
+    loaded.learn(160)
+    assert loaded._n_updates == 1 + 160 // (16 * 5)
+
+
+def test_model_loads_as_the_zoo_loads_it(model_path):
+    """rl_zoo3's enjoy replaces entries that VPG may not have; the result predicts as before and does not learn."""
+    model = make_model(learning_rate="lin_0.01", vf_learning_rate=0.0).learn(48)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv(), custom_objects=ZOO, device="cpu")
+    assert not differing(weights(model), weights(loaded))
+    loaded.learn(48)
+    assert not differing(weights(model), weights(loaded))
+
+
+def test_saved_entries_can_be_chosen(model_path):
+    """``exclude`` leaves an attribute out, which then has the constructor's default; ``include`` forces one in."""
+    model = make_model(gamma=0.5, ent_coef=0.25)
+    model.save(model_path, exclude=["gamma"], include=["lr_schedule"])
+    assert "gamma" not in saved_data(model_path)
+    assert "lr_schedule" in saved_data(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv(), custom_objects=ZOO, device="cpu")
+    assert (loaded.gamma, loaded.ent_coef) == (0.99, 0.25)
+    loaded.learn(32)
+
+
+def test_arguments_of_load_override_what_was_saved(model_path):
+    """Also those from which something else is built: the buffer's size, the schedules, the optimisers' step sizes."""
+    make_model().save(model_path)
+    loaded = VPG.load(
+        model_path,
+        env=RandomEnv(),
+        device="cpu",
+        n_steps=4,
+        gamma=0.5,
+        vf_learning_rate="lin_0.5",
+        learning_rate=0.25,
+        verbose=0,
+    )
+    assert (loaded.n_steps, loaded.rollout_buffer.buffer_size, loaded.rollout_buffer.gamma) == (4, 4, 0.5)
+    assert loaded.vf_lr_schedule(0.5) == pytest.approx(0.25)
+    loaded.learn(8)
+    assert loaded.policy.optimizer.param_groups[0]["lr"] == 0.25
+    assert loaded._n_updates == 2
+
+
+def test_parameters_round_trip_under_their_documented_names():
+    """``get_parameters`` names the policy and both optimisers; ``set_parameters`` makes another model equal."""
+    model, other = make_model().learn(48), make_model(seed=1).learn(16)
+    parameters = model.get_parameters()
+    assert set(parameters) == {"policy", "policy.optimizer", "critic_optimizer"}
+    other.set_parameters(parameters)
+    assert not differing(weights(model), weights(other))
+    th.testing.assert_close(states(other), states(model), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="critic_optimizer"):
+        other.set_parameters({name: parameters[name] for name in ("policy", "policy.optimizer")})
+
+
+def test_pickled_data_holds_nothing_of_torch(model_path):
+    """Tensors and optimisers are stored as such, so the pickles load with whatever torch is installed."""
+    make_model("CnnPolicy", RandomEnv(IMAGE)).learn(32).save(model_path)
+    pickles = {
+        key: base64.b64decode(value[":serialized:"])
+        for key, value in saved_data(model_path).items()
+        if isinstance(value, dict) and ":serialized:" in value
+    }
+    assert "policy_class" in pickles
+    for key, content in pickles.items():
+        texts = [str(argument) for _, argument, _ in pickletools.genops(content) if isinstance(argument, str)]
+        assert not [text for text in texts if text.split(".")[0].split(" ")[0] == "torch"], key
+    with zipfile.ZipFile(model_path) as archive:
+        assert {"policy.pth", "policy.optimizer.pth", "critic_optimizer.pth"} <= set(archive.namelist())
+
+
+def test_model_saves_to_and_loads_from_a_stream():
+    """Any file object will do, as in SB3."""
+    model = make_model().learn(16)
+    stream = io.BytesIO()
+    model.save(stream)
+    stream.seek(0)
+    assert not differing(weights(model), weights(VPG.load(stream, device="cpu")))
+
+
+def test_model_and_normalisation_continue_together(model_path, tmp_path):
+    """A model behind VecNormalize is restored with the statistics that belong to it."""
+    env = VecNormalize(vector_env(2))
+    make_model(env=env).learn(64).save(model_path)
+    env.save(str(tmp_path / "normalise.pkl"))
+    restored = VecNormalize.load(str(tmp_path / "normalise.pkl"), vector_env(2))
+    loaded = VPG.load(model_path, env=restored, device="cpu").learn(32)
+    assert loaded.get_vec_normalize_env() is restored
+    assert restored.obs_rms.count > env.obs_rms.count
+
+
+def test_missing_file_is_reported_as_such(tmp_path):
+    """The error is the one of the operating system, and names the file."""
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        VPG.load(tmp_path / "nowhere.zip")
+
+
+def test_corrupt_file_is_refused(model_path):
+    """A file that is no zip archive is a ValueError that says so, not a half-built model."""
+    model_path.write_bytes(b"PK\x03\x04 this is no archive")
+    with pytest.raises(ValueError, match="zip"):
+        VPG.load(model_path)
+
+
+@pytest.mark.parametrize(
+    "env",
+    [RandomEnv(spaces.Box(-1.0, 1.0, (4,), np.float32)), RandomEnv(action_space=spaces.Discrete(5))],
+    ids=["observations", "actions"],
+)
+def test_environment_with_other_spaces_is_refused(env, model_path):
+    """At load() and at set_env(), before a wrong shape surfaces somewhere in a network."""
+    model = make_model()
+    model.save(model_path)
+    with pytest.raises(ValueError, match="spaces do not match"):
+        VPG.load(model_path, env=env)
+    with pytest.raises(ValueError, match="spaces do not match"):
+        model.set_env(env)
+
+
+def test_compiled_policy_saves_and_loads(model_path, monkeypatch):
+    """``th.compile(model.policy)`` changes neither what is learnt nor what is stored."""
+    # th.compile switches this off for the whole process; the fixture switches it on again for the tests that follow
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", True)
+    plain, compiled = make_model(), make_model()
+    compiled.policy = th.compile(compiled.policy, backend="eager")
+    for model in (plain, compiled):
+        model.set_random_seed(0)
+        model.learn(32)
+    compiled.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
+    assert not differing(weights(plain), weights(loaded))
+    loaded.learn(16)

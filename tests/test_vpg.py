@@ -1,0 +1,226 @@
+"""How VPG learns: its passes over a rollout, its repeatability, what it does with broken numbers, and CartPole."""
+
+import contextlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch as th
+from helpers import CONTINUOUS, DICT, DISCRETE, RandomEnv, differing, make_model, vector_env, weights
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.monitor import Monitor
+
+import sb3_vpg
+from sb3_vpg import VPG
+
+
+class SpyCritic:
+    """Keeps the minibatches that the critic is asked about while it learns, as rows of plain numbers."""
+
+    def __init__(self, model: VPG) -> None:
+        self.batches: list[list[tuple[float, ...]]] = []
+        self.model, self.ask = model, model.policy.predict_values
+        model.policy.predict_values = self
+
+    def __call__(self, observations):
+        if self.model.policy.training:
+            parts = list(observations.values()) if isinstance(observations, dict) else [observations]
+            rows = th.cat([part.reshape(len(part), -1).float() for part in parts], dim=1)
+            self.batches.append([tuple(row) for row in rows.tolist()])
+        return self.ask(observations)
+
+
+class Rollouts(BaseCallback):
+    """Keeps what each rollout observed, and the weights with which the update after it begins."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[tuple[float, ...]]] = []
+        self.before_update: dict[str, th.Tensor] = {}
+
+    def _on_rollout_end(self) -> None:
+        stored = self.model.rollout_buffer.observations
+        parts = list(stored.values()) if isinstance(stored, dict) else [stored]
+        rows = np.concatenate([part.reshape(16 * self.model.n_envs, -1) for part in parts], axis=1)
+        self.rows.append([tuple(row) for row in rows.astype(np.float32).tolist()])
+        self.before_update = weights(self.model)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+# batch_size -> the sizes of the parts of 32 steps: as few parts as possible, as even as possible
+PARTS = {None: [32], 1: [1] * 32, 5: [5, 5, 5, 5, 4, 4, 4], 16: [16, 16], 31: [16, 16], 32: [32], 1000: [32]}
+
+
+@pytest.mark.parametrize("policy", ["MlpPolicy", "MultiInputPolicy"])
+@pytest.mark.parametrize(("batch_size", "sizes"), PARTS.items(), ids=[f"batch_{size}" for size in PARTS])
+def test_a_pass_of_the_critic_visits_every_step_exactly_once(batch_size, sizes, policy):
+    """In parts that differ by one at most, are no larger than ``batch_size``, and number no more than they must."""
+    env = vector_env(2, observation_space=DICT) if policy == "MultiInputPolicy" else vector_env(2)
+    model = make_model(policy, env, n_critic_updates=3, batch_size=batch_size)
+    spy, rollouts = SpyCritic(model), Rollouts()
+    model.learn(32, callback=rollouts)
+    assert [len(batch) for batch in spy.batches] == 3 * sizes
+    for start in range(0, 3 * len(sizes), len(sizes)):
+        visited = [row for batch in spy.batches[start : start + len(sizes)] for row in batch]
+        assert Counter(visited) == Counter(rollouts.rows[0])
+
+
+def test_minibatches_are_drawn_anew_for_every_pass():
+    """The same parts again and again would not be stochastic gradient descent."""
+    model = make_model(env=vector_env(2), n_critic_updates=2, batch_size=16)
+    spy = SpyCritic(model)
+    model.learn(32)
+    assert set(spy.batches[0]) != set(spy.batches[2])
+
+
+@pytest.mark.parametrize(("batch_size", "critic_steps"), [(None, 4), (32, 4), (16, 8), (15, 12)], ids=str)
+def test_number_of_optimizer_steps(batch_size, critic_steps):
+    """Per iteration the policy takes one step, the critic one per minibatch and pass; both optimisers count them."""
+    model = make_model(env=vector_env(2), n_critic_updates=4, batch_size=batch_size).learn(96)
+    for optimizer, expected in [(model.policy.optimizer, 3), (model.critic_optimizer, 3 * critic_steps)]:
+        assert {int(state["step"]) for state in optimizer.state.values()} == {expected}
+    assert model._n_updates == 3
+
+
+class TellingEnv(RandomEnv):
+    """The reward of a step is three times the first number of the observation before it."""
+
+    def reset(self, **kwargs):
+        self.shown, info = super().reset(**kwargs)
+        return self.shown, info
+
+    def step(self, action):
+        reward = 3.0 * self.shown[0]
+        self.shown, _, *ending = super().step(action)
+        return self.shown, float(reward), *ending
+
+
+def test_minibatches_pair_every_observation_with_its_own_return():
+    """Without discounting ahead the return is a plain function of the observation, which shuffled parts must still fit."""
+    settings = {"learning_rate": 0.0, "vf_learning_rate": 0.01, "n_critic_updates": 200, "batch_size": 8}
+    model = make_model(env=TellingEnv(), n_steps=32, gamma=0.0, **settings).learn(32)
+    rollout = next(iter(model.rollout_buffer.get()))
+    with th.no_grad():
+        fitted = model.policy.predict_values(rollout.observations).flatten()
+    assert th.mean((rollout.returns - fitted) ** 2) < 0.05 * rollout.returns.var()
+
+
+SETTINGS = {"plain": {}, "minibatches": {"batch_size": 5}, "gsde": {"use_sde": True, "sde_sample_freq": 4}}
+
+
+@pytest.mark.parametrize("kwargs", SETTINGS.values(), ids=SETTINGS.keys())
+def test_a_seed_determines_the_result(kwargs):
+    """The same seed gives the same weights to the last bit, another seed gives others."""
+    first, again, other = (
+        weights(make_model(env=RandomEnv(action_space=CONTINUOUS), **{"seed": seed, **kwargs}).learn(64)) for seed in (4, 4, 5)
+    )
+    assert not differing(first, again)
+    assert differing(first, other) == set(first)
+
+
+def test_set_random_seed_repeats_training():
+    """Reseeding a model replays the environments and the exploration."""
+    model, rewards = make_model(learning_rate=0.0), []
+    for _ in range(2):
+        model.set_random_seed(9)
+        model.learn(16)
+        rewards.append(model.rollout_buffer.rewards.copy())
+    np.testing.assert_array_equal(*rewards)
+
+
+BROKEN = {"nan": float("nan"), "inf": float("inf"), "minus_inf": -float("inf")}
+
+
+# SB3 computes infinity times zero on its way to the advantages
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("normalize_advantage", [False, True], ids=["raw", "normalized"])
+@pytest.mark.parametrize("action_space", [DISCRETE, CONTINUOUS], ids=["discrete", "box"])
+@pytest.mark.parametrize("reward", BROKEN.values(), ids=BROKEN.keys())
+def test_broken_rewards_stop_training_before_they_reach_the_weights(reward, action_space, normalize_advantage):
+    """The 40th step lies in the third iteration: its update is refused, and all weights stay as they were before."""
+    env = RandomEnv(action_space=action_space, rewards=lambda step: reward if step == 40 else 1.0)
+    model, rollouts = make_model(env=env, normalize_advantage=normalize_advantage), Rollouts()
+    with pytest.raises(ValueError, match=r"iteration 3 \(after 48 steps\).*loss of the policy is"):
+        model.learn(160, callback=rollouts)
+    assert not differing(rollouts.before_update, weights(model))
+    assert all(th.isfinite(tensor).all() for tensor in weights(model).values())
+
+
+@pytest.mark.parametrize("reward", [1e15, 1e20, 1e30, 1e37], ids=str)
+def test_huge_rewards_never_break_the_weights(reward):
+    """Where squares overflow, training goes on or is refused with a ValueError; no weight and no state is ever NaN."""
+    model = make_model(env=RandomEnv(rewards=lambda _: reward))
+    with contextlib.suppress(ValueError):
+        model.learn(160)
+    assert all(th.isfinite(tensor).all() for tensor in weights(model).values())
+    for optimizer in (model.policy.optimizer, model.critic_optimizer):
+        assert all(th.isfinite(value).all() for state in optimizer.state.values() for value in state.values())
+
+
+@pytest.mark.parametrize(("layer", "who"), [("action_net", "policy"), ("value_net", "critic")], ids=["policy", "critic"])
+def test_broken_gradient_is_refused_before_the_step(layer, who):
+    """Also where the loss itself was sound: clipping would turn an infinite norm into no step at all, or into NaN."""
+    model = make_model(vf_learning_rate=0.0 if who == "policy" else None)
+    getattr(model.policy, layer).weight.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights(model)
+    with pytest.raises(ValueError, match=f"iteration 1 .*gradient norm of the {who} is"):
+        model.learn(16)
+    changed = differing(before, weights(model))
+    assert not [name for name in changed if who == "policy" or "value" in name]
+
+
+@pytest.mark.parametrize("validate", [True, False], ids=["torch_validates", "torch_does_not"])
+def test_broken_observations_are_named_as_such(validate, monkeypatch):
+    """NaN in an observation is a ValueError that says where training stood, also once th.compile or -O stopped torch
+    from looking at the parameters of its distributions."""
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", validate)
+    env = RandomEnv()
+    sample = env.observation_space.sample
+    env.observation_space.sample = lambda: sample() * (np.nan if env.steps == 19 else 1)
+    model = make_model(env=env)
+    with pytest.raises(ValueError, match="iteration 2"):
+        model.learn(160)
+    assert all(th.isfinite(tensor).all() for tensor in weights(model).values())
+
+
+def test_evaluate_policy_takes_the_model():
+    """The evaluation of SB3 plays the deterministic policy: six steps of reward 2 per episode."""
+    model = make_model()
+    mean, deviation = evaluate_policy(model, Monitor(RandomEnv(rewards=lambda _: 2.0)), n_eval_episodes=3)
+    assert (mean, deviation) == (12.0, 0.0)
+
+
+@pytest.mark.parametrize("name", sb3_vpg.__all__)
+def test_public_names_are_importable(name):
+    """What the package lists it has, although most of it is loaded on first use."""
+    assert getattr(sb3_vpg, name) is not None
+    assert name in dir(sb3_vpg)
+
+
+def test_unknown_public_name_is_an_attribute_error():
+    """Names that are loaded on first use must not turn a typing error into something else."""
+    with pytest.raises(AttributeError, match="VGP"):
+        _ = sb3_vpg.VGP
+
+
+def test_the_policy_learns_what_pays():
+    """A bandit: action 1 of 3 pays 1, the others nothing. Within 100 updates it is nearly always chosen."""
+    env = RandomEnv()
+    play = env.step
+    env.step = lambda action: (play(action)[0], float(action == 1), True, False, {})
+    model = make_model(env=env, n_steps=32).learn(3200)
+    with th.no_grad():
+        chances = model.policy.get_distribution(th.zeros(1, 3)).distribution.probs
+    assert chances[0, 1] > 0.9
+
+
+@pytest.mark.expensive
+def test_defaults_solve_cartpole():
+    """100,000 steps with the default arguments reach CartPole's mark of 475, averaged over 100 greedy episodes."""
+    model = VPG("MlpPolicy", "CartPole-v1", seed=0, device="cpu").learn(100_000)
+    mean, _ = evaluate_policy(model, make_vec_env("CartPole-v1", 1, seed=1000), n_eval_episodes=100)
+    assert mean >= 475
