@@ -166,7 +166,7 @@ def test_extractors_are_separate_by_default(policy, env):
     """By name, actor and critic have an extractor each; asking for sharing shares."""
     model = make_model(policy, env)
     assert not model.policy.share_features_extractor
-    assert (model.policy.pi_features_extractor is model.policy.vf_features_extractor) is separate
+    assert model.policy.pi_features_extractor is not model.policy.vf_features_extractor
     asked = make_model(policy, env, policy_kwargs={"share_features_extractor": True})
     assert asked.policy.pi_features_extractor is asked.policy.vf_features_extractor
 
