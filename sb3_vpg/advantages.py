@@ -1,22 +1,123 @@
-"""The mathematics of the policy gradient, free of environments and networks."""
+"""
+The mathematics of the policy gradient in NumPy: no environment, no network.
 
-import torch as th
+Shapes: T steps, N environments, E episodes, M steps of the longest one. ``x_TN`` is laid out as a rollout buffer is, and
+``x_EM`` has an episode per row, from its first step, with zeros behind its end.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+Bools = npt.NDArray[np.bool_]
 
 
-def normalize(advantages: th.Tensor) -> th.Tensor:
+@dataclass(frozen=True)
+class Episodes:
     """
-    Advantages with mean 0 and standard deviation 1, and no surprise where there is nothing to compare.
+    Where the steps of a rollout belong. What a rollout cuts at its first or last row counts as an episode of its own.
 
-    A single advantage is returned as it is (its deviation is undefined). Equal advantages prefer no action and become
-    exactly zero: dividing the rounding error of their mean by a tiny deviation would make noise look like a signal.
-
-    :param advantages: shape (n,)
-    :return: shape (n,)
+    :param rows: row in the buffer of each counted step, shape (n,), environment by environment
+    :param envs: its environment, shape (n,)
+    :param episodes: its episode, shape (n,), counted from 0 in the same order
+    :param times: its time within the episode, shape (n,)
+    :param lengths_E: steps of each episode
     """
-    if advantages.numel() < 2:
-        return advantages
-    centred = advantages - advantages.mean()
-    rounding = 4 * th.finfo(advantages.dtype).eps * advantages.abs().max()
-    if centred.abs().max() <= rounding:
-        return th.zeros_like(advantages)
-    return centred / (advantages.std() + 1e-8)
+
+    rows: npt.NDArray[np.intp]
+    envs: npt.NDArray[np.intp]
+    episodes: npt.NDArray[np.intp]
+    times: npt.NDArray[np.intp]
+    lengths_E: npt.NDArray[np.intp]
+
+    @classmethod
+    def of(cls, starts_TN: Floats, counted_TN: Bools) -> "Episodes":
+        """
+        :param starts_TN: nonzero where a step is the first of its episode
+        :param counted_TN: the steps to keep; the others must not begin before an episode that is kept ends
+        """
+        begins_NT = starts_TN.T.astype(bool)
+        begins_NT[:, 0] = True
+        # Environment by environment, so that the steps of an episode stand in a row
+        envs, rows = np.nonzero(counted_TN.T)
+        first = np.flatnonzero(begins_NT[envs, rows])
+        lengths_E = np.diff(np.append(first, len(rows)))
+        episodes = np.repeat(np.arange(len(first)), lengths_E)
+        times = np.arange(len(rows)) - np.repeat(first, lengths_E)
+        return cls(rows, envs, episodes, times, lengths_E)
+
+    @property
+    def alive_EM(self) -> Bools:
+        """True up to the end of each episode."""
+        return np.arange(self.lengths_E.max()) < self.lengths_E[:, None]
+
+    def gather(self, x_TN: Floats) -> Floats:
+        """:return: ``x_EM``"""
+        x_EM = np.zeros((len(self.lengths_E), self.lengths_E.max()))
+        x_EM[self.episodes, self.times] = x_TN[self.rows, self.envs]
+        return x_EM
+
+    def scatter(self, x_EM: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """:return: ``x_TN`` of this shape, zero at the steps that do not count"""
+        x_TN = np.zeros(shape, dtype=np.float32)
+        x_TN[self.rows, self.envs] = x_EM[self.episodes, self.times]
+        return x_TN
+
+
+def returns_to_go(rewards_EM: Floats, gamma: float) -> Floats:
+    """
+    Williams 1992: ``G_t = r_t + gamma * r_(t+1) + gamma^2 * r_(t+2) + …`` to the end of the episode.
+
+    :return: ``G_EM``
+    """
+    returns_EM = np.zeros_like(rewards_EM)
+    following_E = np.zeros(len(rewards_EM))
+    for time in reversed(range(rewards_EM.shape[1])):
+        following_E = rewards_EM[:, time] + gamma * following_E
+        returns_EM[:, time] = following_E
+    return returns_EM
+
+
+def total_returns(rewards_EM: Floats, gamma: float) -> Floats:
+    """
+    ``R = r_0 + gamma * r_1 + …`` at every step of the episode: the return-to-go from the first step.
+
+    :return: ``R_EM``, constant along a row, also behind the end
+    """
+    returns_EM = returns_to_go(rewards_EM, gamma)
+    return np.broadcast_to(returns_EM[:, :1], returns_EM.shape)
+
+
+def leave_one_out(returns_EM: Floats, alive_EM: Bools) -> Floats:
+    """
+    For each step, the mean return at the same time of the *other* episodes that are still running then; 0 once none is.
+    It does not depend on the step's own episode, so subtracting it leaves the gradient's mean as it is.
+
+    :param returns_EM: the returns that are to be compared
+    :param alive_EM: which of them exist
+    :return: ``b_EM``
+    """
+    n_others_EM = alive_EM.sum(axis=0) - alive_EM
+    sum_of_others_EM = np.where(alive_EM, returns_EM, 0.0).sum(axis=0) - np.where(alive_EM, returns_EM, 0.0)
+    b_EM: Floats = np.zeros_like(sum_of_others_EM)
+    np.divide(sum_of_others_EM, n_others_EM, out=b_EM, where=n_others_EM > 0)
+    return b_EM
+
+
+def optimal_constant(products_E: Floats, squares_E: Floats) -> Floats:
+    """
+    Greensmith et al. 2004: the constant that minimises the variance of ``sum_t w_t (G_t - b) grad log pi_t``, estimated for
+    each episode from the other ones. With ``S = sum_t w_t grad log pi_t`` and ``A = sum_t w_t G_t grad log pi_t`` of an
+    episode, it is ``E[A · S] / E[S · S]``.
+
+    :param products_E: ``A · S`` of each episode
+    :param squares_E: ``S · S`` of each episode
+    :return: ``b_E``; 0 where the other episodes say nothing
+    """
+    numerator_E, denominator_E = products_E.sum() - products_E, squares_E.sum() - squares_E
+    tiny = np.finfo(np.float64).tiny
+    b_E: Floats = np.zeros_like(numerator_E)
+    np.divide(numerator_E, denominator_E, out=b_E, where=denominator_E > tiny)
+    return b_E

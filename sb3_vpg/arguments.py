@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, TypedDict
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import Schedule
@@ -73,6 +74,15 @@ def real_number(name: str, value: Any, low: float = 0.0, high: float = math.inf)
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """
+    :raises ValueError: if ``value`` is no bool; the text "False" is none, and would count as true
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, but is {value!r} ({type(value).__name__})")
+    return bool(value)
+
+
 class CheckedSchedule(FloatSchedule):
     """
     SB3's ``FloatSchedule`` with two differences: it refuses a value that is negative, NaN or infinite, and it never
@@ -99,10 +109,15 @@ class CheckedSchedule(FloatSchedule):
 
 def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
     if isinstance(value, str):
-        kind, _, start = value.partition("_")
-        if kind != "lin":
+        kind, _, start = value.rpartition("_")
+        try:
+            number = float(start)
+        except ValueError:
+            kind = "unknown"
+        if kind not in ("", "lin"):
             raise ValueError(f"{name} must be a number, a schedule or 'lin_<start>' such as 'lin_0.001', but is {value!r}")
-        return LinearSchedule(real_number(name, start), 0.0, 1.0)
+        # YAML reads 1e-3 as a text
+        return LinearSchedule(real_number(name, number), 0.0, 1.0) if kind else real_number(name, number)
     if callable(value):
         return value
     return real_number(name, value)

@@ -15,6 +15,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.utils import obs_as_tensor
+from torch.distributions import Distribution
 from torch.optim import Optimizer
 
 
@@ -66,20 +67,28 @@ def _actor_parameters(policy: ActorCriticPolicy) -> set[th.Tensor]:
         values, log_prob, entropy = policy.evaluate_actions(observations, actions)
         reached = _reached([log_prob] if entropy is None else [log_prob, entropy], parameters)
         only_critic = _reached([values], parameters) - reached
+        # Once more without a graph: the policy keeps its last distribution, and a graph in it could not be deep-copied
+        with th.no_grad():
+            policy.evaluate_actions(observations, actions)
     return {parameter for parameter in policy.parameters() if reached and parameter not in only_critic}
 
 
 @contextmanager
 def _probing(policy: ActorCriticPolicy) -> Iterator[None]:
-    """Eval mode, so that no batch statistics move, and no parameter frozen, so that ownership is not a matter of that."""
+    """
+    Eval mode, so that no batch statistics move; no parameter frozen, so that ownership is not a matter of that; and
+    distributions unchecked, because a policy may well make NaN of zeros.
+    """
     frozen = [parameter for parameter in policy.parameters() if parameter.is_floating_point() and not parameter.requires_grad]
-    training = policy.training
+    training, validate = policy.training, Distribution._validate_args
     policy.set_training_mode(False)
+    Distribution.set_default_validate_args(False)
     for parameter in frozen:
         parameter.requires_grad_(True)
     try:
         yield
     finally:
+        Distribution.set_default_validate_args(validate)
         for parameter in frozen:
             parameter.requires_grad_(False)
         policy.set_training_mode(training)

@@ -4,9 +4,12 @@ default: VPG fits the critic in steps of its own, and those must not move the ac
 """
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
-from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, MultiInputActorCriticPolicy
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 
 
 class MlpPolicy(ActorCriticPolicy):
@@ -44,6 +47,54 @@ class MultiInputPolicy(MlpPolicy, MultiInputActorCriticPolicy):
     """
 
 
+class LinearPolicy(MlpPolicy):
+    """
+    Action preferences, or the mean of a Gaussian, that are linear in the observation: softmax-linear for ``Discrete``
+    actions, linear-Gaussian for ``Box``. The critic keeps SB3's two layers of 64.
+
+    Other parameters: see ``ActorCriticPolicy``. ``net_arch=dict(pi=[], vf=[...])`` chooses another critic.
+
+    :raises ValueError: for a ``net_arch`` that gives the policy a hidden layer
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("net_arch") is None:
+            kwargs["net_arch"] = {"pi": [], "vf": [64, 64]}
+        net_arch = kwargs["net_arch"]
+        if net_arch and (isinstance(net_arch, list) or net_arch.get("pi")):
+            raise ValueError(f"LinearPolicy has no hidden layer, but net_arch is {net_arch}; use {{'pi': [], 'vf': [...]}}")
+        super().__init__(*args, **kwargs)
+
+
+POLICY_ALIASES: dict[str, type[BasePolicy]] = {
+    "MlpPolicy": MlpPolicy,
+    "CnnPolicy": CnnPolicy,
+    "MultiInputPolicy": MultiInputPolicy,
+    "LinearPolicy": LinearPolicy,
+}
+
+
+def evaluate_steps(
+    policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, has_critic: bool
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    :param policy: the one that is learning
+    :param observations: of n steps
+    :param actions: of n steps as the rollout buffer holds them, shape (n, A)
+    :param has_critic: False leaves the value network alone
+    :return: log-probability of each action and entropy of the distribution it came from, both of shape (n,)
+    """
+    if isinstance(policy.action_space, spaces.Discrete):
+        actions = actions.long().flatten()
+    if has_critic:
+        _, log_prob, entropy = policy.evaluate_actions(observations, actions)
+    else:
+        distribution = policy.get_distribution(observations)
+        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+    # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
+    return log_prob, -log_prob if entropy is None else entropy
+
+
 def check_policy_class(policy_class: Any) -> None:
     """
     :raises ValueError: if the class is no ``ActorCriticPolicy``, or is one that needs more than observations and
@@ -58,3 +109,11 @@ def check_policy_class(policy_class: Any) -> None:
             f"VPG cannot train {policy_class.__name__}: its evaluate_actions() takes more than observations and actions. "
             "Recurrent policies carry a hidden state, which VPG does not keep; use sb3_contrib.RecurrentPPO for them"
         ) from None
+
+
+def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
+    """:return: the error for a policy name that is no alias"""
+    return ValueError(
+        f"VPG knows no policy {name!r}, only {', '.join(known)} and subclasses of ActorCriticPolicy given as a class. "
+        "Recurrent policies (such as MlpLstmPolicy) are not supported; use sb3_contrib.RecurrentPPO for them"
+    )

@@ -1,32 +1,41 @@
 """Vanilla policy gradient as a Stable-Baselines3 algorithm."""
 
 import inspect
-from collections.abc import Iterator
+import math
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples, TensorDict
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance, update_learning_rate
-from torch.nn import functional as F
+from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
-from sb3_vpg.advantages import normalize
-from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, real_number, refuse_unknown, whole_number
+from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, flag, real_number, refuse_unknown, whole_number
+from sb3_vpg.buffers import buffer_class, whole_batch
+from sb3_vpg.credit import assign_credit
+from sb3_vpg.diagnostics import approximate_kl, signal_to_noise
+from sb3_vpg.estimators import AVERAGING, Baseline, Estimator
 from sb3_vpg.optimizers import split_optimizer, trainable_parameters
-from sb3_vpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy, check_policy_class
+from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, evaluate_steps, unknown_policy
+from sb3_vpg.rollouts import collect
+from sb3_vpg.statistics import copy_statistics, restore_statistics
+from sb3_vpg.updates import NotFiniteError, diverged, fit_critic, normalize, take_step, undone_unless_finite
 
 
 class VPG(OnPolicyAlgorithm):
     """
     Vanilla Policy Gradient (REINFORCE with a learned baseline).
 
-    Papers: Williams 1992, https://doi.org/10.1007/BF00992696 (REINFORCE); Sutton et al. 1999 (the policy gradient
-    theorem); Schulman et al. 2015, https://arxiv.org/abs/1506.02438 (the advantages, GAE).
+    Papers: Williams 1992, https://doi.org/10.1007/BF00992696 (REINFORCE); Sutton et al. 1999 (the policy gradient theorem);
+    Schulman et al. 2015, https://arxiv.org/abs/1506.02438 (the advantages, GAE).
 
     Each iteration plays ``n_steps`` steps in each of ``n_envs`` environments, takes *one* step of the policy along the
     mean over these T * N steps of ``A_t * grad log pi(a_t | s_t)``, and then fits the critic, which provides the
@@ -34,8 +43,13 @@ class VPG(OnPolicyAlgorithm):
     their own (SB3 issue #338): the first follows a noisy gradient once, the second solves a regression. No step of the
     critic changes the policy.
 
-    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"`` or any subclass of ``ActorCriticPolicy``
-        that is not recurrent
+    With ``n_episodes``, an iteration plays whole episodes instead, from fresh resets, and the sum over their steps is
+    divided by the number of episodes. That is the estimator whose mean is the policy gradient (with
+    ``max_grad_norm=float("inf")`` and ``normalize_advantage=False``): a mean over steps is not, when episodes differ in
+    length, and a rollout that is cut leaves out what follows or has a critic guess it.
+
+    :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"LinearPolicy"`` or any subclass of
+        ``ActorCriticPolicy`` that is not recurrent
     :param env: the environment, a vectorised environment, or an id registered in Gymnasium
     :param learning_rate: step size of the policy: a number, a function of the remaining progress (1 to 0), or the
         zoo's ``"lin_0.001"``
@@ -47,9 +61,19 @@ class VPG(OnPolicyAlgorithm):
         one pass is one gradient step
     :param vf_learning_rate: step size of the critic, in the same forms; None: that of the policy
     :param ent_coef: weight of the entropy bonus, in the same forms
-    :param max_grad_norm: bound on the norm of the policy's gradient and, separately, of the critic's;
-        ``float("inf")`` for none
+    :param max_grad_norm: bound on the norm of the policy's gradient and, separately, of the critic's; may be infinite
     :param normalize_advantage: give the advantages of an iteration mean 0 and standard deviation 1
+    :param baseline: what is subtracted from the return. ``"value"``: the critic, with GAE. The others need no critic, train
+        none, and treat a time-out as an end: ``"none"``; ``"average"``, the moving average of the mean returns of earlier
+        updates; ``"leave_one_out"``, the mean at the same time of the other episodes of the update that are still
+        running, 0 once none is; ``"optimal"``, the constant of least variance (Greensmith et al. 2004), estimated from
+        the other episodes at the price of two backward passes per episode. The last two need ``n_episodes``
+    :param n_episodes: whole episodes per environment and iteration; ``n_steps`` then has no effect. None: ``n_steps``
+    :param reward_to_go: weight a step by the return that follows it; False: by the return of its whole episode, as in the
+        first form of REINFORCE: same mean, more variance. Needs ``n_episodes`` and another baseline than the critic
+    :param discount_steps: weight step t of an episode by gamma^t as well. The policy gradient theorem has this factor and
+        practice drops it, which is then the gradient of no function (https://arxiv.org/abs/1906.07073). Needs
+        ``n_episodes``
     :param use_sde: explore with generalised state-dependent noise instead of independent noise per step
     :param sde_sample_freq: draw a new noise matrix every so many steps; -1: once per rollout
     :param _init_setup_model: build the networks at once
@@ -58,13 +82,8 @@ class VPG(OnPolicyAlgorithm):
     :raises TypeError: for an unknown keyword
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpPolicy": MlpPolicy,
-        "CnnPolicy": CnnPolicy,
-        "MultiInputPolicy": MultiInputPolicy,
-    }
-    critic_optimizer: Optimizer | None
-    """None where the value shares every parameter with the policy, or has none."""
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
+    critic_optimizer: Optimizer | None  # None without a critic, and where the value has no parameter of its own
 
     def __init__(
         self,
@@ -80,6 +99,10 @@ class VPG(OnPolicyAlgorithm):
         ent_coef: ScheduleLike = 0.0,
         max_grad_norm: float = 0.5,
         normalize_advantage: bool = False,
+        baseline: Baseline = "value",
+        n_episodes: int | None = None,
+        reward_to_go: bool = True,
+        discount_steps: bool = False,
         use_sde: bool = False,
         sde_sample_freq: int = -1,
         _init_setup_model: bool = True,
@@ -107,26 +130,36 @@ class VPG(OnPolicyAlgorithm):
         self.n_critic_updates = n_critic_updates
         self.vf_learning_rate = vf_learning_rate
         self.normalize_advantage = normalize_advantage
+        self.baseline = baseline
+        self.n_episodes = n_episodes
+        self.reward_to_go = reward_to_go
+        self.discount_steps = discount_steps
+        self._average_return: float | None = None
+        self._iteration, self._log_interval = 0, 0
+        self._statistics: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         # Here rather than in the constructor: load() replaces the attributes in between
         self._check_arguments()
+        options = (self.baseline, self.n_episodes, self.reward_to_go, self.discount_steps, self.gamma, self.n_envs)
+        self._estimator = Estimator(*options)
+        self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)
         super()._setup_model()
-        self.critic_optimizer = split_optimizer(self.policy, self.vf_lr_schedule(1.0))
+        critic_optimizer = split_optimizer(self.policy, self.vf_lr_schedule(1.0))
+        self.critic_optimizer = critic_optimizer if self._estimator.has_critic else None
 
     def _check_arguments(self) -> None:
-        self.n_steps = whole_number("n_steps", self.n_steps, at_least=1)
-        self.n_critic_updates = whole_number("n_critic_updates", self.n_critic_updates, at_least=1)
-        if self.batch_size is not None:
-            self.batch_size = whole_number("batch_size", self.batch_size, at_least=1)
-        self.gamma = real_number("gamma", self.gamma, high=1.0)
-        self.gae_lambda = real_number("gae_lambda", self.gae_lambda, high=1.0)
+        for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
+            setattr(self, name, flag(name, getattr(self, name)))
+        for name, least in (("n_steps", 1), ("n_critic_updates", 1), ("batch_size", 1), ("sde_sample_freq", -1), ("seed", 0)):
+            if getattr(self, name) is not None or name not in ("batch_size", "seed"):
+                setattr(self, name, whole_number(name, getattr(self, name), least))
+        # With a bound of 0 nothing would ever be learnt
+        for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
+            setattr(self, name, real_number(name, getattr(self, name), low, high))
         CheckedSchedule("ent_coef", self.ent_coef)
-        self.max_grad_norm = real_number("max_grad_norm", self.max_grad_norm)
-        if self.max_grad_norm == 0.0:
-            raise ValueError("max_grad_norm must be above 0, or nothing is ever learnt; use float('inf') for no bound")
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = CheckedSchedule("learning_rate", self.learning_rate)
@@ -138,120 +171,111 @@ class VPG(OnPolicyAlgorithm):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            raise ValueError(
-                f"VPG knows no policy {policy_name!r}, only {', '.join(self.policy_aliases)} and subclasses of "
-                "ActorCriticPolicy given as a class. Recurrent policies (such as MlpLstmPolicy) are not supported; "
-                "use sb3_contrib.RecurrentPPO for them"
-            )
+            raise unknown_policy(policy_name, self.policy_aliases)
         return self.policy_aliases[policy_name]
 
-    def collect_rollouts(self, *args: Any, **kwargs: Any) -> bool:
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
         """
-        See ``OnPolicyAlgorithm.collect_rollouts``.
+        See ``OnPolicyAlgorithm.collect_rollouts``. With ``n_episodes``, ``n_rollout_steps`` is not looked at.
 
         :raises ValueError: if the policy has no valid distribution over actions: its weights or an observation are not
-            finite, or so large that its output is not
+            finite, or so large that its output is not; and if an environment does not finish its ``n_episodes``
         """
+        self._statistics = copy_statistics(self._vec_normalize_env)
         try:
-            return super().collect_rollouts(*args, **kwargs)
+            if self._estimator.runs_in_sb3:
+                return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            finish = partial(self._compute_advantages, rollout_buffer)
+            return collect(self, self._estimator, env, callback, rollout_buffer, n_rollout_steps, finish)
         except (ValueError, RuntimeError) as error:
             # How torch refuses the parameters of a distribution, and how its sampling does when validation is switched off
             # (th.compile does that for the whole process); any other error is somebody else's
             if "of distribution" not in str(error) and "probability tensor" not in str(error):
                 raise
-            raise self._divergence("the policy's distribution over actions has NaN or infinite parameters") from error
+            restore_statistics(self._vec_normalize_env, self._statistics)
+            what = "the policy's distribution over actions has NaN or infinite parameters"
+            raise diverged(what, self._n_updates, self.num_timesteps) from error
+
+    def _compute_advantages(self, buffer: RolloutBuffer) -> None:
+        # What is subtracted comes from earlier updates alone
+        average = 0.0 if self._average_return is None else self._average_return
+        mean = assign_credit(self._estimator, buffer, average, self.policy)
+        self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
+
+    def _evaluate(self, rollout: RolloutBufferSamples) -> tuple[th.Tensor, th.Tensor]:
+        return evaluate_steps(self.policy, rollout.observations, rollout.actions, self._estimator.has_critic)
 
     def train(self) -> None:
         """
         Learn from the rollout that was just collected: one step of the policy, then the passes of the critic.
 
-        :raises ValueError: if a loss or a gradient is NaN or infinite; no such step is taken, so the weights stay those
-            of the last good one
+        :raises ValueError: if a loss, a gradient or a weight becomes NaN or infinite; the weights, and the statistics of a
+            ``VecNormalize``, are then those from before the rollout
         """
         # Batch norm and dropout behave differently while training
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        self._iteration += 1
+        log_follows = bool(self._log_interval) and (self._iteration + 1) % self._log_interval == 0
 
-        # The whole rollout as one batch of T * N steps
-        rollout = next(iter(self.rollout_buffer.get(batch_size=None)))
-        self._train_policy(rollout)
-        self._train_critic(rollout)
+        rollout = whole_batch(self.rollout_buffer)
+        optimizers = (self.policy.optimizer, self.critic_optimizer)
+        try:
+            with undone_unless_finite([p for optimizer in optimizers if optimizer for p in trainable_parameters(optimizer)]):
+                self._train_policy(rollout, log_follows)
+                if self.critic_optimizer is not None:
+                    self._train_critic(rollout, self.critic_optimizer)
+        except NotFiniteError as error:
+            restore_statistics(self._vec_normalize_env, self._statistics)
+            raise diverged(str(error), self._n_updates, self.num_timesteps) from None
+
+        if log_follows:
+            self._record_change(rollout)
 
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        fit = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
-        self.logger.record("train/explained_variance", fit)
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
 
-    def _train_policy(self, rollout: RolloutBufferSamples) -> None:
-        actions = rollout.actions
-        if isinstance(self.action_space, spaces.Discrete):
-            # The buffer holds them as floats of shape (T * N, 1)
-            actions = actions.long().flatten()
-        _, log_prob, entropy = self.policy.evaluate_actions(rollout.observations, actions)
-
+    def _train_policy(self, rollout: RolloutBufferSamples, log_follows: bool) -> None:
+        log_prob, entropy = self._evaluate(rollout)
         advantages = normalize(rollout.advantages) if self.normalize_advantage else rollout.advantages
-        policy_loss = -(advantages * log_prob).mean()
-        # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
-        entropy_loss = -th.mean(-log_prob if entropy is None else entropy)
+        # A mean over steps, or over whole episodes
+        n_terms = len(advantages) if self.n_episodes is None else self.n_episodes * self.n_envs
+        losses = -(advantages * log_prob)
+        policy_loss, entropy_loss = losses.sum() / n_terms, -entropy.sum() / n_terms
+        if log_follows:
+            noise = signal_to_noise(losses, trainable_parameters(self.policy.optimizer))
+            self.logger.record("train/gradient_snr", noise)
+
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
-        self._take_step(self.policy.optimizer, policy_loss + ent_coef * entropy_loss, "policy")
+        norm = take_step(self.policy.optimizer, policy_loss + ent_coef * entropy_loss, self.max_grad_norm, "policy")
 
         self.logger.record("train/policy_gradient_loss", policy_loss.item())
         self.logger.record("train/entropy_loss", entropy_loss.item())
+        self.logger.record("train/grad_norm", norm)
 
-    def _train_critic(self, rollout: RolloutBufferSamples) -> None:
-        if self.critic_optimizer is None:
-            return
+    def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
-        update_learning_rate(self.critic_optimizer, vf_learning_rate)
-        # Batch statistics belong to the policy as well: they have seen this rollout once, and stay
-        for module in self.policy.modules():
-            module.training = module.training and not any(True for _ in module.buffers(recurse=False))
-        losses = []
-        for _ in range(self.n_critic_updates):
-            for observations, returns in self._minibatches(rollout):
-                values = self.policy.predict_values(observations).flatten()
-                loss = F.mse_loss(returns, values)
-                self._take_step(self.critic_optimizer, loss, "critic")
-                losses.append(loss.item())
+        update_learning_rate(optimizer, vf_learning_rate)
+        losses = fit_critic(self.policy, optimizer, rollout, self.n_critic_updates, self.batch_size, self.max_grad_norm)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
+        fit = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
+        self.logger.record("train/explained_variance", fit)
 
-    def _minibatches(self, rollout: RolloutBufferSamples) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor]]:
-        """One pass over the rollout: all of it at once, or in random parts of nearly equal size."""
-        n_samples = len(rollout.returns)
-        if self.batch_size is None or self.batch_size >= n_samples:
-            yield rollout.observations, rollout.returns
-            return
-        n_parts = -(-n_samples // self.batch_size)
-        for part in th.randperm(n_samples, device=self.device).tensor_split(n_parts):
-            yield _take(rollout.observations, part), rollout.returns[part]
-
-    def _take_step(self, optimizer: Optimizer, loss: th.Tensor, who: str) -> None:
-        """One step of an optimiser that touches nothing but its own parameters, unless a number is not finite."""
-        parameters = trainable_parameters(optimizer)
-        if not parameters:
-            # The user has frozen all of them
-            return
-        self._check_finite(f"loss of the {who}", loss)
-        optimizer.zero_grad()
-        loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        norm = th.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-        self._check_finite(f"gradient norm of the {who}", norm)
-        optimizer.step()
-
-    def _check_finite(self, quantity: str, value: th.Tensor) -> None:
-        if not th.isfinite(value):
-            raise self._divergence(f"the {quantity} is {value.item()}")
-
-    def _divergence(self, what: str) -> ValueError:
-        return ValueError(
-            f"Training diverged in iteration {self._n_updates + 1} (after {self.num_timesteps} steps): {what}. The weights "
-            "are those of the last step that was sound. Look for NaN, infinite or huge observations and rewards "
-            "(VecNormalize scales them), or lower learning_rate, vf_learning_rate or max_grad_norm"
-        )
+    def _record_change(self, rollout: RolloutBufferSamples) -> None:
+        """How far the update has moved policy and values, both as they will be used: in eval mode."""
+        self.policy.set_training_mode(False)
+        with th.no_grad():
+            log_prob, _ = self._evaluate(rollout)
+            self.logger.record("train/approx_kl", approximate_kl(rollout.old_log_prob, log_prob))
+            if self.critic_optimizer is not None:
+                values = self.policy.predict_values(rollout.observations).flatten().cpu().numpy()
+                fit = explained_variance(values, rollout.returns.cpu().numpy())
+                self.logger.record("train/explained_variance_after", fit)
 
     def learn(
         self,
@@ -262,19 +286,14 @@ class VPG(OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """See ``OnPolicyAlgorithm.learn``; this one only has defaults of its own."""
+        """See ``OnPolicyAlgorithm.learn``."""
+        self._iteration, self._log_interval = 0, log_interval
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:
-        # Derived from learning_rate and vf_learning_rate whenever a model is built
-        return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule"]
+        # Derived from the arguments whenever a model is built
+        return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule", "_estimator", "_statistics"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()
         return [*state_dicts, *([] if self.critic_optimizer is None else ["critic_optimizer"])], variables
-
-
-def _take(observations: Any, indices: th.Tensor) -> Any:
-    if isinstance(observations, dict):
-        return {key: value[indices] for key, value in observations.items()}
-    return observations[indices]

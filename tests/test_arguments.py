@@ -72,13 +72,25 @@ def test_the_ends_of_a_range_belong_to_it(build, name, value):
     build(**{name: value}).learn(32)
 
 
-@pytest.mark.parametrize(
-    "value", ["0.001", "lin", "lin_", "lin_fast", "exp_0.1", "lin_-1", "lin_nan", "lin_inf", ""], ids=repr
-)
+@pytest.mark.parametrize("value", ["slow", "lin", "lin_", "lin_fast", "exp_0.1", "lin_-1", "lin_nan", "lin_inf", ""], ids=repr)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_text_that_is_no_schedule_is_refused(build, name, value):
     """Only 'lin_<start>' is one; the message names the argument."""
     with pytest.raises(ValueError, match=name):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize("text", ["0.001", "1e-3"])
+def test_a_number_that_yaml_took_for_a_text_is_a_number(build, text):
+    """YAML reads 1e-3, without a point, as a text."""
+    assert build(learning_rate=text).lr_schedule(0.5) == 1e-3
+
+
+@pytest.mark.parametrize("name", ["normalize_advantage", "reward_to_go", "discount_steps"])
+@pytest.mark.parametrize("value", ["False", 1, None], ids=repr)
+def test_a_flag_is_true_or_false(build, name, value):
+    """The text 'False' would count as true."""
+    with pytest.raises(ValueError, match=f"{name} must be True or False"):
         build(**{name: value})
 
 

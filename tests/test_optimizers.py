@@ -1,5 +1,7 @@
 """Two optimisers out of one policy: every parameter in exactly one, and no critic step that moves the policy."""
 
+from copy import deepcopy
+
 import pytest
 import torch as th
 from helpers import (
@@ -21,6 +23,7 @@ from helpers import (
 )
 from stable_baselines3 import A2C
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 from sb3_vpg import VPG
 
@@ -218,3 +221,29 @@ def test_the_two_step_sizes_are_those_asked_for():
     assert rates() == [{0.01}, {0.5}]
     model.learn(64)  # the last of four updates comes when all steps are taken: progress 0
     assert rates() == [{0.0}, {0.0}]
+
+
+class DirectionExtractor(BaseFeaturesExtractor):
+    """The direction of the observation: NaN where it is zero."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, observation_space.shape[0])
+        self.layer = th.nn.Linear(observation_space.shape[0], self.features_dim)
+
+    def forward(self, observations):
+        return self.layer(observations / observations.norm(dim=1, keepdim=True))
+
+
+def test_a_policy_that_makes_nan_of_zeros_can_be_built():
+    """Whose parameter is it, is asked with an observation of zeros; what the policy makes of it does not matter."""
+    model = make_model(policy_kwargs={"features_extractor_class": DirectionExtractor})
+    assert model.critic_optimizer is not None
+    model.learn(64)
+
+
+def test_a_fresh_policy_can_be_deep_copied():
+    """Nothing of the question is left behind in the policy."""
+    model = make_model()
+    observations = sample_observations(model)
+    copied = deepcopy(model.policy)
+    assert same(action_parameters(model.policy, observations), action_parameters(copied, observations))

@@ -1,6 +1,7 @@
 """How VPG learns: its passes over a rollout, its repeatability, what it does with broken numbers, and CartPole."""
 
 import contextlib
+import math
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import sb3_vpg
 from sb3_vpg import VPG
@@ -224,3 +226,26 @@ def test_defaults_solve_cartpole():
     model = VPG("MlpPolicy", "CartPole-v1", seed=0, device="cpu").learn(100_000)
     mean, _ = evaluate_policy(model, make_vec_env("CartPole-v1", 1, seed=1000), n_eval_episodes=100)
     assert mean >= 475
+
+
+def test_an_update_that_ruins_the_weights_is_undone():
+    """Adam without eps divides 0 by 0 on dead units: gradient and loss are finite, the weights after the step are not."""
+    kwargs = {"activation_fn": th.nn.ReLU, "optimizer_kwargs": {"eps": 0.0}}
+    model = VPG("MlpPolicy", "CartPole-v1", n_steps=32, seed=0, policy_kwargs=kwargs)
+    before = weights(model)
+    assert all(th.isfinite(tensor).all() for tensor in before.values())
+    with pytest.raises(ValueError, match="diverged in iteration 1"):
+        model.learn(300)
+    assert not differing(before, weights(model))
+
+
+def test_statistics_of_the_observations_survive_a_broken_one():
+    """VecNormalize averages over all it has seen, so that one NaN would make every later observation NaN."""
+    env = VecNormalize(DummyVecEnv([lambda: Monitor(RandomEnv(rewards=lambda n: math.nan if n > 50 else 1.0))]))
+    model = VPG("MlpPolicy", env, n_steps=16, seed=0)
+    with pytest.raises(ValueError, match="iteration 4"):
+        model.learn(160)
+    assert np.isfinite(env.ret_rms.var)
+    assert np.isfinite(env.obs_rms.mean).all()
+    # Three sound rollouts of 16 steps, and the tiny count that SB3 begins with
+    assert env.ret_rms.count == pytest.approx(48, abs=1)

@@ -1,0 +1,135 @@
+"""The seam on SB3's rollout buffers: whole episodes, steps that do not count, and a batch in the order of collection."""
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+
+from sb3_vpg.estimators import Estimator
+
+_ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "counted")
+
+
+class EpisodeBuffer(RolloutBuffer):
+    """
+    Differs from SB3's buffer in three points: it grows while episodes go on, it knows which steps count, and ``get`` yields
+    those alone, in the order of collection, environment by environment.
+
+    :param buffer_size: rows to begin with; later rollouts begin with as many as were needed before
+    :param max_steps: rows it never grows beyond
+    """
+
+    counted: np.ndarray
+
+    def __init__(self, buffer_size: int, *args: Any, max_steps: int = 100_000, **kwargs: Any) -> None:
+        self.max_steps = max_steps
+        super().__init__(min(buffer_size, max_steps), *args, **kwargs)
+
+    def reset(self) -> None:
+        super().reset()
+        self.counted = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
+
+    def add_counted(self, counted: np.ndarray, *transition: Any) -> None:
+        """
+        ``add``, with the environments whose step counts, shape (n_envs,).
+
+        :raises ValueError: if the buffer may not grow any further
+        """
+        if self.pos == self.buffer_size:
+            self._grow(counted)
+        self.counted[self.pos] = counted
+        self.add(*transition)
+
+    def close(self) -> None:
+        """Cut off the rows that were not needed: the rollout is complete."""
+        self._resize(self.pos)
+        self.full = True
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """Yield the counted steps in parts of ``batch_size``; None: all at once."""
+        indices = np.flatnonzero(self.counted.T)
+        lay_out_flat(self)
+        batch_size = batch_size or len(indices)
+        for start in range(0, len(indices), batch_size):
+            yield self._get_samples(indices[start : start + batch_size])
+
+    def _grow(self, counted: np.ndarray) -> None:
+        if self.buffer_size >= self.max_steps:
+            raise ValueError(
+                f"Environments {np.flatnonzero(counted).tolist()} have not finished their episodes after {self.pos} steps. "
+                "An episode that never ends cannot be learned from as a whole: limit its time "
+                "(gymnasium.wrappers.TimeLimit), or set n_steps instead of n_episodes. If episodes are that long, raise "
+                "rollout_buffer_kwargs={'max_steps': ...}"
+            )
+        self._resize(min(2 * self.buffer_size, self.max_steps))
+
+    def _resize(self, n_rows: int) -> None:
+        for name in _ARRAYS:
+            setattr(self, name, _resized(getattr(self, name), n_rows))
+        observations: Any = self.observations
+        if isinstance(observations, dict):
+            self.observations = {key: _resized(value, n_rows) for key, value in observations.items()}  # type: ignore[assignment]  # Dict
+        else:
+            self.observations = _resized(observations, n_rows)
+        self.buffer_size = n_rows
+
+
+class EpisodeRolloutBuffer(EpisodeBuffer):
+    """SB3's ``RolloutBuffer`` for updates on whole episodes. Other parameters: see ``RolloutBuffer``."""
+
+
+class EpisodeDictRolloutBuffer(EpisodeBuffer, DictRolloutBuffer):  # type: ignore[misc]  # as in SB3, get yields dicts
+    """SB3's ``DictRolloutBuffer`` for updates on whole episodes. Other parameters: see ``DictRolloutBuffer``."""
+
+
+def buffer_class(
+    chosen: type[RolloutBuffer] | None, observation_space: spaces.Space[Any], estimator: Estimator
+) -> type[RolloutBuffer] | None:
+    """
+    :param chosen: the user's choice, or what SB3 or this function has put in its place before
+    :return: the class to use; None lets SB3 choose
+    :raises ValueError: if the user has chosen one and the estimator needs ours
+    """
+    if chosen not in (None, RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer):
+        if not estimator.runs_in_sb3:
+            raise ValueError(
+                f"rollout_buffer_class={chosen.__name__} computes advantages of its own and cannot hold masks: leave it out "
+                "with n_episodes and with a baseline other than 'value'"
+            )
+        return chosen
+    if estimator.n_episodes is None:
+        return None
+    return EpisodeDictRolloutBuffer if isinstance(observation_space, spaces.Dict) else EpisodeRolloutBuffer
+
+
+def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
+    """:return: True where a step counts, shape (T, N)"""
+    if isinstance(buffer, EpisodeBuffer):
+        return buffer.counted
+    return np.ones((buffer.buffer_size, buffer.n_envs), dtype=bool)
+
+
+def lay_out_flat(buffer: RolloutBuffer) -> None:
+    """Let SB3's own ``get`` turn the arrays from (T, N, ...) into (N * T, ...), environment by environment."""
+    if not buffer.generator_ready:
+        next(DictRolloutBuffer.get(buffer, 1) if isinstance(buffer, DictRolloutBuffer) else RolloutBuffer.get(buffer, 1))
+
+
+def whole_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
+    """
+    :return: every counted step at once; in the order of collection, environment by environment, where the buffer is one of
+        SB3's or ours, and in the order of its own ``get`` where it is a user's
+    """
+    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):
+        lay_out_flat(buffer)
+        return buffer._get_samples(np.arange(buffer.buffer_size * buffer.n_envs))
+    return next(iter(buffer.get(batch_size=None)))
+
+
+def _resized(array: np.ndarray, n_rows: int) -> np.ndarray:
+    if n_rows <= len(array):
+        return array[:n_rows]
+    return np.concatenate([array, np.zeros((n_rows - len(array), *array.shape[1:]), dtype=array.dtype)])

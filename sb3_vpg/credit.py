@@ -1,0 +1,49 @@
+"""From rewards to advantages, in the buffer, where SB3's own loop does not do it."""
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_vpg.advantages import Episodes, Floats
+from sb3_vpg.buffers import counted_steps
+from sb3_vpg.estimators import Estimator
+from sb3_vpg.optimizers import trainable_parameters
+from sb3_vpg.policies import evaluate_steps
+from sb3_vpg.scores import score_products
+from sb3_vpg.updates import take
+
+
+def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, policy: ActorCriticPolicy) -> float:
+    """
+    Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N).
+
+    :param estimator: which ones
+    :param buffer: a complete rollout
+    :param average: mean return of earlier updates
+    :param policy: the one that played; the baseline ``"optimal"`` alone asks it for gradients
+    :return: mean return of this update
+    """
+    counted_TN = counted_steps(buffer)
+    episodes = Episodes.of(buffer.episode_starts, counted_TN)
+    if estimator.has_critic:
+        # Every counted episode is over, so nothing follows the last row
+        buffer.compute_returns_and_advantage(th.zeros(buffer.n_envs), np.ones(buffer.n_envs, dtype=bool))
+        weighted = estimator.weights(episodes) * episodes.gather(buffer.advantages)
+        buffer.advantages = episodes.scatter(weighted, counted_TN.shape)
+        return float(buffer.returns[counted_TN].mean())
+
+    def products(weights_M: Floats, returns_EM: Floats) -> tuple[Floats, Floats]:
+        steps = (episodes.rows, episodes.envs)
+        observations = obs_as_tensor(take(buffer.observations, steps), buffer.device)
+        # In float32 as SB3's buffer hands them over
+        actions = th.as_tensor(buffer.actions[steps].astype(np.float32), device=buffer.device)
+        log_prob, _ = evaluate_steps(policy, observations, actions, estimator.has_critic)
+        return score_products(log_prob, trainable_parameters(policy.optimizer), episodes, weights_M, returns_EM)
+
+    rewards_EM = episodes.gather(buffer.rewards)
+    advantages_EM, returns_EM, mean = estimator.monte_carlo(episodes, rewards_EM, average, products)
+    buffer.advantages = episodes.scatter(advantages_EM, counted_TN.shape)
+    buffer.returns = episodes.scatter(returns_EM, counted_TN.shape)
+    return mean

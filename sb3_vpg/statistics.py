@@ -1,0 +1,19 @@
+"""The running statistics of a ``VecNormalize``, which one NaN spoils for good."""
+
+from copy import deepcopy
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecNormalize
+
+_STATISTICS = ("obs_rms", "ret_rms", "returns")
+
+
+def copy_statistics(env: VecNormalize | None) -> dict[str, Any]:
+    """:return: what ``restore_statistics`` takes; empty without a ``VecNormalize``"""
+    return {} if env is None else {name: deepcopy(getattr(env, name)) for name in _STATISTICS if hasattr(env, name)}
+
+
+def restore_statistics(env: VecNormalize | None, statistics: dict[str, Any]) -> None:
+    """Give the environment back what ``copy_statistics`` has kept."""
+    for name, value in statistics.items():
+        setattr(env, name, value)

@@ -1,0 +1,144 @@
+"""The steps of the optimisers, which refuse numbers that are not finite, and the batches that they work on."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from sb3_vpg.optimizers import trainable_parameters
+
+
+class NotFiniteError(ValueError):
+    """A loss or a gradient is NaN or infinite; its text names which."""
+
+
+def diverged(what: str, n_updates: int, n_steps: int) -> ValueError:
+    """:return: the error with which training stops, saying where it was and what to try"""
+    return ValueError(
+        f"Training diverged in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
+        "this iteration. Look for NaN, infinite or huge observations and rewards (VecNormalize scales them), or lower "
+        "learning_rate, vf_learning_rate or max_grad_norm"
+    )
+
+
+@contextmanager
+def undone_unless_finite(parameters: Sequence[th.Tensor]) -> Iterator[None]:
+    """
+    The weights of an update as a whole or not at all: when it raises, and when it leaves a weight that is not finite, every
+    weight is again what it was before.
+
+    :param parameters: what the update may move
+    :raises NotFiniteError: if the update has left NaN or infinite weights
+    """
+    before = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield
+        for parameter in parameters:
+            _check_finite("norm of the weights after the step", parameter.norm())
+    except NotFiniteError:
+        with th.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+        raise
+
+
+def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: str) -> float:
+    """
+    One step that touches nothing but the optimiser's own parameters.
+
+    :param optimizer: the actor's or the critic's
+    :param loss: scalar with its graph
+    :param max_grad_norm: bound on the norm of the gradient
+    :param who: whose step it is, for the error's text
+    :return: the norm of the gradient before clipping
+    :raises NotFiniteError: if loss or gradient is not finite; then no step is taken
+    """
+    parameters = trainable_parameters(optimizer)
+    if not parameters:
+        # The user has frozen all of them
+        return 0.0
+    _check_finite(f"loss of the {who}", loss)
+    optimizer.zero_grad()
+    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    norm = th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    _check_finite(f"gradient norm of the {who}", norm)
+    optimizer.step()
+    return float(norm)
+
+
+def fit_critic(
+    policy: ActorCriticPolicy,
+    optimizer: Optimizer,
+    rollout: RolloutBufferSamples,
+    n_passes: int,
+    batch_size: int | None,
+    max_grad_norm: float,
+) -> list[float]:
+    """
+    Fit the values to the returns of a rollout, by least squares.
+
+    :return: the loss of each step, before it
+    :raises NotFiniteError: see ``take_step``
+    """
+    # Batch statistics may be the policy's as well: they have seen this rollout once, and stay
+    for module in policy.modules():
+        module.training = module.training and not any(True for _ in module.buffers(recurse=False))
+    losses = []
+    for _ in range(n_passes):
+        for observations, returns in minibatches(rollout, batch_size):
+            loss = F.mse_loss(returns, policy.predict_values(observations).flatten())
+            take_step(optimizer, loss, max_grad_norm, "critic")
+            losses.append(loss.item())
+    return losses
+
+
+def minibatches(rollout: RolloutBufferSamples, size: int | None) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor]]:
+    """
+    Observations and returns of one pass over the rollout: all of it at once, or in random parts.
+
+    :param rollout: the batch
+    :param size: at most so many steps in a part, whose sizes differ by one at most; None: no parts
+    """
+    n_samples = len(rollout.returns)
+    if size is None or size >= n_samples:
+        yield rollout.observations, rollout.returns
+        return
+    n_parts = -(-n_samples // size)
+    for part in th.randperm(n_samples, device=rollout.returns.device).tensor_split(n_parts):
+        yield take(rollout.observations, part), rollout.returns[part]
+
+
+def normalize(advantages: th.Tensor) -> th.Tensor:
+    """
+    Advantages with mean 0 and standard deviation 1, and no surprise where there is nothing to compare.
+
+    A single advantage is returned as it is (its deviation is undefined). Equal advantages prefer no action and become
+    exactly zero: dividing the rounding error of their mean by a tiny deviation would make noise look like a signal.
+
+    :param advantages: shape (n,)
+    :return: shape (n,)
+    """
+    if advantages.numel() < 2:
+        return advantages
+    centred = advantages - advantages.mean()
+    rounding = 4 * th.finfo(advantages.dtype).eps * advantages.abs().max()
+    if centred.abs().max() <= rounding:
+        return th.zeros_like(advantages)
+    return centred / (advantages.std() + 1e-8)
+
+
+def take(observations: Any, indices: Any) -> Any:
+    """:return: these rows of an array or tensor, or of each entry of a dict of them"""
+    if isinstance(observations, dict):
+        return {key: value[indices] for key, value in observations.items()}
+    return observations[indices]
+
+
+def _check_finite(quantity: str, value: th.Tensor) -> None:
+    if not th.isfinite(value):
+        raise NotFiniteError(f"the {quantity} is {value.item()}")
