@@ -1,4 +1,4 @@
-"""sb3-vpg: vanilla policy gradient (REINFORCE) for Stable-Baselines3.
+"""sb3-vpg: vanilla policy gradient (REINFORCE) for Stable-Baselines3, and random search to compare it with.
 
 The names below are loaded on first use: they need torch, whose import takes seconds that
 ``sb3-vpg --help`` should not wait for.
@@ -8,15 +8,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sb3_vpg.policies import CnnPolicy, MlpPolicy, MultiInputPolicy
+    from sb3_vpg.policies import CnnPolicy, LinearPolicy, MlpPolicy, MultiInputPolicy
+    from sb3_vpg.random_search import RandomSearch
     from sb3_vpg.vpg import VPG
 
 __version__ = "0.1.0"
-__all__ = ["VPG", "CnnPolicy", "MlpPolicy", "MultiInputPolicy", "__version__"]
+__all__ = ["VPG", "CnnPolicy", "LinearPolicy", "MlpPolicy", "MultiInputPolicy", "RandomSearch", "__version__"]
 
 _HOMES = {
     "VPG": "sb3_vpg.vpg",
+    "RandomSearch": "sb3_vpg.random_search",
     "CnnPolicy": "sb3_vpg.policies",
+    "LinearPolicy": "sb3_vpg.policies",
     "MlpPolicy": "sb3_vpg.policies",
     "MultiInputPolicy": "sb3_vpg.policies",
 }

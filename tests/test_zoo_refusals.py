@@ -99,6 +99,55 @@ def test_the_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
         main(train(tmp_path, "--env", "CartPol-v1", "--traceback"))
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["-params", "policy_kwargs:dict(net_ach=[8])"], "TypeError"),
+        (["-params", "n_envs:0"], "n_envs must be at least 1"),
+        (["-params", "n_envs:2.0"], "n_envs must be a whole number"),
+        (["-params", "seed:1"], "unexpected keyword argument 'seed'"),
+        (["-params", "learning_rate:'exp_0.1'"], "learning_rate must be a number, a schedule or"),
+        (["-params", "normalize_advantage:'False'"], "normalize_advantage must be True or False"),
+        (["--env-kwargs", "foo:1"], "foo"),
+        (["--device", "gpu"], "RuntimeError"),
+    ],
+    ids=lambda value: value[1] if isinstance(value, list) else "",
+)
+def test_mistakes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str) -> None:
+    message = refused(train(tmp_path, *flags), capsys)
+    assert said in message
+    report = Path(message.split("the traceback is in ")[1].strip().rstrip(")"))
+    assert "Traceback (most recent call last)" in report.read_text()
+    report.unlink()
+
+
+@pytest.mark.parametrize(
+    "later", [["train", "-params", "gamma:5"], ["optimize", "--n-trials", "1"]], ids=lambda value: value[0]
+)
+def test_what_yields_no_model_does_not_hide_the_one_before(tmp_path: Path, later: list[str]) -> None:
+    """'The latest run' is a folder's number: a refused training and a search leave none behind."""
+    common = ["--verbose", "0", "-n", "300", "--eval-freq", "-1", "-f", str(tmp_path / "logs"), "--no-optim-plots"]
+    assert main(["train", *common]) == 0
+    main([*later, *common])
+    assert [folder.name for folder in (tmp_path / "logs/vpg").iterdir() if folder.is_dir()] == ["CartPole-v1_1"]
+    assert main(["evaluate", "-n", "1", "-f", str(tmp_path / "logs")]) == 0
+
+
+def test_yaml_texts_that_are_numbers(tmp_path: Path) -> None:
+    """YAML reads 1e-3 and 6e2 as texts, and every tutorial writes them so."""
+    conf = tmp_path / "conf.yml"
+    conf.write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 6e2, learning_rate: 1e-3}")
+    arguments = ["train", "--verbose", "0", "--eval-freq", "-1", "-f", str(tmp_path / "logs"), "-conf", str(conf)]
+    assert main(arguments) == 0
+
+
+def test_evaluate_shows_the_score_even_if_the_picture_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(train(tmp_path)) == 0
+    (tmp_path / "logs/vpg/CartPole-v1_1/learning_curve.png").mkdir()
+    assert main(["evaluate", "-n", "2", "-f", str(tmp_path / "logs")]) == 1
+    assert "Return over 2 episodes" in capsys.readouterr().out
+
+
 def test_divergence_saves_the_last_good_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Rewards turn NaN in the course of training: the message says so, and a model with sound weights is on disk."""
     settings = ["-params", "n_envs:1", "n_steps:128"]

@@ -7,6 +7,8 @@ This module imports nothing heavy, so that ``sb3-vpg``, ``--help`` and ``--versi
 import argparse
 import platform
 import sys
+import tempfile
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sb3_vpg import __version__
+from sb3_vpg.zoo import DEFAULT, OURS
 from sb3_vpg.zoo.replaced import replaced
 
 
@@ -30,26 +33,24 @@ class Command:
 
     summary: str
     target: str
-    defaults: tuple[str, ...] = ("--algo", "vpg")
+    defaults: tuple[str, ...] = ("--algo", DEFAULT)
     reads_runs: bool = False
     plots: bool = False
 
 
 COMMANDS = {
     "train": Command("train an agent", "rl_zoo3.train:train"),
-    "optimize": Command("search hyperparameters", "rl_zoo3.train:train", ("--algo", "vpg", "--optimize-hyperparameters")),
+    "optimize": Command("search hyperparameters", "rl_zoo3.train:train", ("--algo", DEFAULT, "--optimize-hyperparameters")),
     "evaluate": Command("score a trained agent and draw its learning curve", "sb3_vpg.zoo.evaluation:evaluate"),
     "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True),
     "record_video": Command("film a trained agent", "rl_zoo3.record_video", reads_runs=True),
     "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
-        "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", "vpg"), plots=True
+        "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT), plots=True
     ),
     "plot_from_file": Command("plot what all_plots saved, also with rliable", "rl_zoo3.plots:plot_from_file", (), plots=True),
 }
-# What a user can cause and mend; anything else is a bug and keeps its traceback
-_EXPECTED = (ValueError, AssertionError, OSError, ImportError, NameError, SyntaxError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     ours, theirs = _our_flags(command).parse_known_args(arguments)
-    defaults = _defaults(command, theirs)
+    defaults = [*command.defaults, *(("--folder", "logs") if command.reads_runs else ())]
     try:
         # The zoo's programs read sys.argv and nothing else
         with replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs]), _help_of_ours(command, defaults, theirs):
@@ -88,31 +89,28 @@ def _run(name: str, arguments: list[str]) -> int:
                 scripts.run(command.target)
     except KeyboardInterrupt:
         return 130
-    except _EXPECTED as error:
+    except Exception as error:
         if ours.traceback:
             raise
-        print(f"sb3-vpg {name}: {type(error).__name__}: {error}\n(--traceback shows where)", file=sys.stderr)
+        _report(name, error)
         return 1
     return 0
+
+
+def _report(name: str, error: Exception) -> None:
+    """One line for the user, and a file with the rest, so that what took hours need not be repeated to be understood."""
+    with tempfile.NamedTemporaryFile("w", prefix=f"sb3-vpg-{name}-", suffix=".log", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    print(f"sb3-vpg {name}: {type(error).__name__}: {error}\n(the traceback is in {file.name})", file=sys.stderr)
 
 
 def _our_flags(command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sb3-vpg", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     group = parser.add_argument_group("flags of sb3-vpg")
-    group.add_argument("--traceback", action="store_true", help="show the full Python traceback of an error")
+    group.add_argument("--traceback", action="store_true", help="let an error end in a Python traceback, not in one line")
     if command.plots:
         group.add_argument("--savefig", type=Path, metavar="FILE", help="write the picture instead of opening a window")
     return parser
-
-
-def _defaults(command: Command, theirs: list[str]) -> list[str]:
-    defaults = list(command.defaults)
-    if command.reads_runs:
-        algo = argparse.ArgumentParser(add_help=False)
-        algo.add_argument("--algo", default="vpg")
-        if algo.parse_known_args(theirs)[0].algo == "vpg":
-            defaults += ["--folder", "logs"]
-    return defaults
 
 
 @contextmanager
@@ -136,6 +134,7 @@ def _overview() -> str:
             "usage: sb3-vpg COMMAND [FLAGS]      (also: python -m sb3_vpg)",
             "",
             "Vanilla policy gradient in the command line of rl-zoo3, with all of the zoo's own algorithms.",
+            f"Of ours: --algo {' or '.join(OURS)}.",
             "",
             "commands:",
             *lines,

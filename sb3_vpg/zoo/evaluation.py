@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv
 
+from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.curves import draw_learning_curve
 from sb3_vpg.zoo.registration import register
 
@@ -97,25 +99,26 @@ def evaluate_run(
 def evaluate() -> None:
     """The command. Its arguments are ``sys.argv``."""
     args = _parser().parse_args()
+    for module in args.gym_packages:
+        import_module(module)
     choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic, "device": args.device}
     result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice)
     low, high = result.interval()
-    env_name = EnvironmentName(args.env)
-    trained_with = _saved_argument(result.run / env_name, "seed")
-    curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}")
     print(
         f"Return over {len(result.returns)} episodes, {'sampled' if args.stochastic else 'deterministic'} actions: "
         f"mean {result.returns.mean():.1f} (95 % interval {low:.1f} to {high:.1f}), "
         f"min {result.returns.min():.1f}, max {result.returns.max():.1f}\n"
         f"Model:          {result.model}\n"
-        f"Logs:           {result.run}\n"
-        f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}"
+        f"Logs:           {result.run}"
     )
+    trained_with = _saved_argument(result.run / EnvironmentName(args.env), "seed")
+    curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}")
+    print(f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Score a trained agent and draw the learning curve of its run.")
-    parser.add_argument("--algo", choices=list(ALGOS), default="vpg", help="RL algorithm")
+    parser.add_argument("--algo", choices=list(ALGOS), default=DEFAULT, help="RL algorithm")
     parser.add_argument("--env", default="CartPole-v1", help="environment ID")
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
     parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest)")
@@ -124,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
+    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     return parser
 
 

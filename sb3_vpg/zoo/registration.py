@@ -1,14 +1,32 @@
 """Our algorithms in the zoo's tables. The tables are dicts that all of rl_zoo3 shares, so an assignment is enough."""
 
+from typing import Any
+
 from rl_zoo3 import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
+from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_vpg.vpg import VPG
+import sb3_vpg
+from sb3_vpg.zoo import OURS
 from sb3_vpg.zoo.tuning import convert_vpg_params, sample_vpg_params
+
+
+def our_class(algo: str) -> type[BaseAlgorithm]:
+    """:return: the class of one of ours, by its name on the command line"""
+    found: type[BaseAlgorithm] = getattr(sb3_vpg, OURS[algo])
+    return found
 
 
 def register() -> None:
     """See ``sb3_vpg.zoo.register``."""
-    ALGOS["vpg"] = VPG
-    HYPERPARAMS_SAMPLER["vpg"] = sample_vpg_params
-    HYPERPARAMS_CONVERTER["vpg"] = convert_vpg_params
+    ALGOS.update({algo: our_class(algo) for algo in OURS})
+    HYPERPARAMS_SAMPLER.update(vpg=sample_vpg_params, random_search=_nothing_to_search)
+    HYPERPARAMS_CONVERTER.update(vpg=convert_vpg_params, random_search=_nothing_to_search)
+
+
+def _nothing_to_search(*args: Any, **kwargs: Any) -> dict[str, Any]:
+    """:raises ValueError: always"""
+    raise ValueError(
+        "random_search has no hyperparameters to search: its weights are drawn, not learnt. Run 'sb3-vpg train --algo "
+        "random_search' with several seeds, or optimize another algorithm"
+    )

@@ -1,0 +1,298 @@
+"""
+Random search: weights are drawn, never learnt. It is the floor of every comparison: what an algorithm's score is worth
+shows beside what luck alone finds with the same number of steps.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypedDict
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, preprocess_obs
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, PyTorchObs
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+from typing_extensions import Self, Unpack
+
+from sb3_vpg.arguments import real_number, refuse_unknown
+
+
+class LinearDecisionPolicy(BasePolicy):
+    """
+    A linear decision without bias: one row of weights per action, and the action whose row has the largest product with
+    the features. For ``Box`` actions the products themselves, clipped to the bounds.
+
+    Features (F of them) are the observation, flattened; discrete ones are one-hot, the parts of a ``Dict`` follow each
+    other in the order of the space, images are divided by 255.
+
+    The state dict holds ``weights``, shape (A, F), and ``best_return``, the return of the episode that earned them.
+
+    :param observation_space: any that SB3 takes
+    :param action_space: ``Discrete`` (A: number of actions) or ``Box`` (A: number of components)
+    :param normalize_images: divide images by 255
+    :raises ValueError: for another action space
+    """
+
+    best_return: th.Tensor
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], normalize_images: bool = True
+    ) -> None:
+        super().__init__(observation_space, action_space, normalize_images=normalize_images)
+        if isinstance(action_space, spaces.Discrete):
+            n_rows = int(action_space.n)
+        elif isinstance(action_space, spaces.Box):
+            n_rows = get_action_dim(action_space)
+        else:
+            raise ValueError(
+                f"RandomSearch decides among Discrete actions or sets those of a Box, but the action space is {action_space}; "
+                "let an action wrapper turn it into one of them, or use VPG"
+            )
+        self.weights = nn.Parameter(th.zeros(n_rows, get_flattened_obs_dim(observation_space)), requires_grad=False)
+        self.register_buffer("best_return", th.tensor(-math.inf, dtype=th.float64))
+
+    def act(self, observations: PyTorchObs, weights: th.Tensor) -> th.Tensor:
+        """
+        :param observations: of N environments
+        :param weights: one draw for all, shape (A, F), or one for each, shape (N, A, F)
+        :return: N actions, those of a ``Box`` clipped to its bounds. Of equal products the first action wins
+        """
+        products_NA = (weights @ self._features(observations).unsqueeze(-1)).squeeze(-1)
+        if isinstance(self.action_space, spaces.Discrete):
+            return products_NA.argmax(dim=1) + int(self.action_space.start)
+        assert isinstance(self.action_space, spaces.Box)
+        low, high = (th.as_tensor(bound.ravel()).to(products_NA) for bound in (self.action_space.low, self.action_space.high))
+        return products_NA.clamp(low, high).reshape((-1, *self.action_space.shape))
+
+    def _features(self, observations: PyTorchObs) -> th.Tensor:
+        prepared = preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
+        if isinstance(prepared, th.Tensor):
+            return prepared.flatten(start_dim=1)
+        assert isinstance(self.observation_space, spaces.Dict)
+        # In the space's order: a caller's dict may have another
+        return th.cat([prepared[key].flatten(start_dim=1) for key in self.observation_space.spaces], dim=1)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """There is nothing to sample: the decision is the same with and without ``deterministic``."""
+        return self.act(observation, self.weights)
+
+
+class BaseKwargs(TypedDict, total=False):
+    """The arguments of SB3's ``BaseAlgorithm`` that ``RandomSearch`` passes on unchanged."""
+
+    policy_kwargs: dict[str, Any] | None
+    stats_window_size: int
+    tensorboard_log: str | None
+    monitor_wrapper: bool
+    verbose: int
+    seed: int | None
+    device: th.device | str
+
+
+@dataclass
+class _Episodes:
+    """What N environments are playing: weights, shape (N, A, F), and rewards so far, shape (N,)."""
+
+    weights: th.Tensor
+    returns: np.ndarray
+
+
+class RandomSearch(BaseAlgorithm):
+    """
+    Random weights: each episode is played by a fresh draw, uniform in [-1, 1], for a linear decision without bias. The
+    draw whose single episode had the highest return so far is kept, and is what ``predict`` uses.
+
+    On CartPole, 7 % of all draws balance the pole for 200 steps and 3 % for 500. The usual form for its two actions is one
+    uniform vector w and the sign of ``w · observation``. ``argmax`` over two rows decides by a sign too, that of the rows'
+    difference, whose components are distributed as a triangle on [-2, 2]: the same kind of decision, nearly the same odds.
+
+    Learning stops when the steps are spent, and earlier when an episode solves the task. What solves it is known where
+    the environment's ``spec`` names a return (CartPole-v1: 475; Pendulum-v1 names none). An episode that lasts until the
+    time limit is a success in CartPole, a failure in MountainCar, and says nothing in Pendulum, where every episode does;
+    so that counts only on request.
+
+    :param policy: ``"LinearPolicy"``, or a subclass of ``LinearDecisionPolicy``
+    :param env: the environment, a vectorised environment (each of its N environments plays a draw of its own), or an id
+        registered in Gymnasium
+    :param stop_at_full_length: an episode that a time limit ends solves the task. For tasks whose aim is to survive
+    :param reward_threshold: an episode with so high a return (undiscounted, of the rewards that the agent sees, before
+        ``VecNormalize``) solves the task; None: what the environment's ``spec`` says; ``float("inf")``: none does
+    :param _init_setup_model: draw the first weights at once
+    :param kwargs: other parameters: see ``BaseAlgorithm``. The default ``device`` is the CPU: so few weights gain nothing
+        elsewhere
+    :raises ValueError: for an unknown policy, an action space other than ``Discrete`` and ``Box``, and a threshold that is
+        no number
+    :raises TypeError: for an unknown keyword
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"LinearPolicy": LinearDecisionPolicy}
+    policy: LinearDecisionPolicy
+
+    def __init__(
+        self,
+        policy: str | type[LinearDecisionPolicy],
+        env: GymEnv | str | None,
+        stop_at_full_length: bool = False,
+        reward_threshold: float | None = None,
+        _init_setup_model: bool = True,
+        **kwargs: Unpack[BaseKwargs],
+    ) -> None:
+        refuse_unknown("RandomSearch", kwargs, BaseKwargs.__annotations__)
+        kwargs.setdefault("device", "cpu")
+        super().__init__(policy, env, learning_rate=0.0, support_multi_env=True, **kwargs)
+        if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, LinearDecisionPolicy)):
+            raise _unknown_policy(policy)
+        self.stop_at_full_length = stop_at_full_length
+        self.reward_threshold = reward_threshold
+        self.solved = False
+        """Whether an episode of the last ``learn`` solved the task."""
+        self.n_draws = 0
+        self._draw_seed = -1  # none yet
+        self._episodes: _Episodes | None = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        if self.reward_threshold is not None:
+            self.reward_threshold = real_number("reward_threshold", self.reward_threshold, low=-math.inf)
+        super().set_random_seed(self.seed)
+        if self.seed is not None:
+            self._draw_seed = self.seed
+        elif self._draw_seed < 0:
+            self._draw_seed = int(np.random.randint(2**31))
+        policy = self.policy_class(self.observation_space, self.action_space, **self.policy_kwargs)
+        self.policy = policy.to(self.device)  # type: ignore[assignment]  # SB3 declares a BasePolicy; the constructor checked
+        self.policy.weights.copy_(self.draw(0))
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise _unknown_policy(policy_name)
+        return self.policy_aliases[policy_name]
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """See ``BaseAlgorithm.set_random_seed``. The draws start again, with number 0 of the new seed."""
+        super().set_random_seed(seed)
+        if seed is not None:
+            self.seed = self._draw_seed = seed
+            self.n_draws = 0
+
+    def draw(self, number: int) -> th.Tensor:
+        """
+        :param number: which one of this seed, from 0, the same with any number of environments
+        :return: the weights, uniform in [-1, 1], shape (A, F)
+        """
+        # A generator for each number: there is nothing to save. default_rng((seed, 0)) would be that of an environment with
+        # this seed, and the weights 20 times the first state of CartPole
+        generator = np.random.default_rng(np.random.SeedSequence(self._draw_seed, spawn_key=(number,)))
+        weights = generator.uniform(-1.0, 1.0, size=tuple(self.policy.weights.shape))
+        return th.as_tensor(weights, dtype=th.float32, device=self.device)
+
+    @property
+    def best_return(self) -> float:
+        """Return of the episode that the present weights earned; minus infinity before the first one is over."""
+        return float(self.policy.best_return)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str = "RandomSearch",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        Search; see ``BaseAlgorithm.learn``. A further call searches on: with new draws, for a better one than the best.
+
+        :param log_interval: episodes between two logs; the last one is written in any case. None or 0: no log
+        :raises ValueError: if the return of an episode is NaN or infinite
+        """
+        starts_afresh = reset_num_timesteps or self._last_obs is None or self._episodes is None
+        settings = (callback, reset_num_timesteps, tb_log_name, progress_bar)
+        total_timesteps, callback = self._setup_learn(total_timesteps, *settings)
+        assert self.env is not None
+        if starts_afresh:
+            self._episodes = _Episodes(th.stack([self._next_draw() for _ in range(self.n_envs)]), np.zeros(self.n_envs))
+        self.solved, logged, threshold = False, self._episode_num, self._threshold(self.env)
+
+        callback.on_training_start(locals(), globals())
+        callback.on_rollout_start()
+        while self.num_timesteps < total_timesteps and not self.solved:
+            if not self._play_step(self.env, callback, threshold):
+                break
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if log_interval and self._episode_num >= logged + log_interval:
+                self.dump_logs()
+                logged = self._episode_num
+        callback.on_rollout_end()
+        if log_interval and self._episode_num > logged:
+            self.dump_logs()
+        callback.on_training_end()
+        return self
+
+    def _play_step(self, env: VecEnv, callback: BaseCallback, threshold: float) -> bool:
+        """:return: False if a callback wants to stop"""
+        assert self._last_obs is not None
+        assert self._episodes is not None
+        with th.no_grad():
+            actions = self.policy.act(obs_as_tensor(self._last_obs, self.device), self._episodes.weights).cpu().numpy()
+        new_obs, rewards, dones, infos = env.step(actions)
+        self.num_timesteps += env.num_envs
+        self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]  # tuples: not in SB3
+        normalizer = self._vec_normalize_env
+        self._episodes.returns += rewards if normalizer is None else normalizer.get_original_reward()
+        for index in np.flatnonzero(dones):
+            self._finish_episode(self._episodes, int(index), infos[index], threshold)
+        # After the best is kept, so that a callback that saves or evaluates on this step has it
+        self._update_info_buffer(infos, dones)
+        callback.update_locals(locals())
+        return callback.on_step()
+
+    def _finish_episode(self, episodes: _Episodes, index: int, info: dict[str, Any], threshold: float) -> None:
+        score = float(episodes.returns[index])
+        if not math.isfinite(score):
+            raise ValueError(
+                f"the return of an episode is {score} (environment {index}, after {self.num_timesteps} steps); check its "
+                "rewards, for example with stable_baselines3.common.vec_env.VecCheckNan"
+            )
+        if score > self.best_return:
+            self.policy.weights.copy_(episodes.weights[index])
+            self.policy.best_return.fill_(score)
+        lasted = self.stop_at_full_length and info.get("TimeLimit.truncated", False)
+        self.solved = self.solved or lasted or score >= threshold
+        self._episode_num += 1
+        episodes.weights[index] = self._next_draw()
+        episodes.returns[index] = 0.0
+
+    def _next_draw(self) -> th.Tensor:
+        self.n_draws += 1
+        return self.draw(self.n_draws - 1)
+
+    def _threshold(self, env: VecEnv) -> float:
+        """:return: the return that solves the task; infinity if nobody says"""
+        if self.reward_threshold is not None:
+            return self.reward_threshold
+        spec = env.get_attr("spec", [0])[0] if env.has_attr("spec") else None
+        threshold = None if spec is None else spec.reward_threshold
+        return math.inf if threshold is None else float(threshold)
+
+    def dump_logs(self) -> None:
+        """Write the log: SB3's ``rollout/`` and ``time/``, and the best return of a single episode so far."""
+        if math.isfinite(self.best_return):
+            self.logger.record("rollout/best_ep_rew", self.best_return)
+        OffPolicyAlgorithm.dump_logs(self)  # type: ignore[arg-type]  # it reads nothing that BaseAlgorithm does not have
+
+    def _excluded_save_params(self) -> list[str]:
+        # Episodes end with the process; the next one starts others
+        return [*super()._excluded_save_params(), "_episodes"]
+
+
+def _unknown_policy(policy: Any) -> ValueError:
+    return ValueError(f"RandomSearch needs 'LinearPolicy' or a subclass of LinearDecisionPolicy, but got {policy!r}")

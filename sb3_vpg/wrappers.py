@@ -1,0 +1,32 @@
+"""Environment wrappers, for Python and for ``env_wrapper`` in the zoo's hyperparameter files."""
+
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+from gymnasium.core import ActType, ObsType
+
+
+class SurvivalReward(gym.Wrapper[ObsType, ActType, ObsType, ActType], gym.utils.RecordConstructorArgs):
+    """
+    A sparse reward: 1 on the step with which an episode survives until its time limit (truncated and not terminated), 0
+    on every other. The return of an episode is then 1 or 0: whether it lasted. An environment without a time limit never
+    pays.
+
+    In the zoo: ``env_wrapper: sb3_vpg.wrappers.SurvivalReward``. There, and with ``wrapper_class`` of SB3's
+    ``make_vec_env``, the wrapper lies *outside* of ``Monitor``. The agent then learns from the sparse reward, but what
+    ``Monitor`` writes stays the task's own: its files, ``rollout/ep_rew_mean``, ``EvalCallback`` (and so the choice of the
+    best model) and ``evaluate_policy``. That is handy on CartPole, whose own return is the length of the episode. To see
+    the sparse return instead, wrap before ``Monitor`` does: ``VPG("MlpPolicy", SurvivalReward(gym.make(...)))``, or
+    ``make_vec_env(lambda: SurvivalReward(gym.make(...)))``.
+
+    :param env: the environment, with its time limit
+    """
+
+    def __init__(self, env: gym.Env[ObsType, ActType]) -> None:
+        gym.utils.RecordConstructorArgs.__init__(self)
+        gym.Wrapper.__init__(self, env)
+
+    def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
+        """See ``gymnasium.Env.step``. On the last possible step, falling counts as falling."""
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return observation, float(truncated and not terminated), terminated, truncated, info
