@@ -1,0 +1,132 @@
+"""
+How many episodes until CartPole-v0 is solved (mean return of 100 episodes in a row at least 195)? The NumPy loop of
+examples/first_seed.py in both of its readings on three seeds, and VPG's defaults on ten.
+
+    python benchmarks/first_seed.py
+
+Each run leaves a JSON file when it is done, so a killed benchmark goes on with the run it was in; one of the loop's may take
+a quarter of an hour. benchmarks/results/first_seed.md is written anew after every run; --report writes it from what there is.
+"""
+
+import argparse
+import json
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch as th
+from machine import describe
+from scipy.stats import t as student
+
+RESULTS = Path(__file__).parent / "results"
+example = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "examples" / "first_seed.py")))
+NAMES = {
+    "ours": "VPG's defaults",
+    "stands": "the loop as it stands (gamma = 1, step 0.99 · 2.5e-5)",
+    "intended": "the loop as intended (gamma = 0.99)",
+}
+SEEDS = {"ours": 10, "stands": 3, "intended": 3}
+TASKS = [(reading, seed) for reading in ("ours", "stands", "intended") for seed in range(SEEDS[reading])]
+
+
+def known(folder: Path, reading: str, seed: int) -> dict[str, Any] | None:
+    """:return: the result of a run, or None if it is not done"""
+    file = folder / f"{reading}_{seed}.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def run(folder: Path, reading: str, seed: int) -> None:
+    result = example.train(reading, seed)._asdict()
+    unfinished = folder / f"{reading}_{seed}.tmp"
+    unfinished.write_text(json.dumps(result))
+    unfinished.replace(folder / f"{reading}_{seed}.json")
+    print(reading, seed, result, flush=True)
+
+
+def mean_with_interval(numbers: list[float]) -> str:
+    """:return: mean and Student's 95 % interval of it"""
+    mean = f"{np.mean(numbers):,.0f}"
+    if len(numbers) < 2:
+        return mean
+    margin = student.ppf(0.975, len(numbers) - 1) * np.std(numbers, ddof=1) / np.sqrt(len(numbers))
+    return f"{mean} ± {margin:,.0f}"
+
+
+def summary(folder: Path) -> list[str]:
+    """A row per reading. Only where every run solved the task is there a mean: to leave out those that did not flatters."""
+    lines = [
+        "| | runs done | solved | episodes, mean ± 95 % | steps, mean ± 95 % | episodes, median and range |",
+        "|---|" + "---|" * 5,
+    ]
+    for reading, name in NAMES.items():
+        done = [result for seed in range(SEEDS[reading]) if (result := known(folder, reading, seed)) is not None]
+        episodes, steps = [[result[key] for result in done] for key in ("episodes", "steps")]
+        n_solved = sum(result["solved"] for result in done)
+        cells = ["", "", ""]
+        if done and n_solved == len(done):
+            spread = f"{np.median(episodes):,.0f} ({min(episodes):,} to {max(episodes):,})"
+            cells = [mean_with_interval(episodes), mean_with_interval(steps), spread]
+        lines.append(f"| {name} | {len(done)} of {SEEDS[reading]} | {n_solved} | {' | '.join(cells)} |")
+    return lines
+
+
+def every_run(folder: Path) -> list[str]:
+    lines = ["| | seed | solved | episodes | steps | mean of the last 100 |", "|---|" + "---|" * 5]
+    for reading, seed in TASKS:
+        result = known(folder, reading, seed)
+        if result is None:
+            lines.append(f"| {reading} | {seed} | not run yet | | | |")
+            continue
+        verdict = "yes" if result["solved"] else "no"
+        numbers = f"{result['episodes']:,} | {result['steps']:,} | {result['last']:.1f}"
+        lines.append(f"| {reading} | {seed} | {verdict} | {numbers} |")
+    return lines
+
+
+def replays() -> list[str]:
+    """The published weights over 100 episodes."""
+    lines = ["| actions | mean return | 95 % bootstrap interval | episodes with 200 |", "|---|---|---|---|"]
+    for deterministic, name in ((False, "sampled"), (True, "deterministic")):
+        returns = example.replay(100, deterministic)
+        low, high = example.interval(returns)
+        lines.append(f"| {name} | {returns.mean():.1f} | {low:.1f} to {high:.1f} | {int((returns == 200).sum())} of 100 |")
+    return lines
+
+
+def report(folder: Path) -> str:
+    introduction = [
+        "# From the NumPy loop to VPG: CartPole-v0",
+        "",
+        "Command: `python benchmarks/first_seed.py` (the example is `examples/first_seed.py`)",
+        "",
+        "Training with sampled actions in one environment until the mean return of the last 100 episodes is at least 195.",
+        f"A run is given up after {example.NUM_EP:,} episodes, the length of the notebook's own run. Seeds from 0; none was",
+        "left out.",
+        "",
+    ]
+    published = ["", "The weights that the notebook published, after 5,000 of its episodes, seed 0 of the environments:", ""]
+    parts = [introduction, summary(folder), [""], every_run(folder), published, replays(), ["", describe(), ""]]
+    return "\n".join(line for part in parts for line in part)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("logs/first_seed"), help="where the runs lie")
+    parser.add_argument("--report", action="store_true", help="run nothing, write the table from the runs that are done")
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
+    for reading, seed in [] if args.report else TASKS:
+        if known(args.folder, reading, seed) is None:
+            run(args.folder, reading, seed)
+            (RESULTS / "first_seed.md").write_text(report(args.folder))
+    text = report(args.folder)
+    (RESULTS / "first_seed.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

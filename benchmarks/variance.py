@@ -1,0 +1,257 @@
+"""
+How much variance does each baseline take out of the policy gradient?
+
+    python benchmarks/variance.py
+
+A policy on CartPole-v1 is held fixed (``learning_rate=0``) and plays update after update of 16 whole episodes. Every
+baseline makes its gradient of the *same* episodes, so they differ in nothing but the baseline. What is compared is the trace
+of the covariance of that gradient, as a ratio to the one without a baseline. Two policies: one fresh from its random weights,
+and one after a short training.
+
+The critic is fitted to the fixed policy beforehand, on other episodes; the moving average has settled on others as well.
+A critic's lambda below 1 buys variance with bias, so the table also has the noise in proportion to the signal.
+
+Each policy leaves a JSON file when it is done. Table and figure: benchmarks/results/variance.md and variance.png.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from machine import describe
+from matplotlib.figure import Figure
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.utils import explained_variance
+
+from sb3_vpg import VPG
+from sb3_vpg.buffers import counted_steps
+from sb3_vpg.credit import assign_credit
+from sb3_vpg.estimators import AVERAGING, Baseline, Estimator
+from sb3_vpg.optimizers import trainable_parameters
+from sb3_vpg.policies import evaluate_steps
+from sb3_vpg.scores import flat_gradient
+
+RESULTS = Path(__file__).parent / "results"
+GAMMA = 0.99
+N_ENVS, N_EPISODES = 8, 2  # 16 episodes an update
+BASELINES: dict[str, tuple[Baseline, float]] = {
+    "none": ("none", 1.0),
+    "average": ("average", 1.0),
+    "leave_one_out": ("leave_one_out", 1.0),
+    "optimal": ("optimal", 1.0),
+    "value, lambda 1": ("value", 1.0),
+    "value, lambda 0.95": ("value", 0.95),
+}
+REFERENCE = "value, lambda 1"  # without bias whatever the critic says, and the least noisy that is
+# Steps of training and updates to measure: the noise of a fresh policy is larger in proportion, its episodes are shorter
+POLICIES = {"untrained": (0, 1000), "trained": (5_000, 500)}
+
+INTRODUCTION = f"""# Variance of the policy gradient with each baseline
+
+Command: `python benchmarks/variance.py`; training with seed 0, fitting of the critic with seed 1, measurement with seed 2.
+
+CartPole-v1, the 64-64 network, gamma {GAMMA}, reward to go, {N_ENVS * N_EPISODES} whole episodes an update, and the same ones
+for every baseline; the weights stay fixed. The interval is a bootstrap over updates, paired. Noise / signal is the trace over
+the squared norm of the mean gradient. The shift is how much longer the mean gradient is than that of "{REFERENCE}", along
+it, ± 95 %: other than zero where there is a bias. The moving average has had 50 updates with these weights to settle, and the
+critic 50 to be fitted; while a policy learns, both lag behind it.
+
+![Ratios](variance.png)
+"""
+
+
+class Gradients(BaseCallback):
+    """
+    At the end of a rollout, the gradient (of what is maximised) that each baseline makes of it. The rollout is left as it was.
+
+    :param n_warm_up: rollouts that the moving average sees before the first gradient is kept
+    """
+
+    def __init__(self, n_warm_up: int = 0) -> None:
+        super().__init__()
+        self.n_warm_up = n_warm_up
+        self.average, self.n_seen = 0.0, 0
+        self.gradients: dict[str, list[np.ndarray]] = {name: [] for name in BASELINES}
+        self.lengths: list[int] = []
+        self.explained: list[float] = []
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        buffer: Any = self.locals["rollout_buffer"]
+        kept = {name: getattr(buffer, name) for name in ("advantages", "returns", "values", "gae_lambda")}
+        with th.no_grad():
+            observations = th.as_tensor(buffer.observations).flatten(0, 1)
+            buffer.values = self.model.policy.predict_values(observations).numpy().reshape(buffer.rewards.shape)
+        self.n_seen += 1
+        if self.n_seen > self.n_warm_up:
+            self._measure(buffer)
+        mean = self._advantages(buffer, "average")
+        self.average = mean if self.n_seen == 1 else self.average + AVERAGING * (mean - self.average)
+        for name, value in kept.items():
+            setattr(buffer, name, value)
+
+    def _advantages(self, buffer: RolloutBuffer, name: str) -> float:
+        """Fill ``buffer.advantages`` as VPG does. Time-outs are ends here for the critic too, so all estimate the same."""
+        baseline, buffer.gae_lambda = BASELINES[name]
+        estimator = Estimator(baseline, N_EPISODES, True, False, GAMMA, N_ENVS)
+        return assign_credit(estimator, buffer, self.average, self.model.policy)
+
+    def _measure(self, buffer: RolloutBuffer) -> None:
+        counted_TN = counted_steps(buffer)
+        observations, actions = (th.as_tensor(x[counted_TN]) for x in (buffer.observations, buffer.actions))
+        log_prob, _ = evaluate_steps(self.model.policy, observations, actions, has_critic=False)
+        parameters = trainable_parameters(self.model.policy.optimizer)
+        for name in BASELINES:
+            self._advantages(buffer, name)
+            objective = (th.as_tensor(buffer.advantages[counted_TN]) * log_prob).sum() / (N_ENVS * N_EPISODES)
+            gradient = flat_gradient(objective, parameters)
+            self.gradients[name].append(gradient.double().numpy())
+            if name == "value, lambda 1":
+                self.explained.append(float(explained_variance(buffer.values[counted_TN], buffer.returns[counted_TN])))
+        self.lengths.append(int(counted_TN.sum()))
+
+
+class Updates(BaseCallback):
+    """Stop after ``n`` rollouts."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.left = n
+
+    def _on_rollout_start(self) -> None:
+        self.left -= 1
+
+    def _on_step(self) -> bool:
+        return self.left >= 0
+
+
+def fixed_policy(n_steps: int, n_fits: int) -> dict[str, th.Tensor]:
+    """:return: the weights of a policy after ``n_steps`` of VPG's defaults, with a critic fitted on ``n_fits`` rollouts"""
+    model = VPG("MlpPolicy", "CartPole-v1", seed=0)
+    if n_steps:
+        model.learn(n_steps)
+    env = make_vec_env("CartPole-v1", N_ENVS, seed=1)
+    options: dict[str, Any] = {"gae_lambda": 1.0, "vf_learning_rate": 2e-3, "n_critic_updates": 32, "max_grad_norm": 10.0}
+    fitted = VPG("MlpPolicy", env, learning_rate=0.0, n_episodes=N_EPISODES, gamma=GAMMA, seed=1, **options)
+    fitted.policy.load_state_dict(model.policy.state_dict())
+    fitted.learn(10**9, Updates(n_fits))
+    return fitted.policy.state_dict()
+
+
+def measure(weights: dict[str, th.Tensor], n_updates: int, n_warm_up: int = 50, seed: int = 2) -> Gradients:
+    """Play updates with these weights, which stay as they are."""
+    env = make_vec_env("CartPole-v1", N_ENVS, seed=seed)
+    model = VPG("MlpPolicy", env, learning_rate=0.0, baseline="none", n_episodes=N_EPISODES, gamma=GAMMA, seed=seed)
+    model.policy.load_state_dict(weights)
+    measured = Gradients(n_warm_up)
+    model.learn(10**9, [measured, Updates(n_warm_up + n_updates)], log_interval=10**9)
+    return measured
+
+
+def traces(gradients_RD: np.ndarray, counts_BR: np.ndarray) -> np.ndarray:
+    """:return: the trace of the covariance over R updates, for each of B ways to count each update so many times"""
+    n_B = counts_BR.sum(axis=1)
+    mean_BD = counts_BR @ gradients_RD / n_B[:, None]
+    return (counts_BR @ (gradients_RD**2).sum(axis=1) - n_B * (mean_BD**2).sum(axis=1)) / (n_B - 1)
+
+
+def compare(gradients: dict[str, list[np.ndarray]], n_resamples: int = 2000, confidence: float = 0.95) -> dict[str, Any]:
+    """
+    :return: for each baseline the trace, its ratio to "none" with a bootstrap interval over updates (the same updates are
+        drawn for both, as they were made of the same episodes), the squared norm of the mean gradient, less its noise, and
+        how much longer that mean is than the reference's, along it, in parts of its length, with the standard error
+    """
+    n = len(gradients["none"])
+    counts_BR = np.vstack([np.ones(n), np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples)])
+    traces_B = {name: traces(np.array(rows), counts_BR) for name, rows in gradients.items()}
+    mean_D = np.mean(gradients[REFERENCE], axis=0)
+    result = {}
+    for name, rows in gradients.items():
+        shifts = (np.array(rows) - gradients[REFERENCE]) @ mean_D / (mean_D @ mean_D)
+        ratio, *resampled = traces_B[name] / traces_B["none"]
+        low, high = np.percentile(resampled, [50 * (1 - confidence), 50 * (1 + confidence)])
+        trace = float(traces_B[name][0])
+        signal = float((np.mean(rows, axis=0) ** 2).sum() - trace / n)
+        result[name] = {"trace": trace, "ratio": float(ratio), "low": float(low), "high": float(high), "signal": signal}
+        result[name] |= {"shift": float(shifts.mean()), "shift_error": float(shifts.std(ddof=1) / np.sqrt(n))}
+    return result
+
+
+def run(name: str) -> dict[str, Any]:
+    n_steps, n_updates = POLICIES[name]
+    measured = measure(fixed_policy(n_steps, n_fits=50), n_updates)
+    return {
+        "baselines": compare(measured.gradients),
+        "length": float(np.mean(measured.lengths)) / (N_ENVS * N_EPISODES),
+        "explained": float(np.mean(measured.explained)),
+    }
+
+
+def table(name: str, result: dict[str, Any]) -> list[str]:
+    n_steps, n_updates = POLICIES[name]
+    lines = [
+        f"## {name.capitalize()} policy ({n_steps:,} steps of training, {n_updates:,} updates measured)",
+        "",
+        f"Mean length of an episode {result['length']:.1f} steps; the critic explains {result['explained']:.2f} of the "
+        "variance of the returns.",
+        "",
+        "| baseline | trace of the covariance | ratio to none | 95 % interval | noise / signal | shift of the mean |",
+        "|---|---|---|---|---|---|",
+    ]
+    for baseline, row in result["baselines"].items():
+        interval = "" if baseline == "none" else f"{row['low']:.3f} to {row['high']:.3f}"
+        shift = "" if baseline == REFERENCE else f"{row['shift']:+.1%} ± {1.96 * row['shift_error']:.1%}"
+        noise = row["trace"] / row["signal"]
+        lines.append(f"| {baseline} | {row['trace']:.3g} | {row['ratio']:.3f} | {interval} | {noise:.2f} | {shift} |")
+    return [*lines, ""]
+
+
+def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    axes = figure.subplots(1, len(results), sharey=True)
+    for axis, (name, result) in zip(axes, results.items(), strict=True):
+        rows = result["baselines"]
+        ratios = np.array([row["ratio"] for row in rows.values()])
+        errors = np.abs([[row["low"] for row in rows.values()], [row["high"] for row in rows.values()]] - ratios)
+        axis.barh(list(rows), ratios, color="tab:blue", alpha=0.6)
+        axis.errorbar(ratios, list(rows), xerr=errors, fmt="none", ecolor="black", capsize=3)
+        for height, ratio, error in zip(range(len(rows)), ratios, errors[1], strict=True):
+            axis.text(ratio + error + 0.02, height, f"{ratio:.2f}", va="center")
+        axis.set(title=f"{name} policy", xlim=(0, 1.15), xlabel='variance, ratio to "none"')
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].invert_yaxis()  # of both, they share it
+    figure.suptitle("Variance of the policy gradient on CartPole-v1, 16 episodes an update")
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("logs/variance"), help="where the results of each policy lie")
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
+    results = {}
+    for name in POLICIES:
+        file = args.folder / f"{name}.json"
+        if not file.is_file():
+            unfinished = file.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(run(name)))
+            unfinished.replace(file)
+        results[name] = json.loads(file.read_text())
+    tables = [line for name, result in results.items() for line in table(name, result)]
+    text = "\n".join([INTRODUCTION, *tables, describe(), ""])
+    (RESULTS / "variance.md").write_text(text)
+    draw(results, RESULTS / "variance.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
