@@ -38,8 +38,6 @@ def collect(
     quota = estimator.n_episodes
     self.policy.set_training_mode(False)
     rollout_buffer.reset()
-    if self.use_sde:
-        self.policy.reset_noise(env.num_envs)
     callback.on_rollout_start()
     if quota is not None:
         # After the callback, which may have set another task
@@ -49,10 +47,8 @@ def collect(
     n_steps = 0
     finished = np.zeros(env.num_envs, dtype=int)
     while (finished < quota).any() if quota is not None else n_steps < n_rollout_steps:
-        if self.use_sde and self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0:
-            self.policy.reset_noise(env.num_envs)
         counted = np.ones(env.num_envs, dtype=bool) if quota is None else finished < quota
-        actions, values, log_probs = _act(self, estimator.has_critic)
+        actions, values, log_probs = _act(self, n_steps, estimator.has_critic)
         clipped_actions = _executable(self, actions)
         new_obs, rewards, dones, infos = env.step(clipped_actions)
         self.num_timesteps += env.num_envs
@@ -66,10 +62,7 @@ def collect(
         if estimator.has_critic:
             _bootstrap_time_outs(self, rewards, dones, infos)
         transition = (self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)
-        if isinstance(rollout_buffer, EpisodeBuffer):
-            rollout_buffer.add_counted(counted, *transition)
-        else:
-            rollout_buffer.add(*transition)  # type: ignore[arg-type]  # SB3 declares _last_obs as None
+        _store(rollout_buffer, counted, transition)
         self._last_obs = new_obs  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = dones
         finished += dones
@@ -82,8 +75,17 @@ def collect(
     return True
 
 
-def _act(self: OnPolicyAlgorithm, with_values: bool) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+def _store(buffer: RolloutBuffer, counted: np.ndarray, transition: Any) -> None:
+    if isinstance(buffer, EpisodeBuffer):
+        buffer.add_counted(counted, *transition)
+    else:
+        buffer.add(*transition)
+
+
+def _act(self: OnPolicyAlgorithm, n_steps: int, with_values: bool) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
     """:return: sampled actions, their values (zero where nobody asks for them) and log-probabilities"""
+    if self.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
+        self.policy.reset_noise(self.n_envs)
     with th.no_grad():
         observations = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]  # SB3 declares None
         if with_values:
