@@ -8,6 +8,8 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
 
+from sb3_vpg.advantages import Episodes
+from sb3_vpg.arguments import whole_number
 from sb3_vpg.estimators import Estimator
 
 _ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "counted")
@@ -25,8 +27,8 @@ class EpisodeBuffer(RolloutBuffer):
     counted: np.ndarray
 
     def __init__(self, buffer_size: int, *args: Any, max_steps: int = 100_000, **kwargs: Any) -> None:
-        self.max_steps = max_steps
-        super().__init__(min(buffer_size, max_steps), *args, **kwargs)
+        self.max_steps = whole_number("max_steps in rollout_buffer_kwargs", max_steps, at_least=1)
+        super().__init__(min(buffer_size, self.max_steps), *args, **kwargs)
 
     def reset(self) -> None:
         super().reset()
@@ -110,6 +112,13 @@ def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
     if isinstance(buffer, EpisodeBuffer):
         return buffer.counted
     return np.ones((buffer.buffer_size, buffer.n_envs), dtype=bool)
+
+
+def episode_lengths(buffer: RolloutBuffer) -> list[int] | None:
+    """:return: steps of each episode in the order of ``whole_batch``; None where a rollout is cut at a number of steps"""
+    if not isinstance(buffer, EpisodeBuffer):
+        return None
+    return Episodes.of(buffer.episode_starts, buffer.counted).lengths_E.tolist()  # type: ignore[no-any-return]  # NumPy
 
 
 def lay_out_flat(buffer: RolloutBuffer) -> None:

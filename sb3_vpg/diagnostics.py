@@ -9,22 +9,36 @@ from sb3_vpg.scores import flat_gradient
 N_PARTS = 8
 
 
-def signal_to_noise(losses: th.Tensor, parameters: Sequence[th.Tensor]) -> float:
+def parts_of(losses: th.Tensor, lengths: Sequence[int] | None) -> list[th.Tensor]:
+    """
+    :param losses: of each step in the order of collection, shape (n,), with their graph
+    :param lengths: steps of each whole episode, None for a rollout that is cut at a number of steps
+    :return: the loss of each of up to ``N_PARTS`` parts of the batch. Whole episodes stay whole, a part being a mean over
+        its episodes of the sum over their steps; else neighbours stay together, a part being a mean over its steps
+    """
+    if lengths is None:
+        return [part.mean() for part in losses.tensor_split(min(N_PARTS, len(losses)))]
+    episodes = [episode.sum() for episode in th.split(losses, list(lengths))]
+    return [part.mean() for part in th.stack(episodes).tensor_split(min(N_PARTS, len(episodes)))]
+
+
+def signal_to_noise(losses: Sequence[th.Tensor], parameters: Sequence[th.Tensor]) -> float:
     """
     How much of the mean gradient is signal: its squared norm over the variance of its estimate, less the 1 that pure noise
-    would give. 0 says that the batch is too small to see a direction; 1 that signal and noise are equally strong.
+    would give. 0 says that the batch is too small to see a direction; 1 that signal and noise are equally strong. It is
+    itself an estimate from few parts: single values scatter widely, and for policies of few weights they run high.
 
     The variance is estimated from the differences between parts of the batch, as in McCandlish et al. 2018
-    (https://arxiv.org/abs/1812.06162, appendix A). Neighbours stay together, so steps of one episode mostly do.
+    (https://arxiv.org/abs/1812.06162, appendix A).
 
-    :param losses: of each step in the order of collection, shape (n,), with their graph
+    :param losses: of the parts, scalars with their graph
     :param parameters: what the loss is differentiated by
-    :return: the ratio; NaN for too few steps, or where nothing varies
+    :return: the ratio; NaN for fewer than two parts, or where nothing varies
     """
-    if len(losses) < N_PARTS or not parameters:
+    if len(losses) < 2 or not parameters:
         return float("nan")
-    gradients = th.stack([flat_gradient(part.mean(), parameters) for part in losses.tensor_split(N_PARTS)])
-    variance_of_mean = gradients.var(dim=0).sum() / N_PARTS
+    gradients = th.stack([flat_gradient(loss, parameters) for loss in losses])
+    variance_of_mean = gradients.var(dim=0).sum() / len(losses)
     return float(gradients.mean(dim=0).square().sum() / variance_of_mean - 1.0) if variance_of_mean > 0 else float("nan")
 
 

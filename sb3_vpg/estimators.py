@@ -31,6 +31,7 @@ class Estimator:
     discount_steps: bool
     gamma: float
     n_envs: int
+    use_sde: bool = False
 
     def __post_init__(self) -> None:
         if self.baseline not in get_args(Baseline):
@@ -47,6 +48,11 @@ class Estimator:
             raise ValueError(
                 f"baseline={self.baseline!r} compares an episode with the others of its update, but n_episodes=1 in one "
                 "environment leaves no other: raise n_episodes or the number of environments"
+            )
+        if self.use_sde and self.baseline in ("leave_one_out", "optimal") and self.n_episodes != 1:
+            raise ValueError(
+                f"baseline={self.baseline!r} takes the other episodes for independent, but with use_sde=True those of one "
+                "environment share their noise: set n_episodes=1 with several environments, or use_sde=False"
             )
         if not self.reward_to_go and self.baseline == "value":
             raise ValueError("reward_to_go=False has no use for the value of the present state: choose another baseline")

@@ -21,7 +21,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 from typing_extensions import Self, Unpack
 
-from sb3_vpg.arguments import real_number, refuse_unknown
+from sb3_vpg.arguments import flag, real_number, refuse_unknown
 
 
 class LinearDecisionPolicy(BasePolicy):
@@ -65,6 +65,8 @@ class LinearDecisionPolicy(BasePolicy):
         :return: N actions, those of a ``Box`` clipped to its bounds. Of equal products the first action wins
         """
         products_NA = (weights @ self._features(observations).unsqueeze(-1)).squeeze(-1)
+        if not th.isfinite(products_NA).all():
+            raise ValueError(f"an observation is NaN, infinite or huge, so that the decision is {products_NA.tolist()}")
         if isinstance(self.action_space, spaces.Discrete):
             return products_NA.argmax(dim=1) + int(self.action_space.start)
         assert isinstance(self.action_space, spaces.Box)
@@ -149,7 +151,7 @@ class RandomSearch(BaseAlgorithm):
         super().__init__(policy, env, learning_rate=0.0, support_multi_env=True, **kwargs)
         if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, LinearDecisionPolicy)):
             raise _unknown_policy(policy)
-        self.stop_at_full_length = stop_at_full_length
+        self.stop_at_full_length = flag("stop_at_full_length", stop_at_full_length)
         self.reward_threshold = reward_threshold
         self.solved = False
         """Whether an episode of the last ``learn`` solved the task."""

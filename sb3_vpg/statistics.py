@@ -3,6 +3,7 @@
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 from stable_baselines3.common.vec_env import VecNormalize
 
 _STATISTICS = ("obs_rms", "ret_rms", "returns")
@@ -11,6 +12,15 @@ _STATISTICS = ("obs_rms", "ret_rms", "returns")
 def copy_statistics(env: VecNormalize | None) -> dict[str, Any]:
     """:return: what ``restore_statistics`` takes; empty without a ``VecNormalize``"""
     return {} if env is None else {name: deepcopy(getattr(env, name)) for name in _STATISTICS if hasattr(env, name)}
+
+
+def are_finite(statistics: dict[str, Any]) -> bool:
+    """:return: whether a later observation or reward can still be normalised"""
+    runs = []
+    for value in statistics.values():
+        for run in value.values() if isinstance(value, dict) else [value]:
+            runs += [run] if isinstance(run, np.ndarray) else [run.mean, run.var]
+    return all(np.isfinite(run).all() for run in runs)
 
 
 def restore_statistics(env: VecNormalize | None, statistics: dict[str, Any]) -> None:

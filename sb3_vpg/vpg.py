@@ -19,14 +19,14 @@ from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, flag, real_number, refuse_unknown, whole_number
-from sb3_vpg.buffers import buffer_class, whole_batch
+from sb3_vpg.buffers import buffer_class, episode_lengths, whole_batch
 from sb3_vpg.credit import assign_credit
-from sb3_vpg.diagnostics import approximate_kl, signal_to_noise
+from sb3_vpg.diagnostics import approximate_kl, parts_of, signal_to_noise
 from sb3_vpg.estimators import AVERAGING, Baseline, Estimator
 from sb3_vpg.optimizers import split_optimizer, trainable_parameters
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, evaluate_steps, unknown_policy
 from sb3_vpg.rollouts import collect
-from sb3_vpg.statistics import copy_statistics, restore_statistics
+from sb3_vpg.statistics import are_finite, copy_statistics, restore_statistics
 from sb3_vpg.updates import NotFiniteError, diverged, fit_critic, normalize, take_step, undone_unless_finite
 
 
@@ -68,7 +68,8 @@ class VPG(OnPolicyAlgorithm):
         updates; ``"leave_one_out"``, the mean at the same time of the other episodes of the update that are still
         running, 0 once none is; ``"optimal"``, the constant of least variance (Greensmith et al. 2004), estimated from
         the other episodes at the price of two backward passes per episode. The last two need ``n_episodes``
-    :param n_episodes: whole episodes per environment and iteration; ``n_steps`` then has no effect. None: ``n_steps``
+    :param n_episodes: whole episodes per environment and iteration; ``n_steps`` then has no effect. None: ``n_steps``. What
+        an environment plays while others finish counts as steps and stands in ``Monitor``'s files, and nowhere else
     :param reward_to_go: weight a step by the return that follows it; False: by the return of its whole episode, as in the
         first form of REINFORCE: same mean, more variance. Needs ``n_episodes`` and another baseline than the critic
     :param discount_steps: weight step t of an episode by gamma^t as well. The policy gradient theorem has this factor and
@@ -83,7 +84,7 @@ class VPG(OnPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
-    critic_optimizer: Optimizer | None  # None without a critic, and where the value has no parameter of its own
+    critic_optimizer: Optimizer | None  # None where the value has no parameter of its own
 
     def __init__(
         self,
@@ -141,14 +142,13 @@ class VPG(OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
-        # Here rather than in the constructor: load() replaces the attributes in between
+        # Not in the constructor: load() replaces the attributes in between
         self._check_arguments()
-        options = (self.baseline, self.n_episodes, self.reward_to_go, self.discount_steps, self.gamma, self.n_envs)
-        self._estimator = Estimator(*options)
+        options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
+        self._estimator = Estimator(**{name: getattr(self, name) for name in options})
         self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)
         super()._setup_model()
-        critic_optimizer = split_optimizer(self.policy, self.vf_lr_schedule(1.0))
-        self.critic_optimizer = critic_optimizer if self._estimator.has_critic else None
+        self.critic_optimizer = split_optimizer(self.policy, self.vf_lr_schedule(1.0))
 
     def _check_arguments(self) -> None:
         for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
@@ -186,23 +186,29 @@ class VPG(OnPolicyAlgorithm):
         self._statistics = copy_statistics(self._vec_normalize_env)
         try:
             if self._estimator.runs_in_sb3:
-                return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-            finish = partial(self._compute_advantages, rollout_buffer)
-            return collect(self, self._estimator, env, callback, rollout_buffer, n_rollout_steps, finish)
+                collected = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            else:
+                finish = partial(self._compute_advantages, rollout_buffer)
+                collected = collect(self, self._estimator, env, callback, rollout_buffer, n_rollout_steps, finish)
         except (ValueError, RuntimeError) as error:
-            # How torch refuses the parameters of a distribution, and how its sampling does when validation is switched off
-            # (th.compile does that for the whole process); any other error is somebody else's
+            # How torch refuses a distribution, and its sampling where th.compile has switched that off for the process
             if "of distribution" not in str(error) and "probability tensor" not in str(error):
                 raise
-            restore_statistics(self._vec_normalize_env, self._statistics)
-            what = "the policy's distribution over actions has NaN or infinite parameters"
-            raise diverged(what, self._n_updates, self.num_timesteps) from error
+            raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
+        if not are_finite(copy_statistics(self._vec_normalize_env)):
+            raise self._stop("an observation or a reward is NaN or infinite")
+        return collected
+
+    def _stop(self, what: str) -> ValueError:
+        restore_statistics(self._vec_normalize_env, self._statistics)
+        return diverged(what, self._n_updates, self.num_timesteps)
 
     def _compute_advantages(self, buffer: RolloutBuffer) -> None:
         # What is subtracted comes from earlier updates alone
         average = 0.0 if self._average_return is None else self._average_return
         mean = assign_credit(self._estimator, buffer, average, self.policy)
-        self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
+        if math.isfinite(mean):
+            self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 
     def _evaluate(self, rollout: RolloutBufferSamples) -> tuple[th.Tensor, th.Tensor]:
         return evaluate_steps(self.policy, rollout.observations, rollout.actions, self._estimator.has_critic)
@@ -221,15 +227,15 @@ class VPG(OnPolicyAlgorithm):
         log_follows = bool(self._log_interval) and (self._iteration + 1) % self._log_interval == 0
 
         rollout = whole_batch(self.rollout_buffer)
-        optimizers = (self.policy.optimizer, self.critic_optimizer)
+        critic = self.critic_optimizer if self._estimator.has_critic else None
+        parameters = [p for optimizer in (self.policy.optimizer, critic) if optimizer for p in trainable_parameters(optimizer)]
         try:
-            with undone_unless_finite([p for optimizer in optimizers if optimizer for p in trainable_parameters(optimizer)]):
+            with undone_unless_finite(parameters):
                 self._train_policy(rollout, log_follows)
-                if self.critic_optimizer is not None:
-                    self._train_critic(rollout, self.critic_optimizer)
+                if critic is not None:
+                    self._train_critic(rollout, critic)
         except NotFiniteError as error:
-            restore_statistics(self._vec_normalize_env, self._statistics)
-            raise diverged(str(error), self._n_updates, self.num_timesteps) from None
+            raise self._stop(str(error)) from None
 
         if log_follows:
             self._record_change(rollout)
@@ -247,8 +253,9 @@ class VPG(OnPolicyAlgorithm):
         losses = -(advantages * log_prob)
         policy_loss, entropy_loss = losses.sum() / n_terms, -entropy.sum() / n_terms
         if log_follows:
-            noise = signal_to_noise(losses, trainable_parameters(self.policy.optimizer))
-            self.logger.record("train/gradient_snr", noise)
+            parts = parts_of(losses, episode_lengths(self.rollout_buffer))
+            snr = signal_to_noise(parts, trainable_parameters(self.policy.optimizer))
+            self.logger.record("train/gradient_snr", snr)
 
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
         norm = take_step(self.policy.optimizer, policy_loss + ent_coef * entropy_loss, self.max_grad_norm, "policy")
@@ -263,8 +270,8 @@ class VPG(OnPolicyAlgorithm):
         losses = fit_critic(self.policy, optimizer, rollout, self.n_critic_updates, self.batch_size, self.max_grad_norm)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
-        fit = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
-        self.logger.record("train/explained_variance", fit)
+        before = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
+        self.logger.record("train/explained_variance", before)
 
     def _record_change(self, rollout: RolloutBufferSamples) -> None:
         """How far the update has moved policy and values, both as they will be used: in eval mode."""
@@ -272,10 +279,10 @@ class VPG(OnPolicyAlgorithm):
         with th.no_grad():
             log_prob, _ = self._evaluate(rollout)
             self.logger.record("train/approx_kl", approximate_kl(rollout.old_log_prob, log_prob))
-            if self.critic_optimizer is not None:
+            if self._estimator.has_critic:
                 values = self.policy.predict_values(rollout.observations).flatten().cpu().numpy()
-                fit = explained_variance(values, rollout.returns.cpu().numpy())
-                self.logger.record("train/explained_variance_after", fit)
+                after = explained_variance(values, rollout.returns.cpu().numpy())
+                self.logger.record("train/explained_variance_after", after)
 
     def learn(
         self,

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Logger
 
 import sb3_vpg.vpg
 from sb3_vpg import VPG
-from sb3_vpg.diagnostics import N_PARTS, approximate_kl, signal_to_noise
+from sb3_vpg.diagnostics import N_PARTS, approximate_kl, parts_of, signal_to_noise
 
 COSTLY = {"train/gradient_snr", "train/approx_kl", "train/explained_variance_after"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -48,7 +48,7 @@ def test_costly_numbers_are_computed_for_the_next_log_alone(
     monkeypatch.setattr(model, "train", train)
     model.learn(10**6, callback=lambda *_: model._n_updates < 10, log_interval=log_interval)
 
-    costly = COSTLY if model.critic_optimizer is not None else COSTLY - {"train/explained_variance_after"}
+    costly = COSTLY if options["baseline"] == "value" else COSTLY - {"train/explained_variance_after"}
     assert {name: len(values) for name, values in calls.items()} == dict.fromkeys(calls, expected)
     assert [bool(costly & set(update)) for update in per_update].count(True) == expected
     shown = [dump for dump in recorder.dumps if "train/n_updates" in dump]
@@ -84,11 +84,15 @@ def test_the_numbers_of_an_update(options: dict[str, Any], seed: int) -> None:
         log_prob.backward()
         steps.append(advantage * flat(model))
         log_probs.append(log_prob.item())
-    ends = np.cumsum([len(part) for part in np.array_split(np.arange(len(steps)), N_PARTS)])
-    parts = [np.mean(steps[begin:end], axis=0) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+    units, terms = steps, len(steps)
+    if model.n_episodes is not None:
+        # Whole episodes stay whole
+        begins = np.flatnonzero(np.concatenate([buffer.episode_starts[mask[:, env], env] for env in range(4)]))
+        units, terms = [np.sum(episode, axis=0) for episode in np.split(steps, begins[1:])], 3 * 4
+        assert len(units) == terms
+    parts = [np.mean(part, axis=0) for part in np.array_split(units, N_PARTS)]
     centre = np.mean(parts, axis=0)
     noise = sum(((part - centre) ** 2).sum() for part in parts) / (N_PARTS - 1) / N_PARTS
-    terms = len(steps) if model.n_episodes is None else 3 * 4
 
     model._log_interval = 1
     model.train()
@@ -130,7 +134,7 @@ def test_signal_to_noise_of_known_signals(signal: float) -> None:
     found = []
     for _ in range(500):
         gradients = signal + th.randn(n_steps, n_parameters, generator=generator)
-        found.append(signal_to_noise(gradients @ th.cat(parameters), parameters))
+        found.append(signal_to_noise(parts_of(gradients @ th.cat(parameters), None), parameters))
     below = n_parameters * (N_PARTS - 1)
     noncentrality = n_parameters * n_steps * signal**2
     mean = below * (n_parameters + noncentrality) / (n_parameters * (below - 2)) - 1.0
@@ -140,5 +144,6 @@ def test_signal_to_noise_of_known_signals(signal: float) -> None:
 
 def test_signal_to_noise_says_when_it_cannot_tell() -> None:
     parameter = th.zeros(3, requires_grad=True)
-    assert math.isnan(signal_to_noise((th.randn(N_PARTS - 1, 3) @ parameter), [parameter]))
-    assert math.isnan(signal_to_noise((th.zeros(64, 3) @ parameter), [parameter]))
+    assert math.isnan(signal_to_noise(parts_of(th.randn(1, 3) @ parameter, None), [parameter]))
+    assert math.isnan(signal_to_noise(parts_of(th.randn(20, 3) @ parameter, [20]), [parameter])), "one episode"
+    assert math.isnan(signal_to_noise(parts_of(th.zeros(64, 3) @ parameter, None), [parameter]))

@@ -1,6 +1,7 @@
 """Which options go together, over all combinations; and that a baseline without a critic has none."""
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch as th
 from mdps import ScriptedEnv, play
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -159,7 +161,7 @@ def test_without_a_critic_nobody_asks_for_a_value(options: dict[str, Any], polic
     assert not th.equal(actor.weight, before)
     assert all(th.isfinite(parameter).all() for parameter in actor.parameters())
     assert all(th.equal(old, new) for old, new in zip(critic_before, critic, strict=True))
-    assert model.critic_optimizer is None
+    assert not model.critic_optimizer.state, "it has never stepped"
     assert not {"train/value_loss", "train/explained_variance"} & set(model.logger.name_to_value)
     assert all(np.isfinite(value) for key, value in model.logger.name_to_value.items() if key.startswith("train/"))
 
@@ -195,10 +197,33 @@ def test_a_model_without_a_critic_is_saved_and_loaded(tmp_path: Path) -> None:
     model = make(2, baseline="leave_one_out", n_episodes=2).learn(30)
     model.save(tmp_path / "model.zip")
     loaded = VPG.load(tmp_path / "model.zip", env=model.get_env())
-    assert loaded.critic_optimizer is None
+    assert not loaded.critic_optimizer.state
     assert loaded.baseline == "leave_one_out"
     assert loaded.n_episodes == 2
     for old, new in zip(model.policy.parameters(), loaded.policy.parameters(), strict=True):
         assert th.equal(old, new)
     assert str(loaded.policy.optimizer.state_dict()) == str(model.policy.optimizer.state_dict())
     loaded.learn(30)
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "optimal"])
+def test_gsde_shares_its_noise_between_the_episodes_of_an_environment(baseline: Any) -> None:
+    """So they are not independent; one episode in each of several environments is."""
+    with pytest.raises(ValueError, match="share their noise"):
+        VPG("MlpPolicy", "Pendulum-v1", baseline=baseline, n_episodes=2, use_sde=True)
+    VPG("MlpPolicy", make_vec_env("Pendulum-v1", 2), baseline=baseline, n_episodes=1, use_sde=True)
+
+
+@pytest.mark.parametrize(("saved", "wanted"), [("value", "none"), ("none", "value")])
+def test_a_model_is_loaded_with_another_baseline(tmp_path: Path, saved: Any, wanted: Any) -> None:
+    VPG("MlpPolicy", "CartPole-v1", n_steps=32, baseline=saved).learn(64).save(tmp_path / "model")
+    VPG.load(tmp_path / "model", env=make_vec_env("CartPole-v1"), baseline=wanted).learn(64)
+
+
+def test_a_broken_return_does_not_stay_in_the_average() -> None:
+    model = VPG("MlpPolicy", "CartPole-v1", n_steps=32, baseline="average").learn(64)
+    average = model._average_return
+    model.rollout_buffer.reset()
+    model.rollout_buffer.rewards[:] = math.nan
+    model._compute_advantages(model.rollout_buffer)
+    assert model._average_return == average

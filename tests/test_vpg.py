@@ -249,3 +249,20 @@ def test_statistics_of_the_observations_survive_a_broken_one():
     assert np.isfinite(env.obs_rms.mean).all()
     # Three sound rollouts of 16 steps, and the tiny count that SB3 begins with
     assert env.ret_rms.count == pytest.approx(48, abs=1)
+
+
+class GoesBlind(RandomEnv):
+    """Its 32nd observation after a step is NaN."""
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return (observation * math.nan if self.steps == 32 else observation, *rest)
+
+
+def test_an_observation_that_nobody_evaluated_does_not_spoil_the_statistics():
+    """The last one of a rollout belongs to the next; without a critic nothing looks at it before it is averaged."""
+    env = VecNormalize(DummyVecEnv([lambda: Monitor(GoesBlind())]))
+    model = VPG("MlpPolicy", env, n_steps=16, seed=0, baseline="none")
+    with pytest.raises(ValueError, match=r"iteration 2.*observation or a reward"):
+        model.learn(64)
+    assert np.isfinite(env.obs_rms.mean).all()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 
 from sb3_vpg import __version__
 from sb3_vpg.zoo import DEFAULT, OURS
@@ -101,7 +102,8 @@ def _report(name: str, error: Exception) -> None:
     """One line for the user, and a file with the rest, so that what took hours need not be repeated to be understood."""
     with tempfile.NamedTemporaryFile("w", prefix=f"sb3-vpg-{name}-", suffix=".log", delete=False) as file:
         traceback.print_exception(error, file=file)
-    print(f"sb3-vpg {name}: {type(error).__name__}: {error}\n(the traceback is in {file.name})", file=sys.stderr)
+    message = shorten(str(error), 600, placeholder=" …")
+    print(f"sb3-vpg {name}: {type(error).__name__}: {message} (the traceback is in {file.name})", file=sys.stderr)
 
 
 def _our_flags(command: Command) -> argparse.ArgumentParser:
