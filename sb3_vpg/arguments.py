@@ -121,3 +121,20 @@ def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
     if callable(value):
         return value
     return real_number(name, value)
+
+
+def check_arguments(model: Any) -> None:
+    """
+    Check the numbers and flags of a ``VPG`` where they stand, and put them back as plain ints, floats and bools.
+
+    :raises ValueError: for the first that is out of range
+    """
+    for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
+        setattr(model, name, flag(name, getattr(model, name)))
+    for name, least in (("n_steps", 1), ("n_critic_updates", 1), ("batch_size", 1), ("sde_sample_freq", -1), ("seed", 0)):
+        if getattr(model, name) is not None or name not in ("batch_size", "seed"):
+            setattr(model, name, whole_number(name, getattr(model, name), least))
+    # With a bound of 0 on the gradient nothing would ever be learnt
+    for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
+        setattr(model, name, real_number(name, getattr(model, name), low, high))
+    CheckedSchedule("ent_coef", model.ent_coef)

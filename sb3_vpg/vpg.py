@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
-from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, flag, real_number, refuse_unknown, whole_number
+from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, refuse_unknown
 from sb3_vpg.buffers import buffer_class, episode_lengths, whole_batch
 from sb3_vpg.credit import assign_credit
 from sb3_vpg.diagnostics import approximate_kl, parts_of, signal_to_noise
@@ -143,23 +143,12 @@ class VPG(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # Not in the constructor: load() replaces the attributes in between
-        self._check_arguments()
+        check_arguments(self)
         options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
         self._estimator = Estimator(**{name: getattr(self, name) for name in options})
         self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)
         super()._setup_model()
         self.critic_optimizer = split_optimizer(self.policy, self.vf_lr_schedule(1.0))
-
-    def _check_arguments(self) -> None:
-        for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
-            setattr(self, name, flag(name, getattr(self, name)))
-        for name, least in (("n_steps", 1), ("n_critic_updates", 1), ("batch_size", 1), ("sde_sample_freq", -1), ("seed", 0)):
-            if getattr(self, name) is not None or name not in ("batch_size", "seed"):
-                setattr(self, name, whole_number(name, getattr(self, name), least))
-        # With a bound of 0 nothing would ever be learnt
-        for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
-            setattr(self, name, real_number(name, getattr(self, name), low, high))
-        CheckedSchedule("ent_coef", self.ent_coef)
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = CheckedSchedule("learning_rate", self.learning_rate)
