@@ -13,7 +13,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 train: $(READY) ## train VPG on CartPole-v1 (SEED=0), score it over 100 episodes, draw its learning curve
-	$(BIN)/sb3-vpg train --env CartPole-v1 --seed $(SEED) --progress --verbose 0 -f "$(LOGS)"
+	$(BIN)/sb3-vpg train --env CartPole-v1 --seed $(SEED) --num-threads 1 --progress --verbose 0 -f "$(LOGS)"
 	$(BIN)/sb3-vpg evaluate --env CartPole-v1 -f "$(LOGS)"
 
 test: $(READY) ## run every check: lint, format, types, tests with coverage
@@ -35,5 +35,6 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "sb3-vpg needs Python >= 3.10, but '$(PYTHON)' is `$(PYTHON) --version 2>&1`; name another: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 		{ echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@echo "Installing into .venv, once; this takes a few minutes ..."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
