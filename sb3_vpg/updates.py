@@ -14,7 +14,7 @@ from sb3_vpg.optimizers import trainable_parameters
 
 
 class NotFiniteError(ValueError):
-    """A loss or a gradient is NaN or infinite; its text names which."""
+    """A loss, a gradient or a weight is NaN or infinite; its text names which."""
 
 
 def diverged(what: str, n_updates: int, n_steps: int) -> ValueError:

@@ -26,7 +26,7 @@ from sb3_vpg.estimators import AVERAGING, Baseline, Estimator
 from sb3_vpg.optimizers import split_optimizer, trainable_parameters
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, evaluate_steps, unknown_policy
 from sb3_vpg.rollouts import collect
-from sb3_vpg.statistics import are_finite, copy_statistics, restore_statistics
+from sb3_vpg.statistics import are_statistics_finite, copy_statistics, restore_statistics
 from sb3_vpg.updates import NotFiniteError, diverged, fit_critic, normalize, take_step, undone_unless_finite
 
 
@@ -184,7 +184,7 @@ class VPG(OnPolicyAlgorithm):
             if "of distribution" not in str(error) and "probability tensor" not in str(error):
                 raise
             raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
-        if not are_finite(copy_statistics(self._vec_normalize_env)):
+        if not are_statistics_finite(self._vec_normalize_env):
             raise self._stop("an observation or a reward is NaN or infinite")
         return collected
 

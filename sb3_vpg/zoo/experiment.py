@@ -70,8 +70,7 @@ class VPGExperimentManager(ExperimentManager):
         for key in ("n_timesteps", "policy"):
             if key not in hyperparams:
                 raise ValueError(f"{self.config}: the entry for {self.env_name.gym_id} needs {key!r}")
-        real_number(f"{self.config}: n_timesteps", hyperparams["n_timesteps"], low=1.0)
-        hyperparams["n_timesteps"] = float(hyperparams["n_timesteps"])
+        hyperparams["n_timesteps"] = real_number(f"{self.config}: n_timesteps", hyperparams["n_timesteps"], low=1.0)
         whole_number(f"{self.config}, or -params: n_envs", hyperparams.get("n_envs", 1), at_least=1)
         algorithm = our_class(self.algo)
         passed_on = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
