@@ -80,6 +80,28 @@ def returns_to_go(rewards_EM: Floats, gamma: float) -> Floats:
     return returns_EM
 
 
+def gae(rewards_TN: Floats, values_TN: Floats, goes_on_TN: Floats, last_values_N: Floats, gamma: float, lam: float) -> Floats:
+    """
+    Schulman et al. 2015, https://arxiv.org/abs/1506.02438: ``A_t = delta_t + gamma * lam * A_(t+1)`` with
+    ``delta_t = r_t + gamma * V_(t+1) - V_t``, where what follows the end of an episode is worth nothing.
+
+    :param rewards_TN: rewards
+    :param values_TN: ``V_t``
+    :param goes_on_TN: 1 where the next row belongs to the same episode, else 0
+    :param last_values_N: value of what follows the last row
+    :return: ``A_TN``
+    """
+    following_TN = np.concatenate([values_TN[1:], last_values_N[None]])
+    advantages_TN: Floats = rewards_TN + gamma * goes_on_TN * following_TN - values_TN
+    # Each pass doubles how far ahead a row has looked, so that there is no loop over the rows
+    decays_TN, ahead = gamma * lam * goes_on_TN, 1
+    while ahead < len(rewards_TN):
+        advantages_TN[:-ahead] += decays_TN[:-ahead] * advantages_TN[ahead:]
+        decays_TN[:-ahead] = decays_TN[:-ahead] * decays_TN[ahead:]
+        ahead *= 2
+    return advantages_TN
+
+
 def total_returns(rewards_EM: Floats, gamma: float) -> Floats:
     """
     ``R = r_0 + gamma * r_1 + …`` at every step of the episode: the return-to-go from the first step.

@@ -4,9 +4,11 @@ from collections.abc import Generator
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.advantages import Episodes
 from sb3_vpg.arguments import whole_number
@@ -34,29 +36,28 @@ class EpisodeBuffer(RolloutBuffer):
         super().reset()
         self.counted = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
 
-    def add_counted(self, counted: np.ndarray, *transition: Any) -> None:
+    def count(self, counted: np.ndarray) -> None:
         """
-        ``add``, with the environments whose step counts, shape (n_envs,).
+        Make the next row ready.
 
+        :param counted: the environments whose step counts, shape (n_envs,)
         :raises ValueError: if the buffer may not grow any further
         """
         if self.pos == self.buffer_size:
             self._grow(counted)
         self.counted[self.pos] = counted
-        self.add(*transition)
 
     def close(self) -> None:
         """Cut off the rows that were not needed: the rollout is complete."""
         self._resize(self.pos)
-        self.full = True
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Yield the counted steps in parts of ``batch_size``; None: all at once."""
-        indices = np.flatnonzero(self.counted.T)
-        lay_out_flat(self)
-        batch_size = batch_size or len(indices)
-        for start in range(0, len(indices), batch_size):
-            yield self._get_samples(indices[start : start + batch_size])
+        batch = whole_batch(self)
+        n_steps = len(batch.returns)
+        for start in range(0, n_steps, batch_size or n_steps):
+            rows = slice(start, start + (batch_size or n_steps))
+            yield type(batch)(*(take(part, rows) for part in batch))
 
     def _grow(self, counted: np.ndarray) -> None:
         if self.buffer_size >= self.max_steps:
@@ -107,6 +108,11 @@ def buffer_class(
     return EpisodeDictRolloutBuffer if isinstance(observation_space, spaces.Dict) else EpisodeRolloutBuffer
 
 
+def is_known(buffer: RolloutBuffer) -> bool:
+    """:return: whether it is one of SB3's own or ours, so that its arrays may be filled and read without its methods"""
+    return isinstance(buffer, EpisodeBuffer) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+
+
 def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
     """:return: True where a step counts, shape (T, N)"""
     if isinstance(buffer, EpisodeBuffer):
@@ -121,21 +127,64 @@ def episode_lengths(buffer: RolloutBuffer) -> list[int] | None:
     return Episodes.of(buffer.episode_starts, buffer.counted).lengths_E.tolist()  # type: ignore[no-any-return]  # NumPy
 
 
-def lay_out_flat(buffer: RolloutBuffer) -> None:
-    """Let SB3's own ``get`` turn the arrays from (T, N, ...) into (N * T, ...), environment by environment."""
-    if not buffer.generator_ready:
-        next(DictRolloutBuffer.get(buffer, 1) if isinstance(buffer, DictRolloutBuffer) else RolloutBuffer.get(buffer, 1))
+def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
+    """
+    :param numbers: one for each step of ``whole_batch``, shape (n,)
+    :return: the same environment by environment, so that neighbours belong together; a user's buffer keeps its own order
+    """
+    if isinstance(buffer, EpisodeBuffer) or not is_known(buffer):
+        return numbers
+    return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
+
+
+def put(buffer: RolloutBuffer, observations: Any, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray) -> None:
+    """``RolloutBuffer.add`` without values and log-probabilities, which follow for the whole rollout, and without copies."""
+    row = buffer.pos
+    stored: Any = buffer.observations
+    if isinstance(stored, dict):
+        for key, array in stored.items():
+            array[row] = observations[key].reshape(array.shape[1:])
+    else:
+        stored[row] = observations.reshape(stored.shape[1:])
+    buffer.actions[row] = actions.reshape(buffer.actions.shape[1:])
+    buffer.rewards[row] = rewards
+    buffer.episode_starts[row] = starts
+    buffer.pos = row + 1
+
+
+def flat_observations(buffer: RolloutBuffer) -> Any:
+    """:return: all observations as (T * N, ...), row by row, on the buffer's own memory"""
+    observations: Any = buffer.observations
+    if isinstance(observations, dict):
+        return {key: array.reshape(-1, *array.shape[2:]) for key, array in observations.items()}
+    return observations.reshape(-1, *observations.shape[2:])
 
 
 def whole_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     """
-    :return: every counted step at once; in the order of collection, environment by environment, where the buffer is one of
-        SB3's or ours, and in the order of its own ``get`` where it is a user's
+    :return: every counted step at once: row by row on the buffer's own memory where it is one of SB3's; episode by episode
+        where it is ours; in the order of its own ``get`` where it is a user's
     """
-    if type(buffer) in (RolloutBuffer, DictRolloutBuffer):
-        lay_out_flat(buffer)
-        return buffer._get_samples(np.arange(buffer.buffer_size * buffer.n_envs))
-    return next(iter(buffer.get(batch_size=None)))
+    if not is_known(buffer):
+        return next(iter(buffer.get(batch_size=None)))
+    observations = flat_observations(buffer)
+    names = ("actions", "values", "log_probs", "advantages", "returns")
+    arrays = [getattr(buffer, name).reshape(buffer.buffer_size * buffer.n_envs, -1) for name in names]
+    if isinstance(buffer, EpisodeBuffer):
+        envs, rows = np.nonzero(buffer.counted.T)
+        steps = rows * buffer.n_envs + envs
+        observations, arrays = take(observations, steps), [array[steps] for array in arrays]
+    # In float32, as SB3's buffer hands them over
+    actions, *numbers = (th.as_tensor(array.astype(np.float32, copy=False), device=buffer.device) for array in arrays)
+    tensors: Any = obs_as_tensor(observations, buffer.device)
+    return RolloutBufferSamples(tensors, actions, *(number.flatten() for number in numbers))
+
+
+def take(observations: Any, indices: Any) -> Any:
+    """:return: these rows of an array or tensor, or of each entry of a dict of them"""
+    if isinstance(observations, dict):
+        return {key: value[indices] for key, value in observations.items()}
+    return observations[indices]
 
 
 def _resized(array: np.ndarray, n_rows: int) -> np.ndarray:

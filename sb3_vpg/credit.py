@@ -6,18 +6,37 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_vpg.advantages import Episodes, Floats
-from sb3_vpg.buffers import counted_steps
+from sb3_vpg.advantages import Episodes, Floats, gae
+from sb3_vpg.buffers import counted_steps, take
 from sb3_vpg.estimators import Estimator
 from sb3_vpg.optimizers import trainable_parameters
 from sb3_vpg.policies import evaluate_steps
 from sb3_vpg.scores import score_products
-from sb3_vpg.updates import take
+
+
+def bootstrap(estimator: Estimator, buffer: RolloutBuffer, last_values_N: Floats, last_dones_N: Floats) -> None:
+    """
+    Fill in ``buffer.advantages`` and ``buffer.returns`` from the critic's values, by GAE.
+
+    :param estimator: one with a critic
+    :param buffer: a complete rollout with its values
+    :param last_values_N: value of the observations after the last row
+    :param last_dones_N: whether the last row ended an episode
+    """
+    goes_on_TN = 1.0 - np.concatenate([buffer.episode_starts[1:], last_dones_N[None]])
+    goes_on_TN, last_values_N = goes_on_TN.astype(np.float32), last_values_N.astype(np.float32)
+    buffer.advantages = gae(buffer.rewards, buffer.values, goes_on_TN, last_values_N, buffer.gamma, buffer.gae_lambda)
+    buffer.returns = buffer.advantages + buffer.values
+    if estimator.n_episodes is not None:
+        counted_TN = counted_steps(buffer)
+        episodes = Episodes.of(buffer.episode_starts, counted_TN)
+        weighted = estimator.weights(episodes) * episodes.gather(buffer.advantages)
+        buffer.advantages = episodes.scatter(weighted, counted_TN.shape)
 
 
 def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, policy: ActorCriticPolicy) -> float:
     """
-    Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N).
+    Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N), where what was played is all there is.
 
     :param estimator: which ones
     :param buffer: a complete rollout
@@ -26,13 +45,11 @@ def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, p
     :return: mean return of this update
     """
     counted_TN = counted_steps(buffer)
-    episodes = Episodes.of(buffer.episode_starts, counted_TN)
     if estimator.has_critic:
         # Every counted episode is over, so nothing follows the last row
-        buffer.compute_returns_and_advantage(th.zeros(buffer.n_envs), np.ones(buffer.n_envs, dtype=bool))
-        weighted = estimator.weights(episodes) * episodes.gather(buffer.advantages)
-        buffer.advantages = episodes.scatter(weighted, counted_TN.shape)
+        bootstrap(estimator, buffer, np.zeros(buffer.n_envs), np.ones(buffer.n_envs))
         return float(buffer.returns[counted_TN].mean())
+    episodes = Episodes.of(buffer.episode_starts, counted_TN)
 
     def products(weights_M: Floats, returns_EM: Floats) -> tuple[Floats, Floats]:
         steps = (episodes.rows, episodes.envs)

@@ -74,6 +74,12 @@ POLICY_ALIASES: dict[str, type[BasePolicy]] = {
 }
 
 
+def is_untouched(policy: ActorCriticPolicy, methods: Iterable[str]) -> bool:
+    """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
+    cls, own = type(policy), vars(policy)
+    return all(getattr(cls, name) is getattr(ActorCriticPolicy, name) and name not in own for name in methods)
+
+
 def evaluate_steps(
     policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, has_critic: bool
 ) -> tuple[th.Tensor, th.Tensor]:
@@ -86,13 +92,21 @@ def evaluate_steps(
     """
     if isinstance(policy.action_space, spaces.Discrete):
         actions = actions.long().flatten()
-    if has_critic:
+    if has_critic and not _is_split(policy):
         _, log_prob, entropy = policy.evaluate_actions(observations, actions)
     else:
         distribution = policy.get_distribution(observations)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
     # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
     return log_prob, -log_prob if entropy is None else entropy
+
+
+def _is_split(policy: ActorCriticPolicy) -> bool:
+    """
+    :return: whether the distribution can be had without the values at no other price: ``evaluate_actions`` is SB3's own,
+        and no batch norm waits for both networks to see the rollout
+    """
+    return is_untouched(policy, ("evaluate_actions", "get_distribution")) and next(policy.buffers(), None) is None
 
 
 def check_policy_class(policy_class: Any) -> None:

@@ -1,32 +1,42 @@
-"""Collection where SB3's own loop does not fit: whole episodes, and baselines that must not see a value estimate."""
+"""
+Collection: SB3's ``collect_rollouts`` with as little per step as the next action needs.
 
-from collections.abc import Callable
+Values, log-probabilities and the bootstraps at time-outs are computed once, when the rollout is complete. What comes of it
+is the same as with SB3's loop: the distribution over actions, the contents of the buffer, the callbacks.
+"""
+
+from itertools import compress
 from typing import Any
 
 import numpy as np
-import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.buffers import EpisodeBuffer
+from sb3_vpg.actors import Actor, executable
+from sb3_vpg.buffers import EpisodeBuffer, flat_observations, put
 from sb3_vpg.estimators import Estimator
+from sb3_vpg.stepping import quick_step
+
+TimeOut = tuple[int, int, Any]
+"""Row, environment, last observation of an episode that a time limit has ended."""
+Infos = list[dict[str, Any]]
 
 
 def collect(
     self: OnPolicyAlgorithm,
     estimator: Estimator,
+    actor: Actor,
     env: VecEnv,
     callback: BaseCallback,
     rollout_buffer: RolloutBuffer,
     n_rollout_steps: int,
-    compute_advantages: Callable[[], None],
 ) -> bool:
     """
-    Like ``OnPolicyAlgorithm.collect_rollouts`` with the same callbacks, and these differences:
+    Fill the buffer with observations, actions, rewards and episode starts. The callbacks are those of
+    ``OnPolicyAlgorithm.collect_rollouts``, and their ``locals`` its variables but for ``values``, ``log_probs``,
+    ``obs_tensor`` and those of its own bookkeeping. Two more differences:
 
     * with ``estimator.n_episodes``, every environment is reset first and plays that many whole episodes; what it plays
       while others finish theirs is taken, counted in ``num_timesteps`` and masked;
@@ -35,84 +45,78 @@ def collect(
     :return: False if a callback stopped the collection
     :raises ValueError: if an environment does not finish its episodes
     """
-    quota = estimator.n_episodes
+    quota, policy, n_envs = estimator.n_episodes, self.policy, env.num_envs
+    _begin(self, env, callback, rollout_buffer, quota)
+    # Once for all: locals() at every step would take as long as a layer of the network
+    callback.update_locals(locals())
+    step = quick_step(env)
+    time_outs: list[TimeOut] = []
+    finished, n_steps = np.zeros(n_envs, dtype=int), 0
+    counted: np.ndarray | None = None
+    while n_steps < n_rollout_steps if quota is None else (finished < quota).any():
+        actions = actor.act(self._last_obs)
+        clipped_actions = executable(policy, actions)
+        new_obs, rewards, dones, infos = step(clipped_actions)
+        self.num_timesteps += n_envs
+
+        played = {"n_steps": n_steps, "actions": actions, "clipped_actions": clipped_actions, "new_obs": new_obs}
+        callback.update_locals({**played, "rewards": rewards, "dones": dones, "infos": infos})
+        if not callback.on_step():
+            return False
+
+        if isinstance(rollout_buffer, EpisodeBuffer):
+            counted = finished < quota
+            rollout_buffer.count(counted)
+            finished += dones
+        _note_ends(self, infos, dones, counted, n_steps, time_outs)
+        put(rollout_buffer, self._last_obs, actions, rewards, self._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
+        self._last_obs = new_obs  # type: ignore[assignment]  # SB3 declares None
+        self._last_episode_starts = dones
+        n_steps += 1
+
+    _complete(estimator, actor, rollout_buffer, time_outs)
+    callback.update_locals({"n_steps": n_steps})
+    return True
+
+
+def _begin(self: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, quota: int | None) -> None:
     self.policy.set_training_mode(False)
-    rollout_buffer.reset()
+    buffer.reset()
     callback.on_rollout_start()
     if quota is not None:
         # After the callback, which may have set another task
         self._last_obs = env.reset()  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 
-    n_steps = 0
-    finished = np.zeros(env.num_envs, dtype=int)
-    while (finished < quota).any() if quota is not None else n_steps < n_rollout_steps:
-        counted = np.ones(env.num_envs, dtype=bool) if quota is None else finished < quota
-        actions, values, log_probs = _act(self, n_steps, estimator.has_critic)
-        clipped_actions = _executable(self, actions)
-        new_obs, rewards, dones, infos = env.step(clipped_actions)
-        self.num_timesteps += env.num_envs
 
-        callback.update_locals(locals())
-        if not callback.on_step():
-            return False
-
-        self._update_info_buffer([info for info, counts in zip(infos, counted, strict=True) if counts], dones[counted])
-        n_steps += 1
-        if estimator.has_critic:
-            _bootstrap_time_outs(self, rewards, dones, infos)
-        transition = (self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)
-        _store(rollout_buffer, counted, transition)
-        self._last_obs = new_obs  # type: ignore[assignment]  # SB3 declares None
-        self._last_episode_starts = dones
-        finished += dones
-
-    if isinstance(rollout_buffer, EpisodeBuffer):
-        rollout_buffer.close()
-    compute_advantages()
-    callback.update_locals(locals())
-    callback.on_rollout_end()
-    return True
+def _note_ends(
+    self: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, found: list[TimeOut]
+) -> None:
+    """What infos say of episodes goes into SB3's statistics, and time-outs into the list."""
+    for index in compress(range(len(infos)), infos):
+        info = infos[index]
+        if ("episode" in info or "is_success" in info) and (counted is None or counted[index]):
+            self._update_info_buffer([info], dones[index : index + 1])
+        if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
+            found.append((row, index, info["terminal_observation"]))
 
 
-def _store(buffer: RolloutBuffer, counted: np.ndarray, transition: Any) -> None:
+def _complete(estimator: Estimator, actor: Actor, buffer: RolloutBuffer, time_outs: list[TimeOut]) -> None:
+    """What SB3's loop does step by step: log-probabilities, values, and the value of what a time-out has cut off."""
     if isinstance(buffer, EpisodeBuffer):
-        buffer.add_counted(counted, *transition)
-    else:
-        buffer.add(*transition)
+        buffer.close()
+    buffer.full = True
+    buffer.log_probs = actor.log_probs(buffer.actions).astype(np.float32, copy=False)
+    if not estimator.has_critic:
+        return
+    buffer.values = actor.values(flat_observations(buffer)).astype(np.float32, copy=False).reshape(buffer.rewards.shape)
+    if time_outs:
+        rows, envs, observations = zip(*time_outs, strict=True)
+        following = actor.values(_stacked(observations))
+        buffer.rewards[list(rows), list(envs)] += buffer.gamma * following
 
 
-def _act(self: OnPolicyAlgorithm, n_steps: int, with_values: bool) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
-    """:return: sampled actions, their values (zero where nobody asks for them) and log-probabilities"""
-    if self.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
-        self.policy.reset_noise(self.n_envs)
-    with th.no_grad():
-        observations = obs_as_tensor(self._last_obs, self.device)  # type: ignore[arg-type]  # SB3 declares None
-        if with_values:
-            actions, values, log_probs = self.policy(observations)
-        else:
-            distribution = self.policy.get_distribution(observations)
-            actions = distribution.get_actions()
-            log_probs = distribution.log_prob(actions)
-            values = th.zeros(self.n_envs)
-            actions = actions.reshape((-1, *self.action_space.shape))  # type: ignore[misc]  # a shape is never None here
-    return actions.cpu().numpy(), values, log_probs
-
-
-def _executable(self: OnPolicyAlgorithm, actions: np.ndarray) -> np.ndarray:
-    """What the environment gets: continuous actions scaled or clipped into its bounds, as in SB3's loop."""
-    if not isinstance(self.action_space, spaces.Box):
-        return actions
-    if self.policy.squash_output:
-        return self.policy.unscale_action(actions)
-    clipped: np.ndarray = np.clip(actions, self.action_space.low, self.action_space.high)
-    return clipped
-
-
-def _bootstrap_time_outs(self: OnPolicyAlgorithm, rewards: np.ndarray, dones: np.ndarray, infos: list[dict[str, Any]]) -> None:
-    """Where a time limit ended the episode, the value of its last observation stands for what would have followed."""
-    for index in np.flatnonzero(dones):
-        if infos[index].get("TimeLimit.truncated", False) and infos[index].get("terminal_observation") is not None:
-            observation, _ = self.policy.obs_to_tensor(infos[index]["terminal_observation"])
-            with th.no_grad():
-                rewards[index] += self.gamma * self.policy.predict_values(observation)[0].item()
+def _stacked(observations: tuple[Any, ...]) -> Any:
+    if isinstance(observations[0], dict):
+        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
+    return np.stack(observations)

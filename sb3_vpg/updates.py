@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from sb3_vpg.buffers import take
 from sb3_vpg.optimizers import trainable_parameters
 
 
@@ -78,10 +79,12 @@ def fit_critic(
     n_passes: int,
     batch_size: int | None,
     max_grad_norm: float,
+    rng: np.random.Generator,
 ) -> list[float]:
     """
     Fit the values to the returns of a rollout, by least squares.
 
+    :param rng: for the order of the minibatches
     :return: the loss of each step, before it
     :raises NotFiniteError: see ``take_step``
     """
@@ -90,26 +93,29 @@ def fit_critic(
         module.training = module.training and not any(True for _ in module.buffers(recurse=False))
     losses = []
     for _ in range(n_passes):
-        for observations, returns in minibatches(rollout, batch_size):
+        for observations, returns in minibatches(rollout, batch_size, rng):
             loss = F.mse_loss(returns, policy.predict_values(observations).flatten())
             take_step(optimizer, loss, max_grad_norm, "critic")
             losses.append(loss.item())
     return losses
 
 
-def minibatches(rollout: RolloutBufferSamples, size: int | None) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor]]:
+def minibatches(
+    rollout: RolloutBufferSamples, size: int | None, rng: np.random.Generator
+) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor]]:
     """
     Observations and returns of one pass over the rollout: all of it at once, or in random parts.
 
     :param rollout: the batch
     :param size: at most so many steps in a part, whose sizes differ by one at most; None: no parts
+    :param rng: for the random order
     """
     n_samples = len(rollout.returns)
     if size is None or size >= n_samples:
         yield rollout.observations, rollout.returns
         return
-    n_parts = -(-n_samples // size)
-    for part in th.randperm(n_samples, device=rollout.returns.device).tensor_split(n_parts):
+    order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
+    for part in order.tensor_split(-(-n_samples // size)):
         yield take(rollout.observations, part), rollout.returns[part]
 
 
@@ -130,13 +136,6 @@ def normalize(advantages: th.Tensor) -> th.Tensor:
     if centred.abs().max() <= rounding:
         return th.zeros_like(advantages)
     return centred / (advantages.std() + 1e-8)
-
-
-def take(observations: Any, indices: Any) -> Any:
-    """:return: these rows of an array or tensor, or of each entry of a dict of them"""
-    if isinstance(observations, dict):
-        return {key: value[indices] for key, value in observations.items()}
-    return observations[indices]
 
 
 def _check_finite(quantity: str, value: th.Tensor) -> None:

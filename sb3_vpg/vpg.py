@@ -1,36 +1,28 @@
 """Vanilla policy gradient as a Stable-Baselines3 algorithm."""
 
 import inspect
-import math
-from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.utils import explained_variance, update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, refuse_unknown
-from sb3_vpg.buffers import buffer_class, episode_lengths, whole_batch
-from sb3_vpg.credit import assign_credit
+from sb3_vpg.buffers import buffer_class, by_environment, episode_lengths, whole_batch
 from sb3_vpg.diagnostics import approximate_kl, parts_of, signal_to_noise
-from sb3_vpg.estimators import AVERAGING, Baseline, Estimator
+from sb3_vpg.estimators import Baseline, Estimator
+from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.optimizers import split_optimizer, trainable_parameters
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, evaluate_steps, unknown_policy
-from sb3_vpg.rollouts import collect
-from sb3_vpg.statistics import are_statistics_finite, copy_statistics, restore_statistics
-from sb3_vpg.updates import NotFiniteError, diverged, fit_critic, normalize, take_step, undone_unless_finite
+from sb3_vpg.updates import NotFiniteError, fit_critic, normalize, take_step, undone_unless_finite
 
 
-class VPG(OnPolicyAlgorithm):
+class VPG(LeanOnPolicyAlgorithm):
     """
     Vanilla Policy Gradient (REINFORCE with a learned baseline).
 
@@ -135,9 +127,7 @@ class VPG(OnPolicyAlgorithm):
         self.n_episodes = n_episodes
         self.reward_to_go = reward_to_go
         self.discount_steps = discount_steps
-        self._average_return: float | None = None
         self._iteration, self._log_interval = 0, 0
-        self._statistics: dict[str, Any] = {}
         if _init_setup_model:
             self._setup_model()
 
@@ -162,42 +152,6 @@ class VPG(OnPolicyAlgorithm):
         if policy_name not in self.policy_aliases:
             raise unknown_policy(policy_name, self.policy_aliases)
         return self.policy_aliases[policy_name]
-
-    def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> bool:
-        """
-        See ``OnPolicyAlgorithm.collect_rollouts``. With ``n_episodes``, ``n_rollout_steps`` is not looked at.
-
-        :raises ValueError: if the policy has no valid distribution over actions: its weights or an observation are not
-            finite, or so large that its output is not; and if an environment does not finish its ``n_episodes``
-        """
-        self._statistics = copy_statistics(self._vec_normalize_env)
-        try:
-            if self._estimator.runs_in_sb3:
-                collected = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
-            else:
-                finish = partial(self._compute_advantages, rollout_buffer)
-                collected = collect(self, self._estimator, env, callback, rollout_buffer, n_rollout_steps, finish)
-        except (ValueError, RuntimeError) as error:
-            # How torch refuses a distribution, and its sampling where th.compile has switched that off for the process
-            if "of distribution" not in str(error) and "probability tensor" not in str(error):
-                raise
-            raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
-        if not are_statistics_finite(self._vec_normalize_env):
-            raise self._stop("an observation or a reward is NaN or infinite")
-        return collected
-
-    def _stop(self, what: str) -> ValueError:
-        restore_statistics(self._vec_normalize_env, self._statistics)
-        return diverged(what, self._n_updates, self.num_timesteps)
-
-    def _compute_advantages(self, buffer: RolloutBuffer) -> None:
-        # What is subtracted comes from earlier updates alone
-        average = 0.0 if self._average_return is None else self._average_return
-        mean = assign_credit(self._estimator, buffer, average, self.policy)
-        if math.isfinite(mean):
-            self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 
     def _evaluate(self, rollout: RolloutBufferSamples) -> tuple[th.Tensor, th.Tensor]:
         return evaluate_steps(self.policy, rollout.observations, rollout.actions, self._estimator.has_critic)
@@ -242,7 +196,7 @@ class VPG(OnPolicyAlgorithm):
         losses = -(advantages * log_prob)
         policy_loss, entropy_loss = losses.sum() / n_terms, -entropy.sum() / n_terms
         if log_follows:
-            parts = parts_of(losses, episode_lengths(self.rollout_buffer))
+            parts = parts_of(by_environment(self.rollout_buffer, losses), episode_lengths(self.rollout_buffer))
             snr = signal_to_noise(parts, trainable_parameters(self.policy.optimizer))
             self.logger.record("train/gradient_snr", snr)
 
@@ -256,7 +210,9 @@ class VPG(OnPolicyAlgorithm):
     def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
         update_learning_rate(optimizer, vf_learning_rate)
-        losses = fit_critic(self.policy, optimizer, rollout, self.n_critic_updates, self.batch_size, self.max_grad_norm)
+        losses = fit_critic(
+            self.policy, optimizer, rollout, self.n_critic_updates, self.batch_size, self.max_grad_norm, self._rng
+        )
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
         before = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
@@ -288,7 +244,7 @@ class VPG(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         # Derived from the arguments whenever a model is built
-        return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule", "_estimator", "_statistics"]
+        return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         state_dicts, variables = super()._get_torch_save_params()

@@ -241,12 +241,9 @@ def fill(model: VPG, plays: Sequence[Sequence[Episode]], values_S: np.ndarray) -
     for row in range(max(map(len, columns))):
         steps = [column[row] if row < len(column) else (0, 0, 1e3, row == len(column)) for column in columns]
         states, actions, rewards, starts = map(np.array, zip(*steps, strict=True))
-        log_probs = th.zeros(len(plays))
-        transition = (states, actions, rewards, starts, th.as_tensor(values_S[states]), log_probs)
         if isinstance(buffer, EpisodeBuffer):
-            buffer.add_counted(np.array([row < len(column) for column in columns]), *transition)
-        else:
-            buffer.add(*transition)
+            buffer.count(np.array([row < len(column) for column in columns]))
+        buffer.add(states, actions, rewards, starts, th.as_tensor(values_S[states]), th.zeros(len(plays)))
     if isinstance(buffer, EpisodeBuffer):
         buffer.close()
 

@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from helpers import differing, silence, weights
 from stable_baselines3 import A2C
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from torch.nn import functional as F
 
@@ -22,8 +23,15 @@ SHARED = {"learning_rate": 3e-3, "n_steps": 16, "gamma": 0.98, "gae_lambda": 0.9
 
 @pytest.fixture(autouse=True)
 def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A2C shuffles its single batch, VPG does not: the order of a sum decides its last bit, and nothing else."""
-    monkeypatch.setattr(np.random, "permutation", np.arange)
+    """
+    A2C shuffles its single batch, VPG reads it row by row: the order of a sum decides its last bit, and nothing else. The
+    buffer hands over its steps environment by environment, two of them.
+    """
+    monkeypatch.setattr(np.random, "permutation", lambda n: np.arange(n).reshape(2, -1).T.flatten())
+
+
+class UsersBuffer(RolloutBuffer):
+    """What SB3's own loop fills."""
 
 
 def pair(env_id: str, policy_kwargs: dict[str, Any], **kwargs: Any) -> tuple[A2C, VPG]:
@@ -76,7 +84,7 @@ EXPLORATION = {
 
 @pytest.mark.parametrize(("kwargs", "policy_kwargs"), EXPLORATION.values(), ids=EXPLORATION.keys())
 def test_learning_from_a_seed_follows_a2c_to_the_last_bit(kwargs, policy_kwargs):
-    """The whole of learn() does: the same actions, the same rollouts, the same decaying step sizes."""
+    """The whole of learn() in SB3's loop does: the same actions, the same rollouts, the same decaying step sizes."""
     a2c, vpg = pair(
         "Pendulum-v1",
         {**OPTIMIZERS["adam"], **policy_kwargs},
@@ -84,6 +92,8 @@ def test_learning_from_a_seed_follows_a2c_to_the_last_bit(kwargs, policy_kwargs)
         ent_coef=0.05,
         **{**kwargs, "learning_rate": lambda progress: 3e-3 * progress},
     )
+    vpg.rollout_buffer_class = UsersBuffer
+    vpg._setup_model()
     for model in (a2c, vpg):
         model.set_random_seed(3)
         model.learn(320)

@@ -1,0 +1,112 @@
+"""SB3's ``OnPolicyAlgorithm`` with a collection, a ``predict`` and random streams of its own."""
+
+import math
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_vpg.actors import UNSOUND, LeanActor, StepwiseActor, lean_actor, random_streams
+from sb3_vpg.buffers import is_known
+from sb3_vpg.credit import assign_credit, bootstrap
+from sb3_vpg.estimators import AVERAGING, Estimator
+from sb3_vpg.rollouts import collect
+from sb3_vpg.statistics import are_statistics_finite, copy_statistics, restore_statistics
+from sb3_vpg.updates import diverged
+
+
+class LeanOnPolicyAlgorithm(OnPolicyAlgorithm):
+    """
+    Differs from its parent in how a rollout comes about, not in what it is: see ``collect_rollouts`` and ``predict``.
+    A subclass sets ``_estimator``, which says what advantages are made of it.
+
+    Parameters: see ``OnPolicyAlgorithm``.
+    """
+
+    _estimator: Estimator
+    _actor: LeanActor | None = None
+    _average_return: float | None = None
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have streams of their own."""
+        super().set_random_seed(seed)
+        self._rng, self._predict_rng = random_streams(seed)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        See ``BaseAlgorithm.predict``. Faster than ``policy.predict`` for plain networks on the CPU; sampled actions then come
+        from a stream of their own, so that an evaluation changes nothing in the course of training.
+
+        :raises ValueError: if the weights or the observation are NaN or infinite
+        """
+        self._actor = lean_actor(self.policy, self._actor)
+        actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)
+        if actions is None:
+            return super().predict(observation, state, episode_start, deterministic)
+        if self.policy.training:
+            self.policy.set_training_mode(False)
+        return actions, state
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """
+        See ``OnPolicyAlgorithm.collect_rollouts``. Values and log-probabilities are computed when the rollout is complete, so
+        the ``locals`` of a callback do not hold them while it is played. gSDE, policies with their own way from observation
+        to action, and a ``rollout_buffer_class`` of the user's are left to SB3's loop. With ``n_episodes``,
+        ``n_rollout_steps`` is not looked at.
+
+        :raises ValueError: if the policy has no valid distribution over actions: its weights or an observation are not
+            finite, or so large that its output is not; and if an environment does not finish its ``n_episodes``
+        """
+        self._statistics = copy_statistics(self._vec_normalize_env)
+        try:
+            collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
+        except (ValueError, RuntimeError) as error:
+            # How torch refuses a distribution, and its sampling where th.compile has switched that off for the process
+            if not any(text in str(error) for text in ("of distribution", "probability tensor", UNSOUND)):
+                raise
+            raise self._stop(UNSOUND) from error
+        if not are_statistics_finite(self._vec_normalize_env):
+            raise self._stop("an observation or a reward is NaN or infinite")
+        return collected
+
+    def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
+        self._actor = lean_actor(self.policy, self._actor)
+        if self._estimator.runs_in_sb3 and (self._actor is None or not is_known(buffer)):
+            return super().collect_rollouts(env, callback, buffer, n_rollout_steps)
+        actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
+        actor.start(self._rng)
+        if not collect(self, self._estimator, actor, env, callback, buffer, n_rollout_steps):
+            return False
+        if self._estimator.runs_in_sb3:
+            last_dones: Any = self._last_episode_starts
+            bootstrap(self._estimator, buffer, actor.values(self._last_obs), last_dones)
+        else:
+            self._compute_advantages(buffer)
+        callback.on_rollout_end()
+        return True
+
+    def _compute_advantages(self, buffer: RolloutBuffer) -> None:
+        # What is subtracted comes from earlier updates alone
+        average = 0.0 if self._average_return is None else self._average_return
+        mean = assign_credit(self._estimator, buffer, average, self.policy)
+        if math.isfinite(mean):
+            self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
+
+    def _stop(self, what: str) -> ValueError:
+        restore_statistics(self._vec_normalize_env, self._statistics)
+        return diverged(what, self._n_updates, self.num_timesteps)
+
+    def _excluded_save_params(self) -> list[str]:
+        # Derived from the arguments and the policy whenever a model is built
+        return [*super()._excluded_save_params(), "_estimator", "_statistics", "_actor", "_rng", "_predict_rng"]

@@ -1,0 +1,174 @@
+"""
+Drawing actions without building a ``torch.distributions`` object at every step, which takes longer than a small network.
+
+Shapes: N environments, n steps, K outputs of the action network, A entries of a flat action. The same distributions as
+SB3's of the same names, in NumPy.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+Array = npt.NDArray[Any]
+_TINY = np.finfo(np.float32).tiny
+
+
+class Sampler(ABC):
+    """
+    Actions from the outputs of the action network. The noise is drawn apart from them, for many steps at once.
+
+    :param policy: whose distribution it is
+    """
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        self.policy = policy
+        self.distribution: Any = policy.action_dist
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        """:return: what ``sample`` adds, one number for each output"""
+        return gumbel(rng, shape)
+
+    def are_sound(self, outputs: Array) -> bool:
+        """:return: whether they define a distribution"""
+        return bool(np.isfinite(outputs).all())
+
+    @abstractmethod
+    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+        """:return: actions, N of them, in the form that SB3's distribution gives them"""
+
+    @abstractmethod
+    def mode(self, outputs_NK: Array) -> Array:
+        """:return: the likeliest actions, N of them"""
+
+    @abstractmethod
+    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
+        """:return: log-probability of each action, shape (n,)"""
+
+
+class CategoricalSampler(Sampler):
+    """``Discrete`` actions: the largest of logit plus Gumbel noise has the softmax distribution (Gumbel 1954)."""
+
+    def are_sound(self, outputs: Array) -> bool:
+        # An action may be ruled out by a logit of minus infinity, but not all of them
+        return bool(np.isfinite(outputs.max(axis=-1)).all())
+
+    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+        return self.mode(outputs_NK + noise_NK)
+
+    def mode(self, outputs_NK: Array) -> Array:
+        actions: Array = outputs_NK.argmax(axis=1)
+        return actions
+
+    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
+        return log_softmax_at(outputs_nK, actions_nA[:, 0])
+
+
+class MultiCategoricalSampler(Sampler):
+    """``MultiDiscrete`` actions: a ``Discrete`` one for each dimension, with its own part of the outputs."""
+
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__(policy)
+        self.ends = np.cumsum(self.distribution.action_dims)[:-1]
+
+    def are_sound(self, outputs: Array) -> bool:
+        return all(np.isfinite(part.max(axis=-1)).all() for part in self._split(outputs))
+
+    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+        return self.mode(outputs_NK + noise_NK)
+
+    def mode(self, outputs_NK: Array) -> Array:
+        return np.stack([part.argmax(axis=1) for part in self._split(outputs_NK)], axis=1)
+
+    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
+        parts = zip(self._split(outputs_nK), actions_nA.T, strict=True)
+        log_prob: Array = np.sum([log_softmax_at(part, actions) for part, actions in parts], axis=0)
+        return log_prob
+
+    def _split(self, outputs: Array) -> list[Array]:
+        return np.split(outputs, self.ends, axis=-1)
+
+
+class BernoulliSampler(Sampler):
+    """``MultiBinary`` actions: 1 where logit plus logistic noise, the difference of two Gumbel's, is positive."""
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        noise: Array = gumbel(rng, shape) - gumbel(rng, shape)
+        return noise
+
+    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+        return self.mode(outputs_NK + noise_NK)
+
+    def mode(self, outputs_NK: Array) -> Array:
+        # A float, as SB3's distribution has it
+        return (outputs_NK > 0).astype(np.float32)
+
+    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
+        log_prob: Array = -np.logaddexp(0.0, np.where(actions_nA > 0, -outputs_nK, outputs_nK)).sum(axis=1)
+        return log_prob
+
+
+class GaussianSampler(Sampler):
+    """``Box`` actions: independent normal noise around the outputs, with the deviations of ``policy.log_std``."""
+
+    def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def are_sound(self, outputs: Array) -> bool:
+        scale = self._scale()
+        return super().are_sound(outputs) and super().are_sound(scale) and bool((scale > 0).all())
+
+    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+        actions: Array = outputs_NK + self._scale() * noise_NK
+        return actions
+
+    def mode(self, outputs_NK: Array) -> Array:
+        return outputs_NK
+
+    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
+        scale = self._scale()
+        squares = np.square((actions_nA - outputs_nK) / scale)
+        log_prob: Array = -0.5 * squares.sum(axis=1) - np.log(scale).sum() - 0.5 * np.log(2 * np.pi) * len(scale)
+        return log_prob
+
+    def _scale(self) -> Array:
+        # Read anew each time, so that it cannot be an old one
+        scale: Array = np.exp(self.policy.log_std.detach().cpu().numpy())
+        return scale
+
+
+_SAMPLERS: dict[type, type[Sampler]] = {
+    CategoricalDistribution: CategoricalSampler,
+    MultiCategoricalDistribution: MultiCategoricalSampler,
+    BernoulliDistribution: BernoulliSampler,
+    DiagGaussianDistribution: GaussianSampler,
+}
+
+
+def sampler_of(policy: ActorCriticPolicy) -> Sampler | None:
+    """:return: the one for the policy's distribution; None for those that it does not know, such as gSDE's"""
+    found = _SAMPLERS.get(type(policy.action_dist))
+    return None if found is None else found(policy)
+
+
+def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    """:return: standard Gumbel noise: minus the logarithm of an exponentially distributed number"""
+    exponential = rng.standard_exponential(shape, dtype=np.float32)
+    return -np.log(np.maximum(exponential, _TINY))
+
+
+def log_softmax_at(logits_nK: Array, indices_n: Array) -> Array:
+    """:return: the logarithm of the softmax of each row, at one index of it, shape (n,)"""
+    # Columns are the longer ones, and NumPy is quick along long axes
+    shifted_Kn = logits_nK.T - logits_nK.max(axis=1)
+    chosen_n = np.take_along_axis(shifted_Kn, indices_n[None].astype(np.intp), axis=0)[0]
+    log_prob: Array = chosen_n - np.log(np.exp(shifted_Kn).sum(axis=0))
+    return log_prob
