@@ -21,7 +21,7 @@ from torch import nn
 Array = npt.NDArray[Any]
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
     nn.Tanh: np.tanh,
-    nn.ReLU: lambda x, out: np.maximum(x, 0.0, out),
+    nn.ReLU: lambda x, out: np.maximum(x, 0.0, out=out),
     nn.Identity: lambda x, out: None,
 }
 """From the input into the output, which is the same memory."""

@@ -74,10 +74,12 @@ POLICY_ALIASES: dict[str, type[BasePolicy]] = {
 }
 
 
-def is_untouched(policy: ActorCriticPolicy, methods: Iterable[str]) -> bool:
+def is_untouched(policy: Any, methods: Iterable[str]) -> bool:
     """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
     cls, own = type(policy), vars(policy)
-    return all(getattr(cls, name) is getattr(ActorCriticPolicy, name) and name not in own for name in methods)
+    return isinstance(policy, ActorCriticPolicy) and all(
+        getattr(cls, name) is getattr(ActorCriticPolicy, name) and name not in own for name in methods
+    )
 
 
 def evaluate_steps(

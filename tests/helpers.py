@@ -9,6 +9,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -96,6 +97,10 @@ class OddlyNamedPolicy(ActorCriticPolicy):
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = OddlyNamedNetwork(self.features_dim)
+
+
+class UsersBuffer(RolloutBuffer):
+    """A rollout buffer of the user's: SB3's own loop fills it."""
 
 
 class PartlyFrozenPolicy(ActorCriticPolicy):

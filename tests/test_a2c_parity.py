@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from helpers import differing, silence, weights
+from helpers import UsersBuffer, differing, silence, weights
 from stable_baselines3 import A2C
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from torch.nn import functional as F
 
@@ -28,10 +27,6 @@ def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer hands over its steps environment by environment, two of them.
     """
     monkeypatch.setattr(np.random, "permutation", lambda n: np.arange(n).reshape(2, -1).T.flatten())
-
-
-class UsersBuffer(RolloutBuffer):
-    """What SB3's own loop fills."""
 
 
 def pair(env_id: str, policy_kwargs: dict[str, Any], **kwargs: Any) -> tuple[A2C, VPG]:

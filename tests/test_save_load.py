@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from helpers import CONTINUOUS, DICT, IMAGE, RandomEnv, differing, make_model, sample_observations, vector_env, weights
+from helpers import (
+    CONTINUOUS,
+    DICT,
+    IMAGE,
+    RandomEnv,
+    UsersBuffer,
+    differing,
+    make_model,
+    sample_observations,
+    vector_env,
+    weights,
+)
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg import VPG
@@ -216,10 +227,10 @@ def test_environment_with_other_spaces_is_refused(env, model_path):
 
 
 def test_compiled_policy_saves_and_loads(model_path, monkeypatch):
-    """``th.compile(model.policy)`` changes neither what is learnt nor what is stored."""
+    """``th.compile(model.policy)``, for which SB3's loop plays, changes neither what is learnt nor what is stored."""
     # th.compile switches this off for the whole process; the fixture switches it on again for the tests that follow
     monkeypatch.setattr(th.distributions.Distribution, "_validate_args", True)
-    plain, compiled = make_model(), make_model()
+    plain, compiled = (make_model(rollout_buffer_class=UsersBuffer) for _ in range(2))
     compiled.policy = th.compile(compiled.policy, backend="eager")
     for model in (plain, compiled):
         model.set_random_seed(0)
