@@ -77,9 +77,9 @@ POLICY_ALIASES: dict[str, type[BasePolicy]] = {
 def is_untouched(policy: Any, methods: Iterable[str]) -> bool:
     """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
     cls, own = type(policy), vars(policy)
-    return isinstance(policy, ActorCriticPolicy) and all(
-        getattr(cls, name) is getattr(ActorCriticPolicy, name) and name not in own for name in methods
-    )
+    if not isinstance(policy, ActorCriticPolicy):
+        return False
+    return all(getattr(cls, name) is getattr(ActorCriticPolicy, name) and name not in own for name in methods)
 
 
 def evaluate_steps(
