@@ -5,9 +5,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch as th
-from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
-from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from sb3_vpg.buffers import take
@@ -72,51 +70,25 @@ def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: 
     return float(norm)
 
 
-def fit_critic(
-    policy: ActorCriticPolicy,
-    optimizer: Optimizer,
-    rollout: RolloutBufferSamples,
-    n_passes: int,
-    batch_size: int | None,
-    max_grad_norm: float,
-    rng: np.random.Generator,
-) -> list[float]:
-    """
-    Fit the values to the returns of a rollout, by least squares.
-
-    :param rng: for the order of the minibatches
-    :return: the loss of each step, before it
-    :raises NotFiniteError: see ``take_step``
-    """
-    # Batch statistics may be the policy's as well: they have seen this rollout once, and stay
-    for module in policy.modules():
-        module.training = module.training and not any(True for _ in module.buffers(recurse=False))
-    losses = []
-    for _ in range(n_passes):
-        for observations, returns in minibatches(rollout, batch_size, rng):
-            loss = F.mse_loss(returns, policy.predict_values(observations).flatten())
-            take_step(optimizer, loss, max_grad_norm, "critic")
-            losses.append(loss.item())
-    return losses
-
-
 def minibatches(
-    rollout: RolloutBufferSamples, size: int | None, rng: np.random.Generator
+    rollout: RolloutBufferSamples, n_passes: int, size: int | None, rng: np.random.Generator
 ) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor]]:
     """
-    Observations and returns of one pass over the rollout: all of it at once, or in random parts.
+    Observations and returns of some passes over the rollout: all of it at once, or in random parts.
 
     :param rollout: the batch
+    :param n_passes: how often each step is yielded
     :param size: at most so many steps in a part, whose sizes differ by one at most; None: no parts
     :param rng: for the random order
     """
     n_samples = len(rollout.returns)
-    if size is None or size >= n_samples:
-        yield rollout.observations, rollout.returns
-        return
-    order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
-    for part in order.tensor_split(-(-n_samples // size)):
-        yield take(rollout.observations, part), rollout.returns[part]
+    for _ in range(n_passes):
+        if size is None or size >= n_samples:
+            yield rollout.observations, rollout.returns
+            continue
+        order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
+        for part in order.tensor_split(-(-n_samples // size)):
+            yield take(rollout.observations, part), rollout.returns[part]
 
 
 def normalize(advantages: th.Tensor) -> th.Tensor:

@@ -19,7 +19,8 @@ from sb3_vpg.estimators import Baseline, Estimator
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.optimizers import split_optimizer, trainable_parameters
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, evaluate_steps, unknown_policy
-from sb3_vpg.updates import NotFiniteError, fit_critic, normalize, take_step, undone_unless_finite
+from sb3_vpg.regression import regression
+from sb3_vpg.updates import NotFiniteError, minibatches, normalize, take_step, undone_unless_finite
 
 
 class VPG(LeanOnPolicyAlgorithm):
@@ -210,9 +211,8 @@ class VPG(LeanOnPolicyAlgorithm):
     def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
         update_learning_rate(optimizer, vf_learning_rate)
-        losses = fit_critic(
-            self.policy, optimizer, rollout, self.n_critic_updates, self.batch_size, self.max_grad_norm, self._rng
-        )
+        batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
+        losses = regression(self.policy, optimizer, self.max_grad_norm).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
         before = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
