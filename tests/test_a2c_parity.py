@@ -12,6 +12,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch.nn import functional as F
 
 from sb3_vpg import VPG
+from sb3_vpg import vpg as vpg_module
+from sb3_vpg.regression import TorchRegression
 
 OPTIMIZERS = {
     "adam": {"optimizer_class": th.optim.Adam, "optimizer_kwargs": {"eps": 1e-5}},
@@ -24,8 +26,10 @@ SHARED = {"learning_rate": 3e-3, "n_steps": 16, "gamma": 0.98, "gae_lambda": 0.9
 def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A2C shuffles its single batch, VPG reads it row by row: the order of a sum decides its last bit, and nothing else. The
-    buffer hands over its steps environment by environment, two of them.
+    buffer hands over its steps environment by environment, two of them. The critic's fit in NumPy rounds otherwise as well
+    (see test_regression.py), so torch does it here.
     """
+    monkeypatch.setattr(vpg_module, "regression", TorchRegression)
     monkeypatch.setattr(np.random, "permutation", lambda n: np.arange(n).reshape(2, -1).T.flatten())
 
 

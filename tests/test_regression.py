@@ -1,0 +1,156 @@
+"""The critic's fit in NumPy against the same fit in torch: weights, losses and Adam's memory."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from helpers import CONTINUOUS, IMAGE, LinearExtractor, OddlyNamedPolicy, PartlyFrozenPolicy, RandomEnv, make_model, weights
+from torch import nn
+
+from sb3_vpg import VPG
+from sb3_vpg.regression import NumpyRegression, TorchRegression, regression
+from sb3_vpg.updates import NotFiniteError
+
+MODELS: dict[str, Callable[[], VPG]] = {
+    "tanh": lambda: make_model(policy_kwargs={"net_arch": [16, 8]}),
+    "relu": lambda: make_model(policy_kwargs={"activation_fn": nn.ReLU, "net_arch": [32]}),
+    "identity": lambda: make_model(policy_kwargs={"activation_fn": nn.Identity}),
+    "linear": lambda: make_model(policy_kwargs={"net_arch": []}),
+    "discrete_observations": lambda: make_model(env=RandomEnv(spaces.Discrete(5))),
+    "several_discrete_observations": lambda: make_model(env=RandomEnv(spaces.MultiDiscrete([2, 3]))),
+    "binary_observations": lambda: make_model(env=RandomEnv(spaces.MultiBinary(4))),
+    "other_adam": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"eps": 1e-3, "betas": (0.5, 0.9)}}),
+    "continuous_actions": lambda: make_model(env=RandomEnv(action_space=CONTINUOUS)),
+}
+NORMS = {"unbounded": float("inf"), "bounded": 0.05}
+Batches = list[tuple[th.Tensor, th.Tensor]]
+
+
+def batches_of(model: VPG, sizes: list[int], seed: int = 0) -> Batches:
+    """Observations in the form of the rollout buffer's, and returns."""
+    space, rng = deepcopy(model.observation_space), np.random.default_rng(seed)
+    space.seed(seed)
+    shape = model.rollout_buffer.obs_shape
+    observations = [th.as_tensor(np.stack([np.reshape(space.sample(), shape) for _ in range(size)])) for size in sizes]
+    return [(one, th.as_tensor(rng.normal(3.0, 2.0, len(one)), dtype=th.float32)) for one in observations]
+
+
+def both(model: VPG, max_grad_norm: float) -> Iterator[tuple[VPG, Any]]:
+    """The model and a copy of it, one with each fit."""
+    for cls in (TorchRegression, NumpyRegression):
+        one = deepcopy(model)
+        found = regression(one.policy, one.critic_optimizer, max_grad_norm)
+        assert type(found) is NumpyRegression
+        yield one, found if cls is NumpyRegression else TorchRegression(one.policy, one.critic_optimizer, max_grad_norm)
+
+
+@pytest.mark.parametrize("max_grad_norm", NORMS.values(), ids=NORMS.keys())
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_both_end_at_the_same_weights(make: Callable[[], VPG], max_grad_norm: float) -> None:
+    """
+    After three fits of several steps, over batches of one step, of a few and of more than fit into the processor's cache:
+    the same weights, losses and moments, and nothing of the actor's has moved.
+    """
+    model = make()
+    start, results = weights(model), []
+    for one, fit in both(model, max_grad_norm):
+        losses = [loss for number in range(3) for loss in fit.run(batches_of(one, [1, 7, 2500, 7], number))]
+        results.append((weights(one), losses, one.critic_optimizer.state_dict()["state"]))
+    (torch_weights, torch_losses, torch_state), (numpy_weights, numpy_losses, numpy_state) = results
+    np.testing.assert_allclose(numpy_losses, torch_losses, rtol=1e-4)
+    # Adam turns rounding into a step where a gradient is nearly zero: compared with the 12 steps of 0.01 that were taken
+    th.testing.assert_close(numpy_weights, torch_weights, rtol=1e-4, atol=2e-4)
+    th.testing.assert_close(numpy_state, torch_state, rtol=1e-3, atol=1e-5)
+    moved = {name for name in start if not th.equal(start[name], numpy_weights[name])}
+    assert moved == {name for name in start if "value" in name}
+
+
+def test_in_double_precision_they_agree_in_every_digit_that_matters() -> None:
+    """The formulas are the same, so what differs above is rounding."""
+    model = make_model(policy_kwargs={"net_arch": [16, 8]})
+    model.policy.double()
+    model.critic_optimizer = type(model.critic_optimizer)(model.critic_optimizer.param_groups)
+    results = []
+    for one, fit in both(model, 0.5):
+        if isinstance(fit, TorchRegression):
+            # SB3's own turns observations into single precision
+            one.policy.predict_values = lambda x, p=one.policy: p.value_net(p.mlp_extractor.value_net(x))
+        batches = [(o.double(), r.double()) for o, r in batches_of(one, [64, 7, 1500] * 5)]
+        results.append((fit.run(batches), weights(one)))
+    th.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-10)
+
+
+def test_each_carries_on_where_the_other_has_stopped() -> None:
+    """Adam's moments and step count lie where the optimiser keeps them."""
+    model = make_model()
+    ends = []
+    for order in ((TorchRegression, "numpy"), ("numpy", TorchRegression)):
+        one = deepcopy(model)
+        for number, kind in enumerate(order):
+            fit: Any = regression(one.policy, one.critic_optimizer, 0.5)
+            if kind is TorchRegression:
+                fit = TorchRegression(one.policy, one.critic_optimizer, 0.5)
+            fit.run(batches_of(one, [20] * 4, number))
+        ends.append(weights(one))
+    th.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("broken", ["returns", "weights"])
+def test_a_number_that_is_not_finite_stops_both(broken: str) -> None:
+    for one, fit in both(make_model(), 0.5):
+        observations, returns = batches_of(one, [8])[0]
+        if broken == "returns":
+            returns = th.full_like(returns, float("inf"))
+        else:
+            with th.no_grad():
+                one.policy.value_net.weight.fill_(float("nan"))
+        before = weights(one)
+        with pytest.raises(NotFiniteError, match=r"the loss of the critic is (inf|nan)"):
+            fit.run([(observations, returns)])
+        th.testing.assert_close(weights(one), before, rtol=0, atol=0, equal_nan=True)
+
+
+def hooked(model: VPG) -> VPG:
+    model.critic_optimizer.register_step_pre_hook(lambda *_: None)
+    return model
+
+
+def watched(model: VPG) -> VPG:
+    model.policy.value_net.weight.register_hook(lambda gradient: None)
+    return model
+
+
+def half_frozen(model: VPG) -> VPG:
+    model.policy.value_net.bias.requires_grad_(False)
+    return model
+
+
+def with_own_values(model: VPG) -> VPG:
+    model.policy.predict_values = lambda observations: th.zeros(len(observations), 1)
+    return model
+
+
+TORCH = {
+    "another_optimizer": lambda: make_model(policy_kwargs={"optimizer_class": th.optim.RMSprop}),
+    "amsgrad": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"amsgrad": True}}),
+    "weight_decay": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"weight_decay": 0.1}}),
+    "another_activation": lambda: make_model(policy_kwargs={"activation_fn": nn.SiLU}),
+    "images": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
+    "own_extractor": lambda: make_model(policy_kwargs={"features_extractor_class": LinearExtractor}),
+    "own_networks": lambda: make_model(OddlyNamedPolicy),
+    "frozen_layers": lambda: make_model(PartlyFrozenPolicy),
+    "frozen_bias": lambda: half_frozen(make_model()),
+    "a_hook_on_the_steps": lambda: hooked(make_model()),
+    "a_hook_on_a_gradient": lambda: watched(make_model()),
+    "own_values": lambda: with_own_values(make_model()),
+}
+
+
+@pytest.mark.parametrize("make", TORCH.values(), ids=TORCH.keys())
+def test_torch_fits_whatever_is_not_plain(make: Callable[[], VPG]) -> None:
+    model = make()
+    assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
