@@ -240,7 +240,10 @@ def _make_vector_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any], mode:
     if mode not in ("native", "sync", "async"):
         raise ValueError(f"vectorization_mode must be 'native', 'sync', 'async' or None, but is {mode!r}")
     if mode == "native" and spec.vector_entry_point is None:
-        raise ValueError(f"{env_id} has no native vector environment; use the vectorization_mode 'sync' or 'async'")
+        raise ValueError(
+            f"{env_id} has no native vector environment; use vectorization_mode='sync' or 'async', "
+            "or on the command line leave out --vec-env native"
+        )
     try:
         if mode == "native":
             env = gym.make_vec(spec, n_envs, vectorization_mode="vector_entry_point", **env_kwargs)
