@@ -44,7 +44,8 @@ class GymVecEnv(VecEnv):
     :param reset_hook: ``hook(env, mask)`` for an environment that resets in the next step: resets those of the mask, bool
         of shape (n_envs,), at once and returns their observations, shape (mask.sum(), *shape)
     :raises ValueError: if the environment's spaces are none that SB3 knows, if it does not say how it resets, or if it resets
-        in the next step without a hook (also for a native one inside of vector wrappers, which our hook would bypass)
+        in the next step without a hook (also for a native one inside of vector wrappers, which our hook would bypass); in a
+        step, if an episode ends without an entry that ``info_keywords`` names
     """
 
     def __init__(
@@ -132,8 +133,8 @@ class GymVecEnv(VecEnv):
             told = {"TimeLimit.truncated": time_out, "terminal_observation": terminal, "episode": episode}
             if index in turn.infos:
                 told = {**turn.infos[index], **told}
-            for key in self._info_keywords:
-                episode[key] = told[key]
+            if self._info_keywords:
+                episode.update(self._logged(told))
             infos[index] = told
             self.reset_infos[index] = turn.reset_infos.get(index, {})
         self._returns[ended] = 0.0
@@ -143,6 +144,12 @@ class GymVecEnv(VecEnv):
             self._writer.logger.writerows(infos[index]["episode"] for index in indices)
             self._writer.file_handler.flush()
         return turn.observations
+
+    def _logged(self, told: dict[str, Any]) -> dict[str, Any]:
+        missing = [key for key in self._info_keywords if key not in told]
+        if missing:
+            raise ValueError(f"info_keywords names {missing}, but at an episode's end {self.env} told {sorted(told)}")
+        return {key: told[key] for key in self._info_keywords}
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
         """
