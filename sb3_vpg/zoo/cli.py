@@ -30,6 +30,7 @@ class Command:
     :param defaults: flags put before the user's own, which therefore win
     :param reads_runs: looks for trained models, by default where ``train`` puts them
     :param plots: draws with matplotlib
+    :param vec_envs: what it takes for ``--vec-env``, ours included; empty where the flag is not ours to read
     """
 
     summary: str
@@ -37,13 +38,21 @@ class Command:
     defaults: tuple[str, ...] = ("--algo", DEFAULT)
     reads_runs: bool = False
     plots: bool = False
+    vec_envs: tuple[str, ...] = ()
 
 
+_NATIVE = "native"
+_TRAINING = ("dummy", "subproc", _NATIVE)
 COMMANDS = {
-    "train": Command("train an agent", "rl_zoo3.train:train"),
-    "optimize": Command("search hyperparameters", "rl_zoo3.train:train", ("--algo", DEFAULT, "--optimize-hyperparameters")),
+    "train": Command("train an agent", "rl_zoo3.train:train", vec_envs=_TRAINING),
+    "optimize": Command(
+        "search hyperparameters",
+        "rl_zoo3.train:train",
+        ("--algo", DEFAULT, "--optimize-hyperparameters"),
+        vec_envs=_TRAINING,
+    ),
     "evaluate": Command("score a trained agent and draw its learning curve", "sb3_vpg.zoo.evaluation:evaluate"),
-    "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True),
+    "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=(_NATIVE,)),
     "record_video": Command("film a trained agent", "rl_zoo3.record_video", reads_runs=True),
     "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
@@ -78,7 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     ours, theirs = _our_flags(command).parse_known_args(arguments)
+    native = command.vec_envs != () and ours.vec_env == _NATIVE
     defaults = [*command.defaults, *(("--folder", "logs") if command.reads_runs else ())]
+    if command.vec_envs == _TRAINING:
+        # 0 stands for: not asked for
+        theirs = ["--n-eval-envs", "0", *theirs] if native else [*theirs, "--vec-env", ours.vec_env]
     try:
         # The zoo's programs read sys.argv and nothing else
         with replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs]), _help_of_ours(command, defaults, theirs):
@@ -87,7 +100,7 @@ def _run(name: str, arguments: list[str]) -> int:
             if command.plots and ours.savefig is not None:
                 scripts.run_plot(command.target, ours.savefig)
             else:
-                scripts.run(command.target)
+                scripts.run(command.target, native)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -110,6 +123,10 @@ def _our_flags(command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sb3-vpg", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     group = parser.add_argument_group("flags of sb3-vpg")
     group.add_argument("--traceback", action="store_true", help="let an error end in a Python traceback, not in one line")
+    if command.vec_envs:
+        default = command.vec_envs[0] if command.vec_envs == _TRAINING else None
+        text = "VecEnv type; native: the environment's own vector environment, where it has one"
+        group.add_argument("--vec-env", choices=command.vec_envs, default=default, help=text)
     if command.plots:
         group.add_argument("--savefig", type=Path, metavar="FILE", help="write the picture instead of opening a window")
     return parser

@@ -18,9 +18,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.curves import draw_learning_curve
+from sb3_vpg.zoo.native import create_native_test_env
 from sb3_vpg.zoo.registration import register
 
-_N_ENVS = 10
+# One after the other it costs the same in any number; a native one is the faster the more of them there are
+_N_ENVS = {"dummy": 10, "native": 1000}
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ def evaluate_run(
     load_best: bool = False,
     deterministic: bool = True,
     device: str = "auto",
+    vec_env: str = "dummy",
 ) -> Evaluation:
     """
     Play whole episodes with a model that ``train`` has written, in the environment it was trained in.
@@ -63,14 +66,15 @@ def evaluate_run(
     :param algo: the algorithm's name on the command line
     :param env_id: environment id
     :param exp_id: number of the run, 0 for the latest
-    :param n_episodes: spread over ten environments, each plays its share, so that short episodes are not preferred
+    :param n_episodes: spread over several environments, each plays its share, so that short episodes are not preferred
     :param seed: of the environments
     :param load_best: take the best model of the training's evaluations instead of the last
     :param deterministic: take the likeliest action instead of sampling
     :param device: where the policy runs
+    :param vec_env: ``"dummy"``, or ``"native"`` for the environment's own vector environment
     :return: the returns and where they come from
     :raises AssertionError: if there is no such run
-    :raises ValueError: if the run has no such model
+    :raises ValueError: if the run has no such model, or if there is no such native environment
     """
     register()
     env_name = EnvironmentName(env_id)
@@ -78,9 +82,10 @@ def evaluate_run(
     settings = Path(run) / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
     env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(_saved_argument(settings, "env_kwargs") or {})}
-    env = create_test_env(
+    create = create_native_test_env if vec_env == "native" else create_test_env
+    env = create(
         env_name.gym_id,
-        n_envs=min(_N_ENVS, n_episodes),
+        n_envs=min(_N_ENVS[vec_env], n_episodes),
         stats_path=stats_path,
         seed=seed,
         should_render=False,
@@ -101,8 +106,9 @@ def evaluate() -> None:
     args = _parser().parse_args()
     for module in args.gym_packages:
         import_module(module)
-    choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic, "device": args.device}
-    result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice)
+    choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic}
+    where = {"device": args.device, "vec_env": args.vec_env}
+    result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice, **where)
     low, high = result.interval()
     print(
         f"Return over {len(result.returns)} episodes, {'sampled' if args.stochastic else 'deterministic'} actions: "
@@ -127,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
+    parser.add_argument("--vec-env", choices=list(_N_ENVS), default="dummy", help="VecEnv type; native: the environment's own")
     parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     return parser
 

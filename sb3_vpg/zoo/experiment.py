@@ -125,9 +125,9 @@ class VPGExperimentManager(ExperimentManager):
         super().hyperparameters_optimization()
 
 
-def our_experiment_manager() -> AbstractContextManager[Any]:
+def our_experiment_manager(ours: type[VPGExperimentManager] = VPGExperimentManager) -> AbstractContextManager[Any]:
     """
     Let ``rl_zoo3.train`` use ours. It offers no hook, so its name is replaced, in the process of our own command line
     and for as long as the command runs.
     """
-    return replaced(rl_zoo3.train, "ExperimentManager", VPGExperimentManager)
+    return replaced(rl_zoo3.train, "ExperimentManager", ours)

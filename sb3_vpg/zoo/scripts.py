@@ -14,21 +14,24 @@ from shutil import which
 from typing import Any
 
 import imageio_ffmpeg
+import rl_zoo3.enjoy
 
 from sb3_vpg.zoo.experiment import our_experiment_manager
+from sb3_vpg.zoo.native import NativeExperimentManager, create_native_test_env
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.replaced import replaced
 
 
-def run(target: str) -> None:
+def run(target: str, native: bool = False) -> None:
     """
     Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
 
     :param target: what to run; the zoo's video programs have no function to call
+    :param native: on native vector environments, in ``train`` and ``enjoy``
     """
     register()
     module, _, function = target.partition(":")
-    with our_experiment_manager():
+    with _native_envs() if native else our_experiment_manager():
         if function:
             getattr(import_module(module), function)()
         else:
@@ -59,6 +62,12 @@ def run_plot(target: str, picture: Path) -> None:
         pyplot.figure(number).savefig(path)
         print(f"Saved {path}")
     pyplot.close("all")
+
+
+@contextmanager
+def _native_envs() -> Iterator[None]:
+    with our_experiment_manager(NativeExperimentManager), replaced(rl_zoo3.enjoy, "create_test_env", create_native_test_env):
+        yield
 
 
 @contextmanager

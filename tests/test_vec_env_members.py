@@ -1,0 +1,140 @@
+"""What GymVecEnv refuses, users' own reset hooks, and the way to the environments inside."""
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorRewardWrapper
+from stable_baselines3.common.monitor import Monitor
+
+from sb3_vpg.vec_env import GymVecEnv, make_vec_env
+from sb3_vpg.vec_resets import reset_cart_poles
+from tests.helpers import VECTOR
+from tests.vector_envs import NEXT_STEP, SAME_STEP, sync, talkative
+
+
+def cart_poles(**kwargs: Any) -> VectorEnv:
+    return gym.make_vec("CartPole-v1", 2, vectorization_mode="vector_entry_point", **kwargs)
+
+
+class OtherNative(CartPoleVectorEnv):
+    """A native environment that we have no hook for."""
+
+
+class Undeclared(CartPoleVectorEnv):
+    metadata = {"render_modes": []}  # noqa: RUF012  # as gymnasium declares it
+
+
+class Tripled(VectorRewardWrapper):
+    def rewards(self, rewards: Any) -> Any:
+        return 3 * rewards
+
+
+TUPLE, NESTED = spaces.Tuple([VECTOR, VECTOR]), spaces.Dict({"a": spaces.Dict({"b": VECTOR})})
+REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
+    "sync in the next step": (lambda: GymVecEnv(sync(NEXT_STEP)), r"SyncVectorEnv.*autoreset_mode=AutoresetMode.SAME_STEP"),
+    "native without a hook": (lambda: GymVecEnv(OtherNative(2)), "OtherNative.*pass a reset_hook"),
+    "native in wrappers": (lambda: GymVecEnv(Tripled(cart_poles())), "Tripled.*bypass its wrappers; put GymVecEnv around"),
+    "undeclared": (lambda: GymVecEnv(Undeclared(2)), "Undeclared.*autoreset_mode.*has None"),
+    "a hook with nothing to do": (lambda: GymVecEnv(sync(), reset_hook=reset_cart_poles), "SameStep.*no reset_hook"),
+    "tuple": (lambda: GymVecEnv(sync(observation_space=TUPLE)), "observation space Tuple"),
+    "dict in dict": (lambda: GymVecEnv(sync(observation_space=NESTED)), "one Dict of them"),
+    "tuple of actions": (lambda: GymVecEnv(sync(action_space=TUPLE)), "action space Tuple"),
+    "no environments": (lambda: make_vec_env("CartPole-v1", 0), "n_envs must be at least 1, but is 0"),
+    "unknown id": (lambda: make_vec_env("CartPoel-v1"), "there is no environment 'CartPoel-v1'.*"),
+    "unknown mode": (lambda: make_vec_env("CartPole-v1", vectorization_mode="gpu"), "but is 'gpu'"),
+    "no native one": (lambda: make_vec_env("Pendulum-v1", vectorization_mode="native"), "Pendulum-v1 has no native"),
+    "env_kwargs": (lambda: make_vec_env("CartPole-v1", env_kwargs={"gravity": 1}), "env_kwargs {'gravity': 1}.*gravity"),
+    "render_mode": (lambda: make_vec_env("CartPole-v1", env_kwargs={"render_mode": "human"}), "no render_mode 'human'"),
+    "monitor_kwargs": (
+        lambda: make_vec_env("CartPole-v1", monitor_kwargs={"reset_keywords": ()}),
+        "'info_keywords' alone.*'reset_keywords'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_cause_and_the_way_out(name: str) -> None:
+    make, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("env", [OtherNative(8), Tripled(CartPoleVectorEnv(8))], ids=["subclass", "wrapped"])
+def test_a_hook_of_the_users_own(env: VectorEnv) -> None:
+    ours = GymVecEnv(env, reset_hook=lambda env, mask: reset_cart_poles(env.unwrapped, mask))
+    ours.seed(0)
+    ours.reset()
+    pay, ended = 3.0 if isinstance(env, Tripled) else 1.0, 0
+    for _ in range(40):
+        _, rewards, dones, infos = ours.step(np.ones(8, dtype=int))
+        assert (rewards == pay).all()
+        for index in np.flatnonzero(dones):
+            episode = infos[index]["episode"]
+            assert episode["r"] == pay * episode["l"]
+            ended += 1
+    assert ended >= 24
+
+
+def test_members_of_sync_envs_are_reached_one_by_one() -> None:
+    env = GymVecEnv(sync())
+    env.set_attr("mood", "bad", indices=1)
+    assert env.get_attr("mood") == ["good", "bad"]
+    assert env.get_attr("mood", indices=[1]) == ["bad"]
+    assert env.env_method("mood_of", "he", indices=[1], loud=True) == ["he is bad!"]
+    assert env.env_is_wrapped(gym.wrappers.TimeLimit) == [True, True]
+    assert env.env_is_wrapped(gym.wrappers.ClipAction) == [False, False]
+    assert env.env_is_wrapped(Monitor, indices=0) == [True]
+    with pytest.raises(AttributeError, match="colour"):
+        env.get_attr("colour")
+    assert not env.has_attr("colour")
+
+
+def test_members_of_async_envs_are_reached_together() -> None:
+    """A question about what is not there must not end the worker, as it does in gymnasium."""
+    with closing(GymVecEnv(AsyncVectorEnv(talkative(2), autoreset_mode=SAME_STEP))) as env:
+        assert not env.has_attr("colour")
+        env.set_attr("mood", ["a", "list"])
+        assert env.get_attr("mood", indices=1) == [["a", "list"]]
+        assert env.env_method("mood_of", "he") == ["he is ['a', 'list']"] * 2
+        assert callable(env.get_attr("mood_of")[0])
+        for partly in (lambda: env.set_attr("mood", "", indices=0), lambda: env.env_method("mood_of", "he", indices=[1])):
+            with pytest.raises(ValueError, match="would reach all of its 2 environments"):
+                partly()
+        with pytest.raises(ValueError, match="cannot tell their wrappers"):
+            env.env_is_wrapped(gym.wrappers.TimeLimit)
+        assert env.env_is_wrapped(Monitor) == [True, True]
+        env.reset()
+        env.step(np.zeros(2, dtype=int))
+
+
+def test_a_native_env_answers_for_all() -> None:
+    env = make_vec_env("CartPole-v1", 3, seed=0)
+    assert env.get_attr("gravity") == [9.8] * 3
+    env.set_attr("gravity", 1.6)
+    env.set_attr("colour", "red")
+    assert env.get_attr("gravity", indices=[0, 1]) == [1.6, 1.6]
+    assert env.get_attr("colour") == ["red"] * 3
+    assert env.env_method("__repr__") == [repr(env.env)] * 3
+    with pytest.raises(ValueError, match=r"setting 'gravity'.*is meant for \[1\]"):
+        env.set_attr("gravity", 1.0, indices=1)
+    with pytest.raises(AttributeError, match="shape"):
+        env.env_method("shape")
+    wrapped = GymVecEnv(Tripled(OtherNative(3)), reset_hook=lambda env, mask: reset_cart_poles(env.unwrapped, mask))
+    assert wrapped.get_attr("gravity") == [9.8] * 3
+
+
+@pytest.mark.parametrize("mode", ["native", "sync"])
+def test_pictures(mode: str) -> None:
+    kwargs = {"render_mode": "rgb_array"}
+    with closing(make_vec_env("CartPole-v1", 2, env_kwargs=kwargs, vectorization_mode=mode)) as env:
+        env.reset()
+        assert [image.shape for image in env.get_images()] == [(400, 600, 3)] * 2
+        assert env.render().shape == (800, 600, 3), "SB3 tiles them"
+    with pytest.warns(UserWarning, match="render mode is None"):
+        assert make_vec_env("CartPole-v1", 2).get_images() == [None, None]
