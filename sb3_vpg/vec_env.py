@@ -223,11 +223,8 @@ def make_vec_env(
         raise ValueError(
             f"monitor_kwargs may hold 'info_keywords' alone for a vector environment, but holds {sorted(keywords)}"
         )
-    env = GymVecEnv(
-        _make_vector_env(env_id, n_envs, env_kwargs or {}, vectorization_mode),
-        monitor_file=None if monitor_dir is None else os.path.join(monitor_dir, "0"),
-        info_keywords=info_keywords,
-    )
+    monitor_file = None if monitor_dir is None else os.path.join(monitor_dir, "0")
+    env = GymVecEnv(_make_vector_env(env_id, n_envs, env_kwargs or {}, vectorization_mode), monitor_file, info_keywords)
     env.seed(seed)
     if seed is not None:
         env.action_space.seed(seed)
@@ -236,11 +233,11 @@ def make_vec_env(
 
 def _make_vector_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any], mode: str | None) -> VectorEnv:
     module, _, name = env_id.rpartition(":")
-    if module:
-        import_module(module)
     try:
+        if module:
+            import_module(module)
         spec = gym.spec(name)
-    except gym.error.Error as error:
+    except (gym.error.Error, ModuleNotFoundError) as error:
         raise ValueError(f"there is no environment {env_id!r}: {error}") from error
     if mode is None:
         mode = "sync" if spec.vector_entry_point is None else "native"

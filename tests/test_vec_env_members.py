@@ -65,6 +65,31 @@ def test_refusals_name_the_cause_and_the_way_out(name: str) -> None:
         make()
 
 
+def test_a_module_is_imported_for_its_environments() -> None:
+    assert make_vec_env("gymnasium.envs:CartPole-v1", 2, seed=0).reset().shape == (2, 4)
+    for nowhere in ("gymnasium.envs:CartPole-v77", "no_such_module:CartPole-v1"):
+        with pytest.raises(ValueError, match=f"there is no environment '{nowhere}'"):
+            make_vec_env(nowhere)
+
+
+class Forgetful(CartPoleVectorEnv):
+    """Claims to reset in the same step, and keeps the last observation to itself."""
+
+    metadata = {**CartPoleVectorEnv.metadata, "autoreset_mode": SAME_STEP}  # noqa: RUF012  # as gymnasium declares it
+
+
+def test_an_env_that_hides_the_last_observation_is_refused_when_it_does() -> None:
+    env = GymVecEnv(Forgetful(2))
+    env.reset()
+    with pytest.raises(ValueError, match=r"Forgetful.*an episode ended without 'final_obs'"):
+        play_until_an_end(env)
+
+
+def play_until_an_end(env: GymVecEnv) -> None:
+    while not env.step(np.ones(2, dtype=int))[2].any():
+        pass
+
+
 @pytest.mark.parametrize("env", [OtherNative(8), Tripled(CartPoleVectorEnv(8))], ids=["subclass", "wrapped"])
 def test_a_hook_of_the_users_own(env: VectorEnv) -> None:
     ours = GymVecEnv(env, reset_hook=lambda env, mask: reset_cart_poles(env.unwrapped, mask))
