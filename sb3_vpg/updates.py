@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import isfinite
 
 import numpy as np
 import torch as th
@@ -37,8 +38,7 @@ def undone_unless_finite(parameters: Sequence[th.Tensor]) -> Iterator[None]:
     before = [parameter.detach().clone() for parameter in parameters]
     try:
         yield
-        for parameter in parameters:
-            _check_finite("norm of the weights after the step", parameter.norm())
+        _check_finite("norm of the weights after the step", th.nn.utils.get_total_norm(parameters))
     except NotFiniteError:
         with th.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
@@ -111,5 +111,6 @@ def normalize(advantages: th.Tensor) -> th.Tensor:
 
 
 def _check_finite(quantity: str, value: th.Tensor) -> None:
-    if not th.isfinite(value):
-        raise NotFiniteError(f"the {quantity} is {value.item()}")
+    number = value.item()
+    if not isfinite(number):
+        raise NotFiniteError(f"the {quantity} is {number}")

@@ -202,7 +202,8 @@ class VPG(LeanOnPolicyAlgorithm):
             self.logger.record("train/gradient_snr", snr)
 
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
-        norm = take_step(self.policy.optimizer, policy_loss + ent_coef * entropy_loss, self.max_grad_norm, "policy")
+        loss = policy_loss + ent_coef * entropy_loss if ent_coef else policy_loss
+        norm = take_step(self.policy.optimizer, loss, self.max_grad_norm, "policy")
 
         self.logger.record("train/policy_gradient_loss", policy_loss.item())
         self.logger.record("train/entropy_loss", entropy_loss.item())
