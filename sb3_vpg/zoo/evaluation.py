@@ -14,7 +14,7 @@ from rl_zoo3.utils import get_model_path
 from scipy.stats import t as student
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.curves import draw_learning_curve
@@ -79,11 +79,22 @@ def evaluate_run(
     register()
     env_name = EnvironmentName(env_id)
     _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
-    settings = Path(run) / env_name
+    env = _environment(env_name, Path(run), n_episodes, seed, vec_env)
+    # Playing needs no replay buffer, whose memory a stored size would claim
+    unused: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
+    model = ALGOS[algo].load(model_path, device=device, **unused)
+    returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
+    env.close()
+    return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths))
+
+
+def _environment(env_name: EnvironmentName, run: Path, n_episodes: int, seed: int, vec_env: str) -> VecEnv:
+    """:return: the environment that a model was trained in, with the statistics of its ``VecNormalize``"""
+    settings = run / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
     env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(_saved_argument(settings, "env_kwargs") or {})}
     create = create_native_test_env if vec_env == "native" else create_test_env
-    env = create(
+    return create(
         env_name.gym_id,
         n_envs=min(_N_ENVS[vec_env], n_episodes),
         stats_path=stats_path,
@@ -93,12 +104,6 @@ def evaluate_run(
         env_kwargs=env_kwargs,
         vec_env_cls=DummyVecEnv,
     )
-    # Playing needs no replay buffer, whose memory a stored size would claim
-    unused: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
-    model = ALGOS[algo].load(model_path, device=device, **unused)
-    returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
-    env.close()
-    return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths))
 
 
 def evaluate() -> None:
