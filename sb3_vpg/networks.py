@@ -89,16 +89,14 @@ class PlainNetwork:
 
     def trace(self, observations: Array) -> list[Array]:
         """:return: the input of each linear layer, the output of the activation before it; and the output of the network"""
-        x = self._flatten(observations).astype(self._dtype, copy=False)
-        passed = [x]
+        passed = [self._input(observations)]
         for weight, then in self._steps:
             if weight is None:
-                then(x, x)
+                then(passed[-1], passed[-1])
                 continue
-            x = x.dot(weight)
+            passed.append(passed[-1].dot(weight))
             if then is not None:
-                x += then
-            passed.append(x)
+                passed[-1] += then
         return passed
 
     def backward(self, passed: list[Array], gradient: Array) -> list[Array]:
@@ -122,7 +120,19 @@ class PlainNetwork:
         return parts
 
     def _run(self, observations: Array) -> Array:
-        return self.trace(observations)[-1]
+        x = self._input(observations)
+        for weight, then in self._steps:
+            if weight is None:
+                then(x, x)
+                continue
+            x = x.dot(weight)
+            if then is not None:
+                x += then
+        return x
+
+    def _input(self, observations: Array) -> Array:
+        x = self._flatten(observations)
+        return x if x.dtype == self._dtype else x.astype(self._dtype)
 
 
 def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
@@ -167,7 +177,7 @@ def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:
     if isinstance(space, spaces.MultiDiscrete):
         tables = [np.eye(int(n), dtype=np.float32) for n in space.nvec.flat]
         return lambda x: np.concatenate(list(_looked_up(tables, x.reshape(len(x), -1))), axis=1)
-    return lambda x: x.reshape(len(x), -1)
+    return lambda x: x if x.ndim == 2 else x.reshape(len(x), -1)
 
 
 def _looked_up(tables: list[Array], x: Array) -> Iterator[Array]:

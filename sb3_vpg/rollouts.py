@@ -59,8 +59,17 @@ def collect(
         new_obs, rewards, dones, infos = step(clipped_actions)
         self.num_timesteps += n_envs
 
-        played = {"n_steps": n_steps, "actions": actions, "clipped_actions": clipped_actions, "new_obs": new_obs}
-        callback.update_locals({**played, "rewards": rewards, "dones": dones, "infos": infos})
+        callback.update_locals(
+            {
+                "n_steps": n_steps,
+                "actions": actions,
+                "clipped_actions": clipped_actions,
+                "new_obs": new_obs,
+                "rewards": rewards,
+                "dones": dones,
+                "infos": infos,
+            }
+        )
         if not callback.on_step():
             return False
 

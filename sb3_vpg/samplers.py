@@ -62,7 +62,8 @@ class CategoricalSampler(Sampler):
         return bool(np.isfinite(outputs.max(axis=-1)).all())
 
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
-        return self.mode(outputs_NK + noise_NK)
+        actions: Array = (outputs_NK + noise_NK).argmax(axis=1)
+        return actions
 
     def mode(self, outputs_NK: Array) -> Array:
         actions: Array = outputs_NK.argmax(axis=1)
