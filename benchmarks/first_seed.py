@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from machine import describe
+from remember import remembered
 from scipy.stats import t as student
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,10 +39,7 @@ def known(folder: Path, reading: str, seed: int) -> dict[str, Any] | None:
 
 
 def run(folder: Path, reading: str, seed: int) -> None:
-    result = example.train(reading, seed)._asdict()
-    unfinished = folder / f"{reading}_{seed}.tmp"
-    unfinished.write_text(json.dumps(result))
-    unfinished.replace(folder / f"{reading}_{seed}.json")
+    result = remembered(folder / f"{reading}_{seed}.json", lambda: example.train(reading, seed)._asdict())
     print(reading, seed, result, flush=True)
 
 

@@ -5,11 +5,14 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from sb3_vpg import __version__
+
 
 def describe() -> str:
     """:return: processor, cores and the versions that matter, in two lines of Markdown"""
-    packages = ("sb3-vpg", "stable-baselines3", "rl_zoo3", "gymnasium", "torch", "numpy")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    packages = ("stable-baselines3", "rl_zoo3", "gymnasium", "torch", "numpy")
+    # A checkout need not be installed
+    versions = ", ".join([f"sb3-vpg {__version__}", *(f"{package} {version(package)}" for package in packages)])
     machine = f"Machine: {_processor()}, {os.cpu_count()} cores, {platform.system()}."
     return f"{machine}  \nPython {platform.python_version()}, {versions}."
 

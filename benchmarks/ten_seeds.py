@@ -8,15 +8,14 @@ The table is written to benchmarks/results/ten_seeds.md.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from machine import describe
+from remember import remembered
 from tqdm import tqdm
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,17 +58,10 @@ print(evaluate_policy(model, make_vec_env("CartPole-v1", 10, seed=1000), 100)[0]
     return {"final": float(done.stdout)}
 
 
-def remembered(kind: str, folder: Path, seed: int) -> dict[str, float]:
-    """The result of a run, from its file if it was done before."""
-    file = folder / f"{kind}_{seed}.json"
-    if not file.is_file():
-        run = {"zoo": train_with_zoo, "defaults": train_with_defaults}[kind]
-        result = run(folder, seed)
-        unfinished = file.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(result))
-        unfinished.replace(file)
-    result = json.loads(file.read_text())
-    return result
+def run(kind: str, folder: Path, seed: int) -> dict[str, float]:
+    """:return: the result of a run, from its file if it was done before"""
+    train = {"zoo": train_with_zoo, "defaults": train_with_defaults}[kind]
+    return remembered(folder / f"{kind}_{seed}.json", lambda: train(folder, seed))
 
 
 def table(zoo: list[dict[str, float]], defaults: list[dict[str, float]]) -> str:
@@ -101,8 +93,7 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     tasks = [(kind, seed) for kind in ("zoo", "defaults") for seed in range(args.seeds)]
     with ThreadPoolExecutor(args.jobs) as pool:
-        run = partial(remembered, folder=args.folder)
-        results = list(tqdm(pool.map(lambda task: run(kind=task[0], seed=task[1]), tasks), total=len(tasks)))
+        results = list(tqdm(pool.map(lambda task: run(task[0], args.folder, task[1]), tasks), total=len(tasks)))
     text = "\n".join(
         [
             "# VPG on CartPole-v1 over ten seeds",

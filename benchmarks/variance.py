@@ -15,7 +15,7 @@ Each policy leaves a JSON file when it is done. Table and figure: benchmarks/res
 """
 
 import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 import torch as th
 from machine import describe
 from matplotlib.figure import Figure
+from remember import remembered
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -240,12 +241,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     results = {}
     for name in POLICIES:
-        file = args.folder / f"{name}.json"
-        if not file.is_file():
-            unfinished = file.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(run(name)))
-            unfinished.replace(file)
-        results[name] = json.loads(file.read_text())
+        results[name] = remembered(args.folder / f"{name}.json", partial(run, name))
     tables = [line for name, result in results.items() for line in table(name, result)]
     text = "\n".join([INTRODUCTION, *tables, describe(), ""])
     (RESULTS / "variance.md").write_text(text)

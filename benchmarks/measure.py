@@ -1,0 +1,68 @@
+"""
+How the speed benchmarks measure: CPU seconds of one core, peers by turns, and fresh processes where one could spoil the next.
+
+Import this module before NumPy and torch, which read the number of threads when they load.
+"""
+
+import os
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.env_util import make_vec_env as make_dummy_env
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_vpg import vec_env
+
+th.set_num_threads(1)
+
+T = TypeVar("T")
+KINDS = {"dummy": "DummyVecEnv", "native": "gymnasium's vector environment"}
+
+
+def make_env(kind: str, n_envs: int, seed: int = 0) -> VecEnv:
+    """:return: CartPole-v1 as SB3 makes it (``"dummy"``, with ``Monitor``) or all environments at once (``"native"``)"""
+    make = {"dummy": make_dummy_env, "native": vec_env.make_vec_env}[kind]
+    return make("CartPole-v1", n_envs, seed=seed)
+
+
+def rate(run: Callable[[], int], seconds: float = 0.0) -> float:
+    """
+    :param run: returns how many steps it took; called until this many CPU seconds are spent, and at least once
+    :return: steps per CPU second
+    """
+    n_steps, start, spent = 0, time.process_time(), 0.0
+    while not n_steps or spent < seconds:
+        n_steps += run()
+        spent = time.process_time() - start
+    return n_steps / spent
+
+
+def interleaved(tasks: Mapping[str, Callable[[], T]], repetitions: int) -> dict[str, list[T]]:
+    """All tasks once in each round, so that whatever the machine goes through, peers go through together."""
+    results: dict[str, list[T]] = {name: [] for name in tasks}
+    for _ in range(repetitions):
+        for name, task in tasks.items():
+            results[name].append(task())
+    return results
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """:return: median over the rounds of the ratio within a round"""
+    return float(np.median(np.divide(ours, theirs)))
+
+
+def in_fresh_process(program: str, task: Any) -> Any:
+    """:return: what ``program --one TASK`` prints last; both ways as JSON"""
+    command = [sys.executable, str(Path(program).resolve()), "--one", json.dumps(task)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])

@@ -1,0 +1,154 @@
+"""
+What a step of VPG costs, and how much memory, as runs grow longer, environments more and networks wider.
+
+    python benchmarks/scaling.py
+
+Each measurement is a process of its own: CPU time per environment step of ``learn()`` on one core after an update to warm up,
+and the most memory that the process ever held. Results: scaling.md and scaling.json in benchmarks/results.
+"""
+
+from measure import in_fresh_process, interleaved, make_env, rate
+
+# isort: split
+import argparse
+import json
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from report import Goal, deliver, goal_table, parser, table
+from tqdm import tqdm
+
+from sb3_vpg import VPG
+
+N_STEPS = 32
+CRITICS: dict[str, dict[str, Any]] = {
+    "no critic": {"baseline": "average"},
+    "4 full-batch critic steps": {"n_critic_updates": 4},
+}
+TOLERANCE = 1.2
+US, MB = "µs of CPU per step", "MB of memory at most"
+
+
+@dataclass(frozen=True)
+class Point:
+    """
+    :param sweep: what varies
+    :param critic: of ``CRITICS``
+    :param width: of each of two hidden layers
+    """
+
+    sweep: str
+    critic: str
+    total: int
+    n_envs: int = 256
+    width: int = 64
+
+    @property
+    def name(self) -> str:
+        return f"{self.sweep}: {self.critic}, {self.total} steps, {self.n_envs} environments, width {self.width}"
+
+
+LENGTHS = {"no critic": (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)}
+LENGTHS["4 full-batch critic steps"] = LENGTHS["no critic"][:4]
+POINTS = [
+    *(Point("total", critic, total) for critic, totals in LENGTHS.items() for total in totals),
+    *(Point("n_envs", critic, 2**18, n_envs) for critic in CRITICS for n_envs in (8, 32, 128, 512, 2048, 4096)),
+    *(Point("width", critic, 2**17, width=width) for critic in CRITICS for width in (16, 32, 64, 128, 256, 512)),
+]
+
+
+def peak_memory() -> float:
+    """:return: the most memory in MB that this process has held"""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage, which on Linux has what the process was forked from in it
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def measure(point: Point) -> dict[str, float]:
+    env = make_env("native", point.n_envs)
+    options = {"policy_kwargs": {"net_arch": [point.width, point.width]}, **CRITICS[point.critic]}
+    model = VPG("MlpPolicy", env, n_steps=N_STEPS, seed=0, device="cpu", **options)
+    model.learn(1)
+    return {US: 1e6 / rate(lambda: model.learn(point.total).num_timesteps), MB: peak_memory()}
+
+
+def measure_all(points: list[Point], repetitions: int) -> dict[str, dict[str, list[float]]]:
+    """:return: for each point, by name, what ``measure`` found in each round"""
+    with tqdm(total=len(points) * repetitions) as bar:
+
+        def task(point: Point) -> Callable[[], dict[str, float]]:
+            def run() -> dict[str, float]:
+                found: dict[str, float] = in_fresh_process(__file__, asdict(point))
+                bar.update()
+                return found
+
+            return run
+
+        found = interleaved({point.name: task(point) for point in points}, repetitions)
+    return {name: {what: [row[what] for row in rows] for what in (US, MB)} for name, rows in found.items()}
+
+
+def goals(points: list[Point], found: dict[str, dict[str, list[float]]]) -> list[Goal]:
+    """Flat: the largest median is at most 20 % above the smallest."""
+    judged = []
+    for critic in CRITICS:
+        names = [point.name for point in points if point.sweep == "total" and point.critic == critic]
+        for what in (US, MB):
+            medians = [float(np.median(found[name][what])) for name in names]
+            judged.append(Goal(f"{critic}, {what}: most / least, over totals", max(medians) / min(medians), TOLERANCE, False))
+    return judged
+
+
+def sweep_table(sweep: str, points: list[Point], found: dict[str, dict[str, list[float]]]) -> list[str]:
+    rows = []
+    for point in points:
+        if point.sweep == sweep:
+            numbers = found[point.name]
+            low, high = min(numbers[US]), max(numbers[US])
+            cells = [point.critic, f"{point.total:,}", f"{point.n_envs:,}", str(point.width)]
+            cells += [f"{np.median(numbers[US]):.2f}", f"{low:.2f} to {high:.2f}", f"{np.median(numbers[MB]):,.0f}"]
+            rows.append(cells)
+    return table(["", "steps", "n_envs", "width", US, "range", MB], rows)
+
+
+def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    made = parser(__doc__)
+    made.add_argument("--repetitions", type=int, default=3, help="rounds; each measures every point (default: %(default)s)")
+    made.add_argument("--one", help=argparse.SUPPRESS)
+    return made, made.parse_args()
+
+
+def main() -> None:
+    made, args = arguments()
+    if args.one:
+        print(json.dumps(measure(Point(**json.loads(args.one)))))
+        return
+    points, repetitions = POINTS, args.repetitions
+    if args.quick:
+        ends = [point for point in POINTS if point.total in (100_000, 300_000) or point.n_envs == 4096 or point.width == 512]
+        points, repetitions = [replace(point, total=point.total // 100) for point in ends if point.critic == "no critic"], 1
+        points += [replace(point, critic="4 full-batch critic steps") for point in points]
+    found = measure_all(points, repetitions)
+    introduction = [
+        f"`learn()` on the vector CartPole-v1, `n_steps={N_STEPS}`, and else VPG's defaults but for what is named; two hidden",
+        "layers. Memory is that of the whole process, Python and torch included. Medians and range over the rounds, of which",
+        f"there were {repetitions}.",
+        "",
+    ]
+    lines = [*introduction, *goal_table(goals(points, found))]
+    for sweep, title in (("total", "Length of the run"), ("n_envs", "Environments"), ("width", "Width of the network")):
+        lines += [f"## {title}", "", *sweep_table(sweep, points, found)]
+    deliver(made, args, "What a step costs", lines, {"points": found})
+
+
+if __name__ == "__main__":
+    main()

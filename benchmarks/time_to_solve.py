@@ -1,0 +1,146 @@
+"""
+How long until CartPole-v1 is solved? VPG in two settings next to the PPO and A2C that rl-zoo3 has tuned, 20 seeds each.
+
+    python benchmarks/time_to_solve.py
+
+CPU seconds of one core and environment steps, until three marks:
+
+* first: the first evaluation (20 deterministic episodes) with a mean return of at least 475;
+* stays: the first evaluation from which all up to the end of the budget are that good;
+* training: mean return of the last 100 episodes of training at least 475.
+
+Each run is a process of its own and leaves a JSON file when it is done, so a killed benchmark goes on where it was; other
+settings are other runs. Results: time_to_solve.md and time_to_solve.json in benchmarks/results.
+"""
+
+from solving import N_EVALUATED, THRESHOLD, WINDOW, Setting, solve, zoo_setting
+
+# isort: split
+import argparse
+import hashlib
+import json
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from marks import MARKS, Runs, every_run, goals, mark_table
+from measure import KINDS, in_fresh_process
+from remember import remembered
+from report import deliver, goal_table, parser, table
+from tqdm import tqdm
+
+SETTINGS = {
+    "fast": Setting(
+        "VPG, for few seconds",
+        "vpg",
+        kind="native",
+        n_envs=64,
+        budget=200_000,
+        every=2_000,
+        options={"n_steps": 32, "learning_rate": "lin_0.01", "vf_learning_rate": "lin_0.003", "n_critic_updates": 4},
+    ),
+    "frugal": Setting(
+        "VPG, for few steps",
+        "vpg",
+        kind="native",
+        n_envs=8,
+        budget=100_000,
+        every=2_000,
+        options={"n_steps": 32, "learning_rate": "lin_0.004", "vf_learning_rate": "lin_0.002", "n_critic_updates": 16},
+    ),
+    "ppo": zoo_setting("PPO, zoo", "ppo", every=2_000),
+    "a2c": zoo_setting("A2C, zoo", "a2c", every=2_000),
+    # How much of the difference is the environment's
+    "ppo_native": zoo_setting("PPO, zoo, on the vector environment", "ppo", every=2_000, kind="native"),
+}
+
+
+def run(name: str, setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
+    """:return: the result of a run, from its file if it was done before with these very settings"""
+    digest = hashlib.sha256(json.dumps(asdict(setting), sort_keys=True).encode()).hexdigest()[:8]
+    task = {"setting": asdict(setting), "seed": seed}
+    found: dict[str, Any] = remembered(folder / f"{name}_{seed}_{digest}.json", lambda: in_fresh_process(__file__, task))
+    return found
+
+
+def run_all(settings: dict[str, Setting], seeds: int, folder: Path, jobs: int) -> Runs:
+    """Seed by seed, so that whatever the machine goes through, all settings go through together."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tasks = [(name, seed) for seed in range(seeds) for name in settings]
+    with ThreadPoolExecutor(jobs) as pool:
+        results = pool.map(lambda task: run(task[0], settings[task[0]], task[1], folder), tasks)
+        found = dict(zip(tasks, tqdm(results, total=len(tasks)), strict=True))
+    return {name: [found[name, seed] for seed in range(seeds)] for name in settings}
+
+
+def setting_table(settings: dict[str, Setting]) -> list[str]:
+    rows = []
+    for name, setting in settings.items():
+        options = ", ".join(f"{key} {value}" for key, value in setting.options.items())
+        where = f"{setting.n_envs} in {KINDS[setting.kind]}"
+        rows.append([name, setting.label, where, f"{setting.budget:,}", f"{setting.every:,}", options])
+    return table(["", "", "environments", "steps in all", "an evaluation every", "options"], rows)
+
+
+def page(settings: dict[str, Setting], runs: Runs) -> list[str]:
+    labels = {name: setting.label for name, setting in settings.items()}
+    return [
+        "CPU seconds of one core and environment steps, without evaluations, imports and the making of the model. Marks:",
+        "",
+        f"* first: first evaluation, {N_EVALUATED} deterministic episodes, with a mean return of at least {THRESHOLD:.0f};",
+        "* stays: first evaluation from which all later ones to the end of the budget are that good;",
+        f"* training: mean return of the last {WINDOW} episodes of training at least {THRESHOLD:.0f}, seen after a rollout.",
+        "",
+        "Medians and quartiles over seeds; a run that misses its mark counts as later than any other; in brackets the 95 %",
+        "bootstrap interval of the median. No seed was left out.",
+        "",
+        *mark_table(labels, runs),
+        *goal_table(goals(runs)),
+        "## Settings",
+        "",
+        *setting_table(settings),
+        "## Every run",
+        "",
+        f"CPU seconds and environment steps to {', '.join(MARKS)}.",
+        "",
+        *every_run(labels, runs),
+    ]
+
+
+def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    made = parser(__doc__)
+    made.add_argument(
+        "--settings",
+        nargs="+",
+        choices=SETTINGS,
+        default=list(SETTINGS),
+        help="which (default: all); a part is not written without --out",
+    )
+    made.add_argument("--seeds", type=int, default=20, help="number of seeds, from 0 (default: %(default)s)")
+    made.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
+    made.add_argument("--folder", type=Path, default=Path("logs/time_to_solve"), help="where the runs lie")
+    made.add_argument("--one", help=argparse.SUPPRESS)
+    return made, made.parse_args()
+
+
+def main() -> None:
+    made, args = arguments()
+    if args.one:
+        task = json.loads(args.one)
+        print(json.dumps(solve(Setting(**task["setting"]), task["seed"])))
+        return
+    settings, seeds = {name: SETTINGS[name] for name in args.settings}, args.seeds
+    with ExitStack() as stack:
+        if args.quick:
+            settings = {name: replace(setting, budget=4_000) for name, setting in settings.items()}
+            seeds, args.folder = 2, Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        runs = run_all(settings, seeds, args.folder, args.jobs)
+    raw = {"settings": {name: asdict(setting) for name, setting in settings.items()}, "runs": runs}
+    deliver(made, args, "Time to solve CartPole-v1", page(settings, runs), raw, whole=len(settings) == len(SETTINGS))
+
+
+if __name__ == "__main__":
+    main()

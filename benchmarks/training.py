@@ -1,0 +1,131 @@
+"""
+How many steps per CPU second does a whole training take: VPG, A2C and PPO, on one core, in the same run?
+
+    python benchmarks/training.py
+
+``learn()`` of a fresh model, without its construction. Results: training.md and training.json in benchmarks/results.
+"""
+
+from measure import KINDS, interleaved, make_env, rate, ratio
+
+# isort: split
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from report import Goal, deliver, goal_table, parser, table
+from stable_baselines3 import A2C, PPO
+
+from sb3_vpg import VPG
+
+ALGORITHMS: dict[str, Any] = {"VPG": VPG, "A2C": A2C, "PPO": PPO}
+NATIVE_ENVS, NATIVE_STEPS = 1024, 32
+NONE, AVERAGE, DEFAULT = 'VPG, baseline="none"', 'VPG, baseline="average"', "VPG, 16 full-batch critic steps (default)"
+
+
+@dataclass(frozen=True)
+class Training:
+    """
+    :param label: what it is called, unique among those with the same environments
+    :param n_steps: environment steps of one measurement; a rollout is never cut, so there may be more
+    :param options: other arguments than the defaults of the class
+    """
+
+    label: str
+    algorithm: str
+    kind: str
+    n_envs: int
+    n_steps: int
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, {self.kind}, {self.n_envs}"
+
+
+def native(label: str, algorithm: str, n_rollouts: int, **options: Any) -> Training:
+    """As many rollouts of the same size for everyone, on the vector environment."""
+    n_steps = n_rollouts * NATIVE_ENVS * NATIVE_STEPS
+    return Training(label, algorithm, "native", NATIVE_ENVS, n_steps, {"n_steps": NATIVE_STEPS, **options})
+
+
+TRAININGS = [
+    # PPO's default rollout on 8 environments is the larger of these
+    *(Training(name, name, "dummy", 1, 8192) for name in ALGORITHMS),
+    *(Training(name, name, "dummy", 8, 16384) for name in ALGORITHMS),
+    native(NONE, "VPG", 16, baseline="none"),
+    native(AVERAGE, "VPG", 16, baseline="average"),
+    native(DEFAULT, "VPG", 4),
+    native("VPG, 4 full-batch critic steps", "VPG", 8, n_critic_updates=4),
+    native("VPG, 1 full-batch critic step", "VPG", 8, n_critic_updates=1),
+    native("VPG, 1 pass of minibatches of 1,024", "VPG", 8, n_critic_updates=1, batch_size=1024),
+    native("A2C", "A2C", 8),
+    native("PPO", "PPO", 1),
+]
+
+
+def trainer(training: Training, n_steps: int) -> Callable[[], float]:
+    """:return: trains a fresh model and says how many steps per CPU second that were"""
+
+    def train() -> float:
+        env = make_env(training.kind, training.n_envs)
+        model = ALGORITHMS[training.algorithm]("MlpPolicy", env, seed=0, device="cpu", **training.options)
+
+        def learn() -> int:
+            return int(model.learn(n_steps).num_timesteps)
+
+        return rate(learn)
+
+    return train
+
+
+def goals(rates: dict[str, list[float]]) -> list[Goal]:
+    def steps(label: str) -> float:
+        return float(np.median(rates[f"{label}, native, {NATIVE_ENVS}"]))
+
+    where = f"vector environment of {NATIVE_ENVS:,}, steps/s"
+    one = ratio(rates["VPG, dummy, 1"], rates["A2C, dummy, 1"])
+    return [
+        Goal("VPG / A2C, class defaults, DummyVecEnv, 1 environment", one, 6.0),
+        Goal(f"{NONE}, {where}", steps(NONE), 250_000, form=",.0f"),
+        Goal(f"{AVERAGE}, {where}", steps(AVERAGE), 250_000, form=",.0f"),
+        Goal(f"{DEFAULT}, {where}", steps(DEFAULT), 40_000, form=",.0f"),
+    ]
+
+
+def rate_table(rates: dict[str, list[float]], sizes: dict[str, int]) -> list[str]:
+    rows = []
+    for training in TRAININGS:
+        found = rates[training.name]
+        peers = [ratio(found, rates[f"{peer}, {training.kind}, {training.n_envs}"]) for peer in ("A2C", "PPO")]
+        median, steps = f"{np.median(found):,.0f}", f"{sizes[training.name]:,}"
+        cells = [KINDS[training.kind], f"{training.n_envs:,}", training.label, steps, median]
+        rows.append([*cells, *(f"{number:.2f}" for number in peers)])
+    return table(["environment", "n_envs", "", "steps measured", "steps/s", "ratio to A2C", "ratio to PPO"], rows)
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--repetitions", type=int, default=5, help="rounds; each measures all peers (default: %(default)s)")
+    args = made.parse_args()
+    repetitions = 1 if args.quick else args.repetitions
+    sizes = {training.name: 1 if args.quick else training.n_steps for training in TRAININGS}
+    for training in TRAININGS[: len(ALGORITHMS)]:
+        trainer(training, 1)()  # what torch loads at its first use is not what we measure
+    rates = interleaved({training.name: trainer(training, sizes[training.name]) for training in TRAININGS}, repetitions)
+    introduction = [
+        "`learn()` on CartPole-v1, steps per CPU second of one core, from a fresh model (seed 0); its making is not",
+        "counted. On `DummyVecEnv` every algorithm has its defaults: VPG makes 16 critic steps per 256 steps of an",
+        "environment, A2C one update per 5, PPO ten passes of minibatches per 2,048. On the vector environment all have",
+        f"`n_steps={NATIVE_STEPS}`, and else the defaults but for what is named.",
+        "",
+        f"Rounds in which all took turns: {repetitions} (medians); a ratio is the median of the ratios within each round.",
+        "",
+    ]
+    lines = [*introduction, *rate_table(rates, sizes), *goal_table(goals(rates))]
+    deliver(made, args, "Speed of training", lines, {"steps_per_cpu_second": rates, "steps": sizes})
+
+
+if __name__ == "__main__":
+    main()
