@@ -49,7 +49,8 @@ class PlainNetwork:
             if not isinstance(layer, nn.Linear):
                 self._steps.append((None, _ACTIVATIONS[type(layer)]))
                 continue
-            self._pointers += [(layer._parameters, name, p.data_ptr()) for name, p in layer.named_parameters()]
+            held = layer._parameters
+            self._pointers += [(held, name, None if p is None else p.data_ptr()) for name, p in held.items()]
             bias = None if layer.bias is None else layer.bias.detach().numpy()
             self._steps.append((layer.weight.detach().numpy().T, bias))
             self._dtype = layer.weight.detach().numpy().dtype
@@ -60,8 +61,8 @@ class PlainNetwork:
             if [*modules.values()] != held:
                 return False
         for parameters, name, pointer in self._pointers:
-            parameter = parameters[name]
-            if parameter is None or parameter.data_ptr() != pointer:
+            parameter = parameters.get(name)
+            if (None if parameter is None else parameter.data_ptr()) != pointer:
                 return False
         return not any(self._hooks)
 
