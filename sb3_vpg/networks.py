@@ -105,7 +105,7 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
         return None
     if any(module._forward_hooks or module._forward_pre_hooks for module in policy.modules()):
         return None
-    return PlainNetwork(policy.observation_space, [policy, body, hidden], layers)
+    return PlainNetwork(policy.observation_space, [policy, body, hidden, *extractor.modules()], layers)
 
 
 def _are_known(layers: list[nn.Module]) -> bool:
