@@ -59,6 +59,10 @@ class LeanActor:
         self.predicts = is_untouched(policy, _PREDICTING)
         self._networks: dict[str, PlainNetwork | None] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Networks read the memory of this policy, not of its copy
+        return {**vars(self), "_networks": {}}
+
     def start(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
