@@ -126,7 +126,7 @@ def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:
     """:return: what SB3's ``preprocess_obs`` and ``FlattenExtractor`` do to observations of the space"""
     if isinstance(space, spaces.Discrete):
         rows = np.eye(int(space.n), dtype=np.float32)
-        return lambda x: rows[x.reshape(-1).astype(np.intp)]
+        return lambda x: rows[_indices(x.reshape(-1))]
     if isinstance(space, spaces.MultiDiscrete):
         tables = [np.eye(int(n), dtype=np.float32) for n in space.nvec.flat]
         return lambda x: np.concatenate(list(_looked_up(tables, x.reshape(len(x), -1))), axis=1)
@@ -135,4 +135,9 @@ def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:
 
 def _looked_up(tables: list[Array], x: Array) -> Iterator[Array]:
     for table, column in zip(tables, x.T, strict=True):
-        yield table[column.astype(np.intp)]
+        yield table[_indices(column)]
+
+
+def _indices(x: Array) -> Array:
+    # As unsigned numbers, so that a negative one is out of bounds instead of counting from the end
+    return x.astype(np.intp).astype(np.uint32)
