@@ -188,7 +188,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
     :param current: the one that was found before, which is kept while it fits
     :return: the fast actor; None if the policy has a way of its own from observation to action or value
     """
-    if not is_untouched(policy, _COLLECTING):
+    if not is_untouched(policy, _COLLECTING) or policy._forward_hooks or policy._forward_pre_hooks:
         return None
     if current is not None and current.policy is policy and current.sampler.distribution is policy.action_dist:
         return current
