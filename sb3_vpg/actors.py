@@ -7,7 +7,6 @@ to action: in NumPy where the networks are plain, in torch for images, dicts and
 """
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,8 +96,7 @@ class LeanActor:
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        # A sum of squares is finite if all are; it may be infinite for large ones, which are then looked at
-        if not isfinite(np.vdot(outputs, outputs)) and not self.sampler.are_sound(outputs):
+        if not self.sampler.look_sound(outputs) and not self.sampler.are_sound(outputs):
             raise ValueError(f"{UNSOUND}: look at its weights and at the observation")
         return outputs
 
