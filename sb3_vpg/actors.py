@@ -7,7 +7,6 @@ to action: in NumPy where the networks are plain, in torch for images, dicts and
 """
 
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -59,6 +58,10 @@ class LeanActor:
         self.predicts = is_untouched(policy, _PREDICTING)
         self._networks: dict[str, PlainNetwork | None] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Networks read the memory of this policy, not of its copy
+        return {**vars(self), "_networks": {}}
+
     def start(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
@@ -93,8 +96,7 @@ class LeanActor:
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        # A sum of squares is finite if all are; it may be infinite for large ones, which are then looked at
-        if not isfinite(np.vdot(outputs, outputs)) and not self.sampler.are_sound(outputs):
+        if not self.sampler.look_sound(outputs) and not self.sampler.are_sound(outputs):
             raise ValueError(f"{UNSOUND}: look at its weights and at the observation")
         return outputs
 
@@ -184,7 +186,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
     :param current: the one that was found before, which is kept while it fits
     :return: the fast actor; None if the policy has a way of its own from observation to action or value
     """
-    if not is_untouched(policy, _COLLECTING):
+    if not is_untouched(policy, _COLLECTING) or policy._forward_hooks or policy._forward_pre_hooks:
         return None
     if current is not None and current.policy is policy and current.sampler.distribution is policy.action_dist:
         return current

@@ -56,7 +56,8 @@ class PlainNetwork:
             if not isinstance(layer, nn.Linear):
                 self._steps.append((None, _ACTIVATIONS[type(layer)]))
                 continue
-            self._pointers += [(layer._parameters, name, p.data_ptr()) for name, p in layer.named_parameters()]
+            held = layer._parameters
+            self._pointers += [(held, name, None if p is None else p.data_ptr()) for name, p in held.items()]
             bias = None if layer.bias is None else layer.bias.detach().numpy()
             self._steps.append((layer.weight.detach().numpy().T, bias))
             self._dtype = layer.weight.detach().numpy().dtype
@@ -67,8 +68,8 @@ class PlainNetwork:
             if [*modules.values()] != held:
                 return False
         for parameters, name, pointer in self._pointers:
-            parameter = parameters[name]
-            if parameter is None or parameter.data_ptr() != pointer:
+            parameter = parameters.get(name)
+            if (None if parameter is None else parameter.data_ptr()) != pointer:
                 return False
         return not any(self._hooks)
 
@@ -152,7 +153,7 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
         return None
     if any(module._forward_hooks or module._forward_pre_hooks for module in policy.modules()):
         return None
-    return PlainNetwork(policy.observation_space, [policy, body, hidden], layers)
+    return PlainNetwork(policy.observation_space, [policy, body, hidden, *extractor.modules()], layers)
 
 
 def _are_known(layers: list[nn.Module]) -> bool:
@@ -173,7 +174,7 @@ def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:
     """:return: what SB3's ``preprocess_obs`` and ``FlattenExtractor`` do to observations of the space"""
     if isinstance(space, spaces.Discrete):
         rows = np.eye(int(space.n), dtype=np.float32)
-        return lambda x: rows[x.reshape(-1).astype(np.intp)]
+        return lambda x: rows[_indices(x.reshape(-1))]
     if isinstance(space, spaces.MultiDiscrete):
         tables = [np.eye(int(n), dtype=np.float32) for n in space.nvec.flat]
         return lambda x: np.concatenate(list(_looked_up(tables, x.reshape(len(x), -1))), axis=1)
@@ -182,4 +183,9 @@ def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:
 
 def _looked_up(tables: list[Array], x: Array) -> Iterator[Array]:
     for table, column in zip(tables, x.T, strict=True):
-        yield table[column.astype(np.intp)]
+        yield table[_indices(column)]
+
+
+def _indices(x: Array) -> Array:
+    # As unsigned numbers, so that a negative one is out of bounds instead of counting from the end
+    return x.astype(np.intp).astype(np.uint32)

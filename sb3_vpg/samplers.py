@@ -6,6 +6,7 @@ SB3's of the same names, in NumPy.
 """
 
 from abc import ABC, abstractmethod
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class Sampler(ABC):
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """:return: what ``sample`` adds, one number for each output"""
         return gumbel(rng, shape)
+
+    def look_sound(self, outputs: Array) -> bool:
+        """:return: True if they define a distribution for certain; False if they must be looked at, see ``are_sound``"""
+        # A sum of squares is finite if all are; it may be infinite for large ones
+        return isfinite(np.vdot(outputs, outputs))
 
     def are_sound(self, outputs: Array) -> bool:
         """:return: whether they define a distribution"""
@@ -123,8 +129,14 @@ class GaussianSampler(Sampler):
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
 
+    def look_sound(self, outputs: Array) -> bool:
+        log_std = self.policy.log_std.detach().cpu().numpy()
+        # exp of numbers up to 80 is finite and positive in float32; NaN is not smaller
+        return super().look_sound(outputs) and bool(np.vdot(log_std, log_std) < 80**2)
+
     def are_sound(self, outputs: Array) -> bool:
-        scale = self._scale()
+        with np.errstate(over="ignore"):
+            scale = self._scale()
         return super().are_sound(outputs) and super().are_sound(scale) and bool((scale > 0).all())
 
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
