@@ -65,7 +65,7 @@ class LeanActor:
     def start(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
-        self._outputs: list[Array] = []
+        self._played: list[Array] = []
         self._networks.clear()
 
     def act(self, observations: Any) -> Array:
@@ -75,14 +75,14 @@ class LeanActor:
             n_rows = max(1, _N_NOISE // max(1, outputs.size))
             self._noise = iter(self.sampler.noise(self._rng, (n_rows, *outputs.shape)))
             noise = next(self._noise)
-        self._outputs.append(outputs)
+        self._played.append(self.sampler.remembered(outputs))
         return self._shaped(self.sampler.sample(outputs, noise))
 
     def log_probs(self, actions_TNA: Array) -> Array:
-        outputs_TNK = np.stack(self._outputs)
-        self._outputs.clear()
-        n_rows, n_envs, n_outputs = outputs_TNK.shape
-        flat = self.sampler.log_prob(outputs_TNK.reshape(-1, n_outputs), actions_TNA.reshape(n_rows * n_envs, -1))
+        remembered_TNR = np.stack(self._played)
+        self._played.clear()
+        n_rows, n_envs, width = remembered_TNR.shape
+        flat = self.sampler.log_prob(remembered_TNR.reshape(-1, width), actions_TNA.reshape(n_rows * n_envs, -1))
         return flat.reshape(n_rows, n_envs)
 
     def values(self, observations: Any) -> Array:

@@ -7,6 +7,7 @@ memory has been exchanged, or a module, is noticed by ``is_current``.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -159,6 +160,8 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
 def _are_known(layers: list[nn.Module]) -> bool:
     # The first is linear, so that no activation works in place on an observation
     known = all(type(layer) in (nn.Linear, *_ACTIVATIONS) for layer in layers) and type(layers[0]) is nn.Linear
+    # An activation's slope is read off its output, which the next one would overwrite
+    known = known and all(nn.Linear in (type(one), type(other)) for one, other in pairwise(layers))
     parameters = [parameter for layer in layers for parameter in layer.parameters()]
     on_cpu = all(p.device.type == "cpu" and p.layout is th.strided and p.dtype is parameters[0].dtype for p in parameters)
     return known and on_cpu and parameters[0].dtype in (th.float32, th.float64)

@@ -82,7 +82,8 @@ class LeanOnPolicyAlgorithm(OnPolicyAlgorithm):
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         self._actor = lean_actor(self.policy, self._actor)
-        if self._estimator.runs_in_sb3 and (self._actor is None or not is_known(buffer)):
+        fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
+        if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
             return super().collect_rollouts(env, callback, buffer, n_rollout_steps)
         actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
         actor.start(self._rng)

@@ -55,8 +55,12 @@ class Sampler(ABC):
     def mode(self, outputs_NK: Array) -> Array:
         """:return: the likeliest actions, N of them"""
 
+    def remembered(self, outputs_NK: Array) -> Array:
+        """:return: what ``log_prob`` must know of a step later, when the policy may have changed; N rows"""
+        return outputs_NK
+
     @abstractmethod
-    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
+    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
         """:return: log-probability of each action, shape (n,)"""
 
 
@@ -75,8 +79,8 @@ class CategoricalSampler(Sampler):
         actions: Array = outputs_NK.argmax(axis=1)
         return actions
 
-    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
-        return log_softmax_at(outputs_nK, actions_nA[:, 0])
+    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
+        return log_softmax_at(remembered_nR, actions_nA[:, 0])
 
 
 class MultiCategoricalSampler(Sampler):
@@ -95,8 +99,8 @@ class MultiCategoricalSampler(Sampler):
     def mode(self, outputs_NK: Array) -> Array:
         return np.stack([part.argmax(axis=1) for part in self._split(outputs_NK)], axis=1)
 
-    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
-        parts = zip(self._split(outputs_nK), actions_nA.T, strict=True)
+    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
+        parts = zip(self._split(remembered_nR), actions_nA.T, strict=True)
         log_prob: Array = np.sum([log_softmax_at(part, actions) for part, actions in parts], axis=0)
         return log_prob
 
@@ -118,8 +122,8 @@ class BernoulliSampler(Sampler):
         # A float, as SB3's distribution has it
         return (outputs_NK > 0).astype(np.float32)
 
-    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
-        log_prob: Array = -np.logaddexp(0.0, np.where(actions_nA > 0, -outputs_nK, outputs_nK)).sum(axis=1)
+    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
+        log_prob: Array = -np.logaddexp(0.0, np.where(actions_nA > 0, -remembered_nR, remembered_nR)).sum(axis=1)
         return log_prob
 
 
@@ -143,13 +147,16 @@ class GaussianSampler(Sampler):
         actions: Array = outputs_NK + self._scale() * noise_NK
         return actions
 
+    def remembered(self, outputs_NK: Array) -> Array:
+        return np.concatenate([outputs_NK, np.broadcast_to(self._scale(), outputs_NK.shape)], axis=1)
+
     def mode(self, outputs_NK: Array) -> Array:
         return outputs_NK
 
-    def log_prob(self, outputs_nK: Array, actions_nA: Array) -> Array:
-        scale = self._scale()
-        squares = np.square((actions_nA - outputs_nK) / scale)
-        log_prob: Array = -0.5 * squares.sum(axis=1) - np.log(scale).sum() - 0.5 * np.log(2 * np.pi) * len(scale)
+    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
+        mean_nA, scale_nA = np.split(remembered_nR, 2, axis=1)
+        log_prob_nA = -0.5 * np.square((actions_nA - mean_nA) / scale_nA) - np.log(scale_nA) - 0.5 * np.log(2 * np.pi)
+        log_prob: Array = log_prob_nA.sum(axis=1)
         return log_prob
 
     def _scale(self) -> Array:

@@ -246,3 +246,13 @@ def test_the_loop_of_a_rollout_is_chosen_anew_each_time(monkeypatch):
     del model.policy.forward
     play(model, callback)
     assert loops == ["ours", "sb3", "ours"]
+
+
+def test_part_of_a_rollout_is_left_to_sb3s_loop(monkeypatch):
+    """Whoever calls ``collect_rollouts`` for fewer steps than the buffer holds gets what SB3 makes of it."""
+    loops = spied(monkeypatch)
+    model = make_model()
+    _, callback = model._setup_learn(16)
+    assert model.collect_rollouts(model.get_env(), callback, model.rollout_buffer, n_rollout_steps=5)
+    assert loops == ["sb3"]
+    assert (model.rollout_buffer.pos, model.rollout_buffer.full) == (5, False)

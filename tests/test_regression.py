@@ -134,11 +134,17 @@ def with_own_values(model: VPG) -> VPG:
     return model
 
 
+def with_two_activations(model: VPG) -> VPG:
+    model.policy.mlp_extractor.value_net.append(nn.ReLU())
+    return model
+
+
 TORCH = {
     "another_optimizer": lambda: make_model(policy_kwargs={"optimizer_class": th.optim.RMSprop}),
     "amsgrad": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"amsgrad": True}}),
     "weight_decay": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"weight_decay": 0.1}}),
     "another_activation": lambda: make_model(policy_kwargs={"activation_fn": nn.SiLU}),
+    "two_activations_in_a_row": lambda: with_two_activations(make_model()),
     "images": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
     "own_extractor": lambda: make_model(policy_kwargs={"features_extractor_class": LinearExtractor}),
     "own_networks": lambda: make_model(OddlyNamedPolicy),

@@ -152,7 +152,7 @@ def test_log_probabilities_and_likeliest_actions_are_those_of_torch(kind, data):
     with th.no_grad():
         expected = distribution.log_prob(th.as_tensor(actions)).numpy()
         mode = distribution.mode()
-    found = sampler.log_prob(outputs, actions.reshape(4, -1))
+    found = sampler.log_prob(sampler.remembered(outputs), actions.reshape(4, -1))
     assert actions.dtype == distribution.sample().detach().numpy().dtype
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -169,7 +169,7 @@ def test_log_probability_is_finite_where_other_actions_are_ruled_out(logits):
     sampler, policy = sampler_for(spaces.Discrete(3))
     outputs = np.tile(np.array(logits, np.float32), (3, 1))
     expected = torch_distribution(policy, outputs).log_prob(th.arange(3)).numpy()
-    found = sampler.log_prob(outputs, np.arange(3)[:, None])
+    found = sampler.log_prob(sampler.remembered(outputs), np.arange(3)[:, None])
     np.testing.assert_allclose(np.maximum(found, -1e30), np.maximum(expected, -1e30), rtol=1e-5)
     assert (found[np.isneginf(outputs[0])] < -1e30).all()
 
