@@ -32,24 +32,38 @@ from remember import remembered
 from report import deliver, goal_table, parser, table
 from tqdm import tqdm
 
+# Found with a search on seeds from 200, none of which is measured here
 SETTINGS = {
     "fast": Setting(
         "VPG, for few seconds",
         "vpg",
         kind="native",
         n_envs=64,
-        budget=200_000,
+        budget=400_000,
         every=2_000,
-        options={"n_steps": 32, "learning_rate": "lin_0.01", "vf_learning_rate": "lin_0.003", "n_critic_updates": 4},
+        options={
+            "n_steps": 64,
+            "learning_rate": "lin_0.0109",
+            "vf_learning_rate": "lin_0.0056",
+            "gae_lambda": 0.98,
+            "n_critic_updates": 12,
+        },
     ),
+    # That of hyperparams/vpg.yml
     "frugal": Setting(
         "VPG, for few steps",
         "vpg",
-        kind="native",
-        n_envs=8,
+        kind="dummy",
+        n_envs=4,
         budget=100_000,
         every=2_000,
-        options={"n_steps": 32, "learning_rate": "lin_0.004", "vf_learning_rate": "lin_0.002", "n_critic_updates": 16},
+        options={
+            "n_steps": 64,
+            "learning_rate": "lin_0.0035",
+            "vf_learning_rate": "lin_0.0022",
+            "gamma": 0.98,
+            "n_critic_updates": 24,
+        },
     ),
     "ppo": zoo_setting("PPO, zoo", "ppo", every=2_000),
     "a2c": zoo_setting("A2C, zoo", "a2c", every=2_000),
