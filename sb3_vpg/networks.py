@@ -26,12 +26,22 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
     nn.Identity: lambda x, out: None,
 }
 """From the input into the output, which is the same memory."""
-_SLOPES: dict[type[nn.Module], Callable[[Array], Any]] = {
-    nn.Tanh: lambda y: 1.0 - y * y,
-    nn.ReLU: lambda y: y > 0,
-    nn.Identity: lambda y: 1.0,
+
+
+def _through_tanh(y: Array, gradient: Array) -> Array:
+    # On the memory of the output, which is not needed any more
+    np.multiply(y, y, out=y)
+    np.subtract(1.0, y, out=y)
+    y *= gradient
+    return y
+
+
+_BACKWARD: dict[type[nn.Module], Callable[[Array, Array], Array]] = {
+    nn.Tanh: _through_tanh,
+    nn.ReLU: lambda y, gradient: gradient * (y > 0),
+    nn.Identity: lambda y, gradient: gradient,
 }
-"""The derivative of an activation, from its output."""
+"""From an activation's output and the gradient by it to the gradient by its input."""
 N_ROWS = 1024
 """So many at a time, since their activations fit into the processor's cache: a third of the time of many more."""
 
@@ -105,7 +115,7 @@ class PlainNetwork:
         """
         The chain rule, from the output back.
 
-        :param passed: what ``trace`` returned
+        :param passed: what ``trace`` returned; its memory is used up
         :param gradient: of the loss by the output, shape (n, K)
         :return: of the loss by each parameter of the linear layers: weight, bias, weight, …
         """
@@ -113,7 +123,7 @@ class PlainNetwork:
         entry = len(passed) - 1
         for layer, (weight, _) in zip(reversed(self._layers), reversed(self._steps), strict=True):
             if weight is None:
-                gradient = gradient * _SLOPES[type(layer)](passed[entry])
+                gradient = _BACKWARD[type(layer)](passed[entry], gradient)
                 continue
             entry -= 1
             parts = [gradient.T.dot(passed[entry]), *([] if layer.bias is None else [gradient.sum(axis=0)]), *parts]
