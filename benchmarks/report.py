@@ -12,7 +12,7 @@ from typing import Any
 from machine import describe
 
 RESULTS = Path(__file__).parent / "results"
-NOT_SHOWN = ("out", "folder", "jobs")  # where something lies, and what does not change the result
+NOT_SHOWN = ("out", "folder")  # where something lies
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ TRAININGS = [
     # PPO's default rollout on 8 environments is the larger of these
     *(Training(name, name, "dummy", 1, 8192) for name in ALGORITHMS),
     *(Training(name, name, "dummy", 8, 16384) for name in ALGORITHMS),
+    Training("A2C, n_steps=256 as VPG", "A2C", "dummy", 1, 8192, {"n_steps": 256}),
     native(NONE, "VPG", 16, baseline="none"),
     native(AVERAGE, "VPG", 16, baseline="average"),
     native(DEFAULT, "VPG", 4),

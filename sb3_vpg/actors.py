@@ -7,6 +7,7 @@ to action: in NumPy where the networks are plain, in torch for images, dicts and
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +25,23 @@ Array = npt.NDArray[Any]
 _COLLECTING = ("forward", "extract_features", "get_distribution", "predict_values", "_get_action_dist_from_latent")
 _PREDICTING = ("predict", "_predict", "obs_to_tensor")
 _N_NOISE = 8192
-UNSOUND = "the policy's distribution over actions has NaN or infinite parameters"
+_REFUSALS = ("of distribution", "probability tensor")
+"""How torch refuses a distribution, and its sampling where ``th.compile`` has switched that off for the process."""
+
+
+class DistributionError(ValueError):
+    """The policy's distribution over actions has NaN or infinite parameters."""
+
+
+@contextmanager
+def recognised() -> Iterator[None]:
+    """:raises DistributionError: in the place of what torch raises for a distribution without sound parameters"""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if not any(text in str(error) for text in _REFUSALS):
+            raise
+        raise DistributionError(*error.args) from error
 
 
 class Actor(Protocol):
@@ -92,12 +109,14 @@ class LeanActor:
     def outputs(self, observations: Any) -> Array:
         """
         :return: of the action network, shape (N, K)
-        :raises ValueError: if they are NaN or infinite
+        :raises DistributionError: if they are NaN or infinite
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
         if not self.sampler.look_sound(outputs) and not self.sampler.are_sound(outputs):
-            raise ValueError(f"{UNSOUND}: look at its weights and at the observation")
+            raise DistributionError(
+                "the distribution over actions has NaN or infinite parameters: look at weights and observation"
+            )
         return outputs
 
     def predict(self, observation: Any, deterministic: bool, rng: np.random.Generator) -> Array | None:
@@ -163,7 +182,7 @@ class StepwiseActor:
 
     def act(self, observations: Any) -> Array:
         n_steps, policy = len(self._log_probs), self.policy
-        with th.no_grad():
+        with th.no_grad(), recognised():
             tensors: Any = obs_as_tensor(observations, policy.device)
             if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
                 policy.reset_noise(n_observations(observations))

@@ -6,7 +6,7 @@ The arrays are the parameters' own memory, so a step of an optimiser or ``p.data
 memory has been exchanged, or a module, is noticed by ``is_current``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
+from torch.nn.modules import module
 
 Array = npt.NDArray[Any]
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
@@ -42,6 +43,8 @@ _BACKWARD: dict[type[nn.Module], Callable[[Array, Array], Array]] = {
     nn.Identity: lambda y, gradient: gradient,
 }
 """From an activation's output and the gradient by it to the gradient by its input."""
+_GLOBAL_HOOKS: list[dict[Any, Any]] = [module._global_forward_hooks, module._global_forward_pre_hooks]
+_FORWARDS = {"forward", "forward_actor", "forward_critic"}
 N_ROWS = 1024
 """So many at a time, since their activations fit into the processor's cache: a third of the time of many more."""
 
@@ -60,7 +63,12 @@ class PlainNetwork:
         self._flatten = _flattening(space)
         self._dtype = np.dtype(np.float32)
         self._held = [(holder._modules, list(holder._modules.values())) for holder in holders]
-        self._hooks = [hooks for module in (*holders, *layers) for hooks in (module._forward_hooks, module._forward_pre_hooks)]
+        modules = [*holders, *layers]
+        self._hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
+        self._hooks += _GLOBAL_HOOKS
+        # A ``forward`` of the object's own would be one more entry
+        self._own = [vars(one) for one in modules]
+        self._n_own = sum(map(len, self._own))
         self._pointers = []
         self._steps: list[tuple[Array | None, Any]] = []
         for layer in layers:
@@ -82,7 +90,7 @@ class PlainNetwork:
             parameter = parameters.get(name)
             if (None if parameter is None else parameter.data_ptr()) != pointer:
                 return False
-        return not any(self._hooks)
+        return self._n_own == sum(map(len, self._own)) and not any(self._hooks)
 
     def __call__(self, observations: Array) -> Array:
         """
@@ -162,9 +170,12 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
     layers = [*hidden, getattr(policy, head)]
     if not _is_plain(policy.observation_space, policy.normalize_images) or not _are_known(layers):
         return None
-    if any(module._forward_hooks or module._forward_pre_hooks for module in policy.modules()):
+    if any(one._forward_hooks or one._forward_pre_hooks for one in policy.modules()) or any(_GLOBAL_HOOKS):
         return None
-    return PlainNetwork(policy.observation_space, [policy, body, hidden, *extractor.modules()], layers)
+    holders = [policy, body, hidden, *extractor.modules()]
+    if any(_FORWARDS & vars(one).keys() for one in (*holders, *layers)):
+        return None
+    return PlainNetwork(policy.observation_space, holders, layers)
 
 
 def _are_known(layers: list[nn.Module]) -> bool:
@@ -187,18 +198,23 @@ def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:
     """:return: what SB3's ``preprocess_obs`` and ``FlattenExtractor`` do to observations of the space"""
     if isinstance(space, spaces.Discrete):
         rows = np.eye(int(space.n), dtype=np.float32)
-        return lambda x: rows[_indices(x.reshape(-1))]
+        return lambda x: _looked_up(rows, x.reshape(-1), space)
     if isinstance(space, spaces.MultiDiscrete):
         tables = [np.eye(int(n), dtype=np.float32) for n in space.nvec.flat]
-        return lambda x: np.concatenate(list(_looked_up(tables, x.reshape(len(x), -1))), axis=1)
+        return lambda x: _one_hot(tables, x.reshape(len(x), -1), space)
     return lambda x: x if x.ndim == 2 else x.reshape(len(x), -1)
 
 
-def _looked_up(tables: list[Array], x: Array) -> Iterator[Array]:
-    for table, column in zip(tables, x.T, strict=True):
-        yield table[_indices(column)]
+def _one_hot(tables: list[Array], x: Array, space: spaces.Space[Any]) -> Array:
+    columns = zip(tables, x.T, strict=True)
+    return np.concatenate([_looked_up(rows, column, space) for rows, column in columns], axis=1)
 
 
-def _indices(x: Array) -> Array:
-    # As unsigned numbers, so that a negative one is out of bounds instead of counting from the end
-    return x.astype(np.intp).astype(np.uint32)
+def _looked_up(rows: Array, x: Array, space: spaces.Space[Any]) -> Array:
+    """:raises ValueError: for a number that has no row"""
+    try:
+        # As unsigned numbers, so that a negative one is out of bounds instead of counting from the end
+        found: Array = rows[x.astype(np.intp).astype(np.uint32)]
+    except IndexError:
+        raise ValueError(f"an observation between {x.min()} and {x.max()} is outside of {space}, counted from 0") from None
+    return found

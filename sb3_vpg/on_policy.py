@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.actors import UNSOUND, LeanActor, StepwiseActor, lean_actor, random_streams
+from sb3_vpg.actors import DistributionError, LeanActor, StepwiseActor, lean_actor, random_streams, recognised
 from sb3_vpg.buffers import is_known
 from sb3_vpg.credit import assign_credit, bootstrap
 from sb3_vpg.estimators import AVERAGING, Estimator
@@ -44,7 +44,8 @@ class LeanOnPolicyAlgorithm(OnPolicyAlgorithm):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
         See ``BaseAlgorithm.predict``. Faster than ``policy.predict`` for plain networks on the CPU; sampled actions then come
-        from a stream of their own, so that an evaluation changes nothing in the course of training.
+        from a stream of their own, so that an evaluation changes nothing in the course of training. Where torch predicts,
+        they come from its global stream, as SB3's do.
 
         :raises ValueError: if the weights or the observation are NaN or infinite
         """
@@ -71,11 +72,8 @@ class LeanOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._statistics = copy_statistics(self._vec_normalize_env)
         try:
             collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
-        except (ValueError, RuntimeError) as error:
-            # How torch refuses a distribution, and its sampling where th.compile has switched that off for the process
-            if not any(text in str(error) for text in ("of distribution", "probability tensor", UNSOUND)):
-                raise
-            raise self._stop(UNSOUND) from error
+        except DistributionError as error:
+            raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
         if not are_statistics_finite(self._vec_normalize_env):
             raise self._stop("an observation or a reward is NaN or infinite")
         return collected
@@ -84,7 +82,8 @@ class LeanOnPolicyAlgorithm(OnPolicyAlgorithm):
         self._actor = lean_actor(self.policy, self._actor)
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
         if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
-            return super().collect_rollouts(env, callback, buffer, n_rollout_steps)
+            with recognised():
+                return super().collect_rollouts(env, callback, buffer, n_rollout_steps)
         actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
         actor.start(self._rng)
         if not collect(self, self._estimator, actor, env, callback, buffer, n_rollout_steps):

@@ -143,9 +143,10 @@ def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     if network is None or not _is_plain_adam(optimizer):
         return TorchRegression(policy, optimizer, max_grad_norm)
     fitted = NumpyRegression(network, optimizer, max_grad_norm)
-    # All of the network's parameters, none of them frozen, and no others
-    complete = {id(p) for p in trainable_parameters(optimizer)} == {id(p) for p in fitted.parameters}
-    return fitted if complete else TorchRegression(policy, optimizer, max_grad_norm)
+    # All of the network's parameters, none of them frozen, none twice, and no others
+    complete = sorted(map(id, trainable_parameters(optimizer))) == sorted(map(id, fitted.parameters))
+    watched = any(module._backward_hooks or module._backward_pre_hooks for module in policy.modules())
+    return fitted if complete and not watched else TorchRegression(policy, optimizer, max_grad_norm)
 
 
 def _is_plain_adam(optimizer: Optimizer) -> TypeGuard[th.optim.Adam]:

@@ -43,7 +43,7 @@ def collect(
     * without a critic, no value is computed and nothing is added to a reward at a time-out.
 
     :return: False if a callback stopped the collection
-    :raises ValueError: if an environment does not finish its episodes
+    :raises ValueError: if an environment does not finish its episodes; if a callback replaces ``model.policy`` on the way
     """
     quota, policy, n_envs = estimator.n_episodes, self.policy, env.num_envs
     _begin(self, env, callback, rollout_buffer, quota)
@@ -54,6 +54,10 @@ def collect(
     finished, n_steps = np.zeros(n_envs, dtype=int), 0
     counted: np.ndarray | None = None
     while n_steps < n_rollout_steps if quota is None else (finished < quota).any():
+        if self.policy is not policy:
+            raise ValueError(
+                "model.policy was replaced in the middle of a rollout: use model.set_parameters, or replace it between"
+            )
         actions = actor.act(self._last_obs)
         clipped_actions = executable(policy, actions)
         new_obs, rewards, dones, infos = step(clipped_actions)

@@ -90,9 +90,14 @@ class GymVecEnv(VecEnv):
         return own_observations(self.observation_space, observations, self._copy)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """:param actions: shape (n_envs, *action shape), of any type that converts to the environment's without a loss"""
+        """
+        :param actions: shape (n_envs, *action shape); in the environment's own type where that loses nothing, else handed
+            over as they are, as ``DummyVecEnv`` does
+        """
         space = self.env.action_space
-        self._actions = np.asarray(actions).astype(space.dtype, casting="same_kind", copy=False).reshape(space.shape or ())
+        given = np.asarray(actions).reshape(space.shape or ())
+        own = given.astype(space.dtype, copy=False)
+        self._actions = own if own is given or own.dtype.kind == "f" or np.array_equal(own, given) else given
 
     def step_wait(self) -> VecEnvStepReturn:
         """

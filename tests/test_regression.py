@@ -134,6 +134,28 @@ def with_own_values(model: VPG) -> VPG:
     return model
 
 
+def with_a_layer_twice(model: VPG) -> VPG:
+    body = model.policy.mlp_extractor.value_net
+    body[4] = body[2]
+    return model
+
+
+def with_a_shared_weight(model: VPG) -> VPG:
+    body = model.policy.mlp_extractor.value_net
+    body[4].weight = body[2].weight
+    return model
+
+
+def watched_from_behind(model: VPG) -> VPG:
+    model.policy.value_net.register_full_backward_hook(lambda *_: None)
+    return model
+
+
+def with_a_forward_of_its_own(model: VPG) -> VPG:
+    model.policy.value_net.forward = lambda x: x.sum(dim=1, keepdim=True)
+    return model
+
+
 def with_two_activations(model: VPG) -> VPG:
     model.policy.mlp_extractor.value_net.append(nn.ReLU())
     return model
@@ -144,6 +166,10 @@ TORCH = {
     "amsgrad": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"amsgrad": True}}),
     "weight_decay": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"weight_decay": 0.1}}),
     "another_activation": lambda: make_model(policy_kwargs={"activation_fn": nn.SiLU}),
+    "a_layer_twice": lambda: with_a_layer_twice(make_model(policy_kwargs={"net_arch": [8, 8, 8]})),
+    "a_weight_twice": lambda: with_a_shared_weight(make_model(policy_kwargs={"net_arch": [8, 8, 8]})),
+    "a_hook_on_the_way_back": lambda: watched_from_behind(make_model()),
+    "a_layer_with_a_forward_of_its_own": lambda: with_a_forward_of_its_own(make_model()),
     "two_activations_in_a_row": lambda: with_two_activations(make_model()),
     "images": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
     "own_extractor": lambda: make_model(policy_kwargs={"features_extractor_class": LinearExtractor}),

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from helpers import CONTINUOUS, DICT, DISCRETE, VECTOR, RandomEnv
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor, load_results
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecNormalize
+from vector_envs import DISABLED, SAME_STEP, TalkativeEnv, talkative
 
 from sb3_vpg import VPG
 from sb3_vpg.vec_env import GymVecEnv, make_vec_env
 from sb3_vpg.vec_infos import split_infos
-from tests.helpers import CONTINUOUS, DICT, DISCRETE, VECTOR
-from tests.vector_envs import DISABLED, SAME_STEP, TalkativeEnv, talkative
 
 
 def equal(first: Any, second: Any) -> bool:
@@ -178,3 +178,21 @@ def test_an_algorithm_trains_the_same_as_on_dummy_vec_env() -> None:
     models = [A2C("MlpPolicy", env, seed=0, device="cpu").learn(400) for env in (ours, oracle)]
     first, second = (model.policy.state_dict() for model in models)
     assert all((first[name] == second[name]).all() for name in first)
+
+
+@pytest.mark.parametrize(
+    "action_space", [spaces.MultiBinary(3), spaces.Box(-3, 3, (2,), np.int32), spaces.MultiDiscrete([2, 3])], ids=str
+)
+@pytest.mark.parametrize("algorithm", [A2C, VPG])
+def test_actions_of_every_kind_reach_the_environments(algorithm, action_space):
+    """What ``DummyVecEnv`` hands over, which for binary and whole numbers are floats, is handed over here as well."""
+
+    class Takes(RandomEnv):
+        def step(self, action):
+            assert np.shape(action) == action_space.shape
+            self.steps += 1
+            return self.observation_space.sample(), 0.0, self.steps % 5 == 0, False, {}
+
+    makers = [lambda: Takes(action_space=action_space)] * 2
+    env = GymVecEnv(SyncVectorEnv(makers, autoreset_mode=SAME_STEP))
+    algorithm("MlpPolicy", env, n_steps=8, device="cpu").learn(16)

@@ -10,12 +10,12 @@ import pytest
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorRewardWrapper
+from helpers import VECTOR
 from stable_baselines3.common.monitor import Monitor
+from vector_envs import NEXT_STEP, SAME_STEP, sync, talkative
 
 from sb3_vpg.vec_env import GymVecEnv, make_vec_env
 from sb3_vpg.vec_resets import reset_cart_poles
-from tests.helpers import VECTOR
-from tests.vector_envs import NEXT_STEP, SAME_STEP, sync, talkative
 
 
 def cart_poles(**kwargs: Any) -> VectorEnv:

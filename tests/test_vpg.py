@@ -266,3 +266,30 @@ def test_an_observation_that_nobody_evaluated_does_not_spoil_the_statistics():
     with pytest.raises(ValueError, match=r"iteration 2.*observation or a reward"):
         model.learn(64)
     assert np.isfinite(env.obs_rms.mean).all()
+
+
+class Complains(BaseCallback):
+    """Raises an error of the user's own in the middle of a rollout."""
+
+    def _on_step(self) -> bool:
+        raise ValueError("a wrong choice of distribution for my task")
+
+
+def test_an_error_of_the_users_own_is_not_taken_for_a_divergence():
+    """Whatever its text says."""
+    with pytest.raises(ValueError, match=r"^a wrong choice of distribution for my task$"):
+        make_model().learn(64, Complains())
+
+
+class Replaces(BaseCallback):
+    """Gives the model another policy in the middle of a rollout."""
+
+    def _on_step(self) -> bool:
+        self.model.policy = make_model().policy
+        return True
+
+
+def test_a_policy_that_is_replaced_on_the_way_is_refused():
+    """Half a rollout of each would be learnt from as if one had played."""
+    with pytest.raises(ValueError, match=r"use model\.set_parameters"):
+        make_model().learn(64, Replaces())
