@@ -113,11 +113,13 @@ class LeanActor:
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        if not self.sampler.look_sound(outputs) and not self.sampler.are_sound(outputs):
+        if self.sampler.look_sound(outputs):
+            return outputs
+        if not self.sampler.are_sound(outputs):
             raise DistributionError(
-                "the distribution over actions has NaN or infinite parameters: look at weights and observation"
+                "the distribution over actions is NaN or infinite: look at the weights and the observation"
             )
-        return outputs
+        return self.sampler.in_range(outputs)
 
     def predict(self, observation: Any, deterministic: bool, rng: np.random.Generator) -> Array | None:
         """
@@ -129,9 +131,10 @@ class LeanActor:
         :return: actions within their bounds; None if the policy must be asked
         """
         space = self.policy.observation_space
-        if self._networks.get("action_net", self) is None:
-            # It may have become plain since
-            del self._networks["action_net"]
+        network = self._networks.get("action_net")
+        if network is None or network.is_bypassed():
+            # It may have become plain since, or a hook may have been added
+            self._networks.pop("action_net", None)
         if not self.predicts or type(observation) is not np.ndarray or self._network("action_net") is None:
             return None
         single = observation.shape == space.shape

@@ -132,7 +132,7 @@ def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     :param numbers: one for each step of ``whole_batch``, shape (n,)
     :return: the same environment by environment, so that neighbours belong together; a user's buffer keeps its own order
     """
-    if isinstance(buffer, EpisodeBuffer) or not is_known(buffer):
+    if isinstance(buffer, EpisodeBuffer) or not is_known(buffer) or buffer.generator_ready:
         return numbers
     return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
 
@@ -167,6 +167,9 @@ def whole_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     """
     if not is_known(buffer):
         return next(iter(buffer.get(batch_size=None)))
+    if buffer.generator_ready:
+        # A callback has read it, which laid it out environment by environment
+        return buffer._get_samples(np.arange(buffer.buffer_size * buffer.n_envs))
     observations = flat_observations(buffer)
     names = ("actions", "values", "log_probs", "advantages", "returns")
     arrays = [getattr(buffer, name).reshape(buffer.buffer_size * buffer.n_envs, -1) for name in names]

@@ -44,6 +44,7 @@ _BACKWARD: dict[type[nn.Module], Callable[[Array, Array], Array]] = {
 }
 """From an activation's output and the gradient by it to the gradient by its input."""
 _GLOBAL_HOOKS: list[dict[Any, Any]] = [module._global_forward_hooks, module._global_forward_pre_hooks]
+_LONGEST_TABLE = 1000
 _FORWARDS = {"forward", "forward_actor", "forward_critic"}
 N_ROWS = 1024
 """So many at a time, since their activations fit into the processor's cache: a third of the time of many more."""
@@ -82,7 +83,7 @@ class PlainNetwork:
             self._dtype = layer.weight.detach().numpy().dtype
 
     def is_current(self) -> bool:
-        """:return: whether it still reads what the policy would compute with"""
+        """:return: whether it still reads what the policy would compute with: the same modules and memory, no hook"""
         for modules, held in self._held:
             if [*modules.values()] != held:
                 return False
@@ -90,7 +91,11 @@ class PlainNetwork:
             parameter = parameters.get(name)
             if (None if parameter is None else parameter.data_ptr()) != pointer:
                 return False
-        return self._n_own == sum(map(len, self._own)) and not any(self._hooks)
+        return not any(self._hooks)
+
+    def is_bypassed(self) -> bool:
+        """:return: whether an object may have been given a ``forward`` of its own since"""
+        return self._n_own != sum(map(len, self._own))
 
     def __call__(self, observations: Array) -> Array:
         """
@@ -167,6 +172,8 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
     if type(extractor) is not FlattenExtractor or type(body) is not MlpExtractor:
         return None
     hidden = body.policy_net if actor else body.value_net
+    if type(hidden) is not nn.Sequential:
+        return None
     layers = [*hidden, getattr(policy, head)]
     if not _is_plain(policy.observation_space, policy.normalize_images) or not _are_known(layers):
         return None
@@ -191,7 +198,12 @@ def _are_known(layers: list[nn.Module]) -> bool:
 def _is_plain(space: spaces.Space[Any], normalize_images: bool) -> bool:
     if isinstance(space, spaces.Box):
         return not (normalize_images and is_image_space(space))
-    return isinstance(space, (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary))
+    # Of whole numbers there is a table, whose size is the square of theirs
+    if isinstance(space, spaces.Discrete):
+        return int(space.n) <= _LONGEST_TABLE
+    if isinstance(space, spaces.MultiDiscrete):
+        return int(space.nvec.max()) <= _LONGEST_TABLE
+    return isinstance(space, spaces.MultiBinary)
 
 
 def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
 
 
 class MlpPolicy(ActorCriticPolicy):
@@ -105,10 +106,13 @@ def evaluate_steps(
 
 def _is_split(policy: ActorCriticPolicy) -> bool:
     """
-    :return: whether the distribution can be had without the values at no other price: ``evaluate_actions`` is SB3's own,
-        and no batch norm waits for both networks to see the rollout
+    :return: whether the distribution can be had without the values at no other price: ``evaluate_actions`` and what it calls
+        are SB3's own, and no batch norm waits for both networks to see the rollout
     """
-    return is_untouched(policy, ("evaluate_actions", "get_distribution")) and next(policy.buffers(), None) is None
+    if not is_untouched(policy, ("evaluate_actions", "get_distribution", "extract_features", "_get_action_dist_from_latent")):
+        return False
+    apart = not policy.share_features_extractor or type(policy.mlp_extractor) is MlpExtractor
+    return apart and next(policy.buffers(), None) is None
 
 
 def check_policy_class(policy_class: Any) -> None:

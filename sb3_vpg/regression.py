@@ -77,16 +77,26 @@ class NumpyRegression:
         state = [self.optimizer.state[parameter] for parameter in self.parameters]
         moments = [self._moment(state, name) for name in _MOMENTS]
         n_before = float(state[0]["step"]) if state[0] else 0.0
-        losses = []
-        # What overflows is refused by its number
-        with np.errstate(all="ignore"):
-            for n_steps, (observations, returns) in enumerate(batches, start=1):
-                loss, gradient = self._gradient(observations.numpy(), returns.numpy())
-                _bound(gradient, self.max_grad_norm, loss)
-                self._step(gradient, moments, n_before + n_steps)
-                losses.append(loss)
+        losses: list[float] = []
+        try:
+            self._descend(batches, moments, n_before, losses)
+        except NotFiniteError:
+            # The weights will be those from before the fit, and so are the moments
+            raise
+        except BaseException:
+            self._remember(state, moments, n_before + len(losses))
+            raise
         self._remember(state, moments, n_before + len(losses))
         return losses
+
+    def _descend(self, batches: Iterable[Batch], moments: list[Array], n_before: float, losses: list[float]) -> None:
+        # What overflows is refused by its number
+        with np.errstate(all="ignore"):
+            for observations, returns in batches:
+                loss, gradient = self._gradient(observations.numpy(), returns.numpy())
+                _bound(gradient, self.max_grad_norm, loss)
+                self._step(gradient, moments, n_before + len(losses) + 1)
+                losses.append(loss)
 
     def _moment(self, state: list[dict[str, Any]], name: str) -> Array:
         """:return: Adam's running mean of that name, of all parameters; zero before the first step"""
@@ -126,9 +136,9 @@ class NumpyRegression:
         """Put the moments where the optimiser keeps them, so that it is saved, loaded and carried on as ever."""
         start = 0
         for one, view in zip(state, self.views, strict=True):
-            one["step"] = th.tensor(n_steps, dtype=th.float32)
             for name, flat in zip(_MOMENTS, moments, strict=True):
                 one[name] = th.from_numpy(flat[start : start + view.size].reshape(view.shape).copy())
+            one["step"] = th.tensor(n_steps, dtype=th.float32)
             start += view.size
 
 
@@ -145,6 +155,9 @@ def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     fitted = NumpyRegression(network, optimizer, max_grad_norm)
     # All of the network's parameters, none of them frozen, none twice, and no others
     complete = sorted(map(id, trainable_parameters(optimizer))) == sorted(map(id, fitted.parameters))
+    # All have taken as many steps as the first
+    state = [optimizer.state.get(parameter, {}) for parameter in fitted.parameters]
+    complete = complete and len({float(one.get("step", 0.0)) for one in state}) == 1
     watched = any(module._backward_hooks or module._backward_pre_hooks for module in policy.modules())
     return fitted if complete and not watched else TorchRegression(policy, optimizer, max_grad_norm)
 

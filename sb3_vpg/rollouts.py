@@ -9,6 +9,7 @@ from itertools import compress
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -49,7 +50,7 @@ def collect(
     _begin(self, env, callback, rollout_buffer, quota)
     # Once for all: locals() at every step would take as long as a layer of the network
     callback.update_locals(locals())
-    step = quick_step(env)
+    step, bounded = quick_step(env), isinstance(self.action_space, spaces.Box)
     time_outs: list[TimeOut] = []
     finished, n_steps = np.zeros(n_envs, dtype=int), 0
     counted: np.ndarray | None = None
@@ -59,7 +60,7 @@ def collect(
                 "model.policy was replaced in the middle of a rollout: use model.set_parameters, or replace it between"
             )
         actions = actor.act(self._last_obs)
-        clipped_actions = executable(policy, actions)
+        clipped_actions = executable(policy, actions) if bounded else actions
         new_obs, rewards, dones, infos = step(clipped_actions)
         self.num_timesteps += n_envs
 

@@ -6,7 +6,6 @@ SB3's of the same names, in NumPy.
 """
 
 from abc import ABC, abstractmethod
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 Array = npt.NDArray[Any]
+_LARGE = 1e8
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -40,12 +40,16 @@ class Sampler(ABC):
 
     def look_sound(self, outputs: Array) -> bool:
         """:return: True if they define a distribution for certain; False if they must be looked at, see ``are_sound``"""
-        # A sum of squares is finite if all are; it may be infinite for large ones
-        return isfinite(np.vdot(outputs, outputs))
+        # A sum of squares is small if all are, and NaN is not smaller
+        return bool(np.vdot(outputs, outputs) < _LARGE)
 
     def are_sound(self, outputs: Array) -> bool:
         """:return: whether they define a distribution"""
         return bool(np.isfinite(outputs).all())
+
+    def in_range(self, outputs: Array) -> Array:
+        """:return: outputs of the same distribution to which noise can be added without losing it to rounding"""
+        return outputs
 
     @abstractmethod
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
@@ -71,6 +75,10 @@ class CategoricalSampler(Sampler):
         # An action may be ruled out by a logit of minus infinity, but not all of them
         return bool(np.isfinite(outputs.max(axis=-1)).all())
 
+    def in_range(self, outputs: Array) -> Array:
+        shifted: Array = outputs - outputs.max(axis=-1, keepdims=True)
+        return shifted
+
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
         actions: Array = (outputs_NK + noise_NK).argmax(axis=1)
         return actions
@@ -92,6 +100,9 @@ class MultiCategoricalSampler(Sampler):
 
     def are_sound(self, outputs: Array) -> bool:
         return all(np.isfinite(part.max(axis=-1)).all() for part in self._split(outputs))
+
+    def in_range(self, outputs: Array) -> Array:
+        return np.concatenate([part - part.max(axis=-1, keepdims=True) for part in self._split(outputs)], axis=-1)
 
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
         return self.mode(outputs_NK + noise_NK)

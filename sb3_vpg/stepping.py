@@ -5,7 +5,6 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
-import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
@@ -44,4 +43,4 @@ def _step(env: DummyVecEnv, actions: Any) -> VecEnvStepReturn:
         else:
             whole[index] = observation
     observations: Any = {key: array.copy() for key, array in buffers.items()} if whole is None else whole.copy()
-    return observations, rewards.copy(), np.copy(dones), infos
+    return observations, rewards.copy(), dones.copy(), infos

@@ -168,7 +168,9 @@ class VPG(LeanOnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         self._iteration += 1
-        log_follows = bool(self._log_interval) and (self._iteration + 1) % self._log_interval == 0
+        # Where nobody reads, as with verbose=0, a look at the gradient is a waste
+        log_follows = bool(self._log_interval and self.logger.output_formats)
+        log_follows = log_follows and (self._iteration + 1) % self._log_interval == 0
 
         rollout = whole_batch(self.rollout_buffer)
         critic = self.critic_optimizer if self._estimator.has_critic else None

@@ -186,7 +186,7 @@ def make_model(mdp: MDP, n_envs: int = 1, **options: Any) -> VPG:
     env = DummyVecEnv([lambda: TabularEnv(mdp)] * n_envs)
     model = VPG("LinearPolicy", env, gamma=mdp.gamma, **{**arguments, **options})
     set_parameters(model, np.random.default_rng(7).normal(scale=0.7, size=len(parameters(model))))
-    model.set_logger(Logger(folder=None, output_formats=[]))
+    model.set_logger(Logger(folder=None, output_formats=[Recorder()]))
     return model
 
 
