@@ -9,6 +9,7 @@ How many steps per CPU second does a whole training take: VPG, A2C and PPO, on o
 from measure import KINDS, interleaved, make_env, rate, ratio
 
 # isort: split
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from sb3_vpg import VPG
 
 ALGORITHMS: dict[str, Any] = {"VPG": VPG, "A2C": A2C, "PPO": PPO}
 NATIVE_ENVS, NATIVE_STEPS = 1024, 32
+PHASES = {"collection": "collect_rollouts", "step of the policy": "_train_policy", "fit of the critic": "_train_critic"}
 NONE, AVERAGE, DEFAULT = 'VPG, baseline="none"', 'VPG, baseline="average"', "VPG, 16 full-batch critic steps (default)"
 
 
@@ -81,6 +83,35 @@ def trainer(training: Training, n_steps: int) -> Callable[[], float]:
     return train
 
 
+def shares(training: Training, n_steps: int) -> dict[str, float]:
+    """:return: the part of a training's CPU time that each of VPG's phases takes"""
+    env = make_env(training.kind, training.n_envs)
+    model = VPG("MlpPolicy", env, seed=0, device="cpu", **training.options)
+    spent = dict.fromkeys(PHASES, 0.0)
+
+    def timed(phase: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            start = time.process_time()
+            result = method(*args)
+            spent[phase] += time.process_time() - start
+            return result
+
+        return run
+
+    for phase, name in PHASES.items():
+        setattr(model, name, timed(phase, getattr(model, name)))
+    start = time.process_time()
+    model.learn(n_steps)
+    whole = time.process_time() - start
+    return {**{phase: seconds / whole for phase, seconds in spent.items()}, "all the rest": 1.0 - sum(spent.values()) / whole}
+
+
+def share_table(found: dict[str, dict[str, float]]) -> list[str]:
+    phases = [*PHASES, "all the rest"]
+    rows = [[name, *(f"{parts[phase]:.0%}" for phase in phases)] for name, parts in found.items()]
+    return ["## Where the time goes", "", *table(["VPG", *phases], rows)]
+
+
 def goals(rates: dict[str, list[float]]) -> list[Goal]:
     def steps(label: str) -> float:
         return float(np.median(rates[f"{label}, native, {NATIVE_ENVS}"]))
@@ -124,8 +155,10 @@ def main() -> None:
         f"Rounds in which all took turns: {repetitions} (medians); a ratio is the median of the ratios within each round.",
         "",
     ]
-    lines = [*introduction, *rate_table(rates, sizes), *goal_table(goals(rates))]
-    deliver(made, args, "Speed of training", lines, {"steps_per_cpu_second": rates, "steps": sizes})
+    ours = [training for training in TRAININGS if training.algorithm == "VPG"]
+    parts = {training.name: shares(training, sizes[training.name]) for training in ours}
+    lines = [*introduction, *rate_table(rates, sizes), *goal_table(goals(rates)), *share_table(parts)]
+    deliver(made, args, "Speed of training", lines, {"steps_per_cpu_second": rates, "steps": sizes, "shares": parts})
 
 
 if __name__ == "__main__":
