@@ -90,9 +90,9 @@ def shares(training: Training, n_steps: int) -> dict[str, float]:
     spent = dict.fromkeys(PHASES, 0.0)
 
     def timed(phase: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             start = time.process_time()
-            result = method(*args)
+            result = method(*args, **kwargs)
             spent[phase] += time.process_time() - start
             return result
 
