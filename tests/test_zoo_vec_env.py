@@ -24,7 +24,8 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a short run with evaluations."""
     folder = tmp_path_factory.mktemp("native") / "logs"
     evaluations = ["--eval-freq", "1000", "--eval-episodes", "20"]
-    assert main([*TRAIN, *evaluations, "-n", "3000", "--seed", "1", "-params", "n_envs:32", "-f", str(folder)]) == 0
+    sizes = ["-n", "3000", "-params", "n_envs:32", "n_steps:32"]
+    assert main([*TRAIN, *evaluations, *sizes, "--seed", "1", "-f", str(folder)]) == 0
     return folder
 
 
