@@ -17,6 +17,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_vpg.buffers import take
 from sb3_vpg.networks import N_ROWS, PlainNetwork, plain_network
 from sb3_vpg.policies import is_untouched
 from sb3_vpg.samplers import Sampler, sampler_of
@@ -64,7 +65,7 @@ class LeanActor:
     """
     The fast one.
 
-    :param policy: one that ``is_known``
+    :param policy: one that ``lean_actor`` knows
     :param sampler: of its distribution
     """
 
@@ -242,8 +243,7 @@ def values_of(policy: ActorCriticPolicy, observations: Any) -> Array:
     parts = []
     with th.no_grad():
         for start in range(0, n_observations(observations), N_ROWS):
-            rows = slice(start, start + N_ROWS)
-            part = {k: v[rows] for k, v in observations.items()} if isinstance(observations, dict) else observations[rows]
+            part = take(observations, slice(start, start + N_ROWS))
             parts.append(policy.predict_values(obs_as_tensor(part, policy.device)).flatten().cpu().numpy())
     return np.concatenate(parts)
 

@@ -78,15 +78,16 @@ class NumpyRegression:
         moments = [self._moment(state, name) for name in _MOMENTS]
         n_before = float(state[0]["step"]) if state[0] else 0.0
         losses: list[float] = []
+        keeps_weights = True
         try:
             self._descend(batches, moments, n_before, losses)
         except NotFiniteError:
             # The weights will be those from before the fit, and so are the moments
+            keeps_weights = False
             raise
-        except BaseException:
-            self._remember(state, moments, n_before + len(losses))
-            raise
-        self._remember(state, moments, n_before + len(losses))
+        finally:
+            if keeps_weights:
+                self._remember(state, moments, n_before + len(losses))
         return losses
 
     def _descend(self, batches: Iterable[Batch], moments: list[Array], n_before: float, losses: list[float]) -> None:
