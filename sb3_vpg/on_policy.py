@@ -14,11 +14,12 @@ from sb3_vpg.buffers import is_known
 from sb3_vpg.credit import assign_credit, bootstrap
 from sb3_vpg.estimators import AVERAGING, Estimator
 from sb3_vpg.rollouts import collect
+from sb3_vpg.saving import PlainSaving
 from sb3_vpg.statistics import are_statistics_finite, copy_statistics, restore_statistics
 from sb3_vpg.updates import diverged
 
 
-class LeanOnPolicyAlgorithm(OnPolicyAlgorithm):
+class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     """
     Differs from its parent in how a rollout comes about, not in what it is: see ``collect_rollouts`` and ``predict``.
     A subclass sets ``_estimator``, which says what advantages are made of it.

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -22,6 +21,7 @@ from torch import nn
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.arguments import flag, real_number, refuse_unknown
+from sb3_vpg.saving import PlainSaving
 
 
 class LinearDecisionPolicy(BasePolicy):
@@ -106,7 +106,7 @@ class _Episodes:
     returns: np.ndarray
 
 
-class RandomSearch(BaseAlgorithm):
+class RandomSearch(PlainSaving):
     """
     Random weights: each episode is played by a fresh draw, uniform in [-1, 1], for a linear decision without bias. The
     draw whose single episode had the highest return so far is kept, and is what ``predict`` uses.

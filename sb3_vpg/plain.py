@@ -1,0 +1,221 @@
+"""
+Python values as plain JSON, and back, without a pickle: reading a file runs none of its author's code.
+
+JSON's own types stay as they are. What else there is (tuples, arrays, random generators, spaces, classes ...) becomes an
+object with a single key that begins with ``!`` and says what it is. A class is only named: reading looks the name up among
+the modules that the program has already imported, and imports nothing.
+"""
+
+import base64
+import binascii
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+
+_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_SPACES: dict[type[spaces.Space[Any]], tuple[str, ...]] = {
+    spaces.Box: ("low", "high", "dtype"),
+    spaces.Discrete: ("n", "start", "dtype"),
+    spaces.MultiDiscrete: ("nvec", "start", "dtype"),
+    spaces.MultiBinary: ("n",),
+    spaces.Dict: ("spaces",),
+}
+_SCHEDULES = (FloatSchedule, ConstantSchedule, LinearSchedule, "rl_zoo3.utils:SimpleLinearSchedule")
+_KINDS = (BasePolicy, BaseFeaturesExtractor, th.optim.Optimizer, RolloutBuffer, np.generic)
+
+
+class NotPlainError(TypeError):
+    """A value that only a pickle could hold; its text names the value and its type."""
+
+
+def encode(value: Any, name: str = "value") -> Any:
+    """
+    :param value: of the types that the module names, also inside of each other
+    :param name: what to call it in the error
+    :return: what ``json.dumps`` takes, and ``decode`` turns back into an equal value
+    :raises NotPlainError: for everything else
+    """
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind is list:
+        return [encode(item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if kind in (dict, OrderedDict):
+        if all(type(key) is str and not key.startswith("!") for key in value):
+            return {key: encode(item, f"{name}[{key!r}]") for key, item in value.items()}
+        return {"!dict": [[encode(key, name), encode(item, f"{name}[{key!r}]")] for key, item in value.items()]}
+    for tag, (applies, write, _) in _CODECS.items():
+        if applies(value):
+            return {tag: write(value, name)}
+    raise NotPlainError(
+        f"{name} is of the type {kind.__module__}.{kind.__qualname__}, which is not plain data: {value!r:.200}"
+    )
+
+
+def decode(value: Any) -> Any:
+    """
+    :param value: what ``encode`` has made, read by ``json.loads``
+    :return: the value
+    :raises ValueError: if it is nothing that ``encode`` makes, or names a class that is not there or not allowed
+    """
+    if isinstance(value, list):
+        return [decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next(iter(value), "")
+    if not tag.startswith("!"):
+        return {key: decode(item) for key, item in value.items()}
+    if tag not in _CODECS or len(value) != 1:
+        raise ValueError(f"the file holds a value of the unknown kind {tag!r}")
+    try:
+        return _CODECS[tag][2](value[tag])
+    except (TypeError, KeyError, IndexError, AttributeError, AssertionError, OverflowError, binascii.Error) as error:
+        raise ValueError(f"the file holds a {tag[1:]} that cannot be read: {type(error).__name__}: {error}") from error
+
+
+def class_name(cls: type) -> str:
+    """:return: ``"module:name"``"""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _find(name: str) -> Any:
+    """:return: what has this name in a module that is imported already; a file must not make us import one"""
+    module, _, path = name.partition(":")
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if found is None or not isinstance(found, type) or class_name(found) != name:
+        raise ValueError(f"the file names the class {name}, which this program has not imported; import its module first")
+    return found
+
+
+def _is_network(cls: type) -> bool:
+    """:return: whether it is one of torch's layers or a user's own; torch's other modules do more than compute"""
+    of_torch = cls.__module__.partition(".")[0] == "torch"
+    return issubclass(cls, th.nn.Module) and (not of_torch or cls.__module__.startswith("torch.nn.modules."))
+
+
+def _read_class(name: str) -> type:
+    found: type = _find(name)
+    if not (issubclass(found, _KINDS) or _is_network(found)):
+        raise ValueError(f"the file names {name}, which is no policy, extractor, layer, optimiser, buffer or number type")
+    return found
+
+
+def _is_nameable(value: Any) -> bool:
+    if not isinstance(value, type) or not (issubclass(value, _KINDS) or _is_network(value)):
+        return False
+    try:
+        return _find(class_name(value)) is value
+    except ValueError:
+        return False
+
+
+def _is_schedule(value: Any) -> bool:
+    return type(value) in _SCHEDULES or class_name(type(value)) in _SCHEDULES
+
+
+def _read_schedule(parts: Any) -> Any:
+    known = {cls if isinstance(cls, str) else class_name(cls) for cls in _SCHEDULES}
+    if parts[0] not in known:
+        raise ValueError(f"the file names the schedule {parts[0]}; choose from {sorted(known)}")
+    cls, state = _find(parts[0]), decode(parts[1])
+    schedule = cls.__new__(cls)
+    schedule.__dict__.update(state)
+    # It is called on the way to the weights: now is the time to fail
+    float(schedule(0.5))
+    return schedule
+
+
+def _write_array(value: Any, name: str) -> list[Any]:
+    if value.dtype.hasobject or value.dtype.names is not None:
+        raise NotPlainError(f"{name} is an array of {value.dtype}, which is not plain data")
+    return [value.dtype.str, list(value.shape), base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()]
+
+
+def _read_array(parts: Any) -> np.ndarray:
+    dtype, shape, content = parts
+    kind = np.dtype(str(dtype))
+    if kind.hasobject or kind.names is not None:
+        raise ValueError(f"the file holds an array of {kind}, which is not plain data")
+    return np.frombuffer(base64.b64decode(content, validate=True), dtype=kind).reshape(shape).copy()
+
+
+def _write_generator(value: Any, name: str) -> list[Any]:
+    bits = value.bit_generator
+    return [type(bits).__name__, encode(bits.state, name)]
+
+
+def _read_generator(parts: Any) -> np.random.Generator:
+    kind, state = parts
+    if kind not in _BIT_GENERATORS:
+        raise ValueError(f"the file names the random generator {kind!r}; choose from {_BIT_GENERATORS}")
+    bits = getattr(np.random, kind)()
+    bits.state = decode(state)
+    return np.random.Generator(bits)
+
+
+def _write_space(value: Any, name: str) -> list[Any]:
+    return [type(value).__name__, encode({field: _field(value, field) for field in _SPACES[type(value)]}, name)]
+
+
+def _field(space: Any, field: str) -> Any:
+    if isinstance(space, spaces.MultiBinary):
+        return space.shape if len(space.shape) > 1 else space.n
+    return getattr(space, field)
+
+
+def _read_space(parts: Any) -> spaces.Space[Any]:
+    kinds = {cls.__name__: cls for cls in _SPACES}
+    if parts[0] not in kinds:
+        raise ValueError(f"the file names the space {parts[0]!r}; choose from {sorted(kinds)}")
+    fields = decode(parts[1])
+    if "dtype" in fields:
+        fields["dtype"] = fields["dtype"].type
+    if parts[0] == "Discrete":
+        fields = {**fields, "n": int(fields["n"]), "start": int(fields["start"])}
+    return kinds[parts[0]](**fields)
+
+
+_Codec = tuple[Callable[[Any], bool], Callable[[Any, str], Any], Callable[[Any], Any]]
+_CODECS: dict[str, _Codec] = {
+    "!dict": (lambda value: False, lambda value, name: None, lambda pairs: {decode(key): decode(item) for key, item in pairs}),
+    "!tuple": (
+        lambda value: type(value) is tuple,
+        lambda value, name: encode(list(value), name),
+        lambda items: tuple(decode(item) for item in items),
+    ),
+    "!deque": (
+        lambda value: type(value) is deque,
+        lambda value, name: [value.maxlen, encode(list(value), name)],
+        lambda parts: deque(decode(parts[1]), maxlen=parts[0]),
+    ),
+    "!array": (lambda value: type(value) is np.ndarray, _write_array, _read_array),
+    "!scalar": (
+        lambda value: isinstance(value, np.generic),
+        lambda value, name: _write_array(np.asarray(value), name),
+        lambda parts: _read_array(parts)[()],
+    ),
+    "!dtype": (lambda value: isinstance(value, np.dtype), lambda value, name: value.str, np.dtype),
+    "!generator": (
+        lambda value: type(value) is np.random.Generator and type(value.bit_generator).__name__ in _BIT_GENERATORS,
+        _write_generator,
+        _read_generator,
+    ),
+    "!space": (lambda value: type(value) in _SPACES, _write_space, _read_space),
+    "!class": (_is_nameable, lambda value, name: class_name(value), _read_class),
+    "!schedule": (
+        _is_schedule,
+        lambda value, name: [class_name(type(value)), encode(vars(value), name)],
+        _read_schedule,
+    ),
+}
