@@ -43,6 +43,7 @@ class GymVecEnv(VecEnv):
     :param info_keywords: entries of the infos at an episode's end to log as well, as in ``Monitor``
     :param reset_hook: ``hook(env, mask)`` for an environment that resets in the next step: resets those of the mask, bool
         of shape (n_envs,), at once and returns their observations, shape (mask.sum(), *shape)
+    :param override_existing: begin the file anew where there is one; False: append to it. As in ``Monitor``
     :raises ValueError: if the environment's spaces are none that SB3 knows, if it does not say how it resets, or if it resets
         in the next step without a hook (also for a native one inside of vector wrappers, which our hook would bypass); in a
         step, if an episode ends without an entry that ``info_keywords`` names
@@ -54,6 +55,7 @@ class GymVecEnv(VecEnv):
         monitor_file: str | None = None,
         info_keywords: tuple[str, ...] = (),
         reset_hook: ResetHook | None = None,
+        override_existing: bool = True,
     ) -> None:
         check_observation_space(env, env.single_observation_space)
         if isinstance(env.single_action_space, (spaces.Dict, spaces.Tuple)):
@@ -70,13 +72,13 @@ class GymVecEnv(VecEnv):
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._t_start = time.time()
         self._info_keywords = tuple(info_keywords)
-        self._writer = self._open(monitor_file)
+        self._writer = self._open(monitor_file, override_existing)
 
-    def _open(self, monitor_file: str | None) -> ResultsWriter | None:
+    def _open(self, monitor_file: str | None, override: bool) -> ResultsWriter | None:
         if monitor_file is None:
             return None
         header: dict[str, float | str] = {"t_start": self._t_start, "env_id": str(self.spec and self.spec.id)}
-        return ResultsWriter(str(monitor_file), header=header, extra_keys=self._info_keywords)
+        return ResultsWriter(str(monitor_file), header, self._info_keywords, override)
 
     def reset(self) -> VecEnvObs:
         """:return: first observations of all environments, (n_envs, *shape) or a dict of such; see SB3's ``VecEnv``"""
@@ -214,7 +216,7 @@ def make_vec_env(
     :param seed: of the environments and their action space; None: a random one
     :param monitor_dir: folder for ``0.monitor.csv``, which holds the episodes of all environments; None: no file
     :param env_kwargs: for the environment's constructor. Unlike SB3's function, this one sets no ``render_mode``
-    :param monitor_kwargs: may hold ``info_keywords``
+    :param monitor_kwargs: may hold ``info_keywords`` and ``override_existing``
     :param vectorization_mode: ``"native"`` takes the environment's own vector entry point, ``"sync"`` steps one environment
         after the other, ``"async"`` in a process each; None: native where there is such an entry point, else sync
     :return: the environment, to be reset
@@ -224,12 +226,15 @@ def make_vec_env(
     n_envs = whole_number("n_envs", n_envs, at_least=1)
     keywords = dict(monitor_kwargs or {})
     info_keywords = tuple(keywords.pop("info_keywords", ()))
+    override = bool(keywords.pop("override_existing", True))
     if keywords:
         raise ValueError(
-            f"monitor_kwargs may hold 'info_keywords' alone for a vector environment, but holds {sorted(keywords)}"
+            "monitor_kwargs may hold 'info_keywords' and 'override_existing' alone for a vector environment, but holds "
+            f"{sorted(keywords)} too"
         )
     monitor_file = None if monitor_dir is None else os.path.join(monitor_dir, "0")
-    env = GymVecEnv(_make_vector_env(env_id, n_envs, env_kwargs or {}, vectorization_mode), monitor_file, info_keywords)
+    vector_env = _make_vector_env(env_id, n_envs, env_kwargs or {}, vectorization_mode)
+    env = GymVecEnv(vector_env, monitor_file, info_keywords, override_existing=override)
     env.seed(seed)
     if seed is not None:
         env.action_space.seed(seed)

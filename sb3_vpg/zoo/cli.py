@@ -20,6 +20,7 @@ from textwrap import shorten
 from sb3_vpg import __version__
 from sb3_vpg.zoo import DEFAULT, OURS
 from sb3_vpg.zoo.replaced import replaced
+from sb3_vpg.zoo.signals import Signals
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """
     :param argv: arguments without the program's name; None: those of the process
-    :return: exit code: 0 done, 1 the command failed, 2 no such command, 130 interrupted
+    :return: exit code: 0 done, 1 the command failed, 2 no such command, 128 + n stopped by signal n (130: Ctrl-C)
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -86,29 +87,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
-    ours, theirs = _our_flags(command).parse_known_args(arguments)
-    native = command.vec_envs != () and ours.vec_env == _NATIVE
+    ours, theirs = _our_flags(name, command).parse_known_args(arguments)
     defaults = [*command.defaults, *(("--folder", "logs") if command.reads_runs else ())]
-    if command.vec_envs == _TRAINING:
-        # 0 stands for: not asked for
-        theirs = ["--n-eval-envs", "0", *theirs] if native else [*theirs, "--vec-env", ours.vec_env]
+    signals = Signals()
     try:
         # The zoo's programs read sys.argv and nothing else
-        with replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs]), _help_of_ours(command, defaults, theirs):
-            from sb3_vpg.zoo import scripts
-
-            if command.plots and ours.savefig is not None:
-                scripts.run_plot(command.target, ours.savefig)
-            else:
-                scripts.run(command.target, native)
+        argv = replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs])
+        with signals, argv, _help_of_ours(name, defaults, theirs):
+            _start(command, ours, theirs, signals)
     except KeyboardInterrupt:
-        return 130
+        return signals.exit_code or 130
     except Exception as error:
         if ours.traceback:
             raise
         _report(name, error)
         return 1
-    return 0
+    return signals.exit_code
+
+
+def _start(command: Command, ours: argparse.Namespace, theirs: list[str], signals: Signals) -> None:
+    # Here the import of torch begins
+    if command.vec_envs == _TRAINING:
+        from sb3_vpg.zoo import session
+
+        own = ("vec_env", "checkpoint_freq", "resume")
+        session.train(theirs, signals, {name: getattr(ours, name, None) for name in own})
+        return
+    from sb3_vpg.zoo import scripts
+
+    if command.plots and ours.savefig is not None:
+        scripts.run_plot(command.target, ours.savefig)
+    else:
+        scripts.run(command.target, command.vec_envs != () and ours.vec_env == _NATIVE)
 
 
 def _report(name: str, error: Exception) -> None:
@@ -119,27 +129,38 @@ def _report(name: str, error: Exception) -> None:
     print(f"sb3-vpg {name}: {type(error).__name__}: {message} (the traceback is in {file.name})", file=sys.stderr)
 
 
-def _our_flags(command: Command) -> argparse.ArgumentParser:
+def _our_flags(name: str, command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sb3-vpg", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     group = parser.add_argument_group("flags of sb3-vpg")
     group.add_argument("--traceback", action="store_true", help="let an error end in a Python traceback, not in one line")
     if command.vec_envs:
-        default = command.vec_envs[0] if command.vec_envs == _TRAINING else None
         text = "VecEnv type; native: the environment's own vector environment, where it has one"
-        group.add_argument("--vec-env", choices=command.vec_envs, default=default, help=text)
+        group.add_argument("--vec-env", choices=command.vec_envs, help=text)
+    if name == "train":
+        text = "go on with the latest run of this algorithm and environment, or with that of a number or folder"
+        group.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
+        text = "steps from one checkpoint to the next, for --resume; 0: none (default: 25000)"
+        group.add_argument("--checkpoint-freq", type=_whole, metavar="N", help=text)
     if command.plots:
         group.add_argument("--savefig", type=Path, metavar="FILE", help="write the picture instead of opening a window")
     return parser
 
 
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, but is {number}")
+    return number
+
+
 @contextmanager
-def _help_of_ours(command: Command, defaults: list[str], theirs: list[str]) -> Iterator[None]:
+def _help_of_ours(name: str, defaults: list[str], theirs: list[str]) -> Iterator[None]:
     """After the zoo's help (which ends in SystemExit), say what we add to it."""
     try:
         yield
     except SystemExit as stop:
         if stop.code in (0, None) and {"-h", "--help"} & set(theirs):
-            print(f"\n{_our_flags(command).format_help()}")
+            print(f"\n{_our_flags(name, COMMANDS[name]).format_help()}")
             if defaults:
                 print(f"defaults of sb3-vpg:\n  {' '.join(defaults)}")
         raise

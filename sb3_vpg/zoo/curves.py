@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from stable_baselines3.common.monitor import LoadMonitorResultsError, load_results
 
+from sb3_vpg.files import replaced_whole
+
 _WINDOW = 100
 
 
@@ -41,5 +43,6 @@ def draw_learning_curve(run: Path, title: str) -> Path | None:
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend(loc="lower right")
     picture = run / "learning_curve.png"
-    figure.savefig(picture, dpi=150)
+    with replaced_whole(picture) as part:
+        figure.savefig(part, dpi=150)
     return picture

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3 import ALGOS, create_test_env, get_saved_hyperparams
 from rl_zoo3.utils import get_model_path
@@ -19,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.curves import draw_learning_curve
 from sb3_vpg.zoo.native import create_native_test_env
+from sb3_vpg.zoo.plain_yaml import read_plain
 from sb3_vpg.zoo.registration import register
 
 # One after the other it costs the same in any number; a native one is the faster the more of them there are
@@ -151,21 +151,6 @@ def _positive(text: str) -> int:
 
 
 def _saved_argument(settings: Path, name: str) -> Any:
-    """:return: what the run's ``args.yml`` says; the zoo writes it with Python tags, which this reads without acting on"""
+    """:return: what the run's ``args.yml`` says, None if it says nothing"""
     file = settings / "args.yml"
-    if not file.is_file():
-        return None
-    pairs = yaml.load(file.read_text(), Loader=_PlainLoader)
-    return dict(pairs).get(name)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Reads the ``OrderedDict`` that the zoo dumps as its list of pairs, and any other Python object as None."""
-
-
-def _ordered_pairs(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> object:
-    return loader.construct_sequence(node, deep=True)[0]
-
-
-_PlainLoader.add_constructor("tag:yaml.org,2002:python/object/apply:collections.OrderedDict", _ordered_pairs)
-_PlainLoader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+    return read_plain(file).get(name) if file.is_file() else None

@@ -1,85 +1,116 @@
 """The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
 
-import inspect
+import os
 import shutil
+import sys
 import tempfile
+import threading
 import time
-from contextlib import AbstractContextManager
+from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from pprint import pprint
+from typing import TYPE_CHECKING, Any
 
 import optuna
-import rl_zoo3.train
+import rl_zoo3.exp_manager
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import get_latest_run_id
 from sqlalchemy.exc import SQLAlchemyError
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
-from sb3_vpg.arguments import OnPolicyKwargs, real_number, refuse_unknown, whole_number
-from sb3_vpg.random_search import BaseKwargs
+from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.files import written_whole
+from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.zoo import OURS
+from sb3_vpg.zoo.entries import check_entry
 from sb3_vpg.zoo.hyperparams import hyperparams_file
-from sb3_vpg.zoo.registration import our_class
+from sb3_vpg.zoo.plain_yaml import as_written, is_foreign
 from sb3_vpg.zoo.replaced import replaced
+from sb3_vpg.zoo.runs import SavedRun, checkpoint_folder, mark_finished, resume_command
+from sb3_vpg.zoo.workers import QuietSubprocVecEnv
+
+if TYPE_CHECKING:
+    from sb3_vpg.zoo.session import Session
 
 _ATTEMPTS = 5
-_READ_BY_THE_ZOO = (
-    "n_timesteps",
-    "n_envs",
-    "normalize",
-    "frame_stack",
-    "env_wrapper",
-    "vec_env_wrapper",
-    "callback",
-    "monitor_kwargs",
-    "env_kwargs",
-)
-_SET_BY_FLAGS = ("env", "seed", "verbose", "device", "tensorboard_log", "_init_setup_model", "kwargs")
+# A search with several jobs creates environments in several threads
+_LOCK = threading.Lock()
 
 
 class VPGExperimentManager(ExperimentManager):
     """
-    Differs from its parent in five points:
+    Differs from its parent in seven points:
 
     * without ``-conf``, our algorithms find their YAML file in our package;
     * a YAML file that cannot be read, or an entry with missing, unknown or unusable keys, is refused with the file's name;
     * no run folder stays behind that would hide an earlier run from those who look for the latest;
+    * VPG leaves checkpoints, and goes on in the folder of the run that its session resumes, with that run's hyperparameters;
+    * a signal lets VPG finish its rollout; all files are written whole;
     * when training fails, the model is saved where a finished one would be, and then the error goes on;
     * processes that start a search in the same new database at the same moment do not trip over each other.
+
+    :param session: the call of ``train``; other parameters: see ``ExperimentManager``
     """
 
-    def __init__(self, args: Any, algo: str, *others: Any, **kwargs: Any) -> None:
+    # Of the zoo, which declares it so
+    vec_env_class: Any
+
+    def __init__(self, args: Any, algo: str, *others: Any, session: "Session", **kwargs: Any) -> None:
         super().__init__(args, algo, *others, **kwargs)
+        self._session = session
+        self._made = self._started = self._learnt = False
         if kwargs.get("config") is None and algo in OURS:
             self.config = str(hyperparams_file(algo))
+        if session.folder is not None:
+            self._use_folder(session.folder)
+        if self.vec_env_class is SubprocVecEnv:
+            self.vec_env_class = QuietSubprocVecEnv
+
+    def _use_folder(self, folder: Path) -> None:
+        self.save_path = str(folder)
+        self.params_path = f"{folder}/{self.env_name}"
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """:raises ValueError: if the file is no YAML mapping, or if an entry lacks a key or has one too many"""
+        run = self._session.run
+        if run is None:
+            hyperparams, saved = self._read_file()
+        else:
+            saved = self._read_run(run)
+            hyperparams = dict(saved)
+        if self.algo in OURS:
+            check_entry(self.config, self.algo, self.env_name.gym_id, hyperparams)
+        return hyperparams, saved
+
+    def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
         try:
-            hyperparams, saved = super().read_hyperparameters()
+            return super().read_hyperparameters()
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.config} is no readable YAML file: {error}") from error
         except (AttributeError, TypeError) as error:
             raise ValueError(f"{self.config} must map environment ids to hyperparameters ({error})") from error
-        if self.algo in OURS:
-            self._check_keys(hyperparams)
-        return hyperparams, saved
 
-    def _check_keys(self, hyperparams: dict[str, Any]) -> None:
-        for key in ("n_timesteps", "policy"):
-            if key not in hyperparams:
-                raise ValueError(f"{self.config}: the entry for {self.env_name.gym_id} needs {key!r}")
-        hyperparams["n_timesteps"] = real_number(f"{self.config}: n_timesteps", hyperparams["n_timesteps"], low=1.0)
-        whole_number(f"{self.config}, or -params: n_envs", hyperparams.get("n_envs", 1), at_least=1)
-        algorithm = our_class(self.algo)
-        passed_on = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
-        accepted = {*inspect.signature(algorithm).parameters, *passed_on.__annotations__, *_READ_BY_THE_ZOO}
-        known = sorted(accepted.difference(_SET_BY_FLAGS))
-        try:
-            refuse_unknown(algorithm.__name__, hyperparams, known)
-        except TypeError as error:
-            raise ValueError(f"{self.config}, or -params: {error}") from None
+    def _read_run(self, run: SavedRun) -> dict[str, Any]:
+        """:return: those of the run; Python objects among them come from the command, because no file may make them"""
+        saved = OrderedDict(run.hyperparams)
+        foreign = [key for key, value in saved.items() if is_foreign(value)]
+        today = self._read_file()[1] if foreign else {}
+        for key in foreign:
+            if as_written(today.get(key)) != saved[key]:
+                raise ValueError(
+                    f"{run.folder} was begun with {key}: {saved[key]}, which no file may make: give the same -params again"
+                )
+            saved[key] = today[key]
+        self.config = str(run.settings / "config.yml")
+        print(f"Hyperparameters of {run.folder}:")
+        pprint(saved)
+        return saved
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]  # static there
         """Ours read ``"lin_0.001"`` themselves, and refuse what they cannot read by its name."""
@@ -88,9 +119,58 @@ class VPGExperimentManager(ExperimentManager):
     def create_log_folder(self) -> None:
         if self.optimize_hyperparameters:
             # What a search writes here, nobody reads; workers of one study would share the folder
-            self.save_path = tempfile.mkdtemp(prefix="sb3-vpg-optimize-")
-            self.params_path = f"{self.save_path}/{self.env_name}"
+            self._use_folder(Path(tempfile.mkdtemp(prefix="sb3-vpg-optimize-")))
+        elif self._session.folder is None:
+            self._make_folder()
+            if self._checkpoint_freq > 0:
+                self._session.claim(Path(self.save_path))
+        self._made = True
         super().create_log_folder()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
+
+    def _make_folder(self) -> None:
+        """The folder of the next run, also where another process has just made the one that was the next."""
+        while True:
+            try:
+                os.makedirs(self.save_path)
+                return
+            except FileExistsError:
+                number = get_latest_run_id(self.log_path, self.env_name) + 1
+                self._use_folder(Path(self.log_path) / f"{self.env_name}_{number}")
+
+    @property
+    def _checkpoint_freq(self) -> int:
+        """:return: 0 for none, as for all algorithms but VPG and in a search"""
+        return getattr(self.args, "checkpoint_freq", 0)
+
+    def create_callbacks(self) -> None:
+        super().create_callbacks()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
+        if self._checkpoint_freq > 0:
+            folder = checkpoint_folder(Path(self.save_path))
+            kwargs: dict[str, Any] = {"monitor_dir": self.save_path, "verbose": self.verbose}
+            self.callbacks.append(TrainingCheckpoint(folder, self._checkpoint_freq, **kwargs))
+        # Not the first, which the zoo takes for the progress bar
+        self.callbacks.append(_Start(self._start))
+
+    def _start(self, model: BaseAlgorithm) -> None:
+        """From here on there is something to save, and a rollout to finish."""
+        self._started = True
+        if isinstance(model, LeanOnPolicyAlgorithm):
+            self._session.signals.ask = model.request_stop
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """The zoo's, by way of ``_make_vec_env``."""
+        with _LOCK, replaced(rl_zoo3.exp_manager, "make_vec_env", self._make_vec_env):
+            return super().create_envs(n_envs, eval_env, no_log)
+
+    def _make_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+        """SB3's function. Files of a run that goes on are not emptied: ``TrainingCheckpoint`` cuts them to their length."""
+        run = self._session.run
+        if run is not None and run.has_checkpoint:
+            kwargs["monitor_kwargs"] = {**(kwargs.get("monitor_kwargs") or {}), "override_existing": False}
+        return self._build_vec_env(*args, **kwargs)
+
+    def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+        return make_vec_env(*args, **kwargs)
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """Prepare a run; where none comes of it, because it is refused or a search, remove its folder again."""
@@ -98,20 +178,70 @@ class VPGExperimentManager(ExperimentManager):
         try:
             results = super().setup_experiment()
         finally:
-            # args.yml is what the zoo writes last
-            if results is None and not any(Path(self.save_path).glob("*/args.yml")):
+            if results is None and self._made and not any(Path(self.save_path).glob("*/args.yml")):
                 shutil.rmtree(self.save_path, ignore_errors=True)
         return results
 
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        """Those of a run that goes on stay as they are; else ``args.yml`` comes last, and says that the others are there."""
+        if self._session.run is not None:
+            command = Path(self.params_path) / "command.txt"
+            before = command.read_text() if command.is_file() else ""
+            with written_whole(command) as file:
+                file.write(f"{before}\n{' '.join(sys.orig_argv)}".encode())
+            print(f"Log path: {self.save_path}")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            with replaced(self, "params_path", folder):
+                super()._save_config(saved_hyperparams)
+            for name in ("config.yml", "command.txt", "args.yml"):
+                with written_whole(Path(self.params_path) / name) as file:
+                    file.write((Path(folder) / name).read_bytes())
+
     def learn(self, model: BaseAlgorithm) -> None:
-        """Train; if that fails, save the last good weights before the error goes on."""
-        finished = False
+        """
+        Train; if that fails, save the last good weights before the error goes on.
+
+        :raises KeyboardInterrupt: if a signal came before training had begun
+        """
+        signals = self._session.signals
         try:
             super().learn(model)
-            finished = True
+            self._learnt = True
+        except (EOFError, ConnectionError):
+            # A signal to all processes of a job has ended the workers of a SubprocVecEnv as well
+            if signals.received is None:
+                raise
         finally:
-            if not finished:
+            signals.ask = None
+            if not self._started and signals.received is not None:
+                raise KeyboardInterrupt
+            if self._started and not self._learnt:
                 self.save_trained_model(model)
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """As the zoo, in another order: a run is complete when its last file is there."""
+        print(f"Saving to {self.save_path}")
+        if self.normalize:
+            normalizer = model.get_vec_normalize_env()
+            assert normalizer is not None
+            normalizer.save(os.path.join(self.params_path, "vecnormalize.pkl"))
+        if isinstance(model, OffPolicyAlgorithm) and self.save_replay_buffer:
+            print("Saving replay buffer")
+            model.save_replay_buffer(os.path.join(self.save_path, "replay_buffer.pkl"))
+        model.save(f"{self.save_path}/{self.env_name}")
+        self._take_leave(model)
+
+    def _take_leave(self, model: BaseAlgorithm) -> None:
+        received = self._session.signals.received
+        complete = self._learnt and (received is None or model.num_timesteps >= self.n_timesteps)
+        if complete and self._checkpoint_freq > 0:
+            mark_finished(Path(self.params_path), model.num_timesteps, self.n_timesteps)
+        if received is None or complete:
+            return
+        where = self.log_folder, self.algo, self.env_name.gym_id
+        onward = f" Continue with: {resume_command(Path(self.save_path), *where)}" if self._checkpoint_freq > 0 else ""
+        print(f"Stopped by {received.name} after {model.num_timesteps:,} of {self.n_timesteps:,} steps.{onward}")
 
     def hyperparameters_optimization(self) -> None:
         """Search. Optuna's tables are made first, again and again while another process is making the same ones."""
@@ -122,12 +252,24 @@ class VPGExperimentManager(ExperimentManager):
                     break
                 except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
                     time.sleep(1.0)
-        super().hyperparameters_optimization()
+        try:
+            super().hyperparameters_optimization()
+        except ValueError:
+            # A search that ends before its first trial has no best one
+            if self._session.signals.received is not None:
+                raise KeyboardInterrupt from None
+            raise
 
 
-def our_experiment_manager(ours: type[VPGExperimentManager] = VPGExperimentManager) -> AbstractContextManager[Any]:
-    """
-    Let ``rl_zoo3.train`` use ours. It offers no hook, so its name is replaced, in the process of our own command line
-    and for as long as the command runs.
-    """
-    return replaced(rl_zoo3.train, "ExperimentManager", ours)
+class _Start(BaseCallback):
+    """Tells the manager when training has begun: when the model is what it should be, and signals can be heeded."""
+
+    def __init__(self, tell: Callable[[BaseAlgorithm], None]) -> None:
+        super().__init__()
+        self.tell = tell
+
+    def _on_training_start(self) -> None:
+        self.tell(self.model)
+
+    def _on_step(self) -> bool:
+        return True

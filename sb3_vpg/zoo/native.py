@@ -1,22 +1,14 @@
 """``--vec-env native``: the zoo's programs on gymnasium's native vector environments."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
 from typing import Any
 
-import rl_zoo3.exp_manager
 import rl_zoo3.utils
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.vec_env import GymVecEnv, make_vec_env
 from sb3_vpg.zoo.experiment import VPGExperimentManager
 from sb3_vpg.zoo.replaced import replaced
-
-# A search with several jobs creates environments in several threads
-_LOCK = threading.Lock()
 
 
 class NativeExperimentManager(VPGExperimentManager):
@@ -36,27 +28,19 @@ class NativeExperimentManager(VPGExperimentManager):
         # For args.yml; the zoo's own parser knows nothing of native ones
         args.vec_env = "native"
 
-    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+    def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
         """:raises ValueError: if the environment has no native vector environment, or if there is an ``env_wrapper``"""
-        with _native(rl_zoo3.exp_manager, self.env_name.gym_id):
-            return super().create_envs(n_envs, eval_env, no_log)
+        return _make(self.env_name.gym_id, *args, **kwargs)
 
 
 def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
     """
     The zoo's ``create_test_env`` on a native vector environment.
 
-    :raises ValueError: as ``NativeExperimentManager.create_envs``, and for a ``render_mode`` that it does not have
+    :raises ValueError: as ``NativeExperimentManager``, and for a ``render_mode`` that it does not have
     """
-    with _native(rl_zoo3.utils, env_id):
+    with replaced(rl_zoo3.utils, "make_vec_env", partial(_make, env_id)):
         return rl_zoo3.utils.create_test_env(env_id, *args, **kwargs)
-
-
-@contextmanager
-def _native(module: ModuleType, env_id: str) -> Iterator[None]:
-    """While it lasts, the ``make_vec_env`` of one of the zoo's modules makes native environments. The zoo has no hook."""
-    with _LOCK, replaced(module, "make_vec_env", partial(_make, env_id)):
-        yield
 
 
 def _make(

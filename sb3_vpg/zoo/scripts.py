@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from shutil import which
@@ -16,8 +16,8 @@ from typing import Any
 import imageio_ffmpeg
 import rl_zoo3.enjoy
 
-from sb3_vpg.zoo.experiment import our_experiment_manager
-from sb3_vpg.zoo.native import NativeExperimentManager, create_native_test_env
+from sb3_vpg.files import replaced_whole
+from sb3_vpg.zoo.native import create_native_test_env
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.replaced import replaced
 
@@ -27,11 +27,11 @@ def run(target: str, native: bool = False) -> None:
     Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
 
     :param target: what to run; the zoo's video programs have no function to call
-    :param native: on native vector environments, in ``train`` and ``enjoy``
+    :param native: on native vector environments, in ``enjoy``
     """
     register()
     module, _, function = target.partition(":")
-    with _native_envs() if native else our_experiment_manager():
+    with replaced(rl_zoo3.enjoy, "create_test_env", create_native_test_env) if native else nullcontext():
         if function:
             getattr(import_module(module), function)()
         else:
@@ -55,19 +55,13 @@ def run_plot(target: str, picture: Path) -> None:
         # The picture is written instead
         warnings.filterwarnings("ignore", message=".*non-interactive.*", category=UserWarning)
         run(target)
-    picture.parent.mkdir(parents=True, exist_ok=True)
     figures = pyplot.get_fignums()
     for number in figures:
         path = picture if len(figures) == 1 else picture.with_stem(f"{picture.stem}_{number}")
-        pyplot.figure(number).savefig(path)
+        with replaced_whole(path) as part:
+            pyplot.figure(number).savefig(part)
         print(f"Saved {path}")
     pyplot.close("all")
-
-
-@contextmanager
-def _native_envs() -> Iterator[None]:
-    with our_experiment_manager(NativeExperimentManager), replaced(rl_zoo3.enjoy, "create_test_env", create_native_test_env):
-        yield
 
 
 @contextmanager

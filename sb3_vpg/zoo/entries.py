@@ -1,0 +1,46 @@
+"""What an entry of a hyperparameter file must and may hold for our algorithms."""
+
+import inspect
+from typing import Any
+
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from sb3_vpg.arguments import OnPolicyKwargs, real_number, refuse_unknown, whole_number
+from sb3_vpg.random_search import BaseKwargs
+from sb3_vpg.zoo.registration import our_class
+
+_READ_BY_THE_ZOO = (
+    "n_timesteps",
+    "n_envs",
+    "normalize",
+    "frame_stack",
+    "env_wrapper",
+    "vec_env_wrapper",
+    "callback",
+    "monitor_kwargs",
+    "env_kwargs",
+)
+_SET_BY_FLAGS = ("env", "seed", "verbose", "device", "tensorboard_log", "_init_setup_model", "kwargs")
+
+
+def check_entry(config: str, algo: str, env_id: str, hyperparams: dict[str, Any]) -> None:
+    """
+    :param config: the file, for the error's text
+    :param algo: one of ours
+    :param env_id: whose entry it is
+    :param hyperparams: the entry; its ``n_timesteps`` becomes a number
+    :raises ValueError: if it lacks a key or has one too many, or if a number is none
+    """
+    for key in ("n_timesteps", "policy"):
+        if key not in hyperparams:
+            raise ValueError(f"{config}: the entry for {env_id} needs {key!r}")
+    hyperparams["n_timesteps"] = real_number(f"{config}: n_timesteps", hyperparams["n_timesteps"], low=1.0)
+    whole_number(f"{config}, or -params: n_envs", hyperparams.get("n_envs", 1), at_least=1)
+    algorithm = our_class(algo)
+    passed_on = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
+    accepted = {*inspect.signature(algorithm).parameters, *passed_on.__annotations__, *_READ_BY_THE_ZOO}
+    known = sorted(accepted.difference(_SET_BY_FLAGS))
+    try:
+        refuse_unknown(algorithm.__name__, hyperparams, known)
+    except TypeError as error:
+        raise ValueError(f"{config}, or -params: {error}") from None

@@ -1,0 +1,83 @@
+"""
+Ctrl-C and SIGTERM end a command quietly: first it is asked to finish what must not be cut in two, then it is interrupted as
+Python's Ctrl-C does it, and who insists ends it at once. Nothing heavy is imported here, because the command line begins so.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+_HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Signals:
+    """
+    Takes SIGINT and SIGTERM for as long as the ``with`` block lasts, in the main thread; elsewhere it does nothing. A signal
+    that whoever started us has set to be ignored (as ``nohup`` does) stays ignored.
+    """
+
+    received: signal.Signals | None = None
+    """The first one that came."""
+
+    ask: Callable[[], object] | None = None
+    """What the next signal calls, once, in place of a ``KeyboardInterrupt``."""
+
+    _interrupted = False
+
+    def __enter__(self) -> "Signals":
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in _HANDLED:
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def exit_code(self) -> int:
+        """:return: 128 + the signal, as shells have it; 0 if none came"""
+        return 0 if self.received is None else 128 + self.received
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number)
+        ask, self.ask = self.ask, None
+        if ask is not None:
+            ask()
+        elif self._interrupted:
+            for stream in (sys.stdout, sys.stderr):
+                # It may be in the middle of a line
+                with suppress(Exception):
+                    stream.flush()
+            os._exit(self.exit_code)
+        else:
+            self._interrupted = True
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def held_back_from_workers() -> Iterator[None]:
+    """
+    Processes that are started inside never see a Ctrl-C. A terminal sends it to all of them, and a worker that dies of it
+    takes the rollout with it. It is blocked and not ignored, so that one which comes meanwhile waits for us; and that is
+    handed down through the fork server, which is started once and starts all others.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    # The first start of a process starts this one, which in older Pythons ends with the signal unblocked
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
