@@ -17,8 +17,9 @@ from stable_baselines3.common.save_util import open_path
 
 WEIGHTS = ".pth"
 DATA, STATISTICS, TRAINING = "data", "vecnormalize.json", "training.json"
+VARIABLES = "pytorch_variables.pth"
 _ABOUT = ("_stable_baselines3_version", "system_info.txt")
-_MEMBERS = (DATA, STATISTICS, TRAINING, *_ABOUT, "pytorch_variables.pth", "policy.pth", "policy.optimizer.pth")
+_MEMBERS = (DATA, STATISTICS, TRAINING, *_ABOUT, VARIABLES, "policy.pth", "policy.optimizer.pth")
 _OPTIONAL = ("critic_optimizer.pth",)
 _BEST = "best_model_"
 

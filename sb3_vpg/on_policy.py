@@ -1,13 +1,15 @@
 """SB3's ``OnPolicyAlgorithm`` with a collection, a ``predict`` and random streams of its own."""
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
+from typing_extensions import Self
 
 from sb3_vpg.actors import DistributionError, LeanActor, StepwiseActor, lean_actor, random_streams, recognised
 from sb3_vpg.buffers import is_known
@@ -17,6 +19,18 @@ from sb3_vpg.rollouts import collect
 from sb3_vpg.saving import PlainSaving
 from sb3_vpg.statistics import are_statistics_finite, copy_statistics, restore_statistics
 from sb3_vpg.updates import diverged
+
+_DERIVED = ("_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested", "at_boundary")
+
+
+class BoundaryHook(Protocol):
+    """What is told of the places between an update and the next rollout."""
+
+    def begin(self, total_timesteps: int, callback: BaseCallback) -> None:
+        """``learn`` is set up, and no callback has been told that training starts."""
+
+    def pass_boundary(self) -> None:
+        """An update is over, or nothing has happened yet, and a rollout is about to begin."""
 
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
@@ -30,11 +44,65 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _estimator: Estimator
     _actor: LeanActor | None = None
     _average_return: float | None = None
+    _iteration = 0
+    _log_interval = 0
+    _hooks: list[BoundaryHook] = []  # noqa: RUF012  # never written to; learn() begins with a list of its own
+    _stop_requested = False
+    at_boundary = False
+    """Whether ``learn`` is between an update and the next rollout: the only place where training can be taken up again."""
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have streams of their own."""
         super().set_random_seed(seed)
         self._rng, self._predict_rng = random_streams(seed)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "OnPolicyAlgorithm",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``."""
+        self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        assert self.env is not None
+        self.at_boundary = True
+        for hook in self._hooks:
+            hook.begin(total_timesteps, callback)
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps and self._pass_boundary():
+            if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
+                break
+            self._iteration += 1
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if log_interval and self._iteration % log_interval == 0:
+                self.dump_logs(self._iteration)
+            self.train()
+            self.at_boundary = True
+        callback.on_training_end()
+        return self
+
+    def _pass_boundary(self) -> bool:
+        """:return: False if training is to stop here"""
+        for hook in self._hooks:
+            hook.pass_boundary()
+        if self._stop_requested:
+            return False
+        self.at_boundary = False
+        return True
+
+    def add_hook(self, hook: BoundaryHook) -> None:
+        """Called by a callback's ``_init_callback``: for this ``learn``, tell it of its begin and of each boundary."""
+        self._hooks.append(hook)
+
+    def request_stop(self) -> None:
+        """Let ``learn`` return before the next rollout, with nothing lost. May be called from a signal handler."""
+        self._stop_requested = True
 
     def predict(
         self,
@@ -110,4 +178,4 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         # Derived from the arguments and the policy whenever a model is built
-        return [*super()._excluded_save_params(), "_estimator", "_statistics", "_actor", "_rng", "_predict_rng"]
+        return [*super()._excluded_save_params(), *_DERIVED]

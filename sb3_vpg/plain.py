@@ -61,6 +61,15 @@ def encode(value: Any, name: str = "value") -> Any:
     )
 
 
+def is_plain(value: Any) -> bool:
+    """:return: whether ``encode`` takes it"""
+    try:
+        encode(value)
+    except NotPlainError:
+        return False
+    return True
+
+
 def decode(value: Any) -> Any:
     """
     :param value: what ``encode`` has made, read by ``json.loads``

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from typing_extensions import Self
 
-from sb3_vpg.archives import DATA, STATISTICS, WEIGHTS, RefusedFileError, check_tensors, read_archive, read_weights
+from sb3_vpg.archives import DATA, STATISTICS, VARIABLES, WEIGHTS, RefusedFileError, check_tensors, read_archive, read_weights
 from sb3_vpg.files import written_whole
 from sb3_vpg.normalization import describe
 from sb3_vpg.plain import NotPlainError, decode, encode
@@ -82,7 +82,7 @@ class PlainSaving(BaseAlgorithm):
         custom = dict(custom_objects or {})
         with _refusing(name):
             settings = _settings(cls, members, name, {**custom, **kwargs}, trust)
-            weights = _weights(members, name)
+            weights = weights_of(members, name)
             with _limited(weights["policy"]):
                 content = io.BytesIO(_zipped(members))
                 model = super().load(content, env, device, {**settings, **custom}, print_system_info, force_reset, **kwargs)
@@ -104,8 +104,7 @@ class PlainSaving(BaseAlgorithm):
             super().set_parameters(load_path_or_dict, exact_match, device)
             return
         name = str(load_path_or_dict) if isinstance(load_path_or_dict, (str, Path)) else "the file"
-        weights = _weights(read_archive(load_path_or_dict), name)
-        weights.pop("pytorch_variables", None)
+        weights = weights_of(read_archive(load_path_or_dict), name)
         with _refusing(name):
             super().set_parameters(weights, exact_match, device)
 
@@ -145,6 +144,11 @@ def _written(name: str, value: Any, pickles: bool) -> Any:
         return encode(value, name)
     except NotPlainError as error:
         return value if pickles else {_LEFT_OUT: str(error)}
+
+
+def was_left_out(value: Any) -> bool:
+    """:return: whether this is what ``pack`` puts in the place of a setting that is not plain"""
+    return isinstance(value, dict) and _LEFT_OUT in value
 
 
 def _target(path: Path) -> Path:
@@ -194,7 +198,7 @@ def _settings(cls: type, members: dict[str, bytes], name: str, given: dict[str, 
             settings[key] = given[key]
         elif isinstance(value, dict) and _PICKLED in value:
             pickled.append(f"{key} ({value.get(':type:', '?')})")
-        elif isinstance(value, dict) and _LEFT_OUT in value:
+        elif was_left_out(value):
             raise RefusedFileError(f"{name} could not hold {value[_LEFT_OUT]}; pass custom_objects={{{key!r}: ...}}")
         else:
             settings[key] = _decoded(key, value, name)
@@ -223,13 +227,19 @@ def _decoded(key: str, value: Any, name: str) -> Any:
         raise RefusedFileError(f"{name}: {key}: {error}; refused") from error
 
 
-def _weights(members: dict[str, bytes], name: str) -> dict[str, Any]:
+def weights_of(members: dict[str, bytes], name: str) -> dict[str, Any]:
+    """
+    :param members: of the archive ``name``
+    :return: the state dicts by the name of what they belong to
+    :raises RefusedFileError: for weights that are missing, damaged, NaN or infinite, and for pickles
+    """
     weights = {}
     for member, content in members.items():
         if member.endswith(WEIGHTS):
             loaded = read_weights(content, member, name)
             check_tensors(loaded, f"{name}: {member!r}", len(content))
-            weights[member[: -len(WEIGHTS)]] = loaded
+            if member != VARIABLES:
+                weights[member[: -len(WEIGHTS)]] = loaded
     if not isinstance(weights.get("policy"), dict):
         raise RefusedFileError(f"{name} holds no weights (no member 'policy{WEIGHTS}'), so it is no model")
     return weights

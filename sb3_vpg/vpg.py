@@ -128,7 +128,6 @@ class VPG(LeanOnPolicyAlgorithm):
         self.n_episodes = n_episodes
         self.reward_to_go = reward_to_go
         self.discount_steps = discount_steps
-        self._iteration, self._log_interval = 0, 0
         if _init_setup_model:
             self._setup_model()
 
@@ -167,7 +166,6 @@ class VPG(LeanOnPolicyAlgorithm):
         # Batch norm and dropout behave differently while training
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
-        self._iteration += 1
         # Where nobody reads, as with verbose=0, a look at the gradient is a waste
         log_follows = bool(self._log_interval and self.logger.output_formats)
         log_follows = log_follows and (self._iteration + 1) % self._log_interval == 0
@@ -242,7 +240,6 @@ class VPG(LeanOnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> Self:
         """See ``OnPolicyAlgorithm.learn``."""
-        self._iteration, self._log_interval = 0, log_interval
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     def _excluded_save_params(self) -> list[str]:

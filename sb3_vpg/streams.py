@@ -1,0 +1,24 @@
+"""The random streams that training draws from: taken together and given back together, it goes on with the same numbers."""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch as th
+
+
+def copy_streams() -> dict[str, Any]:
+    """:return: the states of Python's, NumPy's and torch's global generators, as plain values"""
+    streams = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state().numpy().copy()}
+    if th.cuda.is_available():
+        streams["cuda"] = [state.numpy().copy() for state in th.cuda.get_rng_state_all()]
+    return streams
+
+
+def restore_streams(streams: dict[str, Any]) -> None:
+    """:param streams: what ``copy_streams`` has returned; those of a GPU only where there is one"""
+    random.setstate(streams["python"])
+    np.random.set_state(streams["numpy"])
+    th.set_rng_state(th.from_numpy(streams["torch"]))
+    if "cuda" in streams and th.cuda.is_available():
+        th.cuda.set_rng_state_all([th.from_numpy(state) for state in streams["cuda"]])

@@ -1,0 +1,174 @@
+"""Everything that decides how training goes on, besides what a saved model holds: taken between an update and a rollout."""
+
+import inspect
+import json
+import os
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from platform import python_version
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+
+import sb3_vpg
+from sb3_vpg.callback_states import best_model, callback_state, callbacks_in, restore_callback, restore_files
+from sb3_vpg.env_states import get_state, missing_state, set_state
+from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
+from sb3_vpg.plain import decode, is_plain
+from sb3_vpg.saving import was_left_out
+from sb3_vpg.streams import copy_streams, restore_streams
+
+_LOOKS = ("verbose", "tensorboard_log", "device", "stats_window_size", "monitor_wrapper", "env", "policy")
+_OF_THE_TASK = ("policy_class", "observation_space", "action_space", "n_envs")
+_OF_A_PROCESS = ("verbose", "tensorboard_log", "start_time", "_num_timesteps_at_start", "_log_interval", "action_noise")
+_LIBRARIES = ("stable_baselines3", "gymnasium", "torch", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """:return: of what decides the course of training"""
+    return {"python": python_version(), "sb3_vpg": sb3_vpg.__version__, **{name: version(name) for name in _LIBRARIES}}
+
+
+def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor_dir: Path | None) -> dict[str, Any]:
+    """
+    :param model: between an update and the next rollout
+    :param callback: that of ``learn``
+    :param monitor_dir: folder of ``Monitor``'s files
+    :return: plain values
+    """
+    assert model.env is not None
+    return {
+        "versions": versions(),
+        "num_timesteps": model.num_timesteps,
+        "total_timesteps": model._total_timesteps,
+        "streams": {**copy_streams(), "training": model._rng, "predict": model._predict_rng},
+        "env": get_state(model.env),
+        "callbacks": {name: callback_state(one) for name, one in callbacks_in(callback)},
+        "monitors": {} if monitor_dir is None else {path.name: _size(path) for path in monitor_dir.glob("*.monitor.csv")},
+        "log": [_plain_only(model.logger.name_to_value), _plain_only(model.logger.name_to_excluded)],
+    }
+
+
+def _plain_only(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if is_plain(value)}
+
+
+def _size(path: Path) -> int:
+    """:return: in bytes, once they are on the disk: a checkpoint must not outlive rows that it counts on"""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def best_models(callback: BaseCallback) -> dict[str, bytes]:
+    """:return: by the name of the callback, the best model that it has found"""
+    paths = {name: best_model(one) for name, one in callbacks_in(callback)}
+    return {name: path.read_bytes() for name, path in paths.items() if path is not None and path.is_file()}
+
+
+def check_settings(model: LeanOnPolicyAlgorithm, stored: dict[str, Any], written: dict[str, Any], path: Path) -> None:
+    """
+    :param stored: settings of the checkpoint, as its file holds them
+    :param written: those of ``model``, in the same form
+    :raises ValueError: if the checkpoint is of another run, naming what differs
+    """
+    names = [*_OF_THE_TASK, *(name for name in _arguments(type(model)) if name not in _LOOKS)]
+    for name in names:
+        if stored.get(name) != written.get(name):
+            raise ValueError(
+                f"{path} is of another run: {name} was {_shown(stored.get(name))}, and is {_shown(written.get(name))} now. "
+                "Use another save_path, or resume=False to remove what is there"
+            )
+
+
+def _arguments(cls: type) -> set[str]:
+    return {name for one in cls.__mro__ for name in inspect.signature(one).parameters}
+
+
+def _shown(value: Any) -> str:
+    return f"{value if isinstance(value, (str, int, float, type(None))) else json.dumps(value)}"[:200]
+
+
+def restore_training(
+    model: LeanOnPolicyAlgorithm,
+    callback: BaseCallback,
+    data: dict[str, Any],
+    weights: dict[str, Any],
+    state: dict[str, Any],
+    best: dict[str, bytes],
+    monitor_dir: Path | None,
+) -> str | None:
+    """
+    Give a model that was built with the same arguments what ``training_state`` has taken.
+
+    :param data: settings and counters of the checkpoint's model
+    :param weights: its state dicts
+    :param state: what ``training_state`` has returned
+    :param best: what ``best_models`` has returned
+    :return: None if training goes on exactly; else why the environments begin new episodes
+    :raises ValueError: if environment or weights do not fit
+    """
+    assert model.env is not None
+    model.set_parameters(weights, device=model.device)
+    skipped = {*_arguments(type(model)), *_OF_THE_TASK, *_OF_A_PROCESS}
+    for name, value in data.items():
+        if name not in skipped and not was_left_out(value):
+            setattr(model, name, decode(value))
+    model._num_timesteps_at_start = model.num_timesteps
+    goes_on = set_state(model.env, state["env"])
+    if not goes_on:
+        _begin_episodes(model)
+    for name, one in callbacks_in(callback):
+        if name in state["callbacks"]:
+            restore_callback(one, state["callbacks"][name])
+            restore_files(one, best.get(name))
+    _cut_monitors(monitor_dir, state["monitors"])
+    _restore_log(model, *state["log"])
+    streams = state["streams"]
+    model._rng, model._predict_rng = streams["training"], streams["predict"]
+    # Last, since whatever draws on the way must leave no trace
+    restore_streams(streams)
+    return None if goes_on else missing_state(state["env"])
+
+
+def _begin_episodes(model: LeanOnPolicyAlgorithm) -> None:
+    """New episodes, and other ones than those that the seed began with."""
+    assert model.env is not None
+    seed = np.random.SeedSequence([model.seed or 0, model.num_timesteps]).generate_state(1)[0]
+    model.env.seed(int(seed) % 2**31)
+    model._last_obs = model.env.reset()  # type: ignore[assignment]  # SB3 declares None
+    model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        model._last_original_obs = normalizer.get_original_obs()
+
+
+def _cut_monitors(folder: Path | None, sizes: dict[str, int]) -> None:
+    """Rows from after the checkpoint go: the episodes will be played again."""
+    if folder is None:
+        return
+    for name, size in sizes.items():
+        path = folder / Path(name).name
+        found = path.stat().st_size if path.is_file() else 0
+        if found < size:
+            warnings.warn(
+                f"{path} has {found:,} bytes, and had {size:,} at the checkpoint: rows of episodes are lost. If Monitor has "
+                'emptied it, create the environment with monitor_kwargs={"override_existing": False}',
+                stacklevel=2,
+            )
+        elif found > size:
+            os.truncate(path, size)
+
+
+def _restore_log(model: LeanOnPolicyAlgorithm, values: dict[str, Any], excluded: dict[str, Any]) -> None:
+    """What was recorded since the last line of the log; and TensorBoard forgets what came after the checkpoint."""
+    for name, value in values.items():
+        model.logger.record(name, value, excluded.get(name))
+    for output in model.logger.output_formats:
+        if isinstance(output, TensorBoardOutputFormat):
+            writer = output.writer
+            writer.close()
+            output.writer = type(writer)(log_dir=writer.log_dir, purge_step=model.num_timesteps + 1)
