@@ -1,5 +1,6 @@
 """The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
 
+import math
 import os
 import shutil
 import sys
@@ -208,16 +209,16 @@ class VPGExperimentManager(ExperimentManager):
         try:
             super().learn(model)
             self._learnt = True
-        except (EOFError, ConnectionError):
-            # A signal to all processes of a job has ended the workers of a SubprocVecEnv as well
-            if signals.received is None:
+        except Exception as error:
+            # A signal to all processes of a job ends the workers of a SubprocVecEnv as well
+            if signals.received is None or not isinstance(error, (EOFError, ConnectionError)):
+                if self._started:
+                    self.save_trained_model(model)
                 raise
         finally:
             signals.ask = None
-            if not self._started and signals.received is not None:
-                raise KeyboardInterrupt
-            if self._started and not self._learnt:
-                self.save_trained_model(model)
+        if not self._started and signals.received is not None:
+            raise KeyboardInterrupt
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """As the zoo, in another order: a run is complete when its last file is there."""
@@ -242,6 +243,14 @@ class VPGExperimentManager(ExperimentManager):
         where = self.log_folder, self.algo, self.env_name.gym_id
         onward = f" Continue with: {resume_command(Path(self.save_path), *where)}" if self._checkpoint_freq > 0 else ""
         print(f"Stopped by {received.name} after {model.num_timesteps:,} of {self.n_timesteps:,} steps.{onward}")
+
+    def objective(self, trial: optuna.Trial) -> float:
+        """The zoo's. A trial that is interrupted fails, without the traceback that Optuna would show."""
+        try:
+            return super().objective(trial)
+        except KeyboardInterrupt:
+            trial.study.stop()
+            return math.nan
 
     def hyperparameters_optimization(self) -> None:
         """Search. Optuna's tables are made first, again and again while another process is making the same ones."""

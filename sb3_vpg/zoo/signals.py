@@ -15,6 +15,13 @@ from typing import Any
 _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(KeyboardInterrupt):
+    """
+    Not ``KeyboardInterrupt`` itself: if that goes through an ``exec`` (as in the import of a dataclass), Python remembers it
+    and kills itself in the end, although it was caught.
+    """
+
+
 class Signals:
     """
     Takes SIGINT and SIGTERM for as long as the ``with`` block lasts, in the main thread; elsewhere it does nothing. A signal
@@ -59,7 +66,7 @@ class Signals:
             os._exit(self.exit_code)
         else:
             self._interrupted = True
-            raise KeyboardInterrupt
+            raise Interrupted
 
 
 @contextmanager
