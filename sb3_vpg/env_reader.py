@@ -3,6 +3,7 @@
 import enum
 import random
 import sys
+import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from sb3_vpg.env_values import OBJECTS, Writer, bit_generators, kind_of_space, parts_of, seeds_of
+from sb3_vpg.env_values import OBJECTS, bit_generators, constant_name, kind_of_space, parts_of, seeds_of
 
 
 class Reader:
@@ -22,7 +23,6 @@ class Reader:
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._layers = layers
-        self._names = Writer(layers)
         self._seen: list[Any] = []
         self._streams: set[int] = set()
 
@@ -124,8 +124,15 @@ class Reader:
         self._update(vars(current), attributes.items(), dict(vars(current)))
         return current
 
+    def _method(self, content: Any, current: Any) -> types.MethodType:
+        index, name = content
+        method = getattr(self._layers[index], name, None)
+        if not isinstance(method, types.MethodType):
+            raise ValueError(f"was the method {name} of {type(self._layers[index]).__qualname__}, which has none")
+        return method
+
     def _constant(self, content: str, current: Any) -> Any:
-        name = self._names.constant(current)
+        name = constant_name(current)
         if name != content:
             raise ValueError(f"is {current!r:.200}, but the state is of {content}")
         return current
@@ -133,6 +140,7 @@ class Reader:
     _READERS: ClassVar[dict[Any, Callable[["Reader", Any, Any], Any]]] = {
         "@seen": lambda self, number, current: self._seen[number],
         "@layer": lambda self, index, current: self._layers[index],
+        "@method": _method,
         "@constant": _constant,
         "@enum": lambda self, content, current: _member(*content),
         "@dict": lambda self, items, current: self._update(self._keep({}), items, current),

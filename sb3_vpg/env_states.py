@@ -211,7 +211,7 @@ def _read(reader: Reader, layer: Any, row: dict[str, Any], place: str) -> None:
         try:
             found = reader.attribute(value, current)
         except ValueError as error:
-            text = f"{place}{row['class']}.{name} {error}; build the environment as the one was that the state is of"
+            text = f"{place}{row['class']}.{name} {error}; build it as that one was, and reset it if a reset makes it"
             raise ValueError(text) from error
         if name in attributes or found is not current:
             attributes[name] = found

@@ -78,7 +78,9 @@ class Writer:
             return value
         if isinstance(value, enum.Enum) and kind.__members__.get(value.name) is value:
             return {"@enum": [kind.__module__, kind.__qualname__, value.name]}
-        name = self.constant(value)
+        if isinstance(value, types.MethodType) and id(value.__self__) in self._layers:
+            return {"@method": [self._layers[id(value.__self__)], value.__name__]}
+        name = constant_name(value)
         if name is None:
             raise NotPlainError(f"a {kind.__qualname__}")
         return {"@constant": name}
@@ -133,24 +135,6 @@ class Writer:
     def _object(self, value: Any) -> dict[str, Any]:
         return {"@object": [type(value).__qualname__, {name: self._write(item) for name, item in vars(value).items()}]}
 
-    def constant(self, value: Any) -> str | None:
-        """:return: the name of what does not change, if it is such"""
-        if isinstance(value, types.MethodType):
-            known = id(value.__self__) in self._layers or isinstance(value.__self__, type)
-            return value.__qualname__ if known else None
-        if isinstance(value, types.FunctionType):
-            return None if _holds_streams(value) else value.__qualname__
-        if isinstance(value, types.BuiltinFunctionType):
-            return value.__name__ if isinstance(value.__self__, (types.ModuleType, type)) else None
-        if isinstance(value, functools.partial):
-            inside = (*value.args, *value.keywords.values())
-            return None if any(isinstance(item, _STREAMS) for item in inside) else self.constant(value.func)
-        if isinstance(value, EnvSpec):
-            return value.id
-        if isinstance(value, (type, types.ModuleType, np.ufunc, logging.Logger)):
-            return getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(value)
-        return str(value) if isinstance(value, np.dtype) else None
-
     _WRITERS: ClassVar[dict[type, Callable[["Writer", Any], Any]]] = {
         list: _list,
         dict: _dict,
@@ -162,6 +146,22 @@ class Writer:
         random.Random: lambda self, value: {"@random": value.getstate()},
         **dict.fromkeys(OBJECTS, _object),
     }
+
+
+def constant_name(value: Any) -> str | None:
+    """:return: the name of what does not change, if it is such; a function that carries a random stream does"""
+    if isinstance(value, functools.partial):
+        inside = (*value.args, *value.keywords.values())
+        return None if any(isinstance(item, _STREAMS) for item in inside) else constant_name(value.func)
+    if isinstance(value, types.FunctionType):
+        return None if _holds_streams(value) else value.__qualname__
+    if isinstance(value, (types.MethodType, types.BuiltinFunctionType)):
+        return value.__qualname__ if isinstance(value.__self__, (types.ModuleType, type)) else None
+    if isinstance(value, EnvSpec):
+        return value.id
+    if isinstance(value, (type, types.ModuleType, np.ufunc, logging.Logger)):
+        return getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(value)
+    return str(value) if isinstance(value, np.dtype) else None
 
 
 def _is_immutable(value: Any) -> bool:
@@ -186,7 +186,6 @@ def seeds_of(bits: Any) -> dict[str, Any] | None:
 
 
 def _holds_streams(function: types.FunctionType) -> bool:
-    """:return: whether a function carries a random stream from where it was made"""
     held = list(function.__defaults__ or ())
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # an empty cell
