@@ -13,7 +13,9 @@ rendering. Anything else, such as a physics engine's world, is state that we can
 
 They answer for the layer's own attributes. What gymnasium keeps for it (``np_random``, the spaces' streams) is ours.
 
-Environments in other processes cannot be saved. Neither can state outside of attributes: globals, or attributes of a class.
+Environments in other processes cannot be saved. State outside of attributes is not seen: globals, attributes of a class, what
+a function has closed over. What an environment shared with code outside of it, other than streams and statistics, it no
+longer shares. All attributes come back, also those that the constructor's arguments set.
 """
 
 from collections.abc import Sequence

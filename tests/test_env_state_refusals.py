@@ -77,18 +77,23 @@ def test_the_plain_part_of_a_wrapper_comes_back() -> None:
     play(first, 5, 0)
     assert set_state(second, get_state(first)) is False
     assert second.count == 5
+    assert second.trace == [1, 2, 3, 4, 5]
+    assert second.alias is second.trace
 
 
 class HidingWrapper(VecEnvWrapper):
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv)
-        self.count, self.world = 0, World()
+        trace: list[int] = []
+        self.world = [trace, World()]
+        self.trace, self.count, self.alias = trace, 0, trace
 
     def reset(self) -> Any:
         return self.venv.reset()
 
     def step_wait(self) -> Any:
         self.count += 1
+        self.trace.append(self.count)
         return self.venv.step_wait()
 
 

@@ -1,9 +1,11 @@
 """Attributes that share parts share them again; what is not plain is named."""
 
 import enum
+import logging
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -34,9 +36,13 @@ class OddEnv(RandomEnv):
     def __init__(self) -> None:
         self.steps = self.episodes = 0
         self.rewards = None
+        self.constants = [len, np, float, np.dtype("f4"), np.add, logging.getLogger("odd"), gym.spec("CartPole-v1")]
+        self.functions = {"half": partial(max, 0.5), "method": OddEnv.made, "lambda": lambda: self.age}
+        self.twins = [random.Random(1)] * 2
+        self.legacies = [np.random.RandomState(1)] * 2
         self.dealer = self.np_random
         self.legacy, self.pure = np.random.RandomState(7), random.Random(8)
-        self.philox = np.random.Generator(np.random.Philox(9))
+        self.philox = np.random.Generator(np.random.Philox(key=9))
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         super().reset(**kwargs)
@@ -44,6 +50,9 @@ class OddEnv(RandomEnv):
         self.row, self.backwards = self.grid[1], np.arange(3.0)[::-1]
         self.bytes = self.grid.T.view(np.uint8)
         self.phase, self.choose = Phase.EARLY, self.early
+        # No longer one
+        self.twins = [random.Random(int(seed)) for seed in self.np_random.integers(99, size=2)]
+        self.legacies = [np.random.RandomState(int(seed)) for seed in self.np_random.integers(99, size=2)]
         self.trace: deque[Any] = deque([self.row], maxlen=3)
         self.again = self.trace
         self.visits = {(0, np.int64(1)): [self.trace, None], "@seen": 3}
@@ -52,11 +61,16 @@ class OddEnv(RandomEnv):
         self.child = self.np_random.spawn(1)[0]
         return self.grid.copy(), {"phase": Phase.EARLY}
 
+    @classmethod
+    def made(cls) -> str:
+        return cls.__name__
+
     def early(self) -> float:
         return self.legacy.normal() + self.pure.gauss(0, 1)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        _, reward, terminated, truncated, _ = super().step(action)
+        sample, reward, terminated, truncated, _ = super().step(action)
+        reward += float(sample.sum()) + sum(stream.random() for stream in self.twins + self.legacies)
         self.row += self.dealer.random() + self.philox.normal() + self.choose()
         self.backwards[1:] *= 0.5
         self.grid[0] += self.child.random(3) + self.backwards
@@ -75,6 +89,7 @@ class Onlooker(gym.Wrapper):
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
+        self.observation_space = spaces.Box(-np.inf, np.inf, (2, 3), np.float64)
         self.base = env.unwrapped
         self.stream = env.unwrapped.philox  # type: ignore[attr-defined]
 
@@ -111,6 +126,10 @@ class Pair(NamedTuple):
 rng = np.random.default_rng(0)
 
 
+class OtherBits(np.random.PCG64):
+    """A source of random numbers that a user could have changed."""
+
+
 def drawing(stream: np.random.Generator) -> Callable[[], float]:
     return lambda: float(stream.random())
 
@@ -127,6 +146,9 @@ HIDDEN: dict[str, tuple[Any, str]] = {
     "a set": ({1, 2}, "a set"),
     "a method of a stream": (rng.random, "a method"),
     "a function that holds a stream": (drawing(rng), "a function"),
+    "a default that is a stream": (lambda stream=rng: stream.random(), "a function"),
+    "a partial of a stream": (partial(max, rng), "a partial"),
+    "a stream of another kind": (np.random.Generator(OtherBits(0)), "a random generator on a OtherBits"),
     "a bound method": (World().__init__, "a method"),
 }
 
@@ -148,3 +170,12 @@ def test_an_enumeration_that_is_gone_is_refused() -> None:
     state["base"][2][1]["attributes"]["thing"]["@enum"][2] = "NOON"
     with pytest.raises(ValueError, match=r"was Phase\.NOON, but the module .* has no such member"):
         set_state(holding(Phase.LATE)(), state)
+
+
+def test_a_method_that_is_gone_is_refused() -> None:
+    env = DummyVecEnv([OddEnv])
+    env.reset()
+    state = get_state(env)
+    state["base"][1][0]["attributes"]["choose"]["@method"][1] = "late"
+    with pytest.raises(ValueError, match=r"environment 0: OddEnv\.choose was the method late of OddEnv, which has none"):
+        set_state(env, state)
