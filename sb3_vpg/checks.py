@@ -57,7 +57,7 @@ def first_unsound(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
     :param limit: sound numbers are smaller in magnitude
     :return: where the first unsound one is; None if there is none
     """
-    if numbers.dtype.kind != "f" or np.vdot(numbers, numbers) < limit * limit:
+    if numbers.dtype.kind != "f" or float(np.vdot(numbers, numbers)) < limit * limit:
         return None
     # Many that are moderately large have a large product, too
     unsound = ~(np.abs(numbers) < limit)

@@ -41,7 +41,7 @@ def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> V
 @contextmanager
 def undone_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     """
-    The steps of an update as a whole or not at all: when one is refused, and when they leave a weight that is not finite,
+    The steps of an update as a whole or not at all: when it raises, and when they leave a weight that is not finite,
     every weight, and what the optimisers remember of earlier gradients, is again what it was before.
 
     :param optimizers: which take the steps
@@ -53,7 +53,8 @@ def undone_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     try:
         yield
         _check_finite("norm of the weights after the step", th.nn.utils.get_total_norm(parameters))
-    except NotFiniteError:
+    except BaseException:
+        # Also an interrupt
         with th.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
