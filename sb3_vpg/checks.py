@@ -60,7 +60,7 @@ def first_unsound(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
     if numbers.dtype.kind != "f" or float(np.vdot(numbers, numbers)) < limit * limit:
         return None
     # Many that are moderately large have a large product, too
-    unsound = ~(np.abs(numbers) < limit)
+    unsound = ~(np.abs(numbers) < np.float64(limit))
     position = int(unsound.argmax())
     return tuple(map(int, np.unravel_index(position, numbers.shape))) if unsound.flat[position] else None
 

@@ -105,7 +105,7 @@ def _failure(
     index, call = _place(frames)
     workers, lost = _workers(base), isinstance(error, (EOFError, ConnectionError))
     dead = list(fallen)
-    if not dead and (lost or isinstance(base, GymVecEnv)):
+    if workers and not dead and (lost or isinstance(base, GymVecEnv)):
         dead = _ended(workers, _PATIENCE)
     what = "; ".join(_end_of(workers[one], one) for one in dead) if lost and dead else f"{type(error).__name__}: {error}"
     advice = "Its state is unknown now: reset it before it is stepped again, as learn() does"
