@@ -42,12 +42,11 @@ def callback_state(callback: BaseCallback) -> dict[str, Any]:
     :return: ``own``, what its ``state_dict`` gives; or ``attributes``, all that are plain but for its arguments and texts (a
         path may be another one when it is taken up again); and ``env``, the state of an environment that it evaluates in
     """
-    state: dict[str, Any] = {}
     if hasattr(callback, "state_dict"):
-        state["own"] = callback.state_dict()
+        state = {"own": callback.state_dict(), "attributes": {"n_calls": callback.n_calls}}
         encode(state["own"], f"state_dict() of {type(callback).__name__}")
     else:
-        state["attributes"] = dict(_plain_attributes(callback))
+        state = {"attributes": dict(_plain_attributes(callback))}
     env = getattr(callback, "eval_env", None)
     if isinstance(env, VecEnv):
         state["env"] = get_state(env)

@@ -47,8 +47,9 @@ class TrainingCheckpoint(BaseCallback):
     :param save_freq: environment steps from one checkpoint to the next, of all environments together; each is written before
         the first rollout that begins after them, and one at the end
     :param keep: so many of the latest ones stay, so that a damaged one costs no more than the steps since the one before
-    :param monitor_dir: folder of ``Monitor``'s files, whose rows after the checkpoint are cut off when training is taken up
-        (let ``Monitor`` keep what it finds: ``monitor_kwargs={"override_existing": False}``); None: they are left alone
+    :param monitor_dir: folder of ``Monitor``'s files, whose rows after the checkpoint are cut off when training is taken up;
+        None: they are left alone. ``Monitor`` empties what it finds, unless the environment is made with
+        ``monitor_kwargs={"override_existing": latest(save_path) is None}``
     :param resume: take up training from the newest good checkpoint in ``save_path``; False: remove what is there and begin
     :param verbose: 1 tells when training is taken up, 2 of every checkpoint
     :raises ValueError: for arguments out of range; in ``learn``, if the checkpoints there are of another run: of other

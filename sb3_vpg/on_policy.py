@@ -13,12 +13,14 @@ from typing_extensions import Self
 
 from sb3_vpg.actors import DistributionError, LeanActor, StepwiseActor, lean_actor, random_streams, recognised
 from sb3_vpg.buffers import is_known
+from sb3_vpg.checks import UnsoundNumberError, check_rollout, checked_steps, unsound_view
 from sb3_vpg.credit import assign_credit, bootstrap
 from sb3_vpg.estimators import AVERAGING, Estimator
+from sb3_vpg.failures import failures_named
 from sb3_vpg.rollouts import collect
 from sb3_vpg.saving import PlainSaving
-from sb3_vpg.statistics import are_statistics_finite, copy_statistics, restore_statistics
-from sb3_vpg.updates import diverged
+from sb3_vpg.statistics import are_statistics_finite, copy_statistics, normalizers, restore_statistics
+from sb3_vpg.updates import ENVIRONMENT, diverged
 
 _DERIVED = ("_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested", "at_boundary")
 
@@ -67,13 +69,14 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     ) -> Self:
         """See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``."""
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
-        total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-        )
         assert self.env is not None
-        self.at_boundary = True
-        for hook in self._hooks:
-            hook.begin(total_timesteps, callback)
+        with failures_named(self.env, self):
+            total_timesteps, callback = self._setup_learn(
+                total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+            )
+            self.at_boundary = True
+            for hook in self._hooks:
+                hook.begin(total_timesteps, callback)
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps and self._pass_boundary():
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
@@ -135,24 +138,35 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         to action, and a ``rollout_buffer_class`` of the user's are left to SB3's loop. With ``n_episodes``,
         ``n_rollout_steps`` is not looked at.
 
-        :raises ValueError: if the policy has no valid distribution over actions: its weights or an observation are not
-            finite, or so large that its output is not; and if an environment does not finish its ``n_episodes``
+        :raises ValueError: if an observation or a reward is NaN, infinite or huge; if the policy has no valid distribution
+            over actions; and if an environment does not finish its ``n_episodes``
+        :raises EnvironmentFailedError: if an environment raises an error, or its process dies
         """
-        self._statistics = copy_statistics(self._vec_normalize_env)
+        layers, begun = normalizers(self.env), self.num_timesteps
+        self._statistics = copy_statistics(layers)
         try:
-            collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
+            with failures_named(env, self):
+                collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
+        except UnsoundNumberError as error:
+            raise self._stop(error.placed(begun, env.num_envs), ENVIRONMENT) from None
         except DistributionError as error:
+            seen = unsound_view(env, self._last_obs, rollout_buffer.pos)
+            if seen is not None:
+                raise self._stop(seen.placed(begun, env.num_envs), ENVIRONMENT) from None
             raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
-        if not are_statistics_finite(self._vec_normalize_env):
-            raise self._stop("an observation or a reward is NaN or infinite")
+        if not are_statistics_finite(layers):
+            raise self._stop("an observation or a reward is NaN or infinite", ENVIRONMENT)
         return collected
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         self._actor = lean_actor(self.policy, self._actor)
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
         if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
-            with recognised():
-                return super().collect_rollouts(env, callback, buffer, n_rollout_steps)
+            with recognised(), checked_steps(env):
+                collected = super().collect_rollouts(env, callback, buffer, n_rollout_steps)
+            if collected:
+                check_rollout(buffer, self._last_obs)
+            return collected
         actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
         actor.start(self._rng)
         if not collect(self, self._estimator, actor, env, callback, buffer, n_rollout_steps):
@@ -172,9 +186,9 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         if math.isfinite(mean):
             self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 
-    def _stop(self, what: str) -> ValueError:
-        restore_statistics(self._vec_normalize_env, self._statistics)
-        return diverged(what, self._n_updates, self.num_timesteps)
+    def _stop(self, what: str, *advice: str) -> ValueError:
+        restore_statistics(normalizers(self.env), self._statistics)
+        return diverged(what, self._n_updates, self.num_timesteps, *advice)
 
     def _excluded_save_params(self) -> list[str]:
         # Derived from the arguments and the policy whenever a model is built

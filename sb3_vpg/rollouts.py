@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.actors import Actor, executable
 from sb3_vpg.buffers import EpisodeBuffer, flat_observations, put
+from sb3_vpg.checks import check_rollout, check_terminal, raw_check
 from sb3_vpg.estimators import Estimator
 from sb3_vpg.stepping import quick_step
 
@@ -44,13 +45,15 @@ def collect(
     * without a critic, no value is computed and nothing is added to a reward at a time-out.
 
     :return: False if a callback stopped the collection
-    :raises ValueError: if an environment does not finish its episodes; if a callback replaces ``model.policy`` on the way
+    :raises ValueError: if an environment does not finish its episodes; if a callback replaces ``model.policy`` on the way;
+        ``UnsoundNumberError`` for a number of an environment's that nothing can be learned from
     """
     quota, policy, n_envs = estimator.n_episodes, self.policy, env.num_envs
     _begin(self, env, callback, rollout_buffer, quota)
     # Once for all: locals() at every step would take as long as a layer of the network
     callback.update_locals(locals())
     step, bounded = quick_step(env), isinstance(self.action_space, spaces.Box)
+    check = raw_check(env)
     time_outs: list[TimeOut] = []
     finished, n_steps = np.zeros(n_envs, dtype=int), 0
     counted: np.ndarray | None = None
@@ -63,6 +66,8 @@ def collect(
         clipped_actions = executable(policy, actions) if bounded else actions
         new_obs, rewards, dones, infos = step(clipped_actions)
         self.num_timesteps += n_envs
+        if check is not None:
+            check(n_steps + 1)
 
         callback.update_locals(
             {
@@ -88,7 +93,7 @@ def collect(
         self._last_episode_starts = dones
         n_steps += 1
 
-    _complete(estimator, actor, rollout_buffer, time_outs)
+    _complete(estimator, actor, rollout_buffer, time_outs, self._last_obs)
     callback.update_locals({"n_steps": n_steps})
     return True
 
@@ -115,18 +120,21 @@ def _note_ends(
             found.append((row, index, info["terminal_observation"]))
 
 
-def _complete(estimator: Estimator, actor: Actor, buffer: RolloutBuffer, time_outs: list[TimeOut]) -> None:
+def _complete(estimator: Estimator, actor: Actor, buffer: RolloutBuffer, time_outs: list[TimeOut], last_obs: Any) -> None:
     """What SB3's loop does step by step: log-probabilities, values, and the value of what a time-out has cut off."""
     if isinstance(buffer, EpisodeBuffer):
         buffer.close()
     buffer.full = True
+    check_rollout(buffer, last_obs)
     buffer.log_probs = actor.log_probs(buffer.actions).astype(np.float32, copy=False)
     if not estimator.has_critic:
         return
     buffer.values = actor.values(flat_observations(buffer)).astype(np.float32, copy=False).reshape(buffer.rewards.shape)
     if time_outs:
         rows, envs, observations = zip(*time_outs, strict=True)
-        following = actor.values(_stacked(observations))
+        terminal = _stacked(observations)
+        check_terminal(terminal, rows, envs)
+        following = actor.values(terminal)
         buffer.rewards[list(rows), list(envs)] += buffer.gamma * following
 
 

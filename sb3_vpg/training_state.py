@@ -77,9 +77,11 @@ def check_settings(model: LeanOnPolicyAlgorithm, stored: dict[str, Any], written
     """
     names = [*_OF_THE_TASK, *(name for name in _arguments(type(model)) if name not in _LOOKS)]
     for name in names:
-        if stored.get(name) != written.get(name):
+        was, now = stored.get(name), written.get(name)
+        # What no plain data holds cannot be compared
+        if was != now and not (was_left_out(was) and was_left_out(now)):
             raise ValueError(
-                f"{path} is of another run: {name} was {_shown(stored.get(name))}, and is {_shown(written.get(name))} now. "
+                f"{path} is of another run: {name} was {_shown(was)}, and is {_shown(now)} now. "
                 "Use another save_path, or resume=False to remove what is there"
             )
 
@@ -156,7 +158,7 @@ def _cut_monitors(folder: Path | None, sizes: dict[str, int]) -> None:
         if found < size:
             warnings.warn(
                 f"{path} has {found:,} bytes, and had {size:,} at the checkpoint: rows of episodes are lost. If Monitor has "
-                'emptied it, create the environment with monitor_kwargs={"override_existing": False}',
+                'emptied it, create the environment with monitor_kwargs={"override_existing": latest(save_path) is None}',
                 stacklevel=2,
             )
         elif found > size:

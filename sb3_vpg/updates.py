@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -12,37 +14,53 @@ from torch.optim import Optimizer
 from sb3_vpg.buffers import take
 from sb3_vpg.optimizers import trainable_parameters
 
+POLICY = (
+    "Look for large observations and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or "
+    "max_grad_norm"
+)
+ENVIRONMENT = (
+    "Mend what the environment computes there (with VecCheckNan(env, raise_exception=True) around it, SB3 shows the action "
+    "as well); what is only too large VecNormalize scales down"
+)
+"""What to try where the policy's numbers are broken, and where the environment's are."""
+
 
 class NotFiniteError(ValueError):
     """A loss, a gradient or a weight is NaN or infinite; its text names which."""
 
 
-def diverged(what: str, n_updates: int, n_steps: int) -> ValueError:
+def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> ValueError:
     """:return: the error with which training stops, saying where it was and what to try"""
+    verb = "diverged" if advice == POLICY else "stopped"
     return ValueError(
-        f"Training diverged in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
-        "this iteration. Look for NaN, infinite or huge observations and rewards (VecNormalize scales them), or lower "
-        "learning_rate, vf_learning_rate or max_grad_norm"
+        f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
+        f"this iteration. {advice}"
     )
 
 
 @contextmanager
-def undone_unless_finite(parameters: Sequence[th.Tensor]) -> Iterator[None]:
+def undone_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     """
-    The weights of an update as a whole or not at all: when it raises, and when it leaves a weight that is not finite, every
-    weight is again what it was before.
+    The steps of an update as a whole or not at all: when it raises, and when they leave a weight that is not finite,
+    every weight, and what the optimisers remember of earlier gradients, is again what it was before.
 
-    :param parameters: what the update may move
+    :param optimizers: which take the steps
     :raises NotFiniteError: if the update has left NaN or infinite weights
     """
+    parameters = [parameter for optimizer in optimizers for parameter in trainable_parameters(optimizer)]
     before = [parameter.detach().clone() for parameter in parameters]
+    remembered = [_copy(optimizer.state) for optimizer in optimizers]
     try:
         yield
         _check_finite("norm of the weights after the step", th.nn.utils.get_total_norm(parameters))
-    except NotFiniteError:
+    except BaseException:
+        # Also an interrupt
         with th.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
+        for optimizer, state in zip(optimizers, remembered, strict=True):
+            optimizer.state.clear()
+            optimizer.state.update(state)
         raise
 
 
@@ -108,6 +126,12 @@ def normalize(advantages: th.Tensor) -> th.Tensor:
     if centred.abs().max() <= rounding:
         return th.zeros_like(advantages)
     return centred / (advantages.std() + 1e-8)
+
+
+def _copy(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _copy(value) for key, value in state.items()}
+    return state.clone() if isinstance(state, th.Tensor) else deepcopy(state)
 
 
 def _check_finite(quantity: str, value: th.Tensor) -> None:

@@ -172,9 +172,9 @@ class VPG(LeanOnPolicyAlgorithm):
 
         rollout = whole_batch(self.rollout_buffer)
         critic = self.critic_optimizer if self._estimator.has_critic else None
-        parameters = [p for optimizer in (self.policy.optimizer, critic) if optimizer for p in trainable_parameters(optimizer)]
+        optimizers = [self.policy.optimizer] if critic is None else [self.policy.optimizer, critic]
         try:
-            with undone_unless_finite(parameters):
+            with undone_unless_finite(optimizers):
                 self._train_policy(rollout, log_follows)
                 if critic is not None:
                     self._train_critic(rollout, critic)

@@ -1,0 +1,207 @@
+"""
+Numbers from the environment that nothing can be learned from: NaN, infinite, or so huge that their squares overflow.
+
+They are found before anything is computed from them, and named: environment, step, quantity. The look costs one product of
+each array with itself, which is small and a number if all of its entries are; only where it is not, they are looked at one
+by one. ``VecNormalize`` averages over all environments, so that one NaN in one of them makes NaN of them all in the same
+step: what it was given is looked at in each step.
+
+N environments, T steps.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_vpg.statistics import are_statistics_finite, normalizers
+
+LARGEST = 1e18
+"""Numbers that are not smaller in magnitude are huge: their squares, which a critic's loss takes, come near float32's end."""
+
+Index = tuple[int, ...]
+
+
+class UnsoundNumberError(ValueError):
+    """
+    An environment has sent a number that is NaN, infinite or huge.
+
+    :param quantity: what it is
+    :param number: itself
+    :param env: index of the environment
+    :param step: steps of the rollout after which it came; 0: it was there at the start
+    :param remark: on what makes it too large
+    """
+
+    def __init__(self, quantity: str, number: float, env: int, step: int, remark: str = "") -> None:
+        super().__init__(f"the {quantity} of environment {env} is {number:g}{remark}")
+        self.step = step
+
+    def placed(self, begun: int, n_envs: int) -> str:
+        """
+        :param begun: timesteps before the rollout
+        :return: the text with the step and the timestep
+        """
+        where = f"at step {self.step}" if self.step else "at the start"
+        return f"{self} {where} of this rollout (timestep {begun + self.step * n_envs:,})"
+
+
+def first_unsound(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
+    """
+    :param numbers: of any shape; whole numbers are sound
+    :param limit: sound numbers are smaller in magnitude
+    :return: where the first unsound one is; None if there is none
+    """
+    if numbers.dtype.kind != "f" or float(np.vdot(numbers, numbers)) < limit * limit:
+        return None
+    # Many that are moderately large have a large product, too
+    unsound = ~(np.abs(numbers) < np.float64(limit))
+    position = int(unsound.argmax())
+    return tuple(map(int, np.unravel_index(position, numbers.shape))) if unsound.flat[position] else None
+
+
+def check_rollout(buffer: RolloutBuffer, last_obs: Any) -> None:
+    """
+    :param buffer: filled
+    :param last_obs: what followed its last row, (N, *shape) or a dict of such
+    :raises UnsoundNumberError: for the earliest unsound observation or reward
+    """
+    found = []
+    for quantity, array in (("reward", buffer.rewards), *_named(buffer.observations)):
+        rows = _by_row(buffer, array)
+        index = None if rows is None else first_unsound(rows)
+        if rows is not None and index is not None:
+            # A row holds the observation before a step, and the reward of the step
+            step = index[0] + (quantity == "reward")
+            found.append(UnsoundNumberError(_entry(quantity, index[2:]), rows[index], index[1], step))
+    for quantity, array in _named(last_obs):
+        index = first_unsound(array)
+        if index is not None:
+            found.append(UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], buffer.pos))
+    if found:
+        raise min(found, key=lambda error: error.step)
+
+
+def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ...]) -> None:
+    """
+    :param observations: last ones of n episodes that a time limit has ended, (n, *shape) or a dict of such
+    :param rows: in which they ended
+    :param envs: whose they are
+    :raises UnsoundNumberError: for an unsound one
+    """
+    for quantity, array in _named(observations, "terminal observation"):
+        index = first_unsound(array)
+        if index is not None:
+            episode = index[0]
+            name = _entry(quantity, index[1:])
+            raise UnsoundNumberError(name, array[index], envs[episode], rows[episode] + 1)
+
+
+def unsound_view(env: VecEnv, observations: Any, step: int) -> UnsoundNumberError | None:
+    """
+    What a policy cannot act on may be the environment's fault.
+
+    :param env: the one that is learned from
+    :param observations: what the policy was shown
+    :param step: steps of the rollout before
+    :return: the error to raise if an observation is unsound; None if it is the policy's fault
+    """
+    for layer in normalizers(env)[-1:]:
+        found = _unsound_raw(layer, step)
+        if found is not None:
+            return found
+    for quantity, array in _named(observations):
+        index = first_unsound(array)
+        if index is not None:
+            return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
+    return None
+
+
+def raw_check(env: VecEnv) -> Callable[[int], None] | None:
+    """
+    :param env: the one that is learned from
+    :return: a function to call after each step, with its number, from 1: it raises ``UnsoundNumberError`` if ``VecNormalize``
+        was given a number that is NaN or infinite, or too large for its statistics. None without a ``VecNormalize``
+    """
+    layers = normalizers(env)
+    if not layers:
+        return None
+    innermost, vdot = layers[-1], np.vdot
+
+    def check(step: int) -> None:
+        rewards, observations = innermost.old_reward, innermost.old_obs
+        arrays = observations.values() if isinstance(observations, dict) else (observations,)
+        if not isfinite(vdot(rewards, rewards)) or not all(isfinite(vdot(array, array)) for array in arrays):
+            found = _unsound_raw(innermost, step)
+            if found is not None:
+                raise found
+
+    return check
+
+
+@contextmanager
+def checked_steps(env: VecEnv) -> Iterator[None]:
+    """``raw_check`` in each ``env.step``, for a loop that is not ours."""
+    check = raw_check(env)
+    if check is None:
+        yield
+        return
+    step, attributes, numbers = env.step, vars(env), count(1)
+    before = attributes.get("step")
+
+    def checked(actions: np.ndarray) -> Any:
+        result = step(actions)
+        check(next(numbers))
+        return result
+
+    attributes["step"] = checked
+    try:
+        yield
+    finally:
+        del attributes["step"]
+        if before is not None:
+            attributes["step"] = before
+
+
+def _unsound_raw(normalizer: VecNormalize, step: int) -> UnsoundNumberError | None:
+    # It clips what is large, but neither NaN nor an infinity that has entered its statistics
+    raw = [part for part in (("reward", normalizer.old_reward), *_named(normalizer.old_obs)) if part[1].size]
+    for quantity, array in raw:
+        index = first_unsound(array, limit=inf)
+        if index is not None:
+            return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
+    if are_statistics_finite([normalizer]):
+        return None
+    quantity, array = max(raw, key=lambda part: float(np.abs(part[1]).max()))
+    index = tuple(map(int, np.unravel_index(np.abs(array).argmax(), array.shape)))
+    remark = ", too large for the statistics of VecNormalize,"
+    return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step, remark)
+
+
+def _named(observations: Any, name: str = "observation") -> list[tuple[str, np.ndarray]]:
+    if isinstance(observations, dict):
+        return [(f"{name} {key!r}", array) for key, array in observations.items()]
+    return [(name, observations)]
+
+
+def _entry(quantity: str, index: Index) -> str:
+    """:return: the name of one number in an array of that name"""
+    if not index:
+        return quantity
+    return f"{quantity} (entry {index[0] if len(index) == 1 else index})"
+
+
+def _by_row(buffer: RolloutBuffer, array: Any) -> np.ndarray | None:
+    """:return: with shape (T, N, ...); None where a buffer of the user's keeps something else there"""
+    n_rows, n_envs = buffer.buffer_size, buffer.n_envs
+    if not isinstance(array, np.ndarray) or array.shape[:2] == (n_rows, n_envs):
+        return array if isinstance(array, np.ndarray) else None
+    if buffer.generator_ready and len(array) == n_rows * n_envs:
+        # A callback has read it, which laid it out environment by environment
+        return array.reshape(n_envs, n_rows, *array.shape[1:]).swapaxes(0, 1)
+    return None

@@ -1,0 +1,289 @@
+"""The files of checkpoints: when they are written, what they hold, and what happens to damaged and foreign ones."""
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import CONTINUOUS, RandomEnv, differing, make_model, weights
+from resumption import Crash, CrashAt, assert_same, disturb, random_envs
+from stable_baselines3 import A2C
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_vpg import VPG
+from sb3_vpg.checkpoints import TrainingCheckpoint, latest, progress
+
+
+class StopAt(BaseCallback):
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        self.step = step
+
+    def _on_step(self) -> bool:
+        return self.num_timesteps < self.step
+
+
+def test_checkpoint_holds_no_pickle_and_is_a_model(tmp_path):
+    """Plain data and arrays; whoever wants to play with it loads it as any model."""
+    model = make_model(env=VecNormalize(random_envs()), learning_rate=lambda progress: 0.01)
+    model.learn(100, TrainingCheckpoint(tmp_path))
+    path = latest(tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        for name in ("data", "training.json", "vecnormalize.json"):
+            assert ":serialized:" not in archive.read(name).decode()
+            json.loads(archive.read(name))
+    with pytest.raises(ValueError, match=r"learning_rate.*custom_objects"):
+        VPG.load(path)
+    loaded = VPG.load(path, custom_objects={"learning_rate": 0.01})
+    observations = np.zeros((5, 3), dtype=np.float32)
+    np.testing.assert_array_equal(
+        model.predict(observations, deterministic=True)[0], loaded.predict(observations, deterministic=True)[0]
+    )
+
+
+def test_checkpoints_are_written_at_boundaries_and_on_request(tmp_path):
+    """At the first boundary after every ``save_freq`` steps, at the next one when asked for, and at the end."""
+
+    class Ask(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 70:
+                checkpoint.request()
+            return True
+
+    checkpoint = TrainingCheckpoint(tmp_path, save_freq=100, keep=10)
+    make_model(env=random_envs()).learn(320, [Ask(), checkpoint])
+    # 32 steps in an iteration
+    names = [f"checkpoint_{steps}_steps.zip" for steps in (96, 128, 224, 320)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert progress(latest(tmp_path)) == (320, 320)
+
+
+def test_only_the_latest_are_kept(tmp_path):
+    make_model(env=random_envs()).learn(320, TrainingCheckpoint(tmp_path, save_freq=32, keep=3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint_{steps}_steps.zip" for steps in (256, 288, 320)]
+
+
+def test_requested_stop_loses_nothing(tmp_path):
+    """``request_stop`` in mid-rollout: the rollout is finished and learnt from, and the same run goes on from there."""
+
+    class Stop(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 70:
+                self.model.request_stop()
+            return True
+
+    whole = make_model(env=random_envs()).learn(200)
+    stopped = make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path), Stop()])
+    assert stopped.num_timesteps == 96
+    assert progress(latest(tmp_path)) == (96, 200)
+    disturb()
+    assert_same(whole, make_model(env=random_envs()).learn(200, TrainingCheckpoint(tmp_path)))
+
+
+def test_stop_in_the_middle_of_a_rollout_leaves_the_checkpoint_before(tmp_path):
+    """A callback that returns False ends training at once; what it had of a rollout cannot be taken up."""
+
+    make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, save_freq=60), StopAt(70)])
+    assert progress(latest(tmp_path)) == (64, 200)
+
+
+def test_finished_run_stays_as_it_is(tmp_path):
+    whole = make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
+    again = make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
+    assert_same(whole, again)
+
+
+def test_further_training_of_the_same_model_is_no_resumption(tmp_path):
+    """``reset_num_timesteps=False`` goes on from the model's own state, whatever lies in the folder."""
+    model = make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
+    model.learn(64, TrainingCheckpoint(tmp_path), reset_num_timesteps=False)
+    assert model.num_timesteps == 128
+    assert progress(latest(tmp_path)) == (128, 128)
+
+
+def test_run_can_begin_anew(tmp_path, capsys):
+    first = make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
+    again = make_model(env=random_envs(), seed=1).learn(96, TrainingCheckpoint(tmp_path, resume=False))
+    assert differing(weights(first), weights(again))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_96_steps.zip"]
+    assert "Taking up" not in capsys.readouterr().out
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "half":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "bit":
+        position = content.index(b"PK\x03\x04", 100) + 2000
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+    else:
+        make_model().save(path)
+
+
+@pytest.mark.parametrize("how", ["half", "empty", "bit", "model"])
+def test_damaged_checkpoint_is_passed_over(how, tmp_path):
+    """The one before is used, with a warning that names the file, and the result is the same."""
+    whole = make_model(env=random_envs()).learn(200)
+    with pytest.raises(Crash):
+        make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, save_freq=32), CrashAt(150)])
+    damage(latest(tmp_path), how)
+    with pytest.warns(UserWarning, match=r"passed over: checkpoint_128_steps\.zip"):
+        resumed = make_model(env=random_envs()).learn(200, TrainingCheckpoint(tmp_path, save_freq=32))
+    assert_same(whole, resumed)
+    assert progress(latest(tmp_path)) == (224, 200)
+
+
+def test_no_good_checkpoint_is_no_silent_beginning(tmp_path):
+    make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path, keep=1))
+    damage(latest(tmp_path), "half")
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read: checkpoint_128_steps\.zip"):
+        make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
+
+
+OTHERS = {
+    "gamma": (lambda: make_model(env=random_envs(), gamma=0.5), "gamma was 0.99, and is 0.5 now"),
+    "seed": (lambda: make_model(env=random_envs(), seed=1), "seed was 0, and is 1 now"),
+    "n_envs": (lambda: make_model(env=random_envs(3)), "n_envs was 2, and is 3 now"),
+    "network": (lambda: make_model(env=random_envs(), policy_kwargs={"net_arch": [9]}), "policy_kwargs was"),
+    "actions": (lambda: make_model(env=random_envs(action_space=CONTINUOUS)), "action_space was"),
+}
+
+
+@pytest.mark.parametrize(("build", "message"), OTHERS.values(), ids=OTHERS.keys())
+def test_checkpoint_of_another_run_is_refused(build, message, tmp_path):
+    make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        build().learn(64, TrainingCheckpoint(tmp_path))
+
+
+def test_another_total_is_refused(tmp_path):
+    """Schedules depend on it: twice ``learn(N)`` is not ``learn(2N)``."""
+    make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
+    with pytest.raises(ValueError, match=r"run of 64 steps, but learn\(\) was asked for 128"):
+        make_model(env=random_envs()).learn(128, TrainingCheckpoint(tmp_path))
+
+
+def test_other_versions_are_told(tmp_path, monkeypatch):
+    make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
+    monkeypatch.setattr("sb3_vpg.checkpoints.versions", lambda: {"torch": "99.0"})
+    with pytest.warns(UserWarning, match=r"torch \S+ is 99.0 now"):
+        make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
+
+
+def test_folder_that_cannot_be_written_does_not_end_training(tmp_path):
+    """A clear warning, and the same result."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.warns(UserWarning, match=r"no checkpoint could be written after 64 steps .*training goes on"):
+        model = make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path / "file"))
+    assert_same(make_model(env=random_envs()).learn(64), model)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are Unix's")
+def test_full_disk_leaves_the_checkpoint_before(tmp_path):
+    """A write that breaks off leaves no part behind, and training can be taken up from the one before."""
+    import resource
+
+    class Fill(BaseCallback):
+        def _on_step(self):
+            if self.num_timesteps == 70:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+            return True
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.warns(UserWarning, match="File too large.*taken up from .*checkpoint_64_steps"):
+            make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, save_freq=60), Fill(), StopAt(140)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_64_steps.zip"]
+    assert_same(
+        make_model(env=random_envs()).learn(200), make_model(env=random_envs()).learn(200, TrainingCheckpoint(tmp_path))
+    )
+
+
+class HiddenEnv(RandomEnv):
+    """Keeps what no plain value shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = object()
+
+    def reset(self, *, seed=None, options=None):
+        if seed is not None:
+            self.engine_seeds = [*getattr(self, "engine_seeds", []), seed]
+        return super().reset(seed=seed, options=options)
+
+
+def test_environment_without_a_state_begins_new_episodes(tmp_path, capsys):
+    """All else is exact: weights, optimisers, streams, statistics. The new episodes are none that the seed began with."""
+
+    def build():
+        env = VecNormalize(DummyVecEnv([HiddenEnv] * 2))
+        env.seed(5)
+        return make_model(env=env)
+
+    model = build().learn(64, TrainingCheckpoint(tmp_path, save_freq=32))
+    statistics = model.get_vec_normalize_env().obs_rms.mean.copy()
+    latest(tmp_path).unlink()
+    with zipfile.ZipFile(latest(tmp_path)) as archive:
+        assert json.loads(archive.read("training.json"))["env"]["base"] is None
+
+    seen = []
+
+    class Look(BaseCallback):
+        def _on_training_start(self):
+            seen.append((self.model.num_timesteps, weights(self.model), self.training_env.obs_rms.count))
+            raise Crash
+
+        def _on_step(self):
+            return True
+
+    resumed = build()
+    with pytest.raises(Crash):
+        resumed.learn(64, [TrainingCheckpoint(tmp_path, save_freq=32), Look()])
+    assert "New episodes begin, because" in (said := capsys.readouterr().out)
+    assert "HiddenEnv" in said
+    assert "engine" in said
+    steps, _, count = seen[0]
+    assert steps == 32
+    assert not differing(weights(VPG.load(latest(tmp_path))), seen[0][1])
+    # 32 steps, the first observations, and those of the new episodes
+    assert count == pytest.approx(32 + 2 + 2, abs=0.01)
+    seeds = [env.unwrapped.engine_seeds for env in resumed.get_env().venv.envs]
+    assert all(len(one) == 2 and one[0] != one[1] for one in seeds)
+    assert statistics.shape == (3,)
+
+
+def test_arguments_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="save_freq must be at least 1, but is 0"):
+        TrainingCheckpoint(tmp_path, save_freq=0)
+    with pytest.raises(ValueError, match="keep must be at least 1, but is 0"):
+        TrainingCheckpoint(tmp_path, keep=0)
+
+
+def test_other_algorithms_are_refused(tmp_path):
+    with pytest.raises(TypeError, match="needs VPG, whose training it knows, but got A2C"):
+        A2C("MlpPolicy", make_vec_env("CartPole-v1")).learn(10, TrainingCheckpoint(tmp_path))
+
+
+def test_monitor_files_that_were_emptied_are_told(tmp_path):
+    """Monitor's own default; training is exact all the same."""
+
+    def learn():
+        env = make_vec_env("CartPole-v1", n_envs=1, seed=0, monitor_dir=str(tmp_path))
+        model = make_model(env=env)
+        try:
+            return model.learn(300, TrainingCheckpoint(tmp_path / "c", monitor_dir=tmp_path, verbose=0))
+        finally:
+            env.close()
+
+    model = learn()
+    with pytest.warns(UserWarning, match="rows of episodes are lost"):
+        again = learn()
+    assert_same(model, again)

@@ -1,0 +1,273 @@
+"""An environment that fails is named, in whatever process and call it fails; nothing is left of its workers."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from helpers import RandomEnv, UsersBuffer, make_model, vector_env
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecCheckNan, VecFrameStack, VecNormalize
+
+from sb3_vpg.failures import EnvironmentFailedError, failures_named
+from sb3_vpg.vec_env import GymVecEnv, make_vec_env
+
+# A worker's own error is printed, and gymnasium prints in the form of a warning. torch has threads, which fork may warn of
+pytestmark = pytest.mark.filterwarnings("ignore:.*ERROR:UserWarning", "ignore:.*fork:DeprecationWarning")
+
+
+class Fails(RandomEnv):
+    """Fails in its n-th step or n-th reset, counted from 1; episodes have six steps."""
+
+    n_resets = 0
+
+    def __init__(self, step: int = -1, reset: int = -1, how: Callable[[], Any] = lambda: 1 / 0) -> None:
+        super().__init__()
+        self.fault = (step, reset, how)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        self.n_resets += 1
+        if self.n_resets == self.fault[1]:
+            self.fault[2]()
+        return super().reset(**kwargs)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if self.steps + 1 == self.fault[0]:
+            self.fault[2]()
+        return super().step(action)
+
+
+def functions(index: int, **fault: Any) -> list[Callable[[], gym.Env]]:
+    """:return: three environments, of which one fails"""
+    return [lambda one=one: Monitor(Fails(**(fault if one == index else {}))) for one in range(3)]
+
+
+def dummy(index: int, **fault: Any) -> DummyVecEnv:
+    return DummyVecEnv(functions(index, **fault))
+
+
+def sync(mode: AutoresetMode) -> Callable[..., GymVecEnv]:
+    return lambda index, **fault: GymVecEnv(SyncVectorEnv(functions(index, **fault), autoreset_mode=mode))
+
+
+def subproc(index: int, **fault: Any) -> SubprocVecEnv:
+    return SubprocVecEnv(functions(index, **fault), start_method="fork")
+
+
+def asynchronous(index: int, **fault: Any) -> GymVecEnv:
+    return GymVecEnv(AsyncVectorEnv(functions(index, **fault), autoreset_mode=AutoresetMode.SAME_STEP, context="fork"))
+
+
+HERE = {
+    "dummy": dummy,
+    "normalized": lambda index, **fault: VecNormalize(dummy(index, **fault)),
+    "stacked": lambda index, **fault: VecFrameStack(VecNormalize(dummy(index, **fault)), 2),
+    "sync_same_step": sync(AutoresetMode.SAME_STEP),
+    "sync_disabled": sync(AutoresetMode.DISABLED),
+}
+
+
+@pytest.mark.parametrize("index", [0, 2])
+@pytest.mark.parametrize("make", HERE.values(), ids=HERE.keys())
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ({"step": 20}, "step, after 57 timesteps"),
+        ({"reset": 4}, "the reset after an episode's end, after 51 timesteps"),
+    ],
+    ids=["step", "later_reset"],
+)
+def test_the_environment_that_fails_is_named(make, index, fault, told):
+    """With the error itself as the cause; a model that is given sound environments learns on."""
+    env = make(index, **fault)
+    model = make_model(env=env)
+    with pytest.raises(EnvironmentFailedError) as caught:
+        model.learn(480)
+    assert str(caught.value).startswith(f"environment {index} failed in {told}: ZeroDivisionError: division by zero. ")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    model.set_env(make(0))
+    model.learn(96)
+    assert model.num_timesteps == 96
+
+
+@pytest.mark.parametrize("make", HERE.values(), ids=HERE.keys())
+def test_the_first_reset_is_named(make):
+    env = make(1, reset=1)
+    model = make_model()
+    told = r"^environment 1 failed in reset, after 0 timesteps: ZeroDivisionError"
+    with pytest.raises(EnvironmentFailedError, match=told), failures_named(env, model):
+        env.reset()
+
+
+def test_the_resets_of_whole_episodes_are_named():
+    """With ``n_episodes``, each rollout begins with a reset of all."""
+    model = make_model(env=dummy(1, reset=5), n_episodes=2, baseline="none")
+    with pytest.raises(EnvironmentFailedError, match=r"^environment 1 failed in reset, after 36 timesteps"):
+        model.learn(480)
+
+
+def test_an_environment_in_sb3s_own_loop_is_named():
+    model = make_model(env=VecNormalize(dummy(2, step=20)), rollout_buffer_class=UsersBuffer)
+    with pytest.raises(EnvironmentFailedError, match=r"^environment 2 failed in step, after 57 timesteps"):
+        model.learn(480)
+
+
+def test_an_environment_that_returns_nonsense_is_named():
+    """The error is that of the line that takes its answer apart."""
+    env = dummy(1)
+    env.envs[1].step = lambda action: (np.zeros(3, np.float32), 0.0, False)
+    with pytest.raises(EnvironmentFailedError, match=r"^environment 1 failed in step, .*ValueError: not enough values"):
+        make_model(env=env).learn(48)
+
+
+def test_an_environment_with_observations_of_another_shape_in_a_sync_vector_env_is_not_taken_for_the_last():
+    """They are put together after the loop, and nobody can tell whose they were."""
+    env = GymVecEnv(SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP))
+    env.env.envs[0].step = lambda action: (np.zeros(5, np.float32), 0.0, False, False, {})
+    with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(which does not tell which of its 3 environments\)"):
+        make_model(env=env).learn(48)
+
+
+def test_a_native_environment_is_all_of_them():
+    env = make_vec_env("CartPole-v1", 8)
+    model = make_model(env=env).learn(128)
+    env.env.state = None
+    with pytest.raises(EnvironmentFailedError, match=r"^CartPoleVectorEnv \(which does not tell which of its 8 env"):
+        model.learn(256, reset_num_timesteps=False)
+
+
+class Does(BaseCallback):
+    """Calls a function at a step, counted from 1."""
+
+    def __init__(self, step: int, what: Callable[[BaseCallback], Any]) -> None:
+        super().__init__()
+        self.step, self.what = step, what
+
+    def _on_step(self) -> bool:
+        if self.n_calls == self.step:
+            self.what(self)
+        return True
+
+
+def interrupt(callback: BaseCallback) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [(lambda _: 1 / 0, ZeroDivisionError), (interrupt, KeyboardInterrupt), (lambda _: [].pop(), IndexError)],
+    ids=["error", "interrupt", "lookup"],
+)
+def test_errors_of_callbacks_pass_unchanged(what, error):
+    with pytest.raises(error) as caught:
+        make_model(env=dummy(0)).learn(96, Does(3, what))
+    assert caught.type is error
+
+
+def test_an_environment_for_evaluation_is_not_the_one_that_is_learned_from():
+    """What it raises is the callback's error."""
+    callback = EvalCallback(dummy(1, step=3), eval_freq=5, verbose=0, warn=False)
+    with pytest.raises(ZeroDivisionError):
+        make_model().learn(96, callback)
+
+
+def test_errors_of_the_policy_pass_unchanged():
+    model = make_model(env=dummy(0))
+    model.policy.action_net.register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.learn(48)
+
+
+def test_a_check_that_the_user_has_asked_for_passes_unchanged():
+    """VecCheckNan says all: it raises a ValueError, which a tuner takes for a bad trial and not for a bug."""
+    env = dummy(0)
+    env.envs[0].step = lambda action: (np.full(3, np.nan, np.float32), 0.0, False, False, {})
+    with pytest.raises(ValueError, match=r"found nan in observations"):
+        make_model(env=VecCheckNan(env, raise_exception=True)).learn(48)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+WORKERS = {"subproc": subproc, "async": asynchronous}
+
+
+def processes_of(env: Any) -> list[Any]:
+    base = env.unwrapped
+    return list(base.processes if isinstance(base, SubprocVecEnv) else base.env.unwrapped.processes)
+
+
+def assert_gone(env: Any, pids: list[int]) -> None:
+    """No process of the environment exists, not even as a zombie; and closing it does nothing more."""
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert not {process.pid for process in multiprocessing.active_children()} & set(pids)
+    env.close()
+    env.close()
+
+
+@pytest.mark.parametrize("index", [0, 2])
+@pytest.mark.parametrize("how", ["error", "killed", "killed_from_outside", "reset"])
+@pytest.mark.parametrize("kind", WORKERS)
+def test_a_worker_that_fails_is_named_and_none_is_left(kind, how, index):
+    """In a step, in the reset at an episode's end, and between two steps; also inside of VecNormalize."""
+    faults = {"error": {"step": 20}, "killed": {"step": 20, "how": die}, "reset": {"reset": 4}}
+    env = VecNormalize(WORKERS[kind](index, **faults.get(how, {})))
+    model, processes = make_model(env=env), processes_of(env)
+    pids = [process.pid for process in processes]
+    kills = Does(19, lambda _: os.kill(pids[index], signal.SIGKILL))
+    with pytest.raises(EnvironmentFailedError) as caught:
+        model.learn(480, kills if how == "killed_from_outside" else None)
+    text = str(caught.value)
+    n_steps = 51 if how == "reset" else 57
+    assert text.startswith(f"environment {index} failed in step, after {n_steps} timesteps: ")
+    killed, printed = "was killed by signal 9 (Killed)", "ended with exit code 1, and its own traceback is printed above"
+    cause = "ZeroDivisionError: division by zero" if kind == "async" else f"the process of environment {index} {printed}"
+    assert (f"the process of environment {index} {killed}" if "killed" in how else cause) in text
+    assert_gone(env, pids)
+    model.set_env(VecNormalize(vector_env(3)))
+    model.learn(96)
+    assert model.num_timesteps == 96
+
+
+@pytest.mark.parametrize("kind", WORKERS)
+def test_workers_that_fail_in_the_first_reset_are_named(kind):
+    env = WORKERS[kind](1, reset=1)
+    pids = [process.pid for process in processes_of(env)]
+    model, told = make_model(), r"^environment 1 failed in reset, after 0 timesteps"
+    with pytest.raises(EnvironmentFailedError, match=told), failures_named(env, model):
+        env.reset()
+    assert_gone(env, pids)
+
+
+@pytest.mark.expensive
+def test_a_worker_of_the_forkserver_is_named():
+    """The way in which SubprocVecEnv starts its workers by default."""
+    env = SubprocVecEnv([RandomEnv, RandomEnv])
+    pids = [process.pid for process in env.processes]
+    kills = Does(5, lambda _: os.kill(pids[1], signal.SIGKILL))
+    with pytest.raises(EnvironmentFailedError, match=r"^environment 1 failed in step, .*killed by signal 9"):
+        make_model(env=env).learn(64, kills)
+    env.close()
+    assert not any(process.is_alive() for process in env.processes)
+
+
+def test_workers_live_on_after_an_error_of_a_callback():
+    """It is not their fault: the model can go on with them."""
+    env = subproc(0)
+    try:
+        model = make_model(env=env)
+        with pytest.raises(ZeroDivisionError):
+            model.learn(96, Does(3, lambda _: 1 / 0))
+        model.learn(96)
+        assert all(process.is_alive() for process in env.processes)
+    finally:
+        env.close()
