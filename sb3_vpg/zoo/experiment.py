@@ -20,12 +20,12 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_latest_run_id
 from sqlalchemy.exc import SQLAlchemyError
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.checkpoints import TrainingCheckpoint, latest
 from sb3_vpg.files import written_whole
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.zoo import OURS
@@ -101,14 +101,13 @@ class VPGExperimentManager(ExperimentManager):
         """:return: those of the run; Python objects among them come from the command, because no file may make them"""
         saved = OrderedDict(run.hyperparams)
         foreign = [key for key, value in saved.items() if is_foreign(value)]
-        today = self._read_file()[1] if foreign else {}
+        today = self._today() if foreign else {}
         for key in foreign:
             if as_written(today.get(key)) != saved[key]:
                 raise ValueError(
                     f"{run.folder} was begun with {key}: {saved[key]}, which no file may make: give the same -params again"
                 )
             saved[key] = today[key]
-        self.config = str(run.settings / "config.yml")
         print(f"Hyperparameters of {run.folder}:")
         pprint(saved)
         return saved
@@ -116,6 +115,13 @@ class VPGExperimentManager(ExperimentManager):
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]  # static there
         """Ours read ``"lin_0.001"`` themselves, and refuse what they cannot read by its name."""
         return hyperparams if self.algo in OURS else ExperimentManager._preprocess_schedules(hyperparams)
+
+    def _today(self) -> dict[str, Any]:
+        """:return: what the run would be begun with, as far as that is still there"""
+        try:
+            return self._read_file()[1]
+        except (OSError, ImportError):
+            return self.custom_hyperparams or {}
 
     def create_log_folder(self) -> None:
         if self.optimize_hyperparameters:
@@ -149,8 +155,7 @@ class VPGExperimentManager(ExperimentManager):
             folder = checkpoint_folder(Path(self.save_path))
             kwargs: dict[str, Any] = {"monitor_dir": self.save_path, "verbose": self.verbose}
             self.callbacks.append(TrainingCheckpoint(folder, self._checkpoint_freq, **kwargs))
-        # Not the first, which the zoo takes for the progress bar
-        self.callbacks.append(_Start(self._start))
+        self.callbacks.insert(0, _First(self._start, self.callbacks))
 
     def _start(self, model: BaseAlgorithm) -> None:
         """From here on there is something to save, and a rollout to finish."""
@@ -211,7 +216,7 @@ class VPGExperimentManager(ExperimentManager):
             self._learnt = True
         except Exception as error:
             # A signal to all processes of a job ends the workers of a SubprocVecEnv as well
-            if signals.received is None or not isinstance(error, (EOFError, ConnectionError)):
+            if signals.received is None or not isinstance(error.__cause__, (EOFError, ConnectionError)):
                 if self._started:
                     self.save_trained_model(model)
                 raise
@@ -240,8 +245,11 @@ class VPGExperimentManager(ExperimentManager):
             mark_finished(Path(self.params_path), model.num_timesteps, self.n_timesteps)
         if received is None or complete:
             return
-        where = self.log_folder, self.algo, self.env_name.gym_id
-        onward = f" Continue with: {resume_command(Path(self.save_path), *where)}" if self._checkpoint_freq > 0 else ""
+        onward = ""
+        if self._checkpoint_freq > 0:
+            run = Path(self.save_path)
+            what = "Continue" if latest(checkpoint_folder(run)) else "Begin again"
+            onward = f" {what} with: {resume_command(run, self.log_folder, self.algo, self.env_name.gym_id)}"
         print(f"Stopped by {received.name} after {model.num_timesteps:,} of {self.n_timesteps:,} steps.{onward}")
 
     def objective(self, trial: optuna.Trial) -> float:
@@ -270,15 +278,24 @@ class VPGExperimentManager(ExperimentManager):
             raise
 
 
-class _Start(BaseCallback):
-    """Tells the manager when training has begun: when the model is what it should be, and signals can be heeded."""
+class _First(BaseCallback):
+    """
+    Tells the manager when training has begun: when the model is what it should be, and signals can be heeded. It also stands
+    where the zoo looks for the progress bar, to close it after an interruption, whether it is one and was opened or not.
+    """
 
-    def __init__(self, tell: Callable[[BaseAlgorithm], None]) -> None:
+    def __init__(self, tell: Callable[[BaseAlgorithm], None], others: list[BaseCallback]) -> None:
         super().__init__()
         self.tell = tell
+        self.others = others
 
     def _on_training_start(self) -> None:
         self.tell(self.model)
 
     def _on_step(self) -> bool:
         return True
+
+    def _on_training_end(self) -> None:
+        for callback in self.others:
+            if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
+                callback.on_training_end()

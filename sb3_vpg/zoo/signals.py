@@ -37,6 +37,7 @@ class Signals:
     _interrupted = False
 
     def __enter__(self) -> "Signals":
+        self._process = os.getpid()
         self._before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in _HANDLED:
@@ -54,6 +55,11 @@ class Signals:
         return 0 if self.received is None else 128 + self.received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            # A forked child, which has inherited the handler but is to end when it is told to
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.received = self.received or signal.Signals(number)
         ask, self.ask = self.ask, None
         if ask is not None:

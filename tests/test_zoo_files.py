@@ -1,0 +1,82 @@
+"""What the command line writes is whole or not there, and what it reads makes no objects."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from torch import nn
+
+from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.plain_yaml import Foreign, as_written, is_foreign, read_plain
+
+TRAIN = ["train", "--algo", "a2c", "-n", "400", "--eval-freq", "200", "--eval-episodes", "1", "--verbose", "0", "--seed", "1"]
+TRAIN += ["--num-threads", "1", "-params", "normalize:True"]
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning")
+
+
+def half_to_path(*args: Any, **kwargs: Any) -> None:
+    """Stands for a writer that finds the disk full in the middle of the file that an argument names."""
+    Path(next(arg for arg in args if isinstance(arg, (str, Path)))).write_bytes(b"half")
+    raise OSError("no space left on device")
+
+
+def half_to_file(content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
+    file.write(content if isinstance(content, str) else b"half")
+    raise OSError("no space left on device")
+
+
+SAVE = "stable_baselines3.common.base_class.save_to_zip_file"
+WRITERS = {
+    "CartPole-v1.zip": (SAVE, half_to_path, "-1"),
+    "best_model.zip": (SAVE, half_to_path, "200"),
+    "evaluations.npz": ("numpy.savez", half_to_path, "200"),
+    "CartPole-v1/vecnormalize.pkl": ("stable_baselines3.common.vec_env.vec_normalize.pickle.dump", half_to_file, "-1"),
+    "CartPole-v1/args.yml": ("rl_zoo3.exp_manager.yaml.dump", lambda _, file: half_to_file("half", file), "-1"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_write_that_breaks_off_leaves_nothing(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    writer, broken, eval_freq = WRITERS[name]
+    run = tmp_path / "a2c/CartPole-v1_1"
+    monkeypatch.setattr(writer, broken)
+    assert main([*TRAIN, "--eval-freq", eval_freq, "-f", str(tmp_path)]) == 1
+    assert "no space left on device" in capsys.readouterr().err
+    assert not (run / name).exists()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_a_picture_that_breaks_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main([*TRAIN, "-f", str(tmp_path)]) == 0
+    evaluate = ["evaluate", "--algo", "a2c", "-n", "2", "-f", str(tmp_path)]
+    assert main(evaluate) == 0
+    picture = tmp_path / "a2c/CartPole-v1_1/learning_curve.png"
+    before = picture.read_bytes()
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", half_to_path)
+    assert main(evaluate) == 1
+    plot = ["plot_train", "-a", "a2c", "-e", "CartPole-v1", "-f", str(tmp_path), "--savefig", str(picture)]
+    assert main(plot) == 1
+    assert picture.read_bytes() == before
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_python_objects_of_a_file_are_read_as_what_they_are_called(tmp_path: Path) -> None:
+    value = {"sizes": (8, 8), "activation_fn": nn.ReLU, "more": [{"deep": nn.Tanh}], "none": None}
+    (tmp_path / "config.yml").write_text(yaml.dump(value))
+    plain = read_plain(tmp_path / "config.yml")
+    assert plain["sizes"] == (8, 8)
+    assert isinstance(plain["activation_fn"], Foreign)
+    assert str(plain["activation_fn"]) == "!!python/name:torch.nn.modules.activation.ReLU"
+    assert [is_foreign(plain[key]) for key in value] == [False, True, True, False]
+    assert as_written(value) == plain
+    assert as_written(nn.Tanh) != plain["activation_fn"]
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: {", "3"], ids=["list", "torn", "number"])
+def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "args.yml").write_text(text)
+    with pytest.raises(ValueError, match=r"args.yml is no readable YAML file"):
+        read_plain(tmp_path / "args.yml")

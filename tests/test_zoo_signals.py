@@ -1,0 +1,136 @@
+"""Ctrl-C and SIGTERM: asked once, interrupted once, then ended; each in a process of its own, which imports nothing heavy."""
+
+import subprocess
+import sys
+
+import pytest
+
+BEGIN = """
+import os, signal, sys, threading, time
+from sb3_vpg.zoo.signals import Signals, held_back_from_workers
+def send(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)
+signals, asked = Signals(), []
+"""
+PROGRAMS = {
+    "asked": (
+        """
+with signals:
+    signals.ask = lambda: asked.append(1)
+    send(signal.SIGTERM)
+    assert asked == [1]
+sys.exit(signals.exit_code)
+""",
+        143,
+    ),
+    "interrupted": (
+        """
+try:
+    with signals:
+        signals.ask = lambda: asked.append(1)
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+        assert False
+except KeyboardInterrupt:
+    assert asked == [1]
+    sys.exit(signals.exit_code)
+""",
+        130,
+    ),
+    "ended": (
+        """
+with signals:
+    try:
+        send(signal.SIGTERM)
+    except KeyboardInterrupt:
+        print("flushed")
+        send(signal.SIGINT)
+""",
+        143,
+    ),
+    "inside of an exec": (
+        """
+try:
+    with signals:
+        exec("send(signal.SIGTERM)")
+except KeyboardInterrupt:
+    sys.exit(signals.exit_code)
+""",
+        143,
+    ),
+    "ignored before": (
+        """
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with signals:
+    send(signal.SIGINT)
+sys.exit(signals.exit_code)
+""",
+        0,
+    ),
+    "another thread": (
+        """
+before = signal.getsignal(signal.SIGTERM)
+def enter():
+    with signals:
+        asked.append(signal.getsignal(signal.SIGTERM) is before)
+thread = threading.Thread(target=enter)
+thread.start()
+thread.join()
+sys.exit(asked != [True])
+""",
+        0,
+    ),
+    "put back": (
+        """
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+with signals:
+    assert before != [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+sys.exit(before != [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)])
+""",
+        0,
+    ),
+    "forked child": (
+        """
+with signals:
+    signals.ask = lambda: asked.append(1)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(write, b"up")
+        time.sleep(60)
+        os._exit(0)
+    os.read(read, 2)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status) != -signal.SIGTERM or asked != [])
+""",
+        0,
+    ),
+    "worker": (
+        """
+import subprocess
+with signals:
+    signals.ask = lambda: asked.append(1)
+    with held_back_from_workers():
+        worker = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(0.5)"], stdout=-1)
+        worker.stdout.readline()
+        os.kill(worker.pid, signal.SIGINT)
+        send(signal.SIGINT)
+        assert asked == []
+    assert asked == [1], "one that came meanwhile is not lost"
+    worker.communicate()
+    sys.exit(worker.returncode)
+""",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_signal(name: str) -> None:
+    program, expected = PROGRAMS[name]
+    done = subprocess.run([sys.executable, "-c", BEGIN + program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == expected, done.stderr
+    assert done.stdout == ("flushed\n" if name == "ended" else "")
+    assert done.stderr == ""
