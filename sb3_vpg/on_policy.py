@@ -165,7 +165,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             with recognised(), checked_steps(env):
                 collected = super().collect_rollouts(env, callback, buffer, n_rollout_steps)
             if collected:
-                check_rollout(buffer, self._last_obs)
+                check_rollout(buffer, self._last_obs, "reward (with the value that SB3 adds at a time-out)")
             return collected
         actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
         actor.start(self._rng)

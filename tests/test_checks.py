@@ -184,6 +184,13 @@ def test_sb3s_own_loop_is_looked_after(kwargs, quantity, wrap):
     assert "step" not in vars(env)
 
 
+def test_the_value_of_a_terminal_observation_is_part_of_a_reward_in_sb3s_loop():
+    """It adds one to the other, step by step."""
+    env = broken(1, 3, 42, "observation", math.nan, action_space=CONTINUOUS)
+    told = "the reward (with the value that SB3 adds at a time-out) of environment 1 is nan at step 10 of this rollout"
+    assert_stops(make_model(env=env, use_sde=True), told)
+
+
 class Reads(BaseCallback):
     """Takes a part of the rollout before the model does, as a logger of its contents might."""
 
