@@ -281,3 +281,17 @@ def test_training_goes_on_once_the_environment_is_mended():
     model.learn(320)
     assert model.num_timesteps == 320
     assert np.isfinite(env.obs_rms.mean).all()
+
+
+def test_first_observation_is_looked_at_before_the_statistics_are_lost():
+    """The reset comes before any rollout: the error names the environment, and the statistics are those from before."""
+
+    class Broken(RandomEnv):
+        def reset(self, **kwargs):
+            observation, info = super().reset(**kwargs)
+            return observation * np.float32("nan"), info
+
+    env = VecNormalize(DummyVecEnv([RandomEnv, Broken]))
+    with pytest.raises(ValueError, match=r"observation \(entry 0\) of environment 1 is nan at the start of this rollout"):
+        make_model(env=env).learn(32)
+    assert np.isfinite(env.obs_rms.mean).all()
