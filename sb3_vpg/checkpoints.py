@@ -228,7 +228,7 @@ class Checkpoint:
             data, state = json.loads(members[DATA]), decode(json.loads(members[TRAINING]))
             best = [members[best_member(index)] for index in range(len(state["best_models"]))]
             checkpoint = Checkpoint(path, data, weights_of(members, str(path)), state, best)
-            if not PARTS <= state.keys():
+            if not state.keys() >= PARTS:
                 raise ValueError(f"it lacks {sorted(PARTS - state.keys())}")
             assert checkpoint.num_timesteps >= 0
             assert checkpoint.total_timesteps

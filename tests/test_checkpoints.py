@@ -226,5 +226,5 @@ def test_callback_whose_state_is_not_plain_is_told_at_once(tmp_path):
         def state_dict(self):
             return {"socket": object()}
 
-    with pytest.raises(TypeError, match=r"state_dict\(\) of Hidden\['socket'\] is of the type builtins:object"):
+    with pytest.raises(TypeError, match=r"state_dict\(\) of Hidden\['socket'\] is of the type builtins.object"):
         make_model(env=random_envs()).learn(64, [TrainingCheckpoint(tmp_path), Hidden()])
