@@ -19,11 +19,12 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_vpg.archives import DATA, TRAINING, RefusedFileError, best_member, read_archive, read_members
 from sb3_vpg.arguments import whole_number
+from sb3_vpg.callback_states import callback_state, callbacks_in
 from sb3_vpg.files import remove_parts, written_whole
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.plain import decode, encode
 from sb3_vpg.saving import pack, weights_of
-from sb3_vpg.training_state import best_models, check_settings, restore_training, training_state, versions
+from sb3_vpg.training_state import PARTS, best_models, check_settings, restore_training, training_state, versions
 
 _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 
@@ -54,7 +55,7 @@ class TrainingCheckpoint(BaseCallback):
     :param verbose: 1 tells when training is taken up, 2 of every checkpoint
     :raises ValueError: for arguments out of range; in ``learn``, if the checkpoints there are of another run: of other
         settings, another environment or another ``total_timesteps``
-    :raises TypeError: in ``learn``, for another algorithm than ours
+    :raises TypeError: in ``learn``, for another algorithm than ours, and for a callback whose ``state_dict`` is not plain
     """
 
     model: LeanOnPolicyAlgorithm
@@ -90,6 +91,9 @@ class TrainingCheckpoint(BaseCallback):
     def begin(self, total_timesteps: int, callback: BaseCallback) -> None:
         """Take up training where it was left, before anybody is told that it starts."""
         self._callback, self._total, self._requested = callback, total_timesteps, False
+        for _, one in callbacks_in(callback):
+            # Now is the time to hear that a state_dict() is not plain, and not after hours
+            callback_state(one)
         if self.model.num_timesteps == 0 and self.resume:
             self._restore()
         elif self.model.num_timesteps == 0:
@@ -224,6 +228,8 @@ class Checkpoint:
             data, state = json.loads(members[DATA]), decode(json.loads(members[TRAINING]))
             best = [members[best_member(index)] for index in range(len(state["best_models"]))]
             checkpoint = Checkpoint(path, data, weights_of(members, str(path)), state, best)
+            if not state.keys() >= PARTS:
+                raise ValueError(f"it lacks {sorted(PARTS - state.keys())}")
             assert checkpoint.num_timesteps >= 0
             assert checkpoint.total_timesteps
         except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:

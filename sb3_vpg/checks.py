@@ -65,19 +65,20 @@ def first_unsound(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
     return tuple(map(int, np.unravel_index(position, numbers.shape))) if unsound.flat[position] else None
 
 
-def check_rollout(buffer: RolloutBuffer, last_obs: Any) -> None:
+def check_rollout(buffer: RolloutBuffer, last_obs: Any, reward: str = "reward") -> None:
     """
     :param buffer: filled
     :param last_obs: what followed its last row, (N, *shape) or a dict of such
+    :param reward: what to call the buffer's rewards
     :raises UnsoundNumberError: for the earliest unsound observation or reward
     """
     found = []
-    for quantity, array in (("reward", buffer.rewards), *_named(buffer.observations)):
+    for quantity, array in ((reward, buffer.rewards), *_named(buffer.observations)):
         rows = _by_row(buffer, array)
         index = None if rows is None else first_unsound(rows)
         if rows is not None and index is not None:
             # A row holds the observation before a step, and the reward of the step
-            step = index[0] + (quantity == "reward")
+            step = index[0] + (quantity == reward)
             found.append(UnsoundNumberError(_entry(quantity, index[2:]), rows[index], index[1], step))
     for quantity, array in _named(last_obs):
         index = first_unsound(array)
@@ -134,12 +135,16 @@ def raw_check(env: VecEnv) -> Callable[[int], None] | None:
     innermost, vdot = layers[-1], np.vdot
 
     def check(step: int) -> None:
-        rewards, observations = innermost.old_reward, innermost.old_obs
-        arrays = observations.values() if isinstance(observations, dict) else (observations,)
-        if not isfinite(vdot(rewards, rewards)) or not all(isfinite(vdot(array, array)) for array in arrays):
-            found = _unsound_raw(innermost, step)
-            if found is not None:
-                raise found
+        observations, rewards = innermost.old_obs, innermost.old_reward
+        # Each step pays for it. Where all rewards enter the statistics, these tell
+        sound = isfinite(innermost.ret_rms.var if innermost.training else vdot(rewards, rewards))
+        if type(observations) is np.ndarray:
+            sound = sound and isfinite(vdot(observations, observations))
+        else:
+            sound = sound and all(isfinite(vdot(array, array)) for _, array in _named(observations))
+        found = None if sound else _unsound_raw(innermost, step)
+        if found is not None:
+            raise found
 
     return check
 

@@ -106,7 +106,7 @@ def _failure(
     workers, lost = _workers(base), isinstance(error, (EOFError, ConnectionError))
     dead = list(fallen)
     if workers and not dead and (lost or isinstance(base, GymVecEnv)):
-        dead = _ended(workers, _PATIENCE)
+        dead = _ended(workers)
     what = "; ".join(_end_of(workers[one], one) for one in dead) if lost and dead else f"{type(error).__name__}: {error}"
     advice = "Its state is unknown now: reset it before it is stepped again, as learn() does"
     if workers:
@@ -132,9 +132,9 @@ def _workers(base: VecEnv) -> Sequence[BaseProcess]:
     return inner.processes if isinstance(inner, AsyncVectorEnv) else []
 
 
-def _ended(workers: Sequence[BaseProcess], seconds: float | None) -> list[int]:
+def _ended(workers: Sequence[BaseProcess]) -> list[int]:
     """:return: which of them have ended, after waiting for the first"""
-    ready = wait([worker.sentinel for worker in workers], seconds)
+    ready = wait([worker.sentinel for worker in workers], _PATIENCE)
     return [index for index, worker in enumerate(workers) if worker.sentinel in ready]
 
 
@@ -189,8 +189,8 @@ def _unblocked(base: VecEnv, fallen: list[int]) -> Iterator[None]:
 
     def watch() -> None:
         ready = wait([stop, *(worker.sentinel for worker in workers)])
-        if stop not in ready:
-            fallen.extend(index for index, worker in enumerate(workers) if worker.sentinel in ready)
+        fallen.extend(index for index, worker in enumerate(workers) if worker.sentinel in ready)
+        if fallen:
             _end(workers)
 
     thread = Thread(target=watch, name="watches workers", daemon=True)
@@ -202,3 +202,5 @@ def _unblocked(base: VecEnv, fallen: list[int]) -> Iterator[None]:
         thread.join()
         stop.close()
         stopper.close()
+        if fallen:
+            _close(base)

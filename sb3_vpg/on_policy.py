@@ -67,9 +67,17 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``."""
+        """
+        See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``.
+
+        :raises ValueError: if there is no environment, and as ``collect_rollouts`` and ``train``
+        :raises EnvironmentFailedError: as ``collect_rollouts``
+        """
+        if self.env is None:
+            raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
-        assert self.env is not None
+        layers = normalizers(self.env)
+        self._statistics = copy_statistics(layers)
         with failures_named(self.env, self):
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -77,6 +85,9 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             self.at_boundary = True
             for hook in self._hooks:
                 hook.begin(total_timesteps, callback)
+        if not are_statistics_finite(layers):
+            found = unsound_view(self.env, self._last_obs, 0)
+            raise self._stop(found.placed(0, self.n_envs) if found else "an observation is NaN or infinite", ENVIRONMENT)
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps and self._pass_boundary():
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
@@ -165,7 +176,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             with recognised(), checked_steps(env):
                 collected = super().collect_rollouts(env, callback, buffer, n_rollout_steps)
             if collected:
-                check_rollout(buffer, self._last_obs)
+                check_rollout(buffer, self._last_obs, "reward (with the value that SB3 adds at a time-out)")
             return collected
         actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
         actor.start(self._rng)

@@ -24,6 +24,8 @@ from sb3_vpg.streams import copy_streams, restore_streams
 _LOOKS = ("verbose", "tensorboard_log", "device", "stats_window_size", "monitor_wrapper", "env", "policy")
 _OF_THE_TASK = ("policy_class", "observation_space", "action_space", "n_envs")
 _OF_A_PROCESS = ("verbose", "tensorboard_log", "start_time", "_num_timesteps_at_start", "_log_interval", "action_noise")
+PARTS = {"versions", "num_timesteps", "total_timesteps", "streams", "env", "callbacks", "monitors", "log"}
+"""What ``training_state`` returns."""
 _LIBRARIES = ("stable_baselines3", "gymnasium", "torch", "numpy")
 
 

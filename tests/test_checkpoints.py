@@ -216,3 +216,15 @@ def test_what_was_found_after_the_checkpoint_is_forgotten(tmp_path):
     assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == evaluation.evaluations_timesteps
     assert evaluation.evaluations_timesteps[-1] <= known
     assert VPG.load(tmp_path / "best_model").num_timesteps <= known
+
+
+def test_callback_whose_state_is_not_plain_is_told_at_once(tmp_path):
+    class Hidden(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def state_dict(self):
+            return {"socket": object()}
+
+    with pytest.raises(TypeError, match=r"state_dict\(\) of Hidden\['socket'\] is of the type builtins.object"):
+        make_model(env=random_envs()).learn(64, [TrainingCheckpoint(tmp_path), Hidden()])

@@ -184,6 +184,13 @@ def test_sb3s_own_loop_is_looked_after(kwargs, quantity, wrap):
     assert "step" not in vars(env)
 
 
+def test_the_value_of_a_terminal_observation_is_part_of_a_reward_in_sb3s_loop():
+    """It adds one to the other, step by step."""
+    env = broken(1, 3, 42, "observation", math.nan, action_space=CONTINUOUS)
+    told = "the reward (with the value that SB3 adds at a time-out) of environment 1 is nan at step 10 of this rollout"
+    assert_stops(make_model(env=env, use_sde=True), told)
+
+
 class Reads(BaseCallback):
     """Takes a part of the rollout before the model does, as a logger of its contents might."""
 
@@ -273,4 +280,18 @@ def test_training_goes_on_once_the_environment_is_mended():
         model.learn(320)
     model.learn(320)
     assert model.num_timesteps == 320
+    assert np.isfinite(env.obs_rms.mean).all()
+
+
+def test_first_observation_is_looked_at_before_the_statistics_are_lost():
+    """The reset comes before any rollout: the error names the environment, and the statistics are those from before."""
+
+    class Broken(RandomEnv):
+        def reset(self, **kwargs):
+            observation, info = super().reset(**kwargs)
+            return observation * np.float32("nan"), info
+
+    env = VecNormalize(DummyVecEnv([RandomEnv, Broken]))
+    with pytest.raises(ValueError, match=r"observation \(entry 0\) of environment 1 is nan at the start of this rollout"):
+        make_model(env=env).learn(32)
     assert np.isfinite(env.obs_rms.mean).all()

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from multiprocessing.connection import wait
 from typing import Any
 
 import gymnasium as gym
@@ -236,6 +237,37 @@ def test_a_worker_that_fails_is_named_and_none_is_left(kind, how, index):
     model.set_env(VecNormalize(vector_env(3)))
     model.learn(96)
     assert model.num_timesteps == 96
+
+
+def test_a_worker_that_dies_after_the_last_step_of_a_rollout_is_named():
+    """Nobody asks it for anything before the next one."""
+    env = subproc(0)
+    pids = [process.pid for process in env.processes]
+
+    def kill(_: BaseCallback) -> None:
+        os.kill(pids[1], signal.SIGKILL)
+        wait([process.sentinel for process in env.processes])
+
+    with pytest.raises(EnvironmentFailedError, match=r"^environment 1 failed in step, after 48 timesteps: the process of"):
+        make_model(env=env).learn(96, Does(16, kill))
+    assert_gone(env, pids)
+
+
+def test_workers_that_are_gone_leave_an_interrupt_as_it_is():
+    """Ctrl-C reaches the workers as well: closing the environment afterwards neither waits for them nor fails."""
+    env = subproc(0)
+    pids = [process.pid for process in env.processes]
+
+    def press(callback: BaseCallback) -> None:
+        for process in env.processes:
+            os.kill(process.pid, signal.SIGINT)
+        for process in env.processes:
+            process.join()
+        interrupt(callback)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_model(env=env).learn(96, Does(3, press))
+    assert_gone(env, pids)
 
 
 @pytest.mark.parametrize("kind", WORKERS)

@@ -233,3 +233,9 @@ def test_compiled_policy_saves_and_loads(model_path, monkeypatch):
     loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
     assert not differing(weights(plain), weights(loaded))
     loaded.learn(16)
+
+
+def test_learning_without_an_environment_is_refused(model_path):
+    make_model().save(model_path)
+    with pytest.raises(ValueError, match="there is no environment to learn from"):
+        VPG.load(model_path).learn(1)
