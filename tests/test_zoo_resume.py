@@ -294,6 +294,7 @@ def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(train) == 0
     for flags, said in (
         (["-f", str(tmp_path / "nowhere"), "--resume"], "no run of vpg on CartPole-v1"),
+        (["-f", str(tmp_path / "none"), "--resume", "--uuid"], "name its folder: --resume FOLDER"),
         (["-f", str(tmp_path / "empty"), "--resume", "4"], "CartPole-v1_4 is no folder of a run"),
         (["--resume", str(tmp_path / "strange")], "has 0 args.yml"),
         ([*train[1:], "--resume"], "was trained with --checkpoint-freq 0"),
