@@ -325,6 +325,14 @@ def test_two_processes_that_begin_at_once_have_a_folder_each(tmp_path: Path, mon
     assert not list((tmp_path / "vpg/CartPole-v1_1").iterdir())
 
 
+@pytest.mark.parametrize(("command", "has_them"), [("train", True), ("optimize", False), ("enjoy", False)])
+def test_help_offers_it_where_it_is(command: str, has_them: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert ("--resume" in printed) == ("--checkpoint-freq" in printed) == has_them
+
+
 def test_settings_make_no_objects(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A run's folder may come from anyone, and the zoo's own way to read it would run what it says."""
     settings = tmp_path / "vpg/CartPole-v1_1/CartPole-v1"
