@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import TensorBoardOutputFormat
 
 import sb3_vpg
 from sb3_vpg.callback_states import best_model, callback_state, callbacks_in, restore_callback, restore_files
 from sb3_vpg.env_states import get_state, missing_state, set_state
+from sb3_vpg.log_states import log_state, restore_log
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
-from sb3_vpg.plain import decode, is_plain
+from sb3_vpg.plain import decode
 from sb3_vpg.saving import was_left_out
 from sb3_vpg.streams import copy_streams, restore_streams
 
@@ -50,12 +50,8 @@ def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor
         "env": get_state(model.env),
         "callbacks": {name: callback_state(one) for name, one in callbacks_in(callback)},
         "monitors": {} if monitor_dir is None else {path.name: _size(path) for path in monitor_dir.glob("*.monitor.csv")},
-        "log": [_plain_only(model.logger.name_to_value), _plain_only(model.logger.name_to_excluded)],
+        "log": log_state(model),
     }
-
-
-def _plain_only(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if is_plain(value)}
 
 
 def _size(path: Path) -> int:
@@ -130,7 +126,7 @@ def restore_training(
             restore_callback(one, state["callbacks"][name])
             restore_files(one, best.get(name))
     _cut_monitors(monitor_dir, state["monitors"])
-    _restore_log(model, *state["log"])
+    restore_log(model, state["log"])
     streams = state["streams"]
     model._rng, model._predict_rng = streams["training"], streams["predict"]
     # Last, since whatever draws on the way must leave no trace
@@ -165,14 +161,3 @@ def _cut_monitors(folder: Path | None, sizes: dict[str, int]) -> None:
             )
         elif found > size:
             os.truncate(path, size)
-
-
-def _restore_log(model: LeanOnPolicyAlgorithm, values: dict[str, Any], excluded: dict[str, Any]) -> None:
-    """What was recorded since the last line of the log; and TensorBoard forgets what came after the checkpoint."""
-    for name, value in values.items():
-        model.logger.record(name, value, excluded.get(name))
-    for output in model.logger.output_formats:
-        if isinstance(output, TensorBoardOutputFormat):
-            writer = output.writer
-            writer.close()
-            output.writer = type(writer)(log_dir=writer.log_dir, purge_step=model.num_timesteps + 1)
