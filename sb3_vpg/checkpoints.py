@@ -225,10 +225,11 @@ class Checkpoint:
             best = [members[best_member(index)] for index in range(len(state["best_models"]))]
             checkpoint = Checkpoint(path, data, weights_of(members, str(path)), state, best)
             assert checkpoint.num_timesteps >= 0
-            assert checkpoint.total_timesteps
-        except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
-            if isinstance(error, RefusedFileError):
-                raise
+            assert checkpoint.total_timesteps > 0
+            assert isinstance(data, dict)
+        except RefusedFileError:
+            raise
+        except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RecursionError) as error:
             raise RefusedFileError(f"{path} is no whole checkpoint: {type(error).__name__}: {error}") from error
         return checkpoint
 
