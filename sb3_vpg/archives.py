@@ -66,12 +66,19 @@ def read_members(file: BinaryIO, name: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+            _check_whole(members, name)
             _check_members(members, size, name)
             return {member.filename: archive.read(member) for member in members}
     except RefusedFileError:
         raise
     except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, OverflowError, struct.error) as error:
         raise RefusedFileError(f"{name} is no whole zip archive: {error}; it is damaged or cut off") from error
+
+
+def _check_whole(members: list[zipfile.ZipInfo], name: str) -> None:
+    """The end of a file that is cut off can be the whole archive of one of its members."""
+    if members and min(member.header_offset for member in members) != 0:
+        raise RefusedFileError(f"{name} is no whole zip archive: it begins with something else; it is cut off, or two in one")
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int, name: str) -> None:
@@ -139,6 +146,7 @@ def _records(content: bytes, where: str) -> dict[str, bytes]:
         raise RefusedFileError(f"{where} is not in torch's format: it is damaged, or holds something else; refused")
     records: dict[str, bytes] = {}
     with zipfile.ZipFile(file) as archive:
+        _check_whole(archive.infolist(), where)
         _check_sizes(archive.infolist(), len(content), where)
         for member in archive.infolist():
             match = _RECORDS.fullmatch(member.filename)

@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_vpg.archives import STATISTICS, RefusedFileError, read_archive
 from sb3_vpg.arguments import flag, real_number
-
 from sb3_vpg.plain import decode
 
 _ARGUMENTS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")

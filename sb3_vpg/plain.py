@@ -39,8 +39,6 @@ _SCHEDULES = {
     "rl_zoo3.utils:SimpleLinearSchedule": {"initial_value"},
 }
 _DTYPE = re.compile(r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\w{1,20}\])?")
-# torch's other modules and optimisers do more than compute
-_OF_TORCH = ("torch.nn.modules.", "torch.optim.")
 _KINDS = (BasePolicy, BaseFeaturesExtractor, th.nn.Module, th.optim.Optimizer, RolloutBuffer, np.generic)
 
 
@@ -121,8 +119,10 @@ def _find(name: str) -> Any:
 
 
 def _is_allowed(cls: type) -> bool:
+    """:return: whether a file may name it; torch's modules elsewhere do more than compute"""
+    plain = "torch.optim." if issubclass(cls, th.optim.Optimizer) else "torch.nn.modules."
     of_torch = cls.__module__.partition(".")[0] == "torch"
-    return issubclass(cls, _KINDS) and (not of_torch or cls.__module__.startswith(_OF_TORCH))
+    return issubclass(cls, _KINDS) and (not of_torch or f"{cls.__module__}.".startswith(plain))
 
 
 def _read_class(name: str) -> type:
