@@ -7,8 +7,11 @@ compressed can grow to any size, and a name that is a path can leave the folder.
 
 import io
 import math
-import pickle
+import pickletools
+import re
+import struct
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,11 +24,24 @@ VARIABLES = "pytorch_variables.pth"
 _ABOUT = ("_stable_baselines3_version", "system_info.txt")
 _MEMBERS = (DATA, STATISTICS, TRAINING, *_ABOUT, VARIABLES, "policy.pth", "policy.optimizer.pth")
 _OPTIONAL = ("critic_optimizer.pth",)
-_BEST = "best_model_"
+_BEST = re.compile(r"best_model_\d{1,4}\.zip")
+
+# What torch.save writes for tensors and plain values, and what of it a reader needs
+_OPCODES = re.compile(
+    "PROTO|STOP|MARK|NONE|NEWTRUE|NEWFALSE|BININT[12]?|LONG1|BINFLOAT|BINUNICODE|GLOBAL|BINPERSID|REDUCE|BUILD|(LONG_)?BIN(GET|PUT)"
+    "|(EMPTY_)?TUPLE|TUPLE[123]|EMPTY_LIST|APPENDS?|EMPTY_DICT|SETITEMS?"
+)
+_GLOBALS = re.compile(r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict")
+_RECORDS = re.compile(r"[^/]+/(data\.pkl|data/\d+|version|byteorder)")
 
 
 class RefusedFileError(ValueError):
     """A file that is damaged, or that asks for more than to be read; its text names the file, the member and the reason."""
+
+    def __init__(self, text: str) -> None:
+        # Much of it may be the file's own words: no control sequence reaches a terminal, and no page is filled
+        shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:2000])
+        super().__init__(shown)
 
 
 def read_archive(path: str | Path | io.BufferedIOBase) -> dict[str, bytes]:
@@ -50,12 +66,19 @@ def read_members(file: BinaryIO, name: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
+            _check_whole(members, name)
             _check_members(members, size, name)
             return {member.filename: archive.read(member) for member in members}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, RefusedFileError):
-            raise
+    except RefusedFileError:
+        raise
+    except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, OverflowError, struct.error) as error:
         raise RefusedFileError(f"{name} is no whole zip archive: {error}; it is damaged or cut off") from error
+
+
+def _check_whole(members: list[zipfile.ZipInfo], name: str) -> None:
+    """The end of a file that is cut off can be the whole archive of one of its members."""
+    if members and min(member.header_offset for member in members) != 0:
+        raise RefusedFileError(f"{name} is no whole zip archive: it begins with something else; it is cut off, or two in one")
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int, name: str) -> None:
@@ -64,7 +87,7 @@ def _check_members(members: list[zipfile.ZipInfo], size: int, name: str) -> None
         what = member.filename
         if "/" in what or "\\" in what or ":" in what or what in ("", ".", ".."):
             raise RefusedFileError(f"{name} holds a member {what!r} whose name is a path; refused")
-        if what not in (*_MEMBERS, *_OPTIONAL) and not what.startswith(_BEST):
+        if what not in (*_MEMBERS, *_OPTIONAL) and not _BEST.fullmatch(what):
             raise RefusedFileError(f"{name} holds a member {what!r}, which no model of ours has; refused")
         if what in seen:
             raise RefusedFileError(f"{name} holds the member {what!r} twice; refused")
@@ -88,7 +111,7 @@ def _check_sizes(members: list[zipfile.ZipInfo], size: int, name: str) -> None:
 
 def best_member(index: int) -> str:
     """:return: the member of a checkpoint with the best model that its evaluation number ``index`` has found"""
-    return f"{_BEST}{index}.zip"
+    return f"best_model_{index}.zip"
 
 
 def read_weights(content: bytes, member: str, name: str) -> Any:
@@ -96,52 +119,117 @@ def read_weights(content: bytes, member: str, name: str) -> Any:
     :param content: of a member that torch has written
     :param member: its name
     :param name: of the archive
-    :return: the state dict or what else it is, on the CPU, read by torch's ``weights_only``
-    :raises RefusedFileError: if it is not in torch's format, holds a pickle that does more than rebuild tensors, or a number
-        that is NaN or infinite
+    :return: the state dict or what else it is: strided tensors on the CPU and plain values
+    :raises RefusedFileError: if it is not in torch's format, holds a pickle that does more than rebuild tensors, a tensor
+        that the file has no room for, or a number that is NaN or infinite
     """
-    file = io.BytesIO(content)
-    if not zipfile.is_zipfile(file):
-        raise RefusedFileError(f"{name}: {member!r} is not in torch's format: it is damaged, or holds something else; refused")
+    where = f"{name}: {member!r}"
     try:
-        with zipfile.ZipFile(file) as archive:
-            _check_sizes(archive.infolist(), len(content), f"{name}: {member!r}")
-        file.seek(0)
-        loaded = th.load(file, map_location="cpu", weights_only=True)
+        records = _records(content, where)
+        _check_pickle(records["archive/data.pkl"], where)
+        # Written anew, so that torch's reader finds what ours has found
+        loaded = th.load(io.BytesIO(write_archive(records)), map_location="cpu", weights_only=True)
+        # A reference costs two bytes, and what it refers to can hold references in turn
+        return _Plain(room=16 * len(content)).copy(loaded, where)
     except RefusedFileError:
         raise
-    except pickle.UnpicklingError as error:
-        cause = next((line.strip() for line in str(error).splitlines() if "nsupported" in line or "GLOBAL" in line), "")
-        raise RefusedFileError(
-            f"{name}: {member!r} carries a pickle that is more than tensors, and was not run; refused. {cause[:200]}"
-        ) from None
     except Exception as error:
-        raise RefusedFileError(f"{name}: {member!r} cannot be read as tensors ({str(error)[:200]}); refused") from error
-    return loaded
+        raise RefusedFileError(
+            f"{where} cannot be read as tensors ({type(error).__name__}: {str(error)[:200]}); refused"
+        ) from error
 
 
-def check_tensors(value: Any, where: str, size: int) -> None:
+def _records(content: bytes, where: str) -> dict[str, bytes]:
+    """:return: what torch reads of its own archive"""
+    file = io.BytesIO(content)
+    if not zipfile.is_zipfile(file):
+        raise RefusedFileError(f"{where} is not in torch's format: it is damaged, or holds something else; refused")
+    records: dict[str, bytes] = {}
+    with zipfile.ZipFile(file) as archive:
+        _check_whole(archive.infolist(), where)
+        _check_sizes(archive.infolist(), len(content), where)
+        for member in archive.infolist():
+            match = _RECORDS.fullmatch(member.filename)
+            if match is not None and f"archive/{match[1]}" in records:
+                raise RefusedFileError(f"{where} holds the record {match[1]!r} twice; refused")
+            if match is not None:
+                records[f"archive/{match[1]}"] = archive.read(member)
+    if "archive/data.pkl" not in records:
+        raise RefusedFileError(f"{where} is not in torch's format: it has no record 'data.pkl'; refused")
+    return records
+
+
+def _check_pickle(content: bytes, where: str) -> None:
     """
-    :param value: what ``read_weights`` has returned
-    :param where: what to call it
-    :param size: bytes of the member it came from
-    :raises RefusedFileError: if a tensor anywhere in ``value`` claims more numbers than the member holds, is none of the usual
-        kind, or if a number is NaN or infinite
+    Look at each instruction before any is carried out. Torch's ``weights_only`` would refuse code as well, but lets a file
+    call what fills the memory.
     """
-    if isinstance(value, dict):
-        for key, item in value.items():
-            check_tensors(item, f"{where}, {key}", size)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            check_tensors(item, where, size)
-    elif isinstance(value, th.Tensor):
-        _check_tensor(value, where, size)
-    elif isinstance(value, float) and math.isnan(value):
-        raise RefusedFileError(f"{where} is NaN; refused")
+    for opcode, argument, _ in pickletools.genops(content):
+        is_global = opcode.name == "GLOBAL"
+        if not _OPCODES.fullmatch(opcode.name) or (is_global and not _GLOBALS.fullmatch(str(argument))):
+            what = str(argument if is_global else opcode.name)[:200]
+            raise RefusedFileError(f"{where} carries a pickle that is more than tensors, and was not run: {what}; refused")
 
 
-def _check_tensor(value: th.Tensor, where: str, size: int) -> None:
-    if value.layout is not th.strided or value.is_meta or value.numel() * value.element_size() > size:
-        raise RefusedFileError(f"{where} has the shape {tuple(value.shape)}, which the file has no room for; refused")
-    if not th.isfinite(value).all():
-        raise RefusedFileError(f"{where} has {int((~th.isfinite(value)).sum())} numbers that are NaN or infinite; refused")
+class _Plain:
+    """
+    Copies what torch has read into bare dicts, lists and tensors, and looks at each on the way.
+
+    :param room: for so many bytes and values, counted again for each reference to them
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def copy(self, value: Any, where: str) -> Any:
+        """:raises RefusedFileError: for what is neither a plain value nor a plain and finite tensor"""
+        self._take(1, where)
+        if type(value) in (dict, OrderedDict):
+            copied = OrderedDict((key, self.copy(item, f"{where}, {key!s:.80}")) for key, item in value.items())
+            versions = _versions(getattr(value, "_metadata", None))
+            if versions:
+                copied._metadata = versions  # type: ignore[attr-defined]  # torch's, for modules whose format has changed
+            return copied
+        if type(value) in (list, tuple):
+            return type(value)(self.copy(item, where) for item in value)
+        if type(value) in (th.Tensor, th.nn.Parameter):
+            self._take(value.numel() * value.element_size(), where)
+            _check_tensor(value, where)
+            return value.detach()
+        if type(value) not in (bool, int, float, str, type(None)):
+            raise RefusedFileError(f"{where} is a {type(value).__name__}, which is no tensor and no plain value; refused")
+        if isinstance(value, float) and math.isnan(value):
+            raise RefusedFileError(f"{where} is NaN; refused")
+        return value
+
+    def _take(self, size: int, where: str) -> None:
+        self.room -= size
+        if self.room < 0:
+            raise RefusedFileError(f"{where} claims more numbers than the file has room for; refused")
+
+
+def _versions(metadata: Any) -> dict[str, dict[str, int]]:
+    """:return: of a state dict's metadata what modules read there; the rest would steer how torch loads it"""
+    if not isinstance(metadata, dict):
+        return {}
+    found = {key: one.get("version") for key, one in metadata.items() if isinstance(one, dict)}
+    return {key: {"version": version} for key, version in found.items() if type(version) is int and type(key) is str}
+
+
+def _check_tensor(value: th.Tensor, where: str) -> None:
+    if value.layout is not th.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+        kind = f"{value.layout}, {value.dtype}, {value.device}"
+        raise RefusedFileError(f"{where} is no plain tensor of real numbers ({kind}); refused")
+    # A single infinity means that there is no such number yet, as in RandomSearch.best_return
+    bad = th.isnan(value) if value.dim() == 0 else ~th.isfinite(value)
+    if bad.any():
+        raise RefusedFileError(f"{where} has {int(bad.sum())} numbers that are NaN or infinite; refused")
+
+
+def write_archive(members: dict[str, bytes]) -> bytes:
+    """:return: a zip archive with these members"""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()

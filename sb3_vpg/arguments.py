@@ -118,7 +118,8 @@ def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
             raise ValueError(f"{name} must be a number, a schedule or 'lin_<start>' such as 'lin_0.001', but is {value!r}")
         # YAML reads 1e-3 as a text
         return LinearSchedule(real_number(name, number), 0.0, 1.0) if kind else real_number(name, number)
-    if callable(value):
+    # A class would be built, not asked
+    if callable(value) and not isinstance(value, type):
         return value
     return real_number(name, value)
 

@@ -231,10 +231,11 @@ class Checkpoint:
             if not state.keys() >= PARTS:
                 raise ValueError(f"it lacks {sorted(PARTS - state.keys())}")
             assert checkpoint.num_timesteps >= 0
-            assert checkpoint.total_timesteps
-        except (ValueError, TypeError, KeyError, AssertionError, RecursionError) as error:
-            if isinstance(error, RefusedFileError):
-                raise
+            assert checkpoint.total_timesteps > 0
+            assert isinstance(data, dict)
+        except RefusedFileError:
+            raise
+        except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RecursionError) as error:
             raise RefusedFileError(f"{path} is no whole checkpoint: {type(error).__name__}: {error}") from error
         return checkpoint
 

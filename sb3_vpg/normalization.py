@@ -13,6 +13,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_vpg.archives import STATISTICS, RefusedFileError, read_archive
+from sb3_vpg.arguments import flag, real_number
 from sb3_vpg.plain import decode
 
 _ARGUMENTS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
@@ -46,11 +47,21 @@ def load_vec_normalize(path: str | Path | io.BufferedIOBase, venv: VecEnv) -> Ve
         )
     try:
         state = decode(json.loads(members[STATISTICS]))
-        env = VecNormalize(venv, **{argument: state[argument] for argument in _ARGUMENTS})
+        env = VecNormalize(venv, **_arguments(state))
         _restore(env, state)
-    except (ValueError, TypeError, KeyError, AttributeError, AssertionError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RecursionError) as error:
         raise RefusedFileError(f"{name}: {STATISTICS!r} does not fit this environment: {error}") from error
     return env
+
+
+def _arguments(state: dict[str, Any]) -> dict[str, Any]:
+    keys = state["norm_obs_keys"]
+    return {
+        **{name: flag(name, state[name]) for name in ("norm_obs", "norm_reward")},
+        **{name: real_number(name, state[name]) for name in ("clip_obs", "clip_reward", "epsilon")},
+        "gamma": real_number("gamma", state["gamma"], high=1.0),
+        "norm_obs_keys": None if keys is None else [str(key) for key in keys],
+    }
 
 
 def _restore(env: VecNormalize, state: dict[str, Any]) -> None:

@@ -7,10 +7,11 @@ the modules that the program has already imported, and imports nothing.
 """
 
 import base64
-import binascii
+import re
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
+_BUFFERED = {"MT19937": 624, "Philox": 4}
 _SPACES: dict[type[spaces.Space[Any]], tuple[str, ...]] = {
     spaces.Box: ("low", "high", "dtype"),
     spaces.Discrete: ("n", "start", "dtype"),
@@ -29,8 +31,15 @@ _SPACES: dict[type[spaces.Space[Any]], tuple[str, ...]] = {
     spaces.MultiBinary: ("n",),
     spaces.Dict: ("spaces",),
 }
-_SCHEDULES = (FloatSchedule, ConstantSchedule, LinearSchedule, "rl_zoo3.utils:SimpleLinearSchedule")
-_KINDS = (BasePolicy, BaseFeaturesExtractor, th.optim.Optimizer, RolloutBuffer, np.generic)
+# What each consists of: numbers, or another schedule
+_SCHEDULES = {
+    f"{FloatSchedule.__module__}:FloatSchedule": {"value_schedule"},
+    f"{ConstantSchedule.__module__}:ConstantSchedule": {"val"},
+    f"{LinearSchedule.__module__}:LinearSchedule": {"start", "end", "end_fraction"},
+    "rl_zoo3.utils:SimpleLinearSchedule": {"initial_value"},
+}
+_DTYPE = re.compile(r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\w{1,20}\])?")
+_KINDS = (BasePolicy, BaseFeaturesExtractor, th.nn.Module, th.optim.Optimizer, RolloutBuffer, np.generic)
 
 
 class NotPlainError(TypeError):
@@ -87,7 +96,7 @@ def decode(value: Any) -> Any:
         raise ValueError(f"the file holds a value of the unknown kind {tag!r}")
     try:
         return _CODECS[tag][2](value[tag])
-    except (TypeError, KeyError, IndexError, AttributeError, AssertionError, OverflowError, binascii.Error) as error:
+    except (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"the file holds a {tag[1:]} that cannot be read: {type(error).__name__}: {error}") from error
 
 
@@ -101,27 +110,30 @@ def _find(name: str) -> Any:
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
-    if found is None or not isinstance(found, type) or class_name(found) != name:
+        # getattr would let a module import what it offers lazily
+        names = object.__getattribute__(found, "__dict__") if isinstance(found, (ModuleType, type)) else {}
+        found = names.get(part)
+    if not isinstance(found, type) or class_name(found) != name:
         raise ValueError(f"the file names the class {name}, which this program has not imported; import its module first")
     return found
 
 
-def _is_network(cls: type) -> bool:
-    """:return: whether it is one of torch's layers or a user's own; torch's other modules do more than compute"""
+def _is_allowed(cls: type) -> bool:
+    """:return: whether a file may name it; torch's modules elsewhere do more than compute"""
+    plain = "torch.optim." if issubclass(cls, th.optim.Optimizer) else "torch.nn.modules."
     of_torch = cls.__module__.partition(".")[0] == "torch"
-    return issubclass(cls, th.nn.Module) and (not of_torch or cls.__module__.startswith("torch.nn.modules."))
+    return issubclass(cls, _KINDS) and (not of_torch or f"{cls.__module__}.".startswith(plain))
 
 
 def _read_class(name: str) -> type:
     found: type = _find(name)
-    if not (issubclass(found, _KINDS) or _is_network(found)):
+    if not _is_allowed(found):
         raise ValueError(f"the file names {name}, which is no policy, extractor, layer, optimiser, buffer or number type")
     return found
 
 
 def _is_nameable(value: Any) -> bool:
-    if not isinstance(value, type) or not (issubclass(value, _KINDS) or _is_network(value)):
+    if not isinstance(value, type) or not _is_allowed(value):
         return False
     try:
         return _find(class_name(value)) is value
@@ -130,33 +142,51 @@ def _is_nameable(value: Any) -> bool:
 
 
 def _is_schedule(value: Any) -> bool:
-    return type(value) in _SCHEDULES or class_name(type(value)) in _SCHEDULES
+    """:return: whether it is of SB3's or the zoo's kinds, and consists of numbers"""
+    parts = _SCHEDULES.get(class_name(type(value)))
+    return parts is not None and vars(value).keys() == parts and all(map(_is_part, vars(value).values()))
+
+
+def _is_part(value: Any) -> bool:
+    return type(value) in (int, float) or _is_schedule(value)
 
 
 def _read_schedule(parts: Any) -> Any:
-    known = {cls if isinstance(cls, str) else class_name(cls) for cls in _SCHEDULES}
-    if parts[0] not in known:
-        raise ValueError(f"the file names the schedule {parts[0]}; choose from {sorted(known)}")
-    cls, state = _find(parts[0]), decode(parts[1])
+    name, state = parts
+    if name not in _SCHEDULES:
+        raise ValueError(f"the file names the schedule {name}; choose from {sorted(_SCHEDULES)}")
+    cls = _find(name)
     schedule = cls.__new__(cls)
-    schedule.__dict__.update(state)
+    schedule.__dict__.update(decode(state))
+    if not _is_schedule(schedule):
+        raise ValueError(f"the file holds a {cls.__name__} that is not made of numbers")
     # It is called on the way to the weights: now is the time to fail
     float(schedule(0.5))
     return schedule
 
 
 def _write_array(value: Any, name: str) -> list[Any]:
-    if value.dtype.hasobject or value.dtype.names is not None:
+    if not _is_plain_dtype(value.dtype):
         raise NotPlainError(f"{name} is an array of {value.dtype}, which is not plain data")
     return [value.dtype.str, list(value.shape), base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()]
 
 
+def _is_plain_dtype(dtype: np.dtype[Any]) -> bool:
+    return dtype.names is None and dtype.subdtype is None and _DTYPE.fullmatch(dtype.str) is not None
+
+
+def _read_dtype(text: Any) -> np.dtype[Any]:
+    # numpy reads more than names: lists of fields, and expressions
+    if not isinstance(text, str) or not _DTYPE.fullmatch(text):
+        raise ValueError(f"the file names the dtype {text!r:.80}, which is no plain one")
+    return np.dtype(text)
+
+
 def _read_array(parts: Any) -> np.ndarray:
     dtype, shape, content = parts
-    kind = np.dtype(str(dtype))
-    if kind.hasobject or kind.names is not None:
-        raise ValueError(f"the file holds an array of {kind}, which is not plain data")
-    return np.frombuffer(base64.b64decode(content, validate=True), dtype=kind).reshape(shape).copy()
+    if not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError(f"the file holds an array of the shape {shape!r:.80}")
+    return np.frombuffer(base64.b64decode(content, validate=True), dtype=_read_dtype(dtype)).reshape(shape).copy()
 
 
 def _write_generator(value: Any, name: str) -> list[Any]:
@@ -170,6 +200,10 @@ def _read_generator(parts: Any) -> np.random.Generator:
         raise ValueError(f"the file names the random generator {kind!r}; choose from {_BIT_GENERATORS}")
     bits = getattr(np.random, kind)()
     bits.state = decode(state)
+    # numpy believes them, and would read beyond its buffers
+    position = bits.state["state"].get("pos", bits.state.get("buffer_pos", 0))
+    if not 0 <= position <= _BUFFERED.get(kind, 0):
+        raise ValueError(f"the file holds a {kind} at the position {position} of {_BUFFERED.get(kind, 0)}")
     return np.random.Generator(bits)
 
 
@@ -188,6 +222,8 @@ def _read_space(parts: Any) -> spaces.Space[Any]:
     if parts[0] not in kinds:
         raise ValueError(f"the file names the space {parts[0]!r}; choose from {sorted(kinds)}")
     fields = decode(parts[1])
+    if set(fields) != set(_SPACES[kinds[parts[0]]]):
+        raise ValueError(f"the file holds a {parts[0]} of {sorted(map(str, fields))}, not of {_SPACES[kinds[parts[0]]]}")
     if "dtype" in fields:
         fields["dtype"] = fields["dtype"].type
     if parts[0] == "Discrete":
@@ -214,7 +250,11 @@ _CODECS: dict[str, _Codec] = {
         lambda value, name: _write_array(np.asarray(value), name),
         lambda parts: _read_array(parts)[()],
     ),
-    "!dtype": (lambda value: isinstance(value, np.dtype), lambda value, name: value.str, np.dtype),
+    "!dtype": (
+        lambda value: isinstance(value, np.dtype) and _is_plain_dtype(value),
+        lambda value, name: value.str,
+        _read_dtype,
+    ),
     "!generator": (
         lambda value: type(value) is np.random.Generator and type(value.bit_generator).__name__ in _BIT_GENERATORS,
         _write_generator,

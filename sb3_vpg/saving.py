@@ -13,19 +13,17 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import get_ident
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.save_util import recursive_getattr, save_to_zip_file
+from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr, save_to_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
-from torch import nn
-from torch.nn.modules.module import register_module_parameter_registration_hook
 from typing_extensions import Self
 
-from sb3_vpg.archives import DATA, STATISTICS, VARIABLES, WEIGHTS, RefusedFileError, check_tensors, read_archive, read_weights
+from sb3_vpg.archives import DATA, STATISTICS, VARIABLES, WEIGHTS, RefusedFileError, read_archive, read_weights, write_archive
 from sb3_vpg.files import written_whole
+from sb3_vpg.limits import LimitedMemory
 from sb3_vpg.normalization import describe
 from sb3_vpg.plain import NotPlainError, decode, encode
 
@@ -81,11 +79,13 @@ class PlainSaving(BaseAlgorithm):
         members = read_archive(path)
         custom = dict(custom_objects or {})
         with _refusing(name):
-            settings = _settings(cls, members, name, {**custom, **kwargs}, trust)
+            settings, pickles = _settings(cls, members, name, {**custom, **kwargs}, trust)
             weights = weights_of(members, name)
-            with _limited(weights["policy"]):
-                content = io.BytesIO(_zipped(members))
+            variables = read_weights(members[VARIABLES], VARIABLES, name) if VARIABLES in members else {}
+            content = io.BytesIO(_rebuilt(members, settings, pickles, weights))
+            with LimitedMemory(len(members[f"policy{WEIGHTS}"])):
                 model = super().load(content, env, device, {**settings, **custom}, print_system_info, force_reset, **kwargs)
+            _set_variables(model, variables, name)
             _check_fit(model, weights, name)
         return model
 
@@ -104,9 +104,12 @@ class PlainSaving(BaseAlgorithm):
             super().set_parameters(load_path_or_dict, exact_match, device)
             return
         name = str(load_path_or_dict) if isinstance(load_path_or_dict, (str, Path)) else "the file"
-        weights = weights_of(read_archive(load_path_or_dict), name)
+        members = read_archive(load_path_or_dict)
         with _refusing(name):
+            weights = weights_of(members, name)
             super().set_parameters(weights, exact_match, device)
+            if exact_match:
+                _check_fit(self, weights, name)
 
 
 def pack(
@@ -165,49 +168,71 @@ def _refusing(name: str) -> Iterator[None]:
     """Whatever goes wrong while a model is built from a file is the file's fault, and named as such."""
     try:
         yield
-    except (ValueError, OSError, ImportError):
+    except RefusedFileError:
         raise
-    except (
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        AssertionError,
-        ArithmeticError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
+    except ValueError as error:
+        raise RefusedFileError(f"{name}: {str(error)[:1000]}") from error
+    except (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError) as error:
         text = f"{type(error).__name__}: {str(error)[:400]}"
         raise RefusedFileError(f"{name} holds settings or weights that make no model ({text})") from error
 
 
-def _settings(cls: type, members: dict[str, bytes], name: str, given: dict[str, Any], trust: bool) -> dict[str, Any]:
+def _settings(
+    cls: type[BaseAlgorithm], members: dict[str, bytes], name: str, given: dict[str, Any], trust: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     :param cls: whose settings they are
     :param given: what the caller has for them, which is not looked at in the file
-    :return: the settings that are plain; with ``trust`` SB3 unpickles the others
+    :return: the settings that are plain; and, with ``trust``, those that SB3 is to unpickle
     """
     if DATA not in members:
         raise RefusedFileError(f"{name} holds no settings (no member {DATA!r}), so it is no model")
     raw = _json(members[DATA], name)
-    settings, pickled = {}, []
+    # The constructor would look an environment's name up, which can import any module
+    hidden = [] if trust else cls._excluded_save_params(cls.__new__(cls))
+    settings, pickled = {}, {}
     for key, value in raw.items():
         if callable(getattr(cls, key, None)):
             raise RefusedFileError(f"{name} has a setting {key!r}, which would take the place of a method; refused")
         if key in given:
             settings[key] = given[key]
+        elif key in hidden:
+            raise RefusedFileError(f"{name} has a setting {key!r}, which no model of ours saves; refused")
         elif isinstance(value, dict) and _PICKLED in value:
-            pickled.append(f"{key} ({value.get(':type:', '?')})")
+            pickled[key] = value
         elif was_left_out(value):
             raise RefusedFileError(f"{name} could not hold {value[_LEFT_OUT]}; pass custom_objects={{{key!r}: ...}}")
         else:
             settings[key] = _decoded(key, value, name)
     if pickled and not trust:
+        listed = ", ".join(f"{key} ({value.get(':type:', '?')})" for key, value in pickled.items())[:400]
         raise RefusedFileError(
-            f"{name} holds pickles, which can run any code when they are read, and were not read: {', '.join(pickled)[:400]}. "
+            f"{name} holds pickles, which can run any code when they are read, and were not read: {listed}. "
             "If you made the file yourself, load it with trust=True, or replace them with custom_objects"
         )
-    return settings
+    return settings, pickled
+
+
+def _rebuilt(members: dict[str, bytes], settings: dict[str, Any], pickles: dict[str, Any], weights: dict[str, Any]) -> bytes:
+    """:return: an archive for SB3 to read, with nothing in it that has not been looked at; SB3 is told the settings anyway"""
+    more = {DATA: json.dumps({**dict.fromkeys(settings), **pickles}).encode()}
+    for what, state in weights.items():
+        file = io.BytesIO()
+        th.save(state, file)
+        more[f"{what}{WEIGHTS}"] = file.getvalue()
+    about = {member: content for member, content in members.items() if member.endswith(".txt")}
+    return write_archive({**about, **more})
+
+
+def _set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) -> None:
+    """SB3 would let the file choose what is replaced."""
+    own = model._get_torch_save_params()[1]
+    if not isinstance(variables, dict) or set(variables) != set(own):
+        raise RefusedFileError(f"{name}: {VARIABLES!r} should hold {own}, but holds {variables!s:.200}; refused")
+    for what, value in variables.items():
+        if value.shape != recursive_getattr(model, what).shape:
+            raise RefusedFileError(f"{name}: {what} has the shape {tuple(value.shape)}; refused")
+        recursive_setattr(model, f"{what}.data", value.to(model.device))
 
 
 def _json(content: bytes, name: str) -> dict[str, Any]:
@@ -233,54 +258,38 @@ def weights_of(members: dict[str, bytes], name: str) -> dict[str, Any]:
     :return: the state dicts by the name of what they belong to
     :raises RefusedFileError: for weights that are missing, damaged, NaN or infinite, and for pickles
     """
-    weights = {}
-    for member, content in members.items():
-        if member.endswith(WEIGHTS):
-            loaded = read_weights(content, member, name)
-            check_tensors(loaded, f"{name}: {member!r}", len(content))
-            if member != VARIABLES:
-                weights[member[: -len(WEIGHTS)]] = loaded
+    weights = {
+        member[: -len(WEIGHTS)]: read_weights(content, member, name)
+        for member, content in members.items()
+        if member.endswith(WEIGHTS) and member != VARIABLES
+    }
     if not isinstance(weights.get("policy"), dict):
         raise RefusedFileError(f"{name} holds no weights (no member 'policy{WEIGHTS}'), so it is no model")
     return weights
 
 
-@contextmanager
-def _limited(weights: dict[str, Any]) -> Iterator[None]:
-    """Networks that are built meanwhile have no more weights than the file holds, so that no setting can fill the memory."""
-    thread, left = get_ident(), sum(value.numel() for value in weights.values() if isinstance(value, th.Tensor))
-
-    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
-        nonlocal left
-        if get_ident() == thread and parameter is not None:
-            left -= parameter.numel()
-            if left < 0:
-                raise RefusedFileError("the settings ask for larger networks than the file has weights; refused")
-
-    handle = register_module_parameter_registration_hook(count)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str) -> None:
-    """SB3 forgives missing weights, and torch moments of another shape than their weights."""
-    own = set(model.policy.state_dict())
-    if own != set(weights["policy"]):
-        raise RefusedFileError(f"{name}: the weights {sorted(own ^ set(weights['policy']))} are missing or too many; refused")
+    """SB3 forgives missing weights, and torch moments of another shape than their weights, and what overflows a float32."""
+    own = model.policy.state_dict()
+    if set(own) != set(weights["policy"]):
+        odd = sorted(map(str, set(own) ^ set(weights["policy"])))
+        raise RefusedFileError(f"{name}: the weights {odd} are missing or too many; refused")
+    tensors = [("policy", key, value) for key, value in own.items() if value.dim()]
     for what in model._get_torch_save_params()[0]:
         optimizer = recursive_getattr(model, what)
         if isinstance(optimizer, th.optim.Optimizer):
             for parameter, state in optimizer.state.items():
-                for key, value in state.items():
-                    if isinstance(value, th.Tensor) and value.numel() != 1 and value.shape != parameter.shape:
+                moments = [(what, key, value) for key, value in state.items() if isinstance(value, th.Tensor)]
+                tensors += moments
+                for _, key, value in moments:
+                    if value.numel() != 1 and not _fits(value, parameter):
                         raise RefusedFileError(f"{name}: {key!r} in {what} has the shape {tuple(value.shape)}; refused")
+    for what, key, value in tensors:
+        if not th.isfinite(value).all():
+            raise RefusedFileError(f"{name}: {key!r} in {what} is NaN or infinite; refused")
 
 
-def _zipped(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
+def _fits(value: th.Tensor, parameter: th.Tensor) -> bool:
+    """:return: whether it has the shape of its weights, or of their rows or columns, as in Adafactor"""
+    pairs = zip(value.shape, parameter.shape, strict=False)
+    return value.dim() == parameter.dim() and all(one in (1, size) for one, size in pairs)

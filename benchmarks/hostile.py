@@ -1,0 +1,79 @@
+"""
+What does ``VPG.load`` do with files that strangers made to harm whoever loads them?
+
+    python benchmarks/hostile.py
+
+Each file of ``tests/hostile.py`` is loaded as any model is. None may run code, fill the memory or end in another error than
+the documented one. The table is in benchmarks/results/hostile.md.
+"""
+
+import re
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import torch as th
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from hostile import HOSTILE, Hostile  # likewise
+from report import Goal, deliver, goal_table, parser, table  # "hostile" is a name in both folders
+from tampering import Acting, Members, good_model
+
+from sb3_vpg import VPG
+from sb3_vpg.archives import RefusedFileError
+
+
+def outcome(case: Hostile, members: Members, folder: Path) -> tuple[str, bool]:
+    """:return: what comes of loading it; whether it was refused as documented and ran nothing"""
+    path, marker = folder / "model.zip", folder / "executed"
+    path.write_bytes(case.build(members, marker))
+    built = Acting.built
+    try:
+        VPG.load(path, device="cpu")
+    except RefusedFileError as error:
+        text, refused = str(error).replace(str(path), "model.zip"), re.search(case.says, str(error)) is not None
+    except Exception as error:
+        text, refused = f"**{type(error).__name__}**: {error}", False
+    else:
+        text, refused = "**loaded**", False
+    if marker.exists() or Acting.built != built:
+        return f"**ran code**; {text}", False
+    return text, refused
+
+
+def main() -> None:
+    made = parser(__doc__)
+    args = made.parse_args()
+    th.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    members, rows, seconds, n_refused = good_model(), [], [], 0
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, case in HOSTILE.items():
+        with tempfile.TemporaryDirectory() as folder:
+            begun = time.perf_counter()
+            text, refused = outcome(case, members, Path(folder))
+        seconds.append(time.perf_counter() - begun)
+        n_refused += refused
+        rows.append([name, case.tries, shown(text)])
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+    goals = [
+        Goal("files refused by name, without code run", n_refused, len(HOSTILE), form="d"),
+        Goal("memory beyond that before the first, MB", grown, 100, at_least=False, form=".0f"),
+        Goal("longest, seconds", max(seconds), 2, at_least=False, form=".1f"),
+    ]
+    lines = [*goal_table(goals), "## Files", "", *table(["file", "what it tries", "what comes of it"], rows)]
+    deliver(made, args, "Files of strangers", lines, {"rows": rows, "grown": grown, "seconds": seconds})
+
+
+def shown(text: str) -> str:
+    """:return: one cell of Markdown"""
+    text = text if len(text) < 300 else f"{text[:300]} …"
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    main()
