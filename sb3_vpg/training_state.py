@@ -112,11 +112,10 @@ def restore_training(
     :raises ValueError: if environment or weights do not fit
     """
     assert model.env is not None
+    counters = _counters(type(model), data)
     model.set_parameters(weights, device=model.device)
-    skipped = {*_arguments(type(model)), *_OF_THE_TASK, *_OF_A_PROCESS}
-    for name, value in data.items():
-        if name not in skipped and not was_left_out(value):
-            setattr(model, name, decode(value))
+    for name, value in counters.items():
+        setattr(model, name, value)
     model._num_timesteps_at_start = model.num_timesteps
     goes_on = set_state(model.env, state["env"])
     if not goes_on:
@@ -132,6 +131,16 @@ def restore_training(
     # Last, since whatever draws on the way must leave no trace
     restore_streams(streams)
     return None if goes_on else missing_state(state["env"])
+
+
+def _counters(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    """:return: what a model has besides its settings"""
+    skipped = {*_arguments(cls), *_OF_THE_TASK, *_OF_A_PROCESS}
+    counters = {name: decode(value) for name, value in data.items() if name not in skipped and not was_left_out(value)}
+    for name in counters:
+        if callable(getattr(cls, name, None)):
+            raise ValueError(f"the checkpoint has a setting {name!r}, which would take the place of a method; refused")
+    return counters
 
 
 def _begin_episodes(model: LeanOnPolicyAlgorithm) -> None:

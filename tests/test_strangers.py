@@ -35,6 +35,7 @@ from sb3_vpg.archives import RefusedFileError, write_archive
 from sb3_vpg.checkpoints import TrainingCheckpoint, latest, progress
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.plain import decode, encode
+from sb3_vpg.training_state import PARTS
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,8 @@ def test_hostile_checkpoints_are_refused(change, tmp_path):
 @pytest.mark.parametrize("name", ["pickle in weights", "NaN", "allowed call", "cut off", "references", "stowaway"])
 def test_checkpoints_are_read_as_models_are(name, members, marker, tmp_path):
     path = tmp_path / "checkpoint_32_steps.zip"
-    state = json.dumps({"num_timesteps": 32, "total_timesteps": 32, "best_models": []}).encode()
+    parts = {**dict.fromkeys(PARTS), "num_timesteps": 32, "total_timesteps": 32, "best_models": []}
+    state = json.dumps(parts).encode()
     path.write_bytes(write_archive({**members, "training.json": state}))
     assert progress(path) == (32, 32)
     path.write_bytes(HOSTILE[name].build({**members, "training.json": state}, marker))
