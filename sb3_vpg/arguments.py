@@ -12,6 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
+_LONGEST = 2**31
 ScheduleLike = float | str | Schedule
 """A number, a function of the remaining progress (1 at the start, 0 at the end), or the zoo's ``"lin_0.001"``."""
 
@@ -135,6 +136,8 @@ def check_arguments(model: Any) -> None:
     for name, least in (("n_steps", 1), ("n_critic_updates", 1), ("batch_size", 1), ("sde_sample_freq", -1), ("seed", 0)):
         if getattr(model, name) is not None or name not in ("batch_size", "seed"):
             setattr(model, name, whole_number(name, getattr(model, name), least))
+    if model.n_steps * whole_number("n_envs", model.n_envs, at_least=1) > _LONGEST:
+        raise ValueError(f"n_steps must be at most {_LONGEST:,} for all environments together, but is {model.n_steps:,}")
     # With a bound of 0 on the gradient nothing would ever be learnt
     for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
         setattr(model, name, real_number(name, getattr(model, name), low, high))
