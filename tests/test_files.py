@@ -12,14 +12,18 @@ import pytest
 from sb3_vpg.files import remove_parts, replaced_whole, written_whole
 
 
-def write(path, content):
+def write(path, content, error=None):
     with written_whole(path) as file:
         file.write(content)
+        if error is not None:
+            raise error
 
 
-def replace(path, content):
+def replace(path, content, error=None):
     with replaced_whole(path) as name:
         Path(name).write_bytes(content)
+        if error is not None:
+            raise error
 
 
 both = pytest.mark.parametrize("put", [write, replace])
@@ -62,13 +66,8 @@ def test_error_leaves_what_was_there(put, existing, error, tmp_path):
     path = tmp_path / "a.bin"
     if existing:
         path.write_bytes(b"old")
-    opened = written_whole(path) if put is write else replaced_whole(path)
-    with pytest.raises(error, match="midway"), opened as target:
-        if put is write:
-            target.write(b"half")
-        else:
-            Path(target).write_bytes(b"half")
-        raise error("midway")
+    with pytest.raises(error, match="midway"):
+        put(path, b"half", error("midway"))
     assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == ([("a.bin", b"old")] if existing else [])
 
 
