@@ -2,6 +2,8 @@
 
 import math
 import operator
+import os
+import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, TypedDict
@@ -10,8 +12,10 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, get_device
 
+_LONGEST = 2**31
+_LARGEST = float(np.finfo(np.float32).max)
 ScheduleLike = float | str | Schedule
 """A number, a function of the remaining progress (1 at the start, 0 at the end), or the zoo's ``"lin_0.001"``."""
 
@@ -47,6 +51,18 @@ def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -
             raise TypeError(f"{algorithm}() got an unexpected keyword argument {name!r}{hint}")
 
 
+def check_keywords(algorithm: str, given: Any, known: Iterable[str]) -> None:
+    """
+    :param given: keywords for SB3, which takes anything and fails later; whole numbers are put back as plain ints
+    :raises TypeError: as ``refuse_unknown``
+    :raises ValueError: for a value that SB3 cannot use
+    """
+    refuse_unknown(algorithm, given, known)
+    for name in given.keys() & _PASSED_ON.keys():
+        check, *limits = _PASSED_ON[name]
+        given[name] = check(name, given[name], *limits)
+
+
 def whole_number(name: str, value: Any, at_least: int) -> int:
     """
     :raises ValueError: if ``value`` is no integer (a float such as 64.0 is none) or is below ``at_least``
@@ -54,9 +70,11 @@ def whole_number(name: str, value: Any, at_least: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} must be a whole number, but is {value!r} ({type(value).__name__})") from None
+        raise ValueError(f"{name} must be a whole number, but is {value!r:.200} ({type(value).__name__})") from None
     if number < at_least:
         raise ValueError(f"{name} must be at least {at_least}, but is {number}")
+    if number > sys.maxsize:
+        raise ValueError(f"{name} must be at most {sys.maxsize}, but has {number.bit_length()} bits")
     return number
 
 
@@ -66,8 +84,8 @@ def real_number(name: str, value: Any, low: float = 0.0, high: float = math.inf)
     """
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number, but is {value!r} ({type(value).__name__})") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number, but is {value!r:.200} ({type(value).__name__})") from None
     if not low <= number <= high:
         span = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
         raise ValueError(f"{name} must be {span}, but is {number}")
@@ -79,8 +97,45 @@ def flag(name: str, value: Any) -> bool:
     :raises ValueError: if ``value`` is no bool; the text "False" is none, and would count as true
     """
     if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name} must be True or False, but is {value!r} ({type(value).__name__})")
+        raise ValueError(f"{name} must be True or False, but is {value!r:.200} ({type(value).__name__})")
     return bool(value)
+
+
+def _path(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise ValueError(f"{name} must be a path or None, but is {value!r:.200} ({type(value).__name__})")
+    return value
+
+
+def _keywords(name: str, value: Any) -> Any:
+    if value is not None and not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        raise ValueError(f"{name} must be a dict of keyword arguments or None, but is {value!r:.200}")
+    return value
+
+
+def _buffer(name: str, value: Any) -> Any:
+    if value is not None and not (isinstance(value, type) and issubclass(value, RolloutBuffer)):
+        raise ValueError(f"{name} must be a subclass of RolloutBuffer or None, but is {value!r:.200}")
+    return value
+
+
+def _device(name: str, value: Any) -> Any:
+    try:
+        return get_device(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be 'auto', 'cpu', 'cuda' or such, but is {value!r:.200}: {error}") from error
+
+
+_PASSED_ON: dict[str, tuple[Any, ...]] = {
+    "verbose": (whole_number, 0),
+    "stats_window_size": (whole_number, 1),
+    "monitor_wrapper": (flag,),
+    "policy_kwargs": (_keywords,),
+    "rollout_buffer_kwargs": (_keywords,),
+    "tensorboard_log": (_path,),
+    "rollout_buffer_class": (_buffer,),
+    "device": (_device,),
+}
 
 
 class CheckedSchedule(FloatSchedule):
@@ -97,13 +152,16 @@ class CheckedSchedule(FloatSchedule):
     def __init__(self, name: str, value: ScheduleLike) -> None:
         self.name = name
         super().__init__(_parse(name, value))
-        self(1.0)
+        try:
+            self(1.0)
+        except TypeError as error:
+            raise TypeError(f"{name} must be a function of the remaining progress that returns a number: {error}") from error
 
     def __call__(self, progress_remaining: float) -> float:
         progress = max(progress_remaining, 0.0)
         value = real_number(f"{self.name} (at progress {progress:.3g})", super().__call__(progress))
-        if math.isinf(value):
-            raise ValueError(f"{self.name} must be finite, but is {value} at progress {progress:.3g}")
+        if value > _LARGEST:
+            raise ValueError(f"{self.name} must be finite in single precision, but is {value} at progress {progress:.3g}")
         return value
 
 
@@ -130,11 +188,19 @@ def check_arguments(model: Any) -> None:
 
     :raises ValueError: for the first that is out of range
     """
+    if not hasattr(model, "n_envs"):
+        raise ValueError("env must be an environment or an id of one; None is for models that are loaded to predict")
+    if not isinstance(model.baseline, str):
+        raise ValueError(f"baseline must be a name, but is {model.baseline!r:.200}")
     for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
         setattr(model, name, flag(name, getattr(model, name)))
     for name, least in (("n_steps", 1), ("n_critic_updates", 1), ("batch_size", 1), ("sde_sample_freq", -1), ("seed", 0)):
         if getattr(model, name) is not None or name not in ("batch_size", "seed"):
             setattr(model, name, whole_number(name, getattr(model, name), least))
+    if model.seed is not None and model.seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, but is {model.seed}")
+    if model.n_steps * whole_number("n_envs", model.n_envs, at_least=1) > _LONGEST:
+        raise ValueError(f"n_steps must be at most {_LONGEST:,} for all environments together, but is {model.n_steps:,}")
     # With a bound of 0 on the gradient nothing would ever be learnt
     for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
         setattr(model, name, real_number(name, getattr(model, name), low, high))

@@ -52,6 +52,7 @@ def replaced_whole(path: str | os.PathLike[str]) -> Iterator[str]:
         yield str(part)
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
+        os.chmod(part, _permissions(target))
         os.replace(part, target)
     _sync_folder(target.parent)
 

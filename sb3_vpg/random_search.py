@@ -17,7 +17,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self, Unpack
 
-from sb3_vpg.arguments import flag, real_number, refuse_unknown
+from sb3_vpg.arguments import check_keywords, flag, real_number
 from sb3_vpg.failures import failures_named
 from sb3_vpg.linear_decision import LinearDecisionPolicy
 from sb3_vpg.saving import PlainSaving
@@ -83,7 +83,7 @@ class RandomSearch(PlainSaving):
         _init_setup_model: bool = True,
         **kwargs: Unpack[BaseKwargs],
     ) -> None:
-        refuse_unknown("RandomSearch", kwargs, BaseKwargs.__annotations__)
+        check_keywords("RandomSearch", kwargs, BaseKwargs.__annotations__)
         kwargs.setdefault("device", "cpu")
         super().__init__(policy, env, learning_rate=0.0, support_multi_env=True, **kwargs)
         if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, LinearDecisionPolicy)):

@@ -12,7 +12,7 @@ from stable_baselines3.common.utils import explained_variance, update_learning_r
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
-from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, refuse_unknown
+from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
 from sb3_vpg.buffers import buffer_class, by_environment, episode_lengths, whole_batch
 from sb3_vpg.diagnostics import approximate_kl, parts_of, signal_to_noise
 from sb3_vpg.estimators import Baseline, Estimator
@@ -102,7 +102,10 @@ class VPG(LeanOnPolicyAlgorithm):
         _init_setup_model: bool = True,
         **kwargs: Unpack[OnPolicyKwargs],
     ) -> None:
-        refuse_unknown("VPG", kwargs, [*OnPolicyKwargs.__annotations__, *inspect.signature(VPG).parameters])
+        check_keywords("VPG", kwargs, [*OnPolicyKwargs.__annotations__, *inspect.signature(VPG).parameters])
+        use_sde = flag("use_sde", use_sde)
+        if not isinstance(policy, str):
+            check_policy_class(policy)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]  # None is SB3's own way to say "for prediction only"
@@ -137,7 +140,10 @@ class VPG(LeanOnPolicyAlgorithm):
         options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
         self._estimator = Estimator(**{name: getattr(self, name) for name in options})
         self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)
-        super()._setup_model()
+        try:
+            super()._setup_model()
+        except MemoryError as error:
+            raise ValueError(f"no memory for n_steps={self.n_steps:,} of {self.n_envs:,} environments: {error}") from error
         self.critic_optimizer = split_optimizer(self.policy, self.vf_lr_schedule(1.0))
 
     def _setup_lr_schedule(self) -> None:

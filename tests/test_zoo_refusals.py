@@ -109,7 +109,7 @@ def test_the_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
         (["-params", "learning_rate:'exp_0.1'"], "learning_rate must be a number, a schedule or"),
         (["-params", "normalize_advantage:'False'"], "normalize_advantage must be True or False"),
         (["--env-kwargs", "foo:1"], "foo"),
-        (["--device", "gpu"], "RuntimeError"),
+        (["--device", "gpu"], "device must be"),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else "",
 )
