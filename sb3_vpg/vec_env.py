@@ -229,8 +229,8 @@ def make_vec_env(
     override = bool(keywords.pop("override_existing", True))
     if keywords:
         raise ValueError(
-            "monitor_kwargs may hold 'info_keywords' and 'override_existing' alone for a vector environment, but holds "
-            f"{sorted(keywords)} too"
+            "monitor_kwargs may hold 'override_existing' and 'info_keywords' alone for a vector environment, but holds "
+            f"{sorted(keywords)}"
         )
     monitor_file = None if monitor_dir is None else os.path.join(monitor_dir, "0")
     vector_env = _make_vector_env(env_id, n_envs, env_kwargs or {}, vectorization_mode)

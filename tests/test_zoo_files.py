@@ -21,6 +21,10 @@ def half_to_path(*args: Any, **kwargs: Any) -> None:
     raise OSError("no space left on device")
 
 
+def half_archive(path: str, **kwargs: Any) -> None:
+    half_to_path(path if path.endswith(".npz") else f"{path}.npz")
+
+
 def half_to_file(content: Any, file: Any, *args: Any, **kwargs: Any) -> None:
     file.write(content if isinstance(content, str) else b"half")
     raise OSError("no space left on device")
@@ -30,7 +34,7 @@ SAVE = "stable_baselines3.common.base_class.save_to_zip_file"
 WRITERS = {
     "CartPole-v1.zip": (SAVE, half_to_path, "-1"),
     "best_model.zip": (SAVE, half_to_path, "200"),
-    "evaluations.npz": ("numpy.savez", half_to_path, "200"),
+    "evaluations.npz": ("numpy.savez", half_archive, "200"),
     "CartPole-v1/vecnormalize.pkl": ("stable_baselines3.common.vec_env.vec_normalize.pickle.dump", half_to_file, "-1"),
     "CartPole-v1/args.yml": ("rl_zoo3.exp_manager.yaml.dump", lambda _, file: half_to_file("half", file), "-1"),
 }

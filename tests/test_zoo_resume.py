@@ -1,6 +1,7 @@
 """``sb3-vpg train --resume``: a run that was killed or stopped ends as if it had not been, and says so where it cannot."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,14 +112,23 @@ def test_signals_end_it_quietly_and_at_the_end_of_a_rollout(stopped: dict[str, t
             assert progress(checkpoint_of(run_of(folder))) == (1536, 3000)
 
 
+@pytest.mark.parametrize(
+    ("step", "said", "kept"), [(1500, "Continue with", (1024, 3000)), (900, "Begin again with", None)], ids=["late", "early"]
+)
 def test_a_second_signal_does_not_wait_for_the_rollout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    step: int,
+    said: str,
+    kept: tuple[int, int] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv(VARIABLE, "1500 SIGINT SIGTERM")
+    monkeypatch.setenv(VARIABLE, f"{step} SIGINT SIGTERM")
     assert main([*TRAIN, "-params", ACCIDENT, "-f", str(tmp_path)]) == 130
-    assert "Stopped by SIGINT after 1,500 of 3,000 steps." in capsys.readouterr().out
+    assert f"Stopped by SIGINT after {step:,} of 3,000 steps. {said}: " in capsys.readouterr().out
     assert (run_of(tmp_path) / "CartPole-v1.zip").is_file()
-    assert progress(checkpoint_of(run_of(tmp_path))) == (1024, 3000)
+    found = latest(run_of(tmp_path) / "checkpoints")
+    assert (found and progress(found)) == kept
 
 
 OTHERS = {
@@ -165,6 +175,7 @@ def test_it_goes_on_as_if_nothing_had_been(
     assert main([*TRAIN, *flags, "-f", str(tmp_path)]) == 0
     run, reference = run_of(stopped[name][0]), run_of(tmp_path)
     (run / ".evaluations.npz.left.part").mkdir()
+    (run / ".evaluations.npz.left.part/evaluations.npz").touch()
     settings = (run / "CartPole-v1/args.yml").read_bytes()
     resume = [*TRAIN, *flags, "--verbose", "1", "-f", str(run.parents[1]), "--resume"]
     assert main(resume) == 0
@@ -239,6 +250,17 @@ def test_a_run_in_training_is_left_alone(short: Path, capsys: pytest.CaptureFixt
     owner.close()
 
 
+def test_damaged_checkpoints_cost_nothing_else(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "vpg/CartPole-v1_1"
+    shutil.copytree(short, run)
+    for checkpoint in (run / "checkpoints").iterdir():
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    before = {name: time for name, time in written(run).items() if not name.endswith("command.txt")}
+    assert resume(run, *NETWORK) == 1
+    assert "Remove them to begin anew" in capsys.readouterr().err
+    assert before.items() <= written(run).items()
+
+
 @pytest.mark.filterwarnings("ignore:rich is experimental")
 def test_looks_are_free_and_a_run_may_be_named_by_its_folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its hyperparameters are its own, though their file is gone; a Python object comes from the command."""
@@ -272,6 +294,7 @@ def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(train) == 0
     for flags, said in (
         (["-f", str(tmp_path / "nowhere"), "--resume"], "no run of vpg on CartPole-v1"),
+        (["-f", str(tmp_path / "none"), "--resume", "--uuid"], "name its folder: --resume FOLDER"),
         (["-f", str(tmp_path / "empty"), "--resume", "4"], "CartPole-v1_4 is no folder of a run"),
         (["--resume", str(tmp_path / "strange")], "has 0 args.yml"),
         ([*train[1:], "--resume"], "was trained with --checkpoint-freq 0"),
@@ -292,6 +315,22 @@ def test_a_run_without_settings_begins_with_those_of_the_command(tmp_path: Path,
     assert main(train) == 0
     assert "killed before it had begun" in capsys.readouterr().out
     assert (run_of(tmp_path) / "CartPole-v1/finished.txt").is_file()
+
+
+def test_two_processes_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rl_zoo3.exp_manager.get_latest_run_id", lambda *_: 0)
+    (tmp_path / "vpg/CartPole-v1_1").mkdir(parents=True)
+    assert main(["train", "--verbose", "0", "--eval-freq", "-1", "-n", "300", "-f", str(tmp_path)]) == 0
+    assert (tmp_path / "vpg/CartPole-v1_2/CartPole-v1/finished.txt").is_file()
+    assert not list((tmp_path / "vpg/CartPole-v1_1").iterdir())
+
+
+@pytest.mark.parametrize(("command", "has_them"), [("train", True), ("optimize", False), ("enjoy", False)])
+def test_help_offers_it_where_it_is(command: str, has_them: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    assert ("--resume" in printed) == ("--checkpoint-freq" in printed) == has_them
 
 
 def test_settings_make_no_objects(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from pprint import pprint
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_latest_run_id
 from sqlalchemy.exc import SQLAlchemyError
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, ProgressBarCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
@@ -29,6 +27,7 @@ from sb3_vpg.checkpoints import TrainingCheckpoint, latest
 from sb3_vpg.files import written_whole
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.zoo import OURS
+from sb3_vpg.zoo.callbacks import First
 from sb3_vpg.zoo.entries import check_entry
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.plain_yaml import as_written, is_foreign
@@ -155,7 +154,7 @@ class VPGExperimentManager(ExperimentManager):
             folder = checkpoint_folder(Path(self.save_path))
             kwargs: dict[str, Any] = {"monitor_dir": self.save_path, "verbose": self.verbose}
             self.callbacks.append(TrainingCheckpoint(folder, self._checkpoint_freq, **kwargs))
-        self.callbacks.insert(0, _First(self._start, self.callbacks))
+        self.callbacks.insert(0, First(self._start, self.callbacks))
 
     def _start(self, model: BaseAlgorithm) -> None:
         """From here on there is something to save, and a rollout to finish."""
@@ -276,26 +275,3 @@ class VPGExperimentManager(ExperimentManager):
             if self._session.signals.received is not None:
                 raise KeyboardInterrupt from None
             raise
-
-
-class _First(BaseCallback):
-    """
-    Tells the manager when training has begun: when the model is what it should be, and signals can be heeded. It also stands
-    where the zoo looks for the progress bar, to close it after an interruption, whether it is one and was opened or not.
-    """
-
-    def __init__(self, tell: Callable[[BaseAlgorithm], None], others: list[BaseCallback]) -> None:
-        super().__init__()
-        self.tell = tell
-        self.others = others
-
-    def _on_training_start(self) -> None:
-        self.tell(self.model)
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_training_end(self) -> None:
-        for callback in self.others:
-            if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
-                callback.on_training_end()

@@ -112,6 +112,8 @@ class Session:
             what = f"a run of {args.algo}" if args.algo != DEFAULT else "a search (one with --storage goes on by itself)"
             raise ValueError(f"--resume and --checkpoint-freq are for --algo {DEFAULT}, not for {what}")
         given.update(self._own)
+        if name == "" and args.uuid:
+            raise ValueError("runs with --uuid have no number, so the latest is not known; name its folder: --resume FOLDER")
         if name is not None:
             self.folder = find_run(name, args.log_folder, args.algo, args.env)
             args = self._resume(self.folder, args, given)
@@ -154,11 +156,9 @@ class Session:
             saved[name] = value
         for key, value in (given.get("hyperparams") or {}).items():
             _compare(f"--hyperparams {key}:{value!r}", value, run.hyperparams.get(key), run.folder)
-        for name in [name for name, value in saved.items() if is_foreign(value)]:
-            flag = f"--{name.replace('_', '-')}"
-            raise ValueError(
-                f"{run.folder} was begun with {flag} {saved[name]}, which no file may make: give the same {flag} again"
-            )
+        foreign = {f"--{name.replace('_', '-')}": value for name, value in saved.items() if is_foreign(value)}
+        for flag, value in foreign.items():
+            raise ValueError(f"{run.folder} was begun with {flag} {value}, which no file may make: give the same {flag} again")
         return saved
 
 
