@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 from victims import Event, Victim
 
-# What the kills of a run are aimed at: the first is the first of the run, the others come in any order. Its files: those that
-# an evaluation writes. While one is going on, there is the folder in which its log will be written
-AIMS = ("anywhere", "a checkpoint", "anywhere", "an evaluation", "anywhere", "the start", "anywhere", "its files", "anywhere")
+# What the kills of a run are aimed at: the first of these first, the end last, and the others in any order. Its files: those
+# that an evaluation writes. While one is going on, there is the folder in which its log will be written
+END = "the end"
+AIMS = ("anywhere", "a checkpoint", "anywhere", "an evaluation", "anywhere", "the start", "anywhere", "its files")
 POLL = 0.0002
-# Most of them last longer
-EVALUATION = 0.1
+# Seconds; most evaluations last longer, and so does the saving of the model
+EVALUATION, ENDING = 0.1, 0.003
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Aim:
     """
     :param what: one of ``AIMS``
     :param steps: wait until the process has told of so many; -1: no need
-    :param seconds: and then so long; an evaluation: since it began; the start: since the process was started
+    :param seconds: and then so long; an evaluation, the end: since it began; the start: since the process was started
     """
 
     what: str
@@ -58,29 +59,29 @@ class Aim:
     seconds: float
 
 
-def draw(events: Sequence[Event], end: float, number: int, early: bool, size: Size, rng: np.random.Generator) -> list[Aim]:
+def draw(events: Sequence[Event], number: int, early: bool, size: Size, rng: np.random.Generator) -> list[Aim]:
     """
     :param events: of the run in one piece
-    :param end: seconds until it ended
     :param early: one kill is to come before the first checkpoint
     :return: in the order of the moments, which are uniform over the training of the run in one piece
     """
     rollouts = [event for event in events if event.kind == "rollout"]
-    start = rollouts[0].seconds
+    start, end = rollouts[0].seconds, events[-1].seconds
     first = next(event.seconds for event in rollouts if event.steps >= size.checkpoint_freq)
     moments = np.sort(rng.uniform(start, end, number))
-    whats = [AIMS[index % len(AIMS)] for index in range(number)]
+    whats = ["anywhere", *rng.permutation(AIMS[1 : number - 1]), END][:number]
     if early:
         moments[0] = rng.uniform(start, first)
     aims = []
-    for moment, what in zip(moments, [whats[0], *rng.permutation(whats[1:])], strict=True):
+    for moment, what in zip(moments, whats, strict=True):
         if what == "the start":
-            aims.append(Aim(what, -1, rng.uniform(0, start)))
+            aims.append(Aim("the start", -1, rng.uniform(0, start)))
             continue
         # There must be something to aim at after it
         moment = moment if what == "anywhere" else min(moment, start + 0.8 * (end - start))
         before = [event for event in rollouts if event.seconds <= moment][-1]
-        seconds = rng.uniform(0, EVALUATION) if what == "an evaluation" else moment - before.seconds
+        longest = {"an evaluation": EVALUATION, END: ENDING}.get(what)
+        seconds = moment - before.seconds if longest is None else rng.uniform(0, longest)
         aims.append(Aim(str(what), before.steps, seconds))
     return aims
 
@@ -103,7 +104,9 @@ def strike(victim: Victim, aim: Aim, find: Callable[[], Path | None]) -> bool:
             _await(victim, lambda: any(not part.is_dir() or any(part.iterdir()) for part in _parts(folder)))
         elif aim.what == "an evaluation":
             _await(victim, lambda: any(part.is_dir() for part in _parts(folder)))
-        if aim.what in ("anywhere", "an evaluation"):
+        elif aim.what == END:
+            victim.wait_until(lambda: victim.last("saving") is not None)
+        if aim.what in ("anywhere", "an evaluation", END):
             time.sleep(aim.seconds)
     return victim.kill()
 

@@ -7,8 +7,7 @@ Runs of ``sb3-vpg train``, each of another kind, are killed again and again and 
 done. After each kill, every file of the run that has its name has to be whole; after each start, training has to go on from
 the newest checkpoint; in the end, the run has to be that of the same command which nobody killed: weights, evaluations and
 episodes to the last bit. The moments are drawn over the whole life of a run, and some are aimed at what is most delicate. The
-same ``--seed`` draws the same moments; what the process is doing then differs by milliseconds. Results: crash.md and
-crash.json in benchmarks/results.
+same ``--seed`` draws the same shares of a run's life. Results: crash.md and crash.json in benchmarks/results.
 """
 
 import math
@@ -22,7 +21,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from aims import Aim, Size, draw, strike
+from aims import AIMS, Aim, Size, draw, strike
 from report import Goal, deliver, goal_table, parser, table
 from tqdm import tqdm
 from victims import Victim
@@ -38,7 +37,7 @@ CASES = {
     "continuous": ["--env", "Pendulum-v1", "-params", "use_sde:True", "n_envs:4", "n_steps:64"],
     "native, normalised": ["--env", "CartPole-v1", "--vec-env", "native", "-params", "normalize:True", "n_envs:8"],
 }
-PER_RUN = 9
+PER_RUN = len(AIMS) + 1
 ROUNDS = 3
 QUICK = Size(steps=2_000, eval_freq=500, checkpoint_freq=500, episodes=2)
 
@@ -92,7 +91,9 @@ def doing(victim: Victim, parts: Sequence[Path]) -> str:
     :param parts: what it has left of files that were to get their names when they are whole
     :return: what the process was doing
     """
-    writing = sorted({str(part_in(part)) for part in parts if part.is_file()})
+    # The folder for the log of an evaluation is there before it begins, a file in it when it is over
+    names = [(str(part_in(part)), part.is_file()) for part in parts]
+    writing = sorted({name for name, is_file in names if is_file or name != "evaluations.npz"})
     if writing:
         return f"writing {', '.join(writing)}"
     if parts:
@@ -143,6 +144,11 @@ def find(logs: Path) -> Path | None:
     return next(logs.glob("vpg/*_1"), None)
 
 
+def finished(logs: Path) -> bool:
+    """:return: whether the run has come to its last file"""
+    return any(logs.glob("vpg/*_1/*/finished.txt"))
+
+
 def torture(name: str, case: str, seed: int, number: int, size: Size, folder: Path) -> Run:
     """Train a run in one piece and one that is killed so many times, or until it is done. :return: what came of it"""
     rng = np.random.default_rng(seed)
@@ -151,10 +157,9 @@ def torture(name: str, case: str, seed: int, number: int, size: Size, folder: Pa
     with Victim([*command, "-f", str(folder / "whole")]) as whole:
         if whole.finish() != 0:
             raise RuntimeError(f"the run {name} fails without any kill: {' / '.join(whole.lines[-3:])}")
-        end = whole.seconds
     rollouts = [event.steps for event in whole.events if event.kind == "rollout"]
     run = Run(name, own, int(max(np.diff([0, *rollouts]))))
-    aims = draw(whole.events, end, number, seed % 2 == 1, size, rng)
+    aims = draw(whole.events, number, seed % 2 == 1, size, rng)
     logs = folder / "killed"
     pending: list[Kill] = []
     known: set[Path] = set()
@@ -166,6 +171,9 @@ def torture(name: str, case: str, seed: int, number: int, size: Size, folder: Pa
             judge(pending, victim, there is None)
             if aim is None or not struck:
                 break
+            if finished(logs):
+                # It was too late to do any harm
+                continue
             pending.append(examine(victim, aim, run, find(logs), known))
             run.kills.append(pending[-1])
     if code != 0:
@@ -189,8 +197,13 @@ def torture_all(number: int, seed: int, jobs: int, size: Size, folder: Path) -> 
             break
         shares = [len(share) for share in np.array_split(range(missing), math.ceil(missing / PER_RUN))]
         with ThreadPoolExecutor(jobs) as pool:
-            done = pool.map(task, range(len(runs), len(runs) + len(shares)), shares)
-            runs += tqdm(done, total=len(shares), desc="runs")
+            try:
+                done = pool.map(task, range(len(runs), len(runs) + len(shares)), shares)
+                runs += tqdm(done, total=len(shares), desc="runs")
+            except BaseException:
+                # The pool would wait for them
+                Victim.end_all()
+                raise
     return runs
 
 
@@ -201,7 +214,7 @@ def goals(runs: Sequence[Run], number: int, size: Size) -> list[Goal]:
     return [
         Goal("kills after which training was resumed from the newest checkpoint", _resumed(kills), number, form="d"),
         Goal("kills that left a damaged file", sum(bool(kill.damaged) for kill in kills), 0, False, "d"),
-        Goal("kills that cost more than the steps between checkpoints and a rollout", len(costly), 0, False, "d"),
+        Goal("kills that cost more steps than from one checkpoint to the next, and a rollout", len(costly), 0, False, "d"),
         Goal("runs that ended as if they had not been killed", sum(not run.differences for run in runs), len(runs), form="d"),
     ]
 
@@ -265,10 +278,7 @@ def main() -> None:
     number, size = (2, QUICK) if args.quick else (args.kills, Size())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            runs = torture_all(number, args.seed, args.jobs, size, Path(folder))
-        finally:
-            Victim.end_all()
+        runs = torture_all(number, args.seed, args.jobs, size, Path(folder))
     deliver(made, args, "Killed and resumed", page(runs, number, size), {"runs": [asdict(run) for run in runs]})
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,20 +48,20 @@ class Victim:
     _over: ClassVar[bool] = False
 
     def __init__(self, flags: Sequence[str]) -> None:
-        if Victim._over:
-            raise SystemExit("stopped")
         env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         command = [sys.executable, "-m", "sb3_vpg", "train", *flags]
         self._process = subprocess.Popen(command, env=env, cwd=ROOT, text=True, start_new_session=True, **pipes)
         self._started = time.perf_counter()
-        self._killed: float | None = None
         self.events: list[Event] = []
         self.lines: list[str] = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         Victim._living.add(self)
+        if Victim._over:
+            self.kill()
+            raise SystemExit("stopped")
 
     def __enter__(self) -> "Victim":
         return self
@@ -78,8 +79,8 @@ class Victim:
 
     @property
     def seconds(self) -> float:
-        """:return: since it was started, until it was killed"""
-        return (self._killed or time.perf_counter()) - self._started
+        """:return: since it was started"""
+        return time.perf_counter() - self._started
 
     @property
     def ended(self) -> bool:
@@ -89,8 +90,8 @@ class Victim:
         """:return: whether it died of this, and not before"""
         if self._process.returncode is None:
             # Not waited for yet, so the number is still its own
-            self._killed = time.perf_counter()
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         return self.finish() == -signal.SIGKILL
 
     def finish(self) -> int:
@@ -100,13 +101,13 @@ class Victim:
         self._process.stdout.close()
         return self._process.wait()
 
-    def wait_until(self, condition: Callable[[], bool], pause: float = 0.05) -> bool:
-        """:param pause: seconds from one look to the next. :return: False if the process ended first"""
+    def wait_until(self, condition: Callable[[], bool]) -> bool:
+        """:param condition: looked at after each line. :return: False if the process ended first"""
         with self._news:
             while not condition():
                 if self.ended:
                     return False
-                self._news.wait(pause)
+                self._news.wait(0.05)
         return True
 
     def last(self, *kinds: str) -> Event | None:

@@ -150,7 +150,7 @@ def test_the_least_difference_is_found(change: Any, tortured: tuple[Any, Path], 
 def heard(*lines: str) -> Any:
     """A process that has said this, and is not there."""
     victim = victims.Victim.__new__(victims.Victim)
-    victim.events, victim.lines, victim._started, victim._killed = [], [], 0.0, 0.0
+    victim.events, victim.lines, victim._started = [], [], 0.0
     for line in lines:
         victim._hear(line)
     return victim
@@ -185,14 +185,38 @@ def test_steps_are_those_of_training_and_not_of_the_table_of_an_evaluation() -> 
     assert victim.steps == 600
 
 
+MOMENTS = {
+    "imports": ([], []),
+    "making the model": (["Seed: 1"], []),
+    "training": (["| total_timesteps | 512 |"], []),
+    "evaluating": (["| total_timesteps | 512 |"], [".evaluations.npz.abc.part/"]),
+    "writing evaluations.npz": ([], [".evaluations.npz.abc.part/evaluations.npz"]),
+    "writing checkpoint_8_steps.zip": ([], ["checkpoints/.checkpoint_8_steps.zip.abc.part"]),
+    "ending": (["| total_timesteps | 512 |", "Saving to run_1"], []),
+    "writing CartPole-v1.zip": (["Saving to run_1"], [".CartPole-v1.zip.abc.part/"]),
+}
+
+
+@pytest.mark.parametrize("expected", MOMENTS)
+def test_what_a_process_leaves_tells_what_it_was_doing(expected: str, tmp_path: Path) -> None:
+    lines, left = MOMENTS[expected]
+    for name in left:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    parts = [path for path in tmp_path.rglob("*") if wholeness.part_in(path.relative_to(tmp_path))]
+    assert crash.doing(heard(*lines), parts) == expected
+
+
 def test_moments_lie_where_they_should() -> None:
     events = [victims.Event(5 + index / 100, "rollout", 256 * (index + 1)) for index in range(200)]
+    events.append(victims.Event(8.0, "saving", 0))
     size, rng = aims.Size(), np.random.default_rng(0)
-    drawn = [aims.draw(events, 8.0, 9, True, size, rng) for _ in range(100)]
-    assert all(sorted(aim.what for aim in run) == sorted(aims.AIMS) for run in drawn)
+    drawn = [aims.draw(events, 9, True, size, rng) for _ in range(100)]
+    assert all(sorted(aim.what for aim in run) == sorted([*aims.AIMS, aims.END]) for run in drawn)
+    assert all((run[0].what, run[-1].what) == ("anywhere", aims.END) for run in drawn)
     assert all(run[0].steps < size.checkpoint_freq for run in drawn)
     assert max(aim.seconds for run in drawn for aim in run if aim.what == "the start") < 5
-    steps = np.array([aims.draw(events, 8.0, 1, False, size, rng)[0].steps for _ in range(1000)])
+    steps = np.array([aims.draw(events, 1, False, size, rng)[0].steps for _ in range(1000)])
     # The last third of the life of this run comes after its last table
     assert [round(np.mean(part), 1) for part in (steps < 100 * 256, steps == 200 * 256)] == [0.3, 0.3]
 
