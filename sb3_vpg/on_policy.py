@@ -4,11 +4,13 @@ import math
 from typing import Any, Protocol
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
+from threadpoolctl import threadpool_limits
 from typing_extensions import Self
 
 from sb3_vpg.actors import DistributionError, LeanActor, StepwiseActor, lean_actor, random_streams, recognised
@@ -68,7 +70,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> Self:
         """
-        See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``.
+        See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``. NumPy's
+        matrix products use as many threads as torch is set to (``torch.set_num_threads``) while it lasts.
 
         :raises ValueError: if there is no environment, and as ``collect_rollouts`` and ``train``
         :raises EnvironmentFailedError: as ``collect_rollouts``
@@ -89,17 +92,23 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             found = unsound_view(self.env, self._last_obs, 0)
             raise self._stop(found.placed(0, self.n_envs) if found else "an observation is NaN or infinite", ENVIRONMENT)
         callback.on_training_start(locals(), globals())
+        # NumPy's threads are not torch's: left alone, those of runs side by side wait for one another most of the time
+        with threadpool_limits(th.get_num_threads(), user_api="blas"):
+            self._iterate(total_timesteps, callback)
+        callback.on_training_end()
+        return self
+
+    def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
+        assert self.env is not None
         while self.num_timesteps < total_timesteps and self._pass_boundary():
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
                 break
             self._iteration += 1
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            if log_interval and self._iteration % log_interval == 0:
+            if self._log_interval and self._iteration % self._log_interval == 0:
                 self.dump_logs(self._iteration)
             self.train()
             self.at_boundary = True
-        callback.on_training_end()
-        return self
 
     def _pass_boundary(self) -> bool:
         """:return: False if training is to stop here"""

@@ -9,6 +9,8 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from helpers import CONTINUOUS, IMAGE, LinearExtractor, OddlyNamedPolicy, PartlyFrozenPolicy, RandomEnv, make_model, weights
+from stable_baselines3.common.callbacks import BaseCallback
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from sb3_vpg import VPG
@@ -186,3 +188,28 @@ TORCH = {
 def test_torch_fits_whatever_is_not_plain(make: Callable[[], VPG]) -> None:
     model = make()
     assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
+
+
+class Pools(BaseCallback):
+    """Remembers how many threads NumPy's matrix products may use."""
+
+    seen: frozenset[int] = frozenset()
+
+    def _on_step(self):
+        self.seen |= blas_threads()
+        return True
+
+
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_matrix_products_use_the_threads_that_torch_is_set_to():
+    """Runs side by side would wait for each other's threads otherwise; afterwards the program has its own setting again."""
+    pools = Pools()
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        make_model().learn(32, pools)
+        assert blas_threads() == before
+    assert pools.seen == {th.get_num_threads()} == {1}
+    assert before == {2}
