@@ -17,7 +17,6 @@ from sb3_vpg import VPG
 from sb3_vpg.zoo import register
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.hyperparams import hyperparams, hyperparams_file
-from sb3_vpg.zoo.tuning import convert_vpg_params, sample_vpg_params
 
 ENTRIES = yaml.safe_load(hyperparams_file("vpg").read_text())
 SEARCH = ["optimize", "--env", "CartPole-v1", "--verbose", "0", "--eval-episodes", "1", "--no-optim-plots"]
@@ -68,15 +67,6 @@ def test_conf_overrides_our_file(tmp_path: Path) -> None:
     assert main(["train", "-conf", str(conf), "--eval-freq", "-1", "-f", str(tmp_path / "logs"), "--verbose", "0"]) == 0
     model = VPG.load(tmp_path / "logs/vpg/CartPole-v1_1/CartPole-v1.zip")
     assert (model.n_steps, model.gamma, model.num_timesteps) == (50, 0.9, 500)
-
-
-def test_a_trial_survives_storage_and_conversion() -> None:
-    """What a trial trains with is what its stored parameters convert to: ``--trial-id`` relies on it."""
-    study = optuna.create_study()
-    trial = study.ask()
-    sampled = sample_vpg_params(trial, n_actions=0, n_envs=8, additional_args={})
-    assert convert_vpg_params(trial.params) == sampled
-    VPG("MlpPolicy", "CartPole-v1", **sampled)
 
 
 def test_optimize_runs_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
