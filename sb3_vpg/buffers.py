@@ -17,6 +17,10 @@ from sb3_vpg.estimators import Estimator
 _ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "counted")
 
 
+class EndlessEpisodeError(ValueError):
+    """An environment does not finish the episodes that an update waits for."""
+
+
 class EpisodeBuffer(RolloutBuffer):
     """
     Differs from SB3's buffer in three points: it grows while episodes go on, it knows which steps count, and ``get`` yields
@@ -61,7 +65,7 @@ class EpisodeBuffer(RolloutBuffer):
 
     def _grow(self, counted: np.ndarray) -> None:
         if self.buffer_size >= self.max_steps:
-            raise ValueError(
+            raise EndlessEpisodeError(
                 f"Environments {np.flatnonzero(counted).tolist()} have not finished their episodes after {self.pos} steps. "
                 "An episode that never ends cannot be learned from as a whole: limit its time "
                 "(gymnasium.wrappers.TimeLimit), or set n_steps instead of n_episodes. If episodes are that long, raise "

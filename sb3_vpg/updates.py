@@ -29,10 +29,14 @@ class NotFiniteError(ValueError):
     """A loss, a gradient or a weight is NaN or infinite; its text names which."""
 
 
+class DivergedError(ValueError):
+    """The policy's numbers are broken, which other hyperparameters may mend; the environment's are not."""
+
+
 def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> ValueError:
     """:return: the error with which training stops, saying where it was and what to try"""
-    verb = "diverged" if advice == POLICY else "stopped"
-    return ValueError(
+    verb, kind = ("diverged", DivergedError) if advice == POLICY else ("stopped", ValueError)
+    return kind(
         f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
         f"this iteration. {advice}"
     )

@@ -69,7 +69,8 @@ def test_each_command_shows_the_flags_of_the_zoo_and_ours(name: str, capsys: pyt
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "--traceback" in printed
-    zoo_flag = {"evaluate": "--n-eval-episodes", "plot_from_file": "--rliable", "all_plots": "--algos"}.get(name, "--algo")
+    flags = {"evaluate": "--n-eval-episodes", "plot_from_file": "--rliable", "all_plots": "--algos", "best_entry": "--storage"}
+    zoo_flag = flags.get(name, "--algo")
     assert zoo_flag in printed
     assert ("--savefig" in printed) == COMMANDS[name].plots
 

@@ -52,6 +52,7 @@ COMMANDS = {
         ("--algo", DEFAULT, "--optimize-hyperparameters"),
         vec_envs=_TRAINING,
     ),
+    "best_entry": Command("write the best trial of a search as a YAML entry", "sb3_vpg.zoo.best_entry:best_entry", ()),
     "evaluate": Command("score a trained agent and draw its learning curve", "sb3_vpg.zoo.evaluation:evaluate"),
     "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=(_NATIVE,)),
     "record_video": Command("film a trained agent", "rl_zoo3.record_video", reads_runs=True),

@@ -1,23 +1,19 @@
 """The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
 
-import math
 import os
 import shutil
 import sys
 import tempfile
 import threading
-import time
 from collections import OrderedDict
 from pathlib import Path
 from pprint import pprint
 from typing import TYPE_CHECKING, Any
 
-import optuna
 import rl_zoo3.exp_manager
 import yaml
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_latest_run_id
-from sqlalchemy.exc import SQLAlchemyError
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -33,27 +29,26 @@ from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.plain_yaml import as_written, is_foreign
 from sb3_vpg.zoo.replaced import replaced
 from sb3_vpg.zoo.runs import SavedRun, checkpoint_folder, mark_finished, resume_command
+from sb3_vpg.zoo.search import SearchManager
 from sb3_vpg.zoo.workers import QuietSubprocVecEnv
 
 if TYPE_CHECKING:
     from sb3_vpg.zoo.session import Session
 
-_ATTEMPTS = 5
 # A search with several jobs creates environments in several threads
 _LOCK = threading.Lock()
 
 
-class VPGExperimentManager(ExperimentManager):
+class VPGExperimentManager(SearchManager):
     """
-    Differs from its parent in seven points:
+    Differs from the zoo's in six points, and in a search as its parent does:
 
     * without ``-conf``, our algorithms find their YAML file in our package;
     * a YAML file that cannot be read, or an entry with missing, unknown or unusable keys, is refused with the file's name;
     * no run folder stays behind that would hide an earlier run from those who look for the latest;
     * VPG leaves checkpoints, and goes on in the folder of the run that its session resumes, with that run's hyperparameters;
     * a signal lets VPG finish its rollout; all files are written whole;
-    * when training fails, the model is saved where a finished one would be, and then the error goes on;
-    * processes that start a search in the same new database at the same moment do not trip over each other.
+    * when training fails, the model is saved where a finished one would be, and then the error goes on.
 
     :param session: the call of ``train``; other parameters: see ``ExperimentManager``
     """
@@ -250,28 +245,3 @@ class VPGExperimentManager(ExperimentManager):
             what = "Continue" if latest(checkpoint_folder(run)) else "Begin again"
             onward = f" {what} with: {resume_command(run, self.log_folder, self.algo, self.env_name.gym_id)}"
         print(f"Stopped by {received.name} after {model.num_timesteps:,} of {self.n_timesteps:,} steps.{onward}")
-
-    def objective(self, trial: optuna.Trial) -> float:
-        """The zoo's. A trial that is interrupted fails, without the traceback that Optuna would show."""
-        try:
-            return super().objective(trial)
-        except KeyboardInterrupt:
-            trial.study.stop()
-            return math.nan
-
-    def hyperparameters_optimization(self) -> None:
-        """Search. Optuna's tables are made first, again and again while another process is making the same ones."""
-        if self.storage is not None and "://" in self.storage:
-            for _ in range(_ATTEMPTS - 1):
-                try:
-                    optuna.storages.get_storage(self.storage)
-                    break
-                except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
-                    time.sleep(1.0)
-        try:
-            super().hyperparameters_optimization()
-        except ValueError:
-            # A search that ends before its first trial has no best one
-            if self._session.signals.received is not None:
-                raise KeyboardInterrupt from None
-            raise

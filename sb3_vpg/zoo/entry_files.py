@@ -1,0 +1,70 @@
+"""Hyperparameter files in YAML, to which an entry is added as text, so that the comments of all others stay."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sb3_vpg.files import written_whole
+
+
+def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
+    """
+    Add an entry to a file, which is made if there is none.
+
+    :param path: the file
+    :param env_id: whose entry it is
+    :param text: its lines, from ``env_id:`` on
+    :param force: replace the one that is there
+    :raises ValueError: if there is one and no ``force``, if the file is no mapping in YAML, and if other entries would not be
+        what they were
+    """
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    entries = _read(path, before)
+    if env_id in entries and not force:
+        raise ValueError(f"{path} has an entry for {env_id} already: add --force to replace it, or name another file with -o")
+    after = _replaced(before, env_id, text) if env_id in entries else _appended(before, text)
+    expected = {**entries, **yaml.safe_load(text)}
+    if _read(path, after) != expected:
+        raise ValueError(
+            f"{path} has another form than one entry after the other, or entries that build on that for {env_id} (&, *): "
+            "name another file with -o, or put the entry in by hand"
+        )
+    with written_whole(path) as file:
+        file.write(after.encode())
+
+
+def _read(path: Path, text: str) -> dict[str, Any]:
+    try:
+        entries = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        # Also an anchor that is no longer there
+        raise ValueError(f"{path} is, or would become, no readable YAML file: {error}") from error
+    if not isinstance(entries, (dict, type(None))):
+        raise ValueError(f"{path} must map environment ids to hyperparameters")
+    return entries or {}
+
+
+def _appended(before: str, text: str) -> str:
+    if not before.strip():
+        return text
+    return f"{before.rstrip()}\n\n{text}"
+
+
+def _replaced(before: str, env_id: str, text: str) -> str:
+    """:return: the file with other lines in the place of those of an entry; comments around it stay"""
+    root = yaml.compose(before)
+    assert isinstance(root, yaml.MappingNode)
+    key, value = next(pair for pair in root.value if pair[0].value == env_id)
+    lines = before.splitlines(keepends=True)
+    first, last = key.start_mark.line, max(key.start_mark.line, _last_line(value))
+    return "".join([*lines[:first], text, *lines[last + 1 :]])
+
+
+def _last_line(node: yaml.Node) -> int:
+    """:return: that of the last scalar in it; the end of a block is only where the next one begins"""
+    if isinstance(node, yaml.ScalarNode):
+        return int(node.end_mark.line)
+    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+    # What an alias stands for lies further up
+    return max((_last_line(part) for part in parts), default=int(node.start_mark.line))

@@ -1,0 +1,76 @@
+"""What a search shows at its end, beside the zoo's own report: pictures, and the best trial as one can use it."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import optuna
+from matplotlib import pyplot
+from optuna.trial import TrialState
+from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
+
+from sb3_vpg.files import replaced_whole
+from sb3_vpg.zoo.best_entry import entry_text
+
+
+def report(study: optuna.Study, storage: str | None, folder: Path | None) -> None:
+    """
+    :param study: with a completed trial
+    :param storage: where it is kept, None for nowhere
+    :param folder: for the plots, None for no plots
+    """
+    trials = study.get_trials(deepcopy=False)
+    counts = {state.name.lower(): sum(trial.state == state for trial in trials) for state in TrialState}
+    print(f"\nStudy {study.study_name}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}")
+    try:
+        _, text = entry_text(study)
+    except ValueError as error:
+        print(f"The best trial has no entry to show: {error}")
+    else:
+        print(f"The best trial as an entry of a hyperparameter file, with all that it was trained with:\n\n{text}")
+        if storage is not None:
+            names = f"--storage {shlex.quote(storage)} --study-name {shlex.quote(study.study_name)}"
+            print(f"Write it to a file: sb3-vpg best_entry {names} -o FILE.yml")
+    if folder is not None:
+        draw(study, folder)
+
+
+def draw(study: optuna.Study, folder: Path) -> list[Path]:
+    """
+    Draw how the best value came about, and which hyperparameters decided it. No screen and no browser is needed.
+
+    :param study: with a completed trial
+    :param folder: where the pictures go
+    :return: their paths; importances need several completed trials of different values
+    """
+    matplotlib.use("Agg")
+    stem = folder / f"study_{re.sub(r'[^A-Za-z0-9._-]+', '_', study.study_name)}"
+    drawn = [_save(plot_optimization_history(study), Path(f"{stem}_history.png"))]
+    comparable = _comparable(study)
+    try:
+        drawn.append(_save(plot_param_importances(comparable), Path(f"{stem}_importances.png")))
+    except (ValueError, RuntimeError) as error:
+        print(f"No plot of importances: {error}")
+    pyplot.close("all")
+    print(f"Plots: {', '.join(map(str, drawn))}")
+    return drawn
+
+
+def _comparable(study: optuna.Study) -> optuna.Study:
+    """:return: the completed trials that have drawn something; Optuna compares what all of them have in common"""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        comparable = optuna.create_study(study_name=study.study_name, direction=study.direction)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    comparable.add_trials([trial for trial in study.get_trials(states=(TrialState.COMPLETE,)) if trial.params])
+    return comparable
+
+
+def _save(axes: Any, picture: Path) -> Path:
+    with replaced_whole(picture) as part:
+        axes.figure.savefig(part, dpi=150, bbox_inches="tight")
+    return picture

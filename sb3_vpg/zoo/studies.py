@@ -1,0 +1,112 @@
+"""What a search leaves in its study: trials that no killed worker blocks, and what they were tried with."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import (
+    BaseStorage,
+    JournalStorage,
+    RDBStorage,
+    RetryHeartbeatStaleTrialCallback,
+    fail_stale_trials,
+)
+from optuna.storages.journal import JournalFileBackend
+
+# Under its own name: while a search lasts, the zoo finds another function in its place
+from optuna.study import create_study
+
+HEARTBEAT = 60
+"""Seconds from one sign of life to the next. After two without one a trial counts as lost, and is queued once more."""
+
+_KEY = "sb3-vpg"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """
+    What a search began with.
+
+    :param algo: the algorithm's name on the command line
+    :param env_id: environment id
+    :param entry: of the hyperparameter file, with what ``-params`` changed; None if it holds what no text can say
+    """
+
+    algo: str
+    env_id: str
+    entry: dict[str, Any] | None
+
+    def note(self, study: optuna.Study) -> None:
+        """Write it into a study."""
+        study.set_user_attr(_KEY, json.dumps(asdict(self)))
+
+    @classmethod
+    def read(cls, study: optuna.Study) -> "Begun":
+        """:raises ValueError: if the study was begun by another program"""
+        if _KEY not in study.user_attrs:
+            raise ValueError(f"study {study.study_name!r} was not begun by sb3-vpg optimize, so its entry is not known")
+        return cls(**json.loads(study.user_attrs[_KEY]))
+
+
+def as_json(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """:return: a copy, or None if it holds what no text can say"""
+    try:
+        same: dict[str, Any] = json.loads(json.dumps(entry))
+    except TypeError:
+        return None
+    return same
+
+
+def with_heartbeat(storage: str | BaseStorage | None) -> str | BaseStorage | None:
+    """
+    :param storage: as ``optuna.create_study`` takes it
+    :return: the same; a database where a trial whose worker was killed is queued again. A journal file has nothing like it
+    """
+    if not isinstance(storage, str) or "://" not in storage or storage.startswith("redis"):
+        return storage
+    again = RetryHeartbeatStaleTrialCallback(max_retry=1)
+    return RDBStorage(storage, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=again)
+
+
+def create_or_load(study_name: str | None, storage: str | BaseStorage | None, **kwargs: Any) -> tuple[optuna.Study, bool]:
+    """
+    :param study_name: None for one that Optuna makes up
+    :param storage: as ``optuna.create_study`` takes it
+    :param kwargs: others of ``optuna.create_study``
+    :return: the study, and whether this process is the one of all that made it
+    """
+    storage = with_heartbeat(storage)
+    try:
+        return create_study(storage=storage, study_name=study_name, **kwargs), True
+    except optuna.exceptions.DuplicatedStudyError:
+        study = create_study(storage=storage, study_name=study_name, load_if_exists=True, **kwargs)
+    # Before anyone counts those that run
+    fail_stale_trials(study)
+    return study, False
+
+
+def load(storage: str, study_name: str | None) -> optuna.Study:
+    """
+    :param storage: as the zoo's ``--storage``: a journal file that ends in .log, or the URL of a database
+    :param study_name: None for the only one there is
+    :return: the study
+    :raises ValueError: if there is none of that name, naming those that there are
+    """
+    if "://" not in storage and not storage.endswith(".log"):
+        raise ValueError(
+            f"--storage must be a journal file that ends in .log or a URL like sqlite:///FILE, but is {storage!r}"
+        )
+    file = Path(storage.removeprefix("sqlite:///")) if "://" not in storage or storage.startswith("sqlite:///") else None
+    if file is not None and not file.is_file():
+        # Optuna would make an empty one
+        raise ValueError(f"there is no study in {storage}: no such file")
+    opened = JournalStorage(JournalFileBackend(storage)) if file is not None and "://" not in storage else storage
+    names = optuna.get_all_study_names(opened)
+    if study_name is None and len(names) == 1:
+        study_name = names[0]
+    if study_name not in names:
+        asked = "several studies: name one" if study_name is None else f"no study {study_name!r}: name another"
+        raise ValueError(f"{storage} has {asked} with --study-name (it has {', '.join(map(repr, names)) or 'none'})")
+    return optuna.load_study(study_name=study_name, storage=opened)
