@@ -18,6 +18,7 @@ from torch import nn
 from sb3_vpg import VPG
 from sb3_vpg.zoo import studies
 from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.tuning import AS_IT_STANDS
 
 SEARCH = ["optimize", "--env", "CartPole-v1", "--verbose", "0", "--eval-episodes", "1", "--num-threads", "1"]
 QUICK = [*SEARCH, "--no-optim-plots"]
@@ -175,3 +176,23 @@ def test_a_trial_of_a_killed_worker_is_queued_again(tmp_path: Path, monkeypatch:
     assert main([*QUICK, *flags, "--max-total-trials", "2"]) == 0
     assert states(storage) == ["COMPLETE", "FAIL", "COMPLETE"]
     assert opened(storage)[2].params["learning_rate"] == drawn
+
+
+@pytest.mark.parametrize("params", [[], ["-params", "gamma:1.0"]], ids=["in_the_space", "outside"])
+def test_an_interrupted_trial_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str]) -> None:
+    """In any storage, and also the trial of the entry as it stands."""
+    storage = f"{tmp_path}/study.log"
+    search = [*QUICK, "--storage", storage, "--study-name", "stopped", "-n", "300", "-f", str(tmp_path), *params]
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VPG, "learn", interrupt)
+        assert main([*search, "--n-trials", "3"]) == 130
+    assert states(storage) == ["FAIL", "WAITING"]
+    assert main([*search, "--n-trials", "1"]) == 0
+    first, second = opened(storage)
+    assert second.state.name == "COMPLETE"
+    assert first.params == second.params
+    assert (AS_IT_STANDS in second.user_attrs) == bool(params)
