@@ -29,7 +29,7 @@ class Command:
     :param summary: one line for the overview
     :param target: what runs, as ``sb3_vpg.zoo.scripts.run`` takes it
     :param defaults: flags put before the user's own, which therefore win
-    :param reads_runs: looks for trained models, by default where ``train`` puts them
+    :param reads_runs: plays a trained agent: by default of the latest run where ``train`` puts it, or one that ships
     :param plots: draws with matplotlib
     :param vec_envs: what it takes for ``--vec-env``, ours included; empty where the flag is not ours to read
     """
@@ -53,12 +53,21 @@ COMMANDS = {
         vec_envs=_TRAINING,
     ),
     "best_entry": Command("write the best trial of a search as a YAML entry", "sb3_vpg.zoo.best_entry:best_entry", ()),
-    "evaluate": Command("score a trained agent and draw its learning curve", "sb3_vpg.zoo.evaluation:evaluate"),
+    "evaluate": Command(
+        "score a trained agent and draw its learning curve", "sb3_vpg.zoo.evaluation:evaluate", reads_runs=True
+    ),
     "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=(_NATIVE,)),
-    "record_video": Command("film a trained agent", "rl_zoo3.record_video", reads_runs=True),
+    "record_video": Command(
+        # A film needs no second drawing for the screen
+        "film a trained agent",
+        "rl_zoo3.record_video",
+        ("--algo", DEFAULT, "--no-render"),
+        reads_runs=True,
+    ),
     "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
     "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub:push_to_hub"),
     "load_from_hub": Command("load an agent from the hub, running none of its author's code", "sb3_vpg.zoo.hub:load_from_hub"),
+    "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.benchmark:benchmark", ()),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
         "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT), plots=True
@@ -97,7 +106,7 @@ def _run(name: str, arguments: list[str]) -> int:
         # The zoo's programs read sys.argv and nothing else
         argv = replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs])
         with signals, argv, _help_of_ours(name, defaults, theirs):
-            _start(command, ours, theirs, signals)
+            _start(name, ours, theirs, signals)
     except KeyboardInterrupt:
         return signals.exit_code or 130
     except Exception as error:
@@ -108,20 +117,24 @@ def _run(name: str, arguments: list[str]) -> int:
     return signals.exit_code
 
 
-def _start(command: Command, ours: argparse.Namespace, theirs: list[str], signals: Signals) -> None:
+def _start(name: str, ours: argparse.Namespace, theirs: list[str], signals: Signals) -> None:
+    command = COMMANDS[name]
     # Here the import of torch begins
     if command.vec_envs == _TRAINING:
         from sb3_vpg.zoo import session
 
         own = ("vec_env", "checkpoint_freq", "resume")
-        session.train(theirs, signals, {name: getattr(ours, name, None) for name in own})
+        session.train(theirs, signals, {flag: getattr(ours, flag, None) for flag in own})
         return
     from sb3_vpg.zoo import scripts
 
     if command.plots and ours.savefig is not None:
         scripts.run_plot(command.target, ours.savefig)
+    elif command.reads_runs:
+        native = command.vec_envs != () and ours.vec_env == _NATIVE
+        scripts.run_play(name, command.target, theirs, native, getattr(ours, "gif", False))
     else:
-        scripts.run(command.target, command.vec_envs != () and ours.vec_env == _NATIVE)
+        scripts.run(command.target)
 
 
 def _report(name: str, error: Exception) -> None:
@@ -144,6 +157,8 @@ def _our_flags(name: str, command: Command) -> argparse.ArgumentParser:
         group.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
         text = "steps from one checkpoint to the next, for --resume; 0: none (default: 25000)"
         group.add_argument("--checkpoint-freq", type=_whole, metavar="N", help=text)
+    if name in ("record_video", "record_training"):
+        group.add_argument("-g", "--gif", action="store_true", help="write a small GIF beside the film")
     if command.plots:
         group.add_argument("--savefig", type=Path, metavar="FILE", help="write the picture instead of opening a window")
     return parser

@@ -1,23 +1,28 @@
 """The learning curve of one run, from the files that the zoo leaves in its folder."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from stable_baselines3.common.monitor import LoadMonitorResultsError, load_results
+from stable_baselines3.common.monitor import LoadMonitorResultsError, get_monitor_files, load_results
 
 from sb3_vpg.files import replaced_whole
+
+EPISODES_PER_ROW = "episodes_per_row"
+"""In the first line of a monitor file: how many episodes a row is the mean of, where they are not one each."""
 
 _WINDOW = 100
 
 
-def draw_learning_curve(run: Path, title: str) -> Path | None:
+def draw_learning_curve(run: Path, title: str, picture: Path) -> Path | None:
     """
     Draw the return of every training episode, its mean over the last 100, and the evaluations where there are any.
 
     :param run: folder with ``*.monitor.csv`` and perhaps ``evaluations.npz``
     :param title: of the picture
-    :return: the picture's path, or None if the run recorded no episode
+    :param picture: the file to write
+    :return: it, or None if the run recorded no episode
     """
     try:
         episodes = load_results(str(run))
@@ -28,10 +33,13 @@ def draw_learning_curve(run: Path, title: str) -> Path | None:
     steps, returns = episodes["l"].cumsum().to_numpy(), episodes["r"].to_numpy()
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
     axes = figure.subplots()
-    axes.plot(steps, returns, ".", color="0.75", markersize=3, label="training episode")
-    if len(returns) >= _WINDOW:
-        means = np.convolve(returns, np.full(_WINDOW, 1 / _WINDOW), mode="valid")
-        axes.plot(steps[_WINDOW - 1 :], means, color="C0", label=f"mean of {_WINDOW} training episodes")
+    per_row = _episodes_per_row(run)
+    label = "training episode" if per_row == 1 else f"mean of {per_row} training episodes"
+    axes.plot(steps, returns, ".", color="0.75", markersize=3, label=label)
+    rows = -(-_WINDOW // per_row)
+    if len(returns) >= rows > 1:
+        means = np.convolve(returns, np.full(rows, 1 / rows), mode="valid")
+        axes.plot(steps[rows - 1 :], means, color="C0", label=f"mean of {rows * per_row} training episodes")
     if (run / "evaluations.npz").is_file():
         evaluations = np.load(run / "evaluations.npz")
         results = evaluations["results"]
@@ -42,7 +50,15 @@ def draw_learning_curve(run: Path, title: str) -> Path | None:
     axes.set(title=title, xlabel="environment steps", ylabel="return")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend(loc="lower right")
-    picture = run / "learning_curve.png"
     with replaced_whole(picture) as part:
         figure.savefig(part, dpi=150)
     return picture
+
+
+def _episodes_per_row(run: Path) -> int:
+    """:return: 1, but in the compact curve of an agent that ships a row can stand for several episodes"""
+    counts = [1]
+    for name in get_monitor_files(str(run)):
+        with open(name) as file:
+            counts.append(int(json.loads(file.readline().lstrip("#")).get(EPISODES_PER_ROW, 1)))
+    return max(counts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from huggingface_sb3 import EnvironmentName
-from rl_zoo3 import ALGOS, create_test_env, get_saved_hyperparams
+from rl_zoo3 import ALGOS, get_saved_hyperparams
 from rl_zoo3.utils import get_model_path
 from scipy.stats import t as student
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -19,6 +19,7 @@ from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.curves import draw_learning_curve
 from sb3_vpg.zoo.native import create_native_test_env
 from sb3_vpg.zoo.plain_yaml import read_plain
+from sb3_vpg.zoo.playing import create_test_env
 from sb3_vpg.zoo.registration import register
 
 # One after the other it costs the same in any number; a native one is the faster the more of them there are
@@ -123,7 +124,8 @@ def evaluate() -> None:
         f"Logs:           {result.run}"
     )
     trained_with = _saved_argument(result.run / EnvironmentName(args.env), "seed")
-    curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}")
+    picture = Path(args.output_folder or result.run) / "learning_curve.png"
+    curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}", picture)
     print(f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}")
 
 
@@ -132,8 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--algo", choices=list(ALGOS), default=DEFAULT, help="RL algorithm")
     parser.add_argument("--env", default="CartPole-v1", help="environment ID")
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
+    parser.add_argument("-o", "--output-folder", help="where the learning curve is drawn (default: the run's folder)")
     parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest)")
-    parser.add_argument("-n", "--n-eval-episodes", type=_positive, default=100, help="number of episodes")
+    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes")
     parser.add_argument("--seed", type=int, default=0, help="seed of the environments")
     parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
@@ -143,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """:return: the number. :raises ArgumentTypeError: if it is less than 1"""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")

@@ -1,6 +1,5 @@
 """A film of a trained agent, for who needs the file and not the command."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,7 @@ from pathlib import Path
 
 def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence[str] = ()) -> Path:
     """
-    ``sb3-vpg record_video`` in a process of its own, because the zoo's program has no function to call, without a screen.
+    ``sb3-vpg record_video`` in a process of its own, because the zoo's program has no function to call.
 
     :param algo: name on the command line
     :param env_id: environment id
@@ -23,8 +22,7 @@ def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence
     target = tempfile.mkdtemp(prefix="sb3-vpg-film-")
     command = [sys.executable, "-m", "sb3_vpg", "record_video", "--algo", algo, "--env", env_id, "-f", folder]
     command += ["-n", str(n_timesteps), "-o", target, *choice]
-    env = {**os.environ, "SDL_VIDEODRIVER": "dummy", "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     films = list(Path(target).glob("*.mp4"))
     if done.returncode or not films:
         last = done.stdout.strip().splitlines()[-1:] or ["no message"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-_PACKAGE = Path(__file__).resolve().parent.parent
+from sb3_vpg.zoo.packaged import packaged
 
 
 def hyperparams_file(algo: str) -> Path:
@@ -15,9 +15,7 @@ def hyperparams_file(algo: str) -> Path:
     :param algo: name on the command line, such as ``"vpg"``
     :return: our YAML file in the zoo's format: inside the package when installed, beside it in a checkout
     """
-    installed = _PACKAGE / "hyperparams"
-    folder = installed if installed.is_dir() else _PACKAGE.parent / "hyperparams"
-    return folder / f"{algo}.yml"
+    return packaged("hyperparams") / f"{algo}.yml"
 
 
 hyperparams: dict[str, Any] = yaml.safe_load(hyperparams_file("vpg").read_text())

@@ -8,6 +8,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.vec_env import GymVecEnv, make_vec_env
 from sb3_vpg.zoo.experiment import VPGExperimentManager
+from sb3_vpg.zoo.playing import create_test_env
 from sb3_vpg.zoo.replaced import replaced
 
 
@@ -40,7 +41,7 @@ def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
     :raises ValueError: as ``NativeExperimentManager``, and for a ``render_mode`` that it does not have
     """
     with replaced(rl_zoo3.utils, "make_vec_env", partial(_make, env_id)):
-        return rl_zoo3.utils.create_test_env(env_id, *args, **kwargs)
+        return create_test_env(env_id, *args, **kwargs)
 
 
 def _make(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
@@ -15,11 +15,17 @@ from typing import Any
 
 import imageio_ffmpeg
 import rl_zoo3.enjoy
+import rl_zoo3.utils
 
 from sb3_vpg.files import replaced_whole
+from sb3_vpg.zoo.agents import film_of_training, more_flags
 from sb3_vpg.zoo.native import create_native_test_env
+from sb3_vpg.zoo.playing import create_test_env
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.replaced import replaced
+from sb3_vpg.zoo.videos import gifs_too, without_screen, write_gif
+
+_FILMS = ("rl_zoo3.record_video", "rl_zoo3.record_training")
 
 
 def run(target: str, native: bool = False) -> None:
@@ -31,12 +37,34 @@ def run(target: str, native: bool = False) -> None:
     """
     register()
     module, _, function = target.partition(":")
-    with replaced(rl_zoo3.enjoy, "create_test_env", create_native_test_env) if native else nullcontext():
+    with (
+        replaced(rl_zoo3.enjoy, "create_test_env", create_native_test_env if native else create_test_env),
+        # Where the programs that are run as such import it from
+        replaced(rl_zoo3.utils, "create_test_env", create_test_env),
+    ):
         if function:
             getattr(import_module(module), function)()
         else:
             with _videos_from_here():
                 runpy.run_module(module, run_name="__main__")
+
+
+def run_play(name: str, target: str, flags: Sequence[str], native: bool = False, gif: bool = False) -> None:
+    """
+    Run what plays a trained agent: that of the latest run, or the one that ships.
+
+    :param name: the command
+    :param target: as in ``run``
+    :param flags: those of ``sys.argv`` that the user has given
+    :param native: as in ``run``
+    :param gif: write a GIF beside the film
+    :raises ValueError: if there is no such agent
+    """
+    sys.argv += more_flags(name, flags)
+    with without_screen() if target in _FILMS else nullcontext(), gifs_too() if gif else nullcontext():
+        run(target, native)
+        if gif and target == "rl_zoo3.record_training":
+            print(f"Saving gif to {write_gif(film_of_training(sys.argv[1:]))}")
 
 
 def run_plot(target: str, picture: Path) -> None:
@@ -59,7 +87,8 @@ def run_plot(target: str, picture: Path) -> None:
     for number in figures:
         path = picture if len(figures) == 1 else picture.with_stem(f"{picture.stem}_{number}")
         with replaced_whole(path) as part:
-            pyplot.figure(number).savefig(part)
+            # Tight, because the zoo leaves labels at the very edge
+            pyplot.figure(number).savefig(part, dpi=150, bbox_inches="tight")
         print(f"Saved {path}")
     pyplot.close("all")
 

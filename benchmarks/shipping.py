@@ -1,0 +1,92 @@
+"""From the folder of a run to the agent that ships: what playing and plotting need, small, and with nothing of the machine."""
+
+import io
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+import yaml
+from huggingface_sb3 import EnvironmentName
+from stable_baselines3.common.monitor import load_results
+
+from sb3_vpg.archives import DATA, WEIGHTS, read_archive, write_archive
+from sb3_vpg.saving import weights_of
+from sb3_vpg.zoo.curves import EPISODES_PER_ROW
+from sb3_vpg.zoo.plain_yaml import is_foreign, read_plain
+
+# What playing, or whoever wants to repeat the run, asks for; no paths, no accounts
+_ARGUMENTS = ("algo", "env", "env_kwargs", "seed", "n_timesteps", "vec_env", "eval_freq", "eval_episodes", "n_eval_envs")
+_MOST_ROWS = 1000
+_ABOUT = "system_info.txt"
+
+
+def ship(run: Path, env_id: str, target: Path, command: str) -> None:
+    """
+    :param run: the folder of a run of VPG that is complete
+    :param env_id: its environment
+    :param target: the folder of the agent that ships, which is replaced
+    :param command: what trained it
+    :raises ValueError: if a setting of the run is a Python object, which plain YAML cannot hold
+    """
+    name = EnvironmentName(env_id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / target.name
+        (made / name).mkdir(parents=True)
+        (made / f"{name}.zip").write_bytes(bare_model(run / f"{name}.zip"))
+        args = read_plain(run / name / "args.yml")
+        _write_plain(made / name / "args.yml", {key: args[key] for key in _ARGUMENTS if key in args})
+        _write_plain(made / name / "config.yml", read_plain(run / name / "config.yml"))
+        (made / name / "command.txt").write_text(f"{command}\n")
+        (made / "0.monitor.csv").write_text(compact_monitor(run, env_id))
+        shutil.copyfile(run / "evaluations.npz", made / "evaluations.npz")
+        shutil.rmtree(target, ignore_errors=True)
+        made.replace(target)
+
+
+def bare_model(model: Path) -> bytes:
+    """:return: a model without the optimisers' moments, its last hundred episodes, and what it says of the machine"""
+    members = read_archive(model)
+    for what, state in weights_of(members, str(model)).items():
+        if "param_groups" in state:
+            file = io.BytesIO()
+            th.save({**state, "state": {}}, file)
+            members[f"{what}{WEIGHTS}"] = file.getvalue()
+    data = json.loads(members[DATA])
+    for key in ("ep_info_buffer", "ep_success_buffer"):
+        data[key]["!deque"][1] = []
+    data["tensorboard_log"] = None
+    members[DATA] = json.dumps(data).encode()
+    about = members.get(_ABOUT, b"").decode().splitlines(keepends=True)
+    members[_ABOUT] = "".join(line for line in about if not line.startswith("- OS:")).encode()
+    return write_archive(members)
+
+
+def compact_monitor(run: Path, env_id: str, most_rows: int = _MOST_ROWS) -> str:
+    """
+    :param run: with ``*.monitor.csv``
+    :param env_id: its environment
+    :param most_rows: where there were more episodes than this, a row is the mean return of several, and the sum of their
+        lengths, so that the steps still add up
+    :return: one monitor file with all episodes in the order in which they ended
+    """
+    episodes = load_results(str(run))
+    per_row = -(-len(episodes) // most_rows)
+    starts = np.arange(0, len(episodes), per_row)
+    sizes = np.diff([*starts, len(episodes)])
+    returns = np.add.reduceat(episodes["r"].to_numpy(np.float64), starts) / sizes
+    lengths = np.add.reduceat(episodes["l"].to_numpy(np.int64), starts)
+    times = episodes["t"].to_numpy()[starts + sizes - 1]
+    header = {"t_start": 0.0, "env_id": env_id, **({EPISODES_PER_ROW: per_row} if per_row > 1 else {})}
+    rows = [f"{r:.6g},{length},{t:.2f}" for r, length, t in zip(returns, lengths, times, strict=True)]
+    return "\n".join([f"#{json.dumps(header)}", "r,l,t", *rows, ""])
+
+
+def _write_plain(file: Path, content: dict[str, Any]) -> None:
+    if is_foreign(content):
+        raise ValueError(f"{file.name} holds Python objects: {content}; an agent that ships is made of plain values")
+    file.write_text(yaml.safe_dump(content))

@@ -1,0 +1,14 @@
+"""Folders that lie at the top of the repository and travel inside the package once it is installed."""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def packaged(name: str) -> Path:
+    """
+    :param name: ``"hyperparams"`` or ``"trained_agents"``
+    :return: the folder: inside the package when installed, beside it in a checkout
+    """
+    installed = _PACKAGE / name
+    return installed if installed.is_dir() else _PACKAGE.parent / name

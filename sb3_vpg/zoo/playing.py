@@ -1,0 +1,44 @@
+"""The environments in which trained agents play."""
+
+from pathlib import Path
+from typing import Any
+
+from rl_zoo3 import create_test_env as create_test_env_of_the_zoo
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+
+from sb3_vpg.normalization import load_vec_normalize
+
+
+def create_test_env(
+    env_id: str,
+    *,
+    stats_path: str | None,
+    hyperparams: dict[str, Any],
+    env_kwargs: dict[str, Any] | None = None,
+    **others: Any,
+) -> VecEnv:
+    """
+    The zoo's function, which differs in two points:
+
+    * where there is no ``vecnormalize.pkl``, the statistics are read from the model, without unpickling anything;
+    * ``env_kwargs`` among the hyperparameters hold in ``record_video`` as well.
+
+    :param env_id: environment id
+    :param stats_path: the folder of a run's settings, beside which lies its model
+    :param hyperparams: of the run
+    :param env_kwargs: arguments of the environment, which win over those of the hyperparameters
+    :param others: see ``rl_zoo3.create_test_env``
+    :return: the environment, with statistics that no longer change and rewards as they are
+    :raises RefusedFileError: if the model holds no statistics
+    """
+    entry = dict(hyperparams)
+    others["env_kwargs"] = {**(entry.pop("env_kwargs", None) or {}), **(env_kwargs or {})}
+    if not entry.get("normalize") or stats_path is None or (Path(stats_path) / "vecnormalize.pkl").is_file():
+        return create_test_env_of_the_zoo(env_id, stats_path=stats_path, hyperparams=entry, **others)
+    plain = {**entry, "normalize": False, "frame_stack": 0}
+    settings = Path(stats_path)
+    bare = create_test_env_of_the_zoo(env_id, stats_path=stats_path, hyperparams=plain, **others)
+    env = load_vec_normalize(settings.parent / f"{settings.name}.zip", bare)
+    env.training = env.norm_reward = False
+    n_stack = entry.get("frame_stack", 0)
+    return VecFrameStack(env, n_stack) if n_stack > 0 else env
