@@ -21,6 +21,8 @@ _FIRST = ("n_envs", "n_timesteps", "policy")
 # Of no effect where there is no critic
 _CRITIC = ("n_steps", "gae_lambda", "vf_learning_rate", "n_critic_updates", "batch_size")
 
+_PLAIN = (bool, int, float, str, type(None))
+
 
 def best_entry() -> None:
     """The command. Its arguments are ``sys.argv``."""
@@ -102,20 +104,17 @@ def as_text(name: str, value: Any) -> Any:
     :return: what the zoo's files hold for it: plain data, or for the arguments of a policy Python as text
     :raises ValueError: if there is no such thing
     """
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return value
-    return _python(name, value)
+    return value if isinstance(value, _PLAIN) else _python(name, value)
 
 
 def _python(name: str, value: Any) -> str:
+    if isinstance(value, _PLAIN) or type(value) in (list, tuple):
+        return repr(value)
     if isinstance(value, dict) and all(isinstance(key, str) and key.isidentifier() for key in value):
         return f"dict({', '.join(f'{key}={_python(name, inner)}' for key, inner in value.items())})"
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        return repr(value)
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return repr(value)
-    if isinstance(value, type) and getattr(nn, value.__name__, None) is value:
-        return f"nn.{value.__name__}"
+    layer = getattr(value, "__name__", "")
+    if getattr(nn, layer, None) is value:
+        return f"nn.{layer}"
     raise ValueError(f"no YAML file can say {name}={value!r:.200}")
 
 
@@ -127,8 +126,8 @@ def _remarks(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     kinds = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in TrialState if states.count(state))
     return [
         f"Best of {len(states)} trials ({kinds}) of sb3-vpg optimize, study {study.study_name}: trial {trial.number}",
-        f"Mean return of its last {known.get('n_eval_episodes', '?')} evaluation episodes: {trial.value:.6g}; one run, so by "
-        "luck as well",
+        f"Mean return of its last evaluation, over {known.get('n_eval_episodes', '?')} episodes: {trial.value:.6g}. It is the "
+        "best of many single runs, so luck is in it: try other seeds",
         f"Budget of a trial: {steps if steps is None else f'{steps:,}'} steps. Seeds of the environments: "
         f"{', '.join(map(str, seeds)) or 'unknown'}",
     ]

@@ -38,8 +38,8 @@ class SearchManager(ExperimentManager):
     * the first trial is the entry that the search began with, so that the best is never worse than that;
     * VPG's number of environments is searched as well;
     * a trial of VPG is pruned if it diverges; an environment that fails ends the search, and is named;
-    * a trial whose worker was killed is queued again, in storages that can tell; processes that start a search in the same
-      new database at the same moment do not trip over each other;
+    * a trial that was interrupted is queued again, and in storages that can tell also one whose worker was killed;
+      processes that start a search in the same new database at the same moment do not trip over each other;
     * plots are drawn to files, and the best trial is shown as an entry of a hyperparameter file.
     """
 
@@ -65,12 +65,19 @@ class SearchManager(ExperimentManager):
             cause = pruned.__cause__
             if cause is None or self.algo not in OURS or isinstance(cause, _UNFIT):
                 raise
-            self._errors.append(cause)
+            failure: BaseException = cause
         except (Exception, KeyboardInterrupt) as error:
-            self._errors.append(error)
-        trial.set_user_attr("failure", f"{type(self._errors[-1]).__name__}: {self._errors[-1]}"[:500])
-        trial.study.stop()
+            failure = error
+        self._note_failure(trial, failure)
         return math.nan
+
+    def _note_failure(self, trial: optuna.Trial, failure: BaseException) -> None:
+        self._errors.append(failure)
+        trial.set_user_attr("failure", f"{type(failure).__name__}: {failure}"[:500])
+        if self.storage is not None and isinstance(failure, KeyboardInterrupt):
+            # For whoever goes on with the study
+            trial.study.enqueue_trial(trial.params, {AS_IT_STANDS: True} if AS_IT_STANDS in trial.user_attrs else None)
+        trial.study.stop()
 
     def hyperparameters_optimization(self) -> None:
         """
@@ -89,7 +96,9 @@ class SearchManager(ExperimentManager):
                 self._search()
             assert self._study is not None
             report(self._study, self.storage, Path(self.log_folder) / self.algo if plots else None)
-        self._raise_errors()
+        for error in self._errors:
+            if isinstance(error, Exception):
+                raise error
 
     def _make_tables(self) -> None:
         if self.storage is not None and "://" in self.storage:
@@ -107,7 +116,8 @@ class SearchManager(ExperimentManager):
             # The zoo asks for the best of them
             if self._study is None or self._study.get_trials(states=(TrialState.COMPLETE,)):
                 raise
-            self._raise_errors()
+            for reason in self._errors:
+                raise reason from None
             if self._session.signals.received is not None:
                 raise KeyboardInterrupt from None
             n_trials = len(self._study.trials)
@@ -115,11 +125,6 @@ class SearchManager(ExperimentManager):
                 f"none of the {n_trials} trials of study {self._study.study_name!r} was completed: raise --n-trials, give the "
                 "entry other hyperparameters to begin with, or look above at what the pruned ones say"
             ) from error
-
-    def _raise_errors(self) -> None:
-        for error in self._errors:
-            if isinstance(error, Exception):
-                raise error
 
     def _create_study(self, load_if_exists: bool, **kwargs: Any) -> optuna.Study:
         """What the zoo takes for ``optuna.create_study``."""

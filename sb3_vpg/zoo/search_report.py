@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -43,31 +44,21 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
 
     :param study: with a completed trial
     :param folder: where the pictures go
-    :return: their paths; importances need several completed trials of different values
+    :return: their paths; importances need completed trials of different values
     """
     matplotlib.use("Agg")
     stem = folder / f"study_{re.sub(r'[^A-Za-z0-9._-]+', '_', study.study_name)}"
     drawn = [_save(plot_optimization_history(study), Path(f"{stem}_history.png"))]
-    comparable = _comparable(study)
-    try:
-        drawn.append(_save(plot_param_importances(comparable), Path(f"{stem}_importances.png")))
-    except (ValueError, RuntimeError) as error:
-        print(f"No plot of importances: {error}")
+    if len({trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}) > 1:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            drawn.append(_save(plot_param_importances(study), Path(f"{stem}_importances.png")))
+        if caught:
+            print("There are too few trials of some kinds for the importances of their hyperparameters to be accurate.")
     pyplot.close("all")
     print(f"Plots: {', '.join(map(str, drawn))}")
     return drawn
-
-
-def _comparable(study: optuna.Study) -> optuna.Study:
-    """:return: the completed trials that have drawn something; Optuna compares what all of them have in common"""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        comparable = optuna.create_study(study_name=study.study_name, direction=study.direction)
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-    comparable.add_trials([trial for trial in study.get_trials(states=(TrialState.COMPLETE,)) if trial.params])
-    return comparable
 
 
 def _save(axes: Any, picture: Path) -> Path:

@@ -1,0 +1,201 @@
+"""``sb3-vpg best_entry``: what it writes trains as it stands, with what the trial was trained with, and spoils no file."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from torch import nn
+
+from sb3_vpg import VPG
+from sb3_vpg.zoo import register
+from sb3_vpg.zoo.best_entry import best_hyperparams, entry_text
+from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.entry_files import with_entry
+from sb3_vpg.zoo.studies import Begun, as_json
+from sb3_vpg.zoo.tuning import AS_IT_STANDS, sample_vpg_params, suggest_n_envs
+from tests.helpers import CONTINUOUS, vector_env
+
+BEGUN = {"policy": "MlpPolicy", "n_timesteps": 1e5, "n_envs": 2, "batch_size": 32, "normalize": True, "gae_lambda": 0.9}
+BEGUN |= {"n_episodes": 3, "ent_coef": "lin_0.1", "policy_kwargs": "dict(net_arch=[8])", "stats_window_size": 7}
+NAMES = ("n_episodes", "gamma", "learning_rate", "ent_coef", "max_grad_norm", "normalize_advantage", "baseline")
+NAMES += ("reward_to_go", "discount_steps", "use_sde", "policy_kwargs", "n_envs", "_stats_window_size")
+ZOOS = ("n_envs", "n_timesteps", "normalize")
+OF_THE_CRITIC = ("n_steps", "gae_lambda", "vf_learning_rate", "n_critic_updates", "batch_size")
+
+
+def described(model: VPG) -> dict[str, Any]:
+    """:return: what decides how a model is trained"""
+    names = NAMES + (OF_THE_CRITIC if model.baseline == "value" else ())
+    return {name: getattr(model, name) for name in names}
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Filled with a description of every model that is built."""
+    models: list[dict[str, Any]] = []
+    setup = VPG._setup_model
+    monkeypatch.setattr(VPG, "_setup_model", lambda model: (setup(model), models.append(described(model)))[0])
+    return models
+
+
+def test_the_entry_trains_with_what_the_best_trial_was_trained_with(
+    tmp_path: Path, built: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    search = [
+        "optimize",
+        "--verbose",
+        "0",
+        "--eval-episodes",
+        "1",
+        "--n-startup-trials",
+        "2",
+        "--no-optim-plots",
+        "--seed",
+        "5",
+    ]
+    # From an entry that is not the best: it learns nothing
+    search += ["-params", "learning_rate:0.0", "n_envs:1", "--storage", "logs/study.log", "--study-name", "mine"]
+    assert main([*search, "--n-trials", "4", "-n", "800"]) == 0
+    assert main(["best_entry", "--storage", "logs/study.log", "-o", "mine.yml"]) == 0
+    printed = capsys.readouterr().out
+    best = int(re.search(r"study mine: trial (\d+)", (tmp_path / "mine.yml").read_text()).group(1))
+    command = next(line for line in printed.splitlines() if line.startswith("mine.yml has")).split("sb3-vpg ")[1]
+    assert main([*command.split(), "--verbose", "0", "--eval-freq", "-1"]) == 0
+    assert len(built) == 5
+    assert built[4] == built[best]
+
+
+def test_every_draw_survives_the_way_through_a_file() -> None:
+    """Over an entry that says otherwise, for each baseline, and for the entry as it stands."""
+    register()
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial({}, user_attrs={AS_IT_STANDS: True})
+    begun = Begun("vpg", "CartPole-v1", as_json(BEGUN))
+    kwargs = {**BEGUN, "policy_kwargs": {"net_arch": [8]}}
+    for number in range(25):
+        trial = study.ask()
+        n_envs = suggest_n_envs(trial, BEGUN["n_envs"])
+        drawn = sample_vpg_params(trial, 2, n_envs, {})
+        trial.set_user_attr("n_timesteps", 1000 + number)
+        study.tell(trial, 0.0)
+        entry = yaml.safe_load(yaml.safe_dump(best_hyperparams(begun, study.trials[-1])))
+        assert (entry.pop("n_timesteps"), entry.pop("normalize")) == (1000 + number, True)
+        # As the zoo reads it
+        entry["policy_kwargs"] = eval(entry["policy_kwargs"], {"nn": nn, "dict": dict})
+        read = VPG(env=vector_env(entry.pop("n_envs"), action_space=CONTINUOUS), **entry)
+        there = {
+            name: value for name, value in {**kwargs, **drawn}.items() if name not in ("n_envs", "n_timesteps", "normalize")
+        }
+        assert described(read) == described(VPG(env=vector_env(n_envs, action_space=CONTINUOUS), **there))
+
+
+def test_it_is_readable_and_says_where_it_comes_from() -> None:
+    register()
+    study = optuna.create_study(direction="maximize", study_name="readable")
+    Begun("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy", "n_timesteps": 5e4})).note(study)
+    study.enqueue_trial({"baseline": "none", "learning_rate": 0.0034567, "schedule": "linear", "one_minus_gamma": 0.0123456})
+    for seed in (3, 4):
+        trial = study.ask()
+        sample_vpg_params(trial, 0, 4, {})
+        for name, value in (("seed", seed), ("n_timesteps", 50_000), ("n_eval_episodes", 20)):
+            trial.set_user_attr(name, value)
+        study.tell(trial, 471.25 - seed)
+    env_id, text = entry_text(study)
+    assert env_id == "CartPole-v1"
+    for said in (
+        "2 trials",
+        "50,000 steps",
+        "468.25",
+        "20 episodes",
+        "3, 4",
+        "learning_rate: lin_0.00346\n",
+        "gamma: 0.9877\n",
+    ):
+        assert said in text
+    assert not re.search(r"20\d\d-|one_minus|_pow|reward_to_go|vf_learning_rate", text)
+
+
+def unusable(storage: str, capsys: pytest.CaptureFixture[str], *others: str) -> str:
+    assert main(["best_entry", "--storage", storage, *others]) == 1
+    return capsys.readouterr().err
+
+
+def test_what_it_cannot_write_ends_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = f"sqlite:///{tmp_path}/s.db"
+    assert "no such file" in unusable(database, capsys)
+    assert "no such file" in unusable(f"{tmp_path}/s.log", capsys)
+    assert "must be a journal file" in unusable("study.db", capsys)
+    assert not (tmp_path / "s.db").exists(), "asking makes no database"
+    study = optuna.create_study(storage=database, study_name="foreign")
+    assert "not begun by sb3-vpg" in unusable(database, capsys)
+    assert "it has 'foreign'" in unusable(database, capsys, "--study-name", "other")
+    Begun("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy"})).note(study)
+    assert "no completed trial" in unusable(database, capsys)
+    optuna.create_study(storage=database, study_name="second")
+    assert "several studies" in unusable(database, capsys)
+    Begun("vpg", "CartPole-v1", as_json({"policy": nn.Tanh})).note(study)
+    assert "no YAML file can say" in unusable(database, capsys, "--study-name", "foreign")
+
+
+NEW = "B-v0:\n  # new\n  gamma: 0.5\n"
+FILE = """# head
+A-v0:
+  gamma: 0.9 # mine
+
+# of B
+B-v0:
+  gamma: 0.8
+  policy_kwargs:
+    net_arch: [8,
+      8]
+# of C
+C-v0:
+  n: 1
+"""
+
+
+def test_entries_are_added_and_all_else_stays(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "mine.yml"
+    with_entry(file, "B-v0", NEW)
+    assert file.read_text() == NEW
+    file.write_text(FILE.replace("B-v0", "D-v0").rstrip())
+    with_entry(file, "B-v0", NEW)
+    assert file.read_text() == FILE.replace("B-v0", "D-v0") + "\n" + NEW
+
+
+def test_an_entry_that_is_there_is_replaced_by_force_alone(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text(FILE)
+    with pytest.raises(ValueError, match="has an entry for B-v0 already: add --force"):
+        with_entry(file, "B-v0", NEW)
+    assert file.read_text() == FILE
+    with_entry(file, "B-v0", NEW, force=True)
+    old = FILE[FILE.index("B-v0") : FILE.index("# of C")]
+    assert file.read_text() == FILE.replace(old, NEW)
+    with_entry(file, "B-v0", NEW.replace("0.5", "0.6"), force=True)
+    assert json.dumps(yaml.safe_load(file.read_text())["B-v0"]) == '{"gamma": 0.6}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["B-v0: &b\n  gamma: 0.8\nC-v0:\n  <<: *b\n", "{B-v0: {gamma: 0.8}, C-v0: {n: 1}}\n", "[B-v0]\n", "B-v0: {\n"],
+    ids=["anchor", "flow", "list", "broken"],
+)
+def test_a_file_that_would_be_spoilt_is_left_alone(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"mine\.yml"):
+        with_entry(file, "B-v0", NEW, force=True)
+    assert file.read_text() == text
+
+
+def test_an_entry_that_is_another_one_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text("A-v0: &a\n  gamma: 0.8\nB-v0: *a\nC-v0: *a\n")
+    with_entry(file, "B-v0", NEW, force=True)
+    assert file.read_text() == f"A-v0: &a\n  gamma: 0.8\n{NEW}C-v0: *a\n"

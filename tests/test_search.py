@@ -1,0 +1,198 @@
+"""``sb3-vpg optimize``: how it begins, whose fault an error is, what several workers do, and what it leaves behind."""
+
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import optuna
+import pytest
+from optuna.storages import JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from torch import nn
+
+from sb3_vpg import VPG
+from sb3_vpg.zoo import studies
+from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.tuning import AS_IT_STANDS
+
+SEARCH = ["optimize", "--env", "CartPole-v1", "--verbose", "0", "--eval-episodes", "1", "--num-threads", "1"]
+QUICK = [*SEARCH, "--no-optim-plots"]
+# When a trial fails, its environments are left to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning")
+
+
+def opened(storage: str) -> list[optuna.trial.FrozenTrial]:
+    there = JournalStorage(JournalFileBackend(storage)) if storage.endswith(".log") else storage
+    return optuna.load_study(study_name=None, storage=there).trials
+
+
+def states(storage: str) -> list[str]:
+    return [trial.state.name for trial in opened(storage)]
+
+
+class Broken(gym.Wrapper):
+    """CartPole that raises an error, or whose rewards become NaN, after 300 steps over all episodes."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(gym.make("CartPole-v1"))
+        self.kind, self.n_steps = kind, 0
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *others = self.env.step(action)
+        self.n_steps += 1
+        if self.n_steps > 300 and self.kind == "error":
+            raise ValueError("the cable is cut")
+        return observation, np.nan if self.n_steps > 300 else reward, *others
+
+
+@pytest.fixture(autouse=True)
+def _broken_env():
+    gym.register("Broken-v0", Broken)
+    yield
+    del gym.registry["Broken-v0"]
+
+
+def test_it_reports_draws_and_shows_an_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No screen, no browser: the pictures are files whose names are printed, beside the zoo's own report."""
+    flags = ["--n-trials", "3", "-n", "1000", "-f", str(tmp_path), "--storage", f"{tmp_path}/s.log", "--study-name", "a/b"]
+    assert main([*SEARCH, *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "Number of finished trials:  3" in printed
+    assert "Best trial:" in printed
+    report = next((tmp_path / "vpg").glob("report_CartPole-v1_3-trials-*.csv")).read_text().splitlines()
+    assert len(report) == 1 + 3
+    pictures = sorted((tmp_path / "vpg").glob("study_a_b_*.png"))
+    assert [picture.stem for picture in pictures] == ["study_a_b_history", "study_a_b_importances"]
+    for picture in pictures:
+        assert str(picture) in printed
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "\nCartPole-v1:\n  # Best of 3 trials" in printed
+
+
+def test_no_plots_where_none_are_wanted(tmp_path: Path) -> None:
+    assert main([*QUICK, "--n-trials", "1", "-n", "300", "-f", str(tmp_path)]) == 0
+    assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize("params", [[], ["-params", "gamma:1.0", "n_envs:3"]], ids=["in_the_space", "outside"])
+def test_the_first_trial_is_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str]) -> None:
+    """Also where no point of the space is the entry; the others draw, their number of environments as well."""
+    built: list[VPG] = []
+    setup = VPG._setup_model
+    monkeypatch.setattr(VPG, "_setup_model", lambda model: (setup(model), built.append(model))[0])
+    assert main([*QUICK, "--n-trials", "3", "-n", "300", "-f", str(tmp_path / "search"), *params]) == 0
+    assert main(["train", "--verbose", "0", "-n", "300", "--eval-freq", "-1", "-f", str(tmp_path / "train"), *params]) == 0
+    first, second, third, trained = built
+    names = ("n_envs", "n_steps", "gamma", "gae_lambda", "learning_rate", "vf_learning_rate", "n_critic_updates", "baseline")
+    assert [getattr(first, name) for name in names] == [getattr(trained, name) for name in names]
+    assert str(first.policy) == str(trained.policy)
+    assert {first.gamma, second.gamma, third.gamma} > {trained.gamma}
+
+
+@pytest.mark.parametrize(("kind", "said"), [("error", "the cable is cut"), ("nan", "the reward of environment")])
+def test_an_environment_that_fails_is_no_bad_hyperparameter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, said: str
+) -> None:
+    """The zoo would prune such a trial, and go on to the next one with the same end."""
+    storage = f"{tmp_path}/study.log"
+    flags = ["--env", "Broken-v0", "--env-kwargs", f"kind:'{kind}'", "--storage", storage, "--study-name", "broken"]
+    assert main([*QUICK, *flags, "--n-trials", "3", "-n", "5000", "-f", str(tmp_path)]) == 1
+    printed = capsys.readouterr().err
+    assert "Traceback" not in printed
+    assert said in printed.splitlines()[-1]
+    assert states(storage) == ["FAIL"]
+    assert said in opened(storage)[0].user_attrs["failure"]
+
+
+def diverge(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    """Let every so many trials have weights that overflow in their first step."""
+
+    def sample(trial: optuna.Trial, *args: object) -> dict[str, object]:
+        trial.suggest_float("unused", 0.0, 1.0)
+        explode = {"learning_rate": 1e30, "policy_kwargs": {"activation_fn": nn.ReLU}} if trial.number % every == 0 else {}
+        return {"n_steps": 32, "n_critic_updates": 1, **explode}
+
+    # register() runs again inside the command, so they are replaced where it takes them from
+    monkeypatch.setattr("sb3_vpg.zoo.registration.sample_vpg_params", sample)
+    monkeypatch.setattr("sb3_vpg.zoo.registration.convert_vpg_params", lambda params: {})
+
+
+def test_a_trial_that_diverges_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has to end as PRUNED and leave the others alone."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    diverge(monkeypatch, every=2)
+    flags = ["--n-trials", "4", "-n", "1200", "--storage", storage, "--study-name", "pruned", "-f", str(tmp_path)]
+    assert main([*QUICK, *flags]) == 0
+    assert states(storage) == ["PRUNED", "COMPLETE"] * 2
+
+
+def test_a_search_of_which_nothing_comes_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diverge(monkeypatch, every=1)
+    assert main([*QUICK, "--n-trials", "2", "-n", "1200", "-f", str(tmp_path)]) == 1
+    assert "none of the 2 trials of study" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("storage", ["journal.log", "sqlite:///study.db"], ids=["journal", "sqlite"])
+def test_several_processes_share_one_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str) -> None:
+    """--n-trials is for each of them; --max-total-trials is for all, those that are there included."""
+    command = [sys.executable, "-m", "sb3_vpg", *QUICK, "--storage", storage, "--study-name", "shared", "-n", "600"]
+    processes = [subprocess.Popen([*command, "--n-trials", "2"], cwd=tmp_path, stdout=-1, stderr=-2) for _ in range(2)]
+    printed = [process.communicate(timeout=240)[0].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    monkeypatch.chdir(tmp_path)
+    trials = opened(storage)
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
+    seeds = [trial.user_attrs["seed"] for trial in trials]
+    assert sorted(map(seeds.count, set(seeds))) == [2, 2], "each worker has seeded its own two"
+    drawn = [trial.params["learning_rate"] for trial in trials]
+    assert len(set(drawn)) == 4, "no trial twice"
+    assert drawn.count(0.0035) == 1, "the entry of CartPole, by one of them"
+    assert main([*command[3:], "--max-total-trials", "5"]) == 0
+    assert len(opened(storage)) == 5
+
+
+def test_a_trial_of_a_killed_worker_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a database. It would stay RUNNING for ever, and count as one of --max-total-trials."""
+    storage = f"sqlite:///{tmp_path}/study.db"
+    flags = ["--storage", storage, "--study-name", "killed", "-n", "300", "-f", str(tmp_path)]
+    monkeypatch.setattr(studies, "HEARTBEAT", 1)
+    assert main([*QUICK, *flags, "--max-total-trials", "1"]) == 0
+    with warnings.catch_warnings():
+        # That heartbeats are experimental, and for Study.optimize
+        warnings.simplefilter("ignore")
+        database = RDBStorage(storage, heartbeat_interval=1)
+        lost = optuna.load_study(study_name="killed", storage=database).ask()
+    drawn = lost.suggest_float("learning_rate", 1e-4, 0.03, log=True)
+    database.record_heartbeat(lost._trial_id)
+    time.sleep(3.5)
+    assert main([*QUICK, *flags, "--max-total-trials", "2"]) == 0
+    assert states(storage) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert opened(storage)[2].params["learning_rate"] == drawn
+
+
+@pytest.mark.parametrize("params", [[], ["-params", "gamma:1.0"]], ids=["in_the_space", "outside"])
+def test_an_interrupted_trial_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str]) -> None:
+    """In any storage, and also the trial of the entry as it stands."""
+    storage = f"{tmp_path}/study.log"
+    search = [*QUICK, "--storage", storage, "--study-name", "stopped", "-n", "300", "-f", str(tmp_path), *params]
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VPG, "learn", interrupt)
+        assert main([*search, "--n-trials", "3"]) == 130
+    assert states(storage) == ["FAIL", "WAITING"]
+    assert main([*search, "--n-trials", "1"]) == 0
+    first, second = opened(storage)
+    assert second.state.name == "COMPLETE"
+    assert first.params == second.params
+    assert (AS_IT_STANDS in second.user_attrs) == bool(params)
