@@ -120,7 +120,7 @@ class TestEveryAgentThatShips:
         for file in files:
             assert re.search(rb"/(home|root|tmp|work|usr|Users|var)/|wandb|python/", file.read_bytes()) is None, file
 
-    @pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning", "ignore:builtin type:DeprecationWarning")
     def test_plays_to_the_score_in_the_table(self, agent: Agent, stated: dict[tuple[str, str], dict[str, Any]]) -> None:
         """Built from SB3's parts and the entry alone; the interval is that of a mean of so few episodes, at 99.9 %."""
         row, n = stated[agent.algo, agent.env_id], 6
