@@ -5,8 +5,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
 
 from sb3_vpg import __version__
 from sb3_vpg.zoo.cli import COMMANDS, main
@@ -69,7 +71,13 @@ def test_each_command_shows_the_flags_of_the_zoo_and_ours(name: str, capsys: pyt
     assert stop.value.code == 0
     printed = capsys.readouterr().out
     assert "--traceback" in printed
-    flags = {"evaluate": "--n-eval-episodes", "plot_from_file": "--rliable", "all_plots": "--algos", "best_entry": "--storage"}
+    flags = {
+        "benchmark": "--benchmark-dir",
+        "evaluate": "--n-eval-episodes",
+        "plot_from_file": "--rliable",
+        "all_plots": "--algos",
+        "best_entry": "--storage",
+    }
     zoo_flag = flags.get(name, "--algo")
     assert zoo_flag in printed
     assert ("--savefig" in printed) == COMMANDS[name].plots
@@ -114,11 +122,22 @@ def test_plots_write_pictures_without_a_screen(in_runs: Path) -> None:
 
 
 @pytest.mark.expensive
-def test_videos_of_a_model_and_of_its_training(in_runs: Path) -> None:
-    """In a process of their own: they start further processes and load a window library."""
-    assert run_in_new_process("record_video", "-n", "40", cwd=in_runs).returncode == 0
+def test_videos_of_a_model_and_of_its_training(in_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a screen, and in a process of their own: they start further processes and load a window library."""
+    for display in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(display, raising=False)
+    filmed = run_in_new_process("record_video", "-n", "40", "--gif", cwd=in_runs)
+    assert filmed.returncode == 0, filmed.stderr
     videos = in_runs / "logs/vpg/CartPole-v1_2/videos"
-    assert list(videos.glob("final-model-*.mp4"))
+    (film,) = videos.glob("final-model-*.mp4")
+    assert str(film) in filmed.stdout
+    assert str(film.with_suffix(".gif")) in filmed.stdout
+    unpack = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", film, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    pictures = np.frombuffer(subprocess.run(unpack, check=True, capture_output=True).stdout, np.uint8).reshape(-1, 400, 600, 3)
+    assert len(set(map(bytes, pictures))) > 20, "the pole moves"
+    with Image.open(film.with_suffix(".gif")) as gif:
+        assert gif.n_frames >= 10
+        assert len({frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(gif)}) > 5
     assert run_in_new_process("record_training", "-n", "40", "--gif", cwd=in_runs).returncode == 0
     assert (videos / "training.mp4").stat().st_size > 1000
     assert (videos / "training.gif").read_bytes().startswith(b"GIF8")

@@ -37,10 +37,14 @@ def test_the_installed_version_is_the_one_in_the_code() -> None:
 
 
 @pytest.mark.expensive
-def test_the_wheel_carries_the_hyperparameters_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_carries_hyperparameters_and_agents_and_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for needed in ("sb3_vpg/hyperparams/vpg.yml", "sb3_vpg/py.typed", "sb3_vpg/zoo/cli.py"):
         assert needed in names
+    agents = ROOT / "trained_agents"
+    shipped = {f"sb3_vpg/trained_agents/{file.relative_to(agents).as_posix()}" for file in agents.rglob("*") if file.is_file()}
+    assert {name for name in names if name.startswith("sb3_vpg/trained_agents/")} == shipped
+    assert "sb3_vpg/trained_agents/vpg/CartPole-v1_1/CartPole-v1.zip" in shipped
     assert {name.split("/")[0] for name in names} == {"sb3_vpg", f"sb3_vpg-{sb3_vpg.__version__}.dist-info"}
 
 
@@ -51,6 +55,7 @@ def test_the_wheel_alone_gives_a_command_line_that_trains(installed: Path, tmp_p
         return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
 
     assert run("--version").startswith(f"sb3-vpg {sb3_vpg.__version__}")
+    assert "ships, " in run("enjoy", "--env", "CartPole-v1", "--no-render", "-n", "20"), "before any training"
     assert "site-packages" in run("train", "--env", "CartPole-v1", "-n", "600", "--eval-freq", "-1"), "not the checkout's file"
     assert (tmp_path / "logs/vpg/CartPole-v1_1/CartPole-v1.zip").is_file()
     assert "Return over 2 episodes" in run("evaluate", "--env", "CartPole-v1", "-n", "2")

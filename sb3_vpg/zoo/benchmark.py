@@ -53,10 +53,11 @@ class Row:
 
 
 def in_thousands(steps: int) -> str:
-    """:return: as the zoo writes a budget, but never rounded: ``"100k"``, ``"1.5M"``, ``"2048"``"""
+    """:return: as the zoo writes a budget, but never rounded: ``"100k"``, ``"1.5M"``, ``"2.048k"``"""
     for unit, name in ((1_000_000, "M"), (1_000, "k")):
+        # Three digits after the point are exact then
         if steps >= unit and steps % (unit // 1_000) == 0:
-            return f"{steps / unit:g}{name}"
+            return f"{steps / unit:.10g}{name}"
     return str(steps)
 
 

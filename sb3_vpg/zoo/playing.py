@@ -12,8 +12,8 @@ from sb3_vpg.normalization import load_vec_normalize
 def create_test_env(
     env_id: str,
     *,
-    stats_path: str | None,
-    hyperparams: dict[str, Any],
+    stats_path: str | None = None,
+    hyperparams: dict[str, Any] | None = None,
     env_kwargs: dict[str, Any] | None = None,
     **others: Any,
 ) -> VecEnv:
@@ -31,7 +31,7 @@ def create_test_env(
     :return: the environment, with statistics that no longer change and rewards as they are
     :raises RefusedFileError: if the model holds no statistics
     """
-    entry = dict(hyperparams)
+    entry = dict(hyperparams or {})
     others["env_kwargs"] = {**(entry.pop("env_kwargs", None) or {}), **(env_kwargs or {})}
     if not entry.get("normalize") or stats_path is None or (Path(stats_path) / "vecnormalize.pkl").is_file():
         return create_test_env_of_the_zoo(env_id, stats_path=stats_path, hyperparams=entry, **others)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import imageio_ffmpeg
 from stable_baselines3.common import vec_env
@@ -58,22 +57,12 @@ def write_gif(film: Path, width: int = _WIDTH, frame_rate: float = _FRAME_RATE) 
     :return: the GIF beside the film
     :raises ValueError: if it cannot be read
     """
-    rate = min(frame_rate, _rate_of(film))
-    scaled = f"fps={rate:g},scale='min({width},iw)':-2:flags=area"
+    scaled = f"fps='min({frame_rate:g},source_fps)',scale='min({width},iw)':-2:flags=area"
     palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
     gif = film.with_suffix(".gif")
     with replaced_whole(gif) as part:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(film), "-vf", f"{scaled},{palette}", "-y", part]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
-            raise ValueError(f"ffmpeg cannot make a GIF of {film}: {done.stderr.strip()[-400:]}")
+            raise ValueError(f"{film} is no film that ffmpeg can read: {done.stderr.strip()[-400:]}")
     return gif
-
-
-def _rate_of(film: Path) -> float:
-    """:raises ValueError: if there is no film, or if it cannot be read"""
-    try:
-        details: dict[str, Any] = next(imageio_ffmpeg.read_frames(film))
-    except (OSError, StopIteration, RuntimeError) as error:
-        raise ValueError(f"{film} is no film that can be read: {str(error)[-400:]}") from error
-    return float(details["fps"])
