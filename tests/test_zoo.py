@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import rl_zoo3.train
 import yaml
@@ -73,3 +74,11 @@ def test_conf_overrides_our_file(tmp_path: Path) -> None:
     assert main(["train", "-conf", str(conf), "--eval-freq", "-1", "-f", str(tmp_path / "logs"), "--verbose", "0"]) == 0
     model = VPG.load(tmp_path / "logs/vpg/CartPole-v1_1/CartPole-v1.zip")
     assert (model.n_steps, model.gamma, model.num_timesteps) == (50, 0.9, 500)
+
+
+def test_evaluations_heed_the_environments_arguments_of_an_entry(tmp_path: Path) -> None:
+    """Without its time limit, an evaluation on CliffWalking may never end."""
+    conf = tmp_path / "mine.yml"
+    conf.write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 64, n_steps: 32, env_kwargs: {max_episode_steps: 7}}")
+    assert main(["train", "-conf", str(conf), "--eval-freq", "32", "-f", str(tmp_path), "--verbose", "0"]) == 0
+    assert np.load(tmp_path / "vpg/CartPole-v1_1/evaluations.npz")["ep_lengths"].max() == 7

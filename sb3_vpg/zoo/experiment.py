@@ -81,6 +81,9 @@ class VPGExperimentManager(SearchManager):
             hyperparams = dict(saved)
         if self.algo in OURS:
             check_entry(self.config, self.algo, self.env_name.gym_id, hyperparams)
+        if self._eval_env_kwargs_args is None and not self.env_kwargs:
+            # The zoo forgets those of an entry, and evaluates in another environment than it trains in
+            self.eval_env_kwargs = hyperparams.get("env_kwargs") or {}
         return hyperparams, saved
 
     def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
