@@ -1,5 +1,6 @@
 """VPG in the zoo's tables, its hyperparameter files, and the search over hyperparameters."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from sb3_vpg.zoo import register
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.hyperparams import hyperparams, hyperparams_file
 
+ROOT = Path(__file__).parent.parent
 ENTRIES = yaml.safe_load(hyperparams_file("vpg").read_text())
 
 
@@ -44,18 +46,24 @@ def test_the_unmodified_zoo_trains_vpg_after_register(tmp_path: Path) -> None:
     assert (tmp_path / "logs/vpg/CartPole-v1_1/CartPole-v1.zip").is_file()
 
 
-@pytest.mark.filterwarnings("ignore:.*CartPole-v0 is out of date:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning")
 @pytest.mark.parametrize("env_id", ENTRIES)
-def test_every_entry_builds_a_model(env_id: str) -> None:
-    """A misspelt key, a wrong type or an invalid value in the file would be refused here."""
-    entry = dict(ENTRIES[env_id])
-    for key in ("n_timesteps", "n_envs"):
-        entry.pop(key, None)
-    VPG(env="CartPole-v1" if env_id == "default" else env_id, **entry)
+def test_every_entry_trains(env_id: str, tmp_path: Path) -> None:
+    """The first update of the command: a misspelt key, a wrong type or an environment that is not there would end it."""
+    name = "CartPole-v1" if env_id == "default" else env_id
+    conf = ["-conf", str(tmp_path / "default.yml")] if env_id == "default" else []
+    (tmp_path / "default.yml").write_text(yaml.safe_dump({name: ENTRIES["default"]}))
+    command = ["train", "--env", name, "-n", "64", "--eval-freq", "-1", "--verbose", "0", "-f", str(tmp_path / "logs"), *conf]
+    assert main(command) == 0
+    trained = VPG.load(tmp_path / f"logs/vpg/{name}_1/{name}.zip", device="cpu")
+    assert trained._n_updates > 0
+    said = {key: ENTRIES[env_id][key] for key in ("gamma", "n_steps", "learning_rate") if key in ENTRIES[env_id]}
+    assert {key: getattr(trained, key) for key in said} == said
 
 
 def test_the_entries_named_in_the_documentation_are_there() -> None:
-    assert {"default", "CartPole-v1", "CartPole-v0"} <= set(hyperparams)
+    documented = re.findall(r"^\| `(\S+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert set(documented) == set(hyperparams) - {"default"}
 
 
 def test_conf_overrides_our_file(tmp_path: Path) -> None:
