@@ -9,8 +9,7 @@ step: what it was given is looked at in each step.
 N environments, T steps.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from math import inf, isfinite
 from typing import Any
@@ -149,28 +148,31 @@ def raw_check(env: VecEnv) -> Callable[[int], None] | None:
     return check
 
 
-@contextmanager
-def checked_steps(env: VecEnv) -> Iterator[None]:
-    """``raw_check`` in each ``env.step``, for a loop that is not ours."""
-    check = raw_check(env)
-    if check is None:
-        yield
-        return
-    step, attributes, numbers = env.step, vars(env), count(1)
-    before = attributes.get("step")
+class _CheckedSteps:
+    """
+    Stands before an environment, which stays as it is: callbacks pickle a ``VecNormalize`` while it is stepped.
 
-    def checked(actions: np.ndarray) -> Any:
-        result = step(actions)
-        check(next(numbers))
+    :param env: to step
+    :param check: called after each step, with its number, from 1
+    """
+
+    def __init__(self, env: VecEnv, check: Callable[[int], None]) -> None:
+        self._env, self._check, self._numbers = env, check, count(1)
+
+    def step(self, actions: np.ndarray) -> Any:
+        result = self._env.step(actions)
+        self._check(next(self._numbers))
         return result
 
-    attributes["step"] = checked
-    try:
-        yield
-    finally:
-        del attributes["step"]
-        if before is not None:
-            attributes["step"] = before
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+
+def checked_steps(env: VecEnv) -> VecEnv:
+    """:return: the environment with ``raw_check`` in each ``step``, for a loop that is not ours"""
+    check = raw_check(env)
+    checked: Any = env if check is None else _CheckedSteps(env, check)
+    return checked  # type: ignore[no-any-return]  # as good as one, for who steps it
 
 
 def _unsound_raw(normalizer: VecNormalize, step: int) -> UnsoundNumberError | None:

@@ -182,8 +182,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._actor = lean_actor(self.policy, self._actor)
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
         if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
-            with recognised(), checked_steps(env):
-                collected = super().collect_rollouts(env, callback, buffer, n_rollout_steps)
+            with recognised():
+                collected = super().collect_rollouts(checked_steps(env), callback, buffer, n_rollout_steps)
             if collected:
                 check_rollout(buffer, self._last_obs, "reward (with the value that SB3 adds at a time-out)")
             return collected

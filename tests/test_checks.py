@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from helpers import CONTINUOUS, VECTOR, RandomEnv, UsersBuffer, differing, make_model, weights
+from helpers import CONTINUOUS, VECTOR, RandomEnv, UsersBuffer, differing, make_model, vector_env, weights
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
@@ -182,6 +182,19 @@ def test_sb3s_own_loop_is_looked_after(kwargs, quantity, wrap):
     model = make_model(env=env, **kwargs)
     assert_stops(model, told)
     assert "step" not in vars(env)
+
+
+def test_callbacks_save_a_vec_normalize_in_the_middle_of_sb3s_loop(tmp_path):
+    """As the zoo does with each new best model; the look at each step must not be in the way."""
+
+    class Save(BaseCallback):
+        def _on_step(self) -> bool:
+            self.model.get_vec_normalize_env().save(tmp_path / "vecnormalize.pkl")
+            return True
+
+    env = normalized(vector_env(2, action_space=CONTINUOUS))
+    make_model(env=env, use_sde=True).learn(32, callback=Save())
+    assert VecNormalize.load(tmp_path / "vecnormalize.pkl", env.venv).obs_rms.count > 32
 
 
 def test_the_value_of_a_terminal_observation_is_part_of_a_reward_in_sb3s_loop():
