@@ -20,7 +20,7 @@ from stable_baselines3.common.monitor import load_results
 from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.zoo.agents import Agent, agents_in, shipped_folder
-from sb3_vpg.zoo.benchmark import in_thousands
+from sb3_vpg.zoo.benchmark import in_thousands, reward_threshold
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.evaluation import evaluate_run
 
@@ -230,3 +230,22 @@ def test_a_training_that_fails_ships_nothing(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(sys, "argv", ["agents.py", "train", "--envs", "CartPole-v1", "--out", "out"])
     assert training.main() == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_taxi_asks_for_more_than_there_is() -> None:
+    """By value iteration over the task's own transitions, for as many steps as it has."""
+    env: Any = gym.make("Taxi-v4")
+    transitions, values = env.unwrapped.P, np.zeros(env.observation_space.n)
+    for _ in range(env.spec.max_episode_steps):
+        values = np.array(
+            [
+                max(
+                    sum(p * (reward + (not ends) * values[to]) for p, to, reward, ends in outcomes)
+                    for outcomes in acts.values()
+                )
+                for acts in transitions.values()
+            ]
+        )
+    assert values @ env.unwrapped.initial_state_distrib < env.spec.reward_threshold
+    assert reward_threshold("Taxi-v4") is None
+    assert reward_threshold("CartPole-v1") == 475

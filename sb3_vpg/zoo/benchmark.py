@@ -19,6 +19,10 @@ _SCORE = ("mean_reward", "std_reward", "n_timesteps", "eval_timesteps", "eval_ep
 _COLUMNS = ("algo", "env_id", *_SCORE, "solved at", "solved")
 
 
+_OUT_OF_REACH = {"Taxi-v4"}
+"""It asks for 8, where the best policy's mean is 7.93."""
+
+
 @dataclass(frozen=True)
 class Row:
     """
@@ -62,8 +66,11 @@ def in_thousands(steps: int) -> str:
 
 
 def reward_threshold(env_id: str) -> float | None:
-    """:return: the mean return of 100 episodes from which on an environment counts as solved; None where none is registered"""
-    threshold = gym.spec(env_id).reward_threshold
+    """
+    :return: the mean return of 100 episodes from which on an environment counts as solved; None where none is registered, or
+        one that no policy reaches
+    """
+    threshold = None if env_id in _OUT_OF_REACH else gym.spec(env_id).reward_threshold
     return None if threshold is None else float(threshold)
 
 
