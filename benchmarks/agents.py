@@ -29,7 +29,7 @@ from sb3_vpg.zoo.plain_yaml import as_written, read_plain
 
 SHIPPED = Path(__file__).parents[1] / "trained_agents"
 ALGO = "vpg"
-EPISODES = 100
+EPISODES = 500
 _EVALUATIONS = 20
 
 

@@ -116,10 +116,12 @@ def evaluate() -> None:
     where = {"device": args.device, "vec_env": args.vec_env}
     result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice, **where)
     low, high = result.interval()
+    # Where an episode returns 0 or 1, tenths would say nothing
+    form = ".1f" if np.abs(result.returns).max() >= 10 else ".3f"
     print(
         f"Return over {len(result.returns)} episodes, {'sampled' if args.stochastic else 'deterministic'} actions: "
-        f"mean {result.returns.mean():.1f} (95 % interval {low:.1f} to {high:.1f}), "
-        f"min {result.returns.min():.1f}, max {result.returns.max():.1f}\n"
+        f"mean {result.returns.mean():{form}} (95 % interval {low:{form}} to {high:{form}}), "
+        f"min {result.returns.min():{form}}, max {result.returns.max():{form}}\n"
         f"Model:          {result.model}\n"
         f"Logs:           {result.run}"
     )
