@@ -20,7 +20,7 @@ test: $(READY) ## run every check: lint, format, types, tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --cov --durations=10 --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 format: $(READY) ## let ruff format the code and mend what it can
 	$(BIN)/ruff format .

@@ -115,7 +115,8 @@ def test_what_is_made_of_an_agent_that_ships_lies_in_logs(capsys: pytest.Capture
 class TestEveryAgentThatShips:
     def test_is_small_and_says_nothing_of_the_machine_that_trained_it(self, agent: Agent) -> None:
         files = [file for file in agent.run.rglob("*") if file.is_file()]
-        assert sum(file.stat().st_size for file in files) < 200_000
+        # The first layers of Taxi's agent are tables of its 500 states
+        assert sum(file.stat().st_size for file in files) < 400_000
         assert {file.suffix for file in files} <= {".zip", ".yml", ".txt", ".npz", ".csv"}, "no pickles"
         for file in files:
             assert re.search(rb"/(home|root|tmp|work|usr|Users|var)/|wandb|python/", file.read_bytes()) is None, file
