@@ -158,3 +158,16 @@ def test_divergence_saves_the_last_good_weights(tmp_path: Path, capsys: pytest.C
     model = VPG.load(tmp_path / "logs/vpg/PoisonedCartPole-v0_1/PoisonedCartPole-v0.zip")
     assert model._n_updates == 5
     assert all(np.isfinite(parameter.detach().numpy()).all() for parameter in model.policy.parameters())
+
+
+def test_the_number_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So that runs which begin side by side cannot take the same one."""
+    arguments = train(tmp_path, "--env", "CartPole-v1", "--exp-id", "7")
+    assert main(arguments) == 0
+    runs = tmp_path / "logs/vpg"
+    assert [run.name for run in runs.iterdir()] == ["CartPole-v1_7"]
+    before = (runs / "CartPole-v1_7/CartPole-v1.zip").read_bytes()
+    assert "--resume 7" in refused(arguments, capsys)
+    assert (runs / "CartPole-v1_7/CartPole-v1.zip").read_bytes() == before
+    assert "--exp-id" in refused([*arguments, "--resume"], capsys)
+    assert "--uuid" in refused([*arguments, "--uuid"], capsys)

@@ -64,6 +64,8 @@ class VPGExperimentManager(SearchManager):
             self.config = str(hyperparams_file(algo))
         if session.folder is not None:
             self._use_folder(session.folder)
+        elif session.exp_id is not None:
+            self._use_folder(Path(self.log_path) / f"{self.env_name}_{session.exp_id}")
         if self.vec_env_class is SubprocVecEnv:
             self.vec_env_class = QuietSubprocVecEnv
 
@@ -138,6 +140,10 @@ class VPGExperimentManager(SearchManager):
                 os.makedirs(self.save_path)
                 return
             except FileExistsError:
+                if self._session.exp_id is not None:
+                    raise ValueError(
+                        f"{self.save_path} exists already: give another --exp-id, or --resume {self._session.exp_id}"
+                    ) from None
                 number = get_latest_run_id(self.log_path, self.env_name) + 1
                 self._use_folder(Path(self.log_path) / f"{self.env_name}_{number}")
 

@@ -40,8 +40,8 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
 
     :param flags: those of ``sys.argv`` that the user has given
     :param signals: those of this process
-    :param own: ``vec_env``, and from ``train`` also ``checkpoint_freq`` and ``resume``; None for what was not given
-    :raises ValueError: if there is nothing to resume, or if a flag contradicts the run
+    :param own: ``vec_env``, from ``train`` also ``checkpoint_freq``, ``resume``, ``exp_id``; None for what was not given
+    :raises ValueError: if there is nothing to resume, if a flag contradicts the run, or if there is a run of that number
     """
     register()
     with ExitStack() as stack:
@@ -79,6 +79,8 @@ class Session:
 
     folder: Path | None = None
     """That of the run which is resumed."""
+    exp_id: int | None = None
+    """The number of a new run; None: the next."""
     run: SavedRun | None = None
     """What is resumed; None as well if it was killed before it had written its settings."""
 
@@ -105,7 +107,7 @@ class Session:
         :param given: the flags alone
         :return: what to train with
         """
-        name = self._own.pop("resume", None)
+        name, self.exp_id = self._own.pop("resume", None), self._own.pop("exp_id", None)
         if args.algo == DEFAULT and not args.optimize_hyperparameters:
             args.checkpoint_freq = CHECKPOINT_FREQ
         elif name is not None or "checkpoint_freq" in self._own:
@@ -114,6 +116,8 @@ class Session:
         given.update(self._own)
         if name == "" and args.uuid:
             raise ValueError("runs with --uuid have no number, so the latest is not known; name its folder: --resume FOLDER")
+        if self.exp_id is not None and (name is not None or args.uuid):
+            raise ValueError("--exp-id numbers a new run, and goes neither with --resume nor with --uuid")
         if name is not None:
             self.folder = find_run(name, args.log_folder, args.algo, args.env)
             args = self._resume(self.folder, args, given)
