@@ -68,6 +68,7 @@ COMMANDS = {
     "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub:push_to_hub"),
     "load_from_hub": Command("load an agent from the hub, running none of its author's code", "sb3_vpg.zoo.hub:load_from_hub"),
     "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.benchmark:benchmark", ()),
+    "compare": Command("train algorithms side by side and report them with intervals", "sb3_vpg.compare.command:main", ()),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
         "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT), plots=True
@@ -123,7 +124,7 @@ def _start(name: str, ours: argparse.Namespace, theirs: list[str], signals: Sign
     if command.vec_envs == _TRAINING:
         from sb3_vpg.zoo import session
 
-        own = ("vec_env", "checkpoint_freq", "resume")
+        own = ("vec_env", "checkpoint_freq", "resume", "exp_id")
         session.train(theirs, signals, {flag: getattr(ours, flag, None) for flag in own})
         return
     from sb3_vpg.zoo import scripts
@@ -155,6 +156,8 @@ def _our_flags(name: str, command: Command) -> argparse.ArgumentParser:
     if name == "train":
         text = "go on with the latest run of this algorithm and environment, or with that of a number or folder"
         group.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
+        text = "number of the run, which must be new (default: the next); for runs that start side by side"
+        group.add_argument("--exp-id", type=_number, metavar="N", help=text)
         text = "steps from one checkpoint to the next, for --resume; 0: none (default: 25000)"
         group.add_argument("--checkpoint-freq", type=_whole, metavar="N", help=text)
     if name in ("record_video", "record_training"):
@@ -164,11 +167,15 @@ def _our_flags(name: str, command: Command) -> argparse.ArgumentParser:
     return parser
 
 
-def _whole(text: str) -> int:
+def _whole(text: str, at_least: int = 0) -> int:
     number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, but is {number}")
+    if number < at_least:
+        raise argparse.ArgumentTypeError(f"must be at least {at_least}, but is {number}")
     return number
+
+
+def _number(text: str) -> int:
+    return _whole(text, at_least=1)
 
 
 @contextmanager

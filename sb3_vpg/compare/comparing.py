@@ -1,0 +1,115 @@
+"""A comparison from its settings to its report, as a Python function."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from sb3_vpg.compare import report
+from sb3_vpg.compare.engines import Engine, LocalEngine
+from sb3_vpg.compare.ray_engine import RayEngine
+from sb3_vpg.compare.records import RECORDS, finished
+from sb3_vpg.compare.references import N_EPISODES, Reference, references
+from sb3_vpg.compare.runner import Outcome, run_all
+from sb3_vpg.compare.scores import Comparison
+from sb3_vpg.compare.tasks import Plan
+from sb3_vpg.files import written_whole
+
+ENGINES = ("local", "ray")
+_REFERENCES = "references.json"
+
+
+def compare(
+    algos: Sequence[str],
+    env_ids: Sequence[str],
+    seeds: int | Sequence[int] = 10,
+    n_timesteps: int | Mapping[str, int] | None = None,
+    folder: str | Path = "logs/comparison",
+    *,
+    engine: str = "local",
+    n_jobs: int | None = None,
+    address: str | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    n_evaluations: int = 20,
+    eval_episodes: int = 5,
+    final_episodes: int = 50,
+    report_only: bool = False,
+    command: str = "sb3_vpg.compare.compare(...)",
+) -> Comparison:
+    """
+    Train every algorithm on every environment with every seed, and report what came of it.
+
+    Called again with the same settings it does what is missing, and nothing twice.
+
+    :param algos: names on the command line; the first is the one that the report is about
+    :param env_ids: environments
+    :param seeds: how many, from 0 on, or which
+    :param n_timesteps: environment steps of every run, or by environment; None, or an environment that is not there: each
+        algorithm has the steps that its own entry was tuned for
+    :param folder: log folder of the runs, in the zoo's layout, with the records and the report beside them
+    :param engine: ``"local"`` for processes of this machine, ``"ray"`` for a Ray cluster
+    :param n_jobs: how many run side by side; None: one for each core
+    :param address: of an existing Ray cluster; None: one of its own on this machine
+    :param thresholds: normalised 1, by environment; those of the environments' own registrations if there are none
+    :param n_evaluations: of each run, evenly spread
+    :param eval_episodes: of each of these evaluations
+    :param final_episodes: by which each finished agent is scored
+    :param report_only: run nothing, report what is there
+    :param command: what the report says that it was made by
+    :return: the results, failures included; the report lies in ``folder/report``
+    :raises ValueError: for settings that cannot be run, and if the folder holds runs with other settings
+    """
+    settled = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    steps = dict.fromkeys(env_ids, n_timesteps) if isinstance(n_timesteps, int) else dict(n_timesteps or {})
+    if any(number < 1 for number in steps.values()):
+        raise ValueError(f"n_timesteps must be at least 1, but are {steps}")
+    tasks = Plan(algos, env_ids, settled, steps, n_evaluations, eval_episodes, final_episodes).tasks()
+    folder = Path(folder)
+    # Refused before anything is begun
+    done = finished(tasks, folder / RECORDS)
+    known = _references(env_ids, thresholds or {}, folder / _REFERENCES)
+    if report_only:
+        outcome = Outcome([done[task.name] for task in tasks if task.name in done], {})
+    else:
+        outcome = run_all(tasks, folder, _engine(engine, folder, n_jobs, address))
+    comparison = Comparison(algos, env_ids, settled, outcome.records, known, outcome.failures)
+    report.write(comparison, folder / "report", command)
+    return comparison
+
+
+def _engine(name: str, folder: Path, n_jobs: int | None, address: str | None) -> Engine:
+    if n_jobs is not None and n_jobs < 1:
+        raise ValueError(f"n_jobs must be at least 1, but is {n_jobs}")
+    if name == "ray":
+        return RayEngine(folder, n_jobs, address)
+    if name != "local":
+        raise ValueError(f"there is no engine {name!r}; choose from {', '.join(ENGINES)}")
+    if address is not None:
+        raise ValueError(f"an address ({address}) is that of a Ray cluster: give engine 'ray' with it")
+    return LocalEngine(folder, n_jobs or _cores())
+
+
+def _cores() -> int:
+    """:return: those that this process may use"""
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _references(env_ids: Sequence[str], given: Mapping[str, float], file: Path) -> dict[str, Reference]:
+    """:return: those of the folder where it has them, so that a report can be made where the environments are not installed"""
+    saved: dict[str, Reference] = {}
+    if file.is_file():
+        saved = {env_id: Reference(**values) for env_id, values in json.loads(file.read_text()).items()}
+    kept = {env_id: saved[env_id] for env_id in env_ids if env_id in saved and env_id not in given}
+    measured = references([env_id for env_id in env_ids if env_id not in kept], given)
+    if measured:
+        with written_whole(file) as stream:
+            everything = {**saved, **measured}
+            stream.write(json.dumps({env_id: asdict(one) for env_id, one in everything.items()}, indent=1).encode())
+    return {env_id: {**kept, **measured}[env_id] for env_id in env_ids}
+
+
+__all__ = ["ENGINES", "N_EPISODES", "compare"]

@@ -1,0 +1,85 @@
+"""What somebody who waits for a comparison wants to see: runs done, running and failed, and the time that is left."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from statistics import mean
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from sb3_vpg.compare.tasks import Task
+
+
+class Display:
+    """
+    A bar on a terminal; elsewhere a line for each run.
+
+    :param n_tasks: of the whole comparison
+    :param n_done: that an earlier call has finished
+    :param n_jobs: how many run side by side
+    :param console: to write to
+    """
+
+    def __init__(self, n_tasks: int, n_done: int, n_jobs: int, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._n_tasks, self._n_done, self._n_jobs = n_tasks, n_done, n_jobs
+        self._running: dict[Task, float] = {}
+        self._failed: list[str] = []
+        self._seconds: dict[tuple[str, str], list[float]] = {}
+        form = "{task.completed} of {task.total} runs · {task.fields[state]}"
+        self._progress = Progress(BarColumn(), TextColumn(form), console=self.console, disable=not self.console.is_terminal)
+        self._bar = self._progress.add_task("", total=n_tasks, completed=n_done, state="")
+        self._clock: Callable[[], float] = time.monotonic
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def started(self, task: Task) -> None:
+        """A run has begun."""
+        self._running[task] = self._clock()
+
+    def ended(self, task: Task, error: Exception | None, waiting: list[Task]) -> None:
+        """
+        :param task: that has ended
+        :param error: why it failed; None if it did not
+        :param waiting: those that have not begun
+        """
+        seconds = self._clock() - self._running.pop(task)
+        if error is None:
+            self._n_done += 1
+            self._seconds.setdefault((task.algo, task.env_id), []).append(seconds)
+        else:
+            self._failed.append(task.name)
+            self.console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        self.refresh(waiting)
+        if not self.console.is_terminal:
+            said = (
+                f"{'failed' if error else 'done'}: {task.name} after {seconds:.0f} s; {self._n_done} of {self._n_tasks} runs, "
+            )
+            self.console.print(f"{said}{self.state(waiting)}", markup=False, highlight=False, soft_wrap=True)
+
+    def refresh(self, waiting: list[Task]) -> None:
+        """Draw anew."""
+        self._progress.update(self._bar, completed=self._n_done, state=self.state(waiting))
+
+    def state(self, waiting: list[Task]) -> str:
+        """:return: how many run and have failed, and how long it takes"""
+        left = self._seconds_left(waiting)
+        text = "time left not known yet" if left is None else f"about {timedelta(seconds=round(left))} left"
+        return f"{len(self._running)} running, {len(self._failed)} failed, {text}"
+
+    def _seconds_left(self, waiting: list[Task]) -> float | None:
+        """:return: None before any run has ended; a kind of run that none has ended of takes as long as the others"""
+        if not self._seconds:
+            return None
+        known = {kind: mean(seconds) for kind, seconds in self._seconds.items()}
+        usual, now = mean(known.values()), self._clock()
+        expected = [known.get((task.algo, task.env_id), usual) for task in waiting]
+        rest = [max(known.get((task.algo, task.env_id), usual) - (now - begun), 0.0) for task, begun in self._running.items()]
+        return max([sum(expected + rest) / self._n_jobs, *rest])

@@ -1,0 +1,71 @@
+"""
+The records of finished runs: one file of JSON lines, to which a comparison adds and from which it goes on and reports.
+
+A line is added as a whole, and one that was cut off when its writer was killed is no record: its run is done again.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sb3_vpg.compare.execution import Record
+from sb3_vpg.compare.tasks import Task
+
+RECORDS = "records.jsonl"
+
+
+def read(file: Path) -> list[Record]:
+    """
+    :param file: of records
+    :return: what it holds; nothing if it is not there
+    :raises ValueError: for a line that is no record, but for the last, which may have been cut off
+    """
+    if not file.is_file():
+        return []
+    *lines, _ = file.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(Record.from_json(json.loads(line)))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{file}, line {number}, is no record of a run ({error}); remove it to do that run again"
+            ) from error
+    return records
+
+
+def add(record: Record, file: Path) -> None:
+    """Add a record, in place of a line that was cut off."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab+") as stream:
+        stream.seek(0)
+        before = stream.read()
+        stream.truncate(before.rfind(b"\n") + 1)
+        stream.write(json.dumps(record.as_json(), separators=(",", ":")).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def finished(tasks: Sequence[Task], file: Path) -> dict[str, Record]:
+    """
+    :param tasks: of a comparison
+    :param file: of records
+    :return: those of its tasks that are finished, by name
+    :raises ValueError: if one was run with other settings than these
+    """
+    known = {record.task.name: record for record in read(file)}
+    found = {task.name: known[task.name] for task in tasks if task.name in known}
+    for task in tasks:
+        if task.name in found:
+            _check_same(found[task.name].task, task, file)
+    return found
+
+
+def _check_same(before: Task, now: Task, file: Path) -> None:
+    old, new = before.as_json(), now.as_json()
+    differing = [f"{name} {old[name]!r}, not {new[name]!r}" for name in new if old[name] != new[name]]
+    if differing:
+        raise ValueError(
+            f"{file}: {now.name} was run with {'; '.join(differing)}. Choose another --folder, or remove its line"
+        )

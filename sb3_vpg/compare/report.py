@@ -1,0 +1,166 @@
+"""The report of a comparison: one page that needs no other file, and a Markdown twin with its pictures beside it."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from sb3_vpg.compare import tables
+from sb3_vpg.compare.pictures import Pictures, label
+from sb3_vpg.compare.scores import Comparison
+from sb3_vpg.compare.stats import MIN_RUNS
+from sb3_vpg.compare.tables import Table
+from sb3_vpg.files import written_whole
+
+PAGE, TWIN = "report.html", "report.md"
+
+_TUNED = (
+    "Entries of the zoo's files, with the steps that each has there. Those of VPG were tuned on seeds from 200 on; for "
+    "RandomSearch there is nothing to tune; the zoo does not say on which seeds its own were tuned."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """
+    :param title: of the section
+    :param text: a paragraph
+    :param picture: name of a picture
+    :param alt: what is to be seen on it
+    :param table: rows
+    :param lines: of a list
+    :param plain: the first row is one like the others
+    """
+
+    title: str
+    text: str = ""
+    picture: str | None = None
+    alt: str = ""
+    table: Table | None = None
+    lines: Sequence[str] = field(default_factory=list)
+    plain: bool = False
+
+
+def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
+    """
+    :param comparison: to report
+    :param folder: for the files
+    :param command: that made it
+    :return: the files: the page, its twin, the pictures
+    """
+    algos = [algo for algo in comparison.algos if comparison.complete_seeds(algo)]
+    pictures = Pictures(comparison, algos).all()
+    content: dict[str, Any] = {
+        "title": _title(comparison),
+        "summary": _summary(comparison),
+        "notes": _notes(comparison),
+        "sections": _sections(comparison, algos, set(pictures)),
+        "entries": _entries(comparison),
+        "tuned": _TUNED,
+        "command": command,
+        "machines": sorted({line.strip() for record in comparison.records for line in record.where.splitlines()}),
+        "images": {name: base64.b64encode(png).decode() for name, png in pictures.items()},
+    }
+    loader = PackageLoader("sb3_vpg.compare")
+    environment = Environment(
+        loader=loader,
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    files = {f"{name}.png": png for name, png in pictures.items()}
+    files |= {name: environment.get_template(f"{name}.j2").render(content).encode() for name in (PAGE, TWIN)}
+    for name, data in files.items():
+        with written_whole(folder / name) as file:
+            file.write(data)
+    return [folder / PAGE, folder / TWIN, *(folder / f"{name}.png" for name in pictures)]
+
+
+def _title(comparison: Comparison) -> str:
+    names = [label(algo) for algo in comparison.algos]
+    return f"{names[0]} beside {', '.join(names[1:])}" if len(names) > 1 else names[0]
+
+
+def _summary(comparison: Comparison) -> str:
+    asked = len(comparison.algos) * len(comparison.env_ids) * len(comparison.seeds)
+    envs, seeds = len(comparison.env_ids), len(comparison.seeds)
+    counts = f"{_count(len(comparison.algos), 'algorithm')} on {_count(envs, 'environment')} with {_count(seeds, 'seed')} each"
+    return (
+        f"{counts}: {len(comparison.records)} of {asked} runs are finished. Intervals: 95 %, stratified bootstrap over runs."
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """:return: what a reader must know before she believes a number"""
+    notes = []
+    few = [label(algo) for algo in comparison.algos if len(comparison.complete_seeds(algo)) < MIN_RUNS]
+    if few:
+        notes.append(f"Fewer than {MIN_RUNS} complete seeds, so no intervals over all environments: {', '.join(few)}.")
+    missing, failed = comparison.missing(), comparison.failures
+    if failed:
+        notes.append(f"{_count(len(failed), 'run')} failed and {'is' if len(failed) == 1 else 'are'} in no number: see below.")
+    if missing:
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. The same command goes on with them.")
+    uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
+    if uneven:
+        notes.append(f"Over all environments only seeds count that are finished on each of them: {', '.join(uneven)}.")
+    return notes
+
+
+def _is_uneven(comparison: Comparison, algo: str) -> bool:
+    complete = len(comparison.complete_seeds(algo))
+    return any(len(comparison.of(algo, env_id)) != complete for env_id in comparison.env_ids)
+
+
+def _sections(comparison: Comparison, algos: Sequence[str], pictures: set[str]) -> list[Section]:
+    first, sections = label(comparison.algos[0]), []
+    scores = {env_id: tables.env_scores(comparison, env_id) for env_id in comparison.env_ids}
+    if algos:
+        text = "Scores of the finished agents over all runs on all environments, normalised by the references below."
+        alt = "intervals of IQM, median, mean and optimality gap"
+        sections.append(Section("Over all environments", text, "aggregates", alt, tables.aggregates(comparison, algos)))
+    text = "Interquartile means over runs with their intervals. Dashed: the threshold."
+    sections.append(Section("Learning curves", text, "learning_curves", "learning curves of each environment"))
+    text = f"Every environment and measure in which another algorithm stands above {first}."
+    lost = tables.losses(comparison, scores)
+    sections.append(Section(f"Where {first} loses", text if lost else "Nowhere among these runs.", lines=lost))
+    for env_id, found in scores.items():
+        sections.append(Section(env_id, table=tables.of_environment(comparison, env_id, found)))
+    if algos:
+        text = "Interquartile mean over runs and environments, against the share of the steps."
+        sections.append(Section("Sample efficiency", text, "sample_efficiency", "sample-efficiency curves"))
+        text = "The fraction of runs that score above τ; the area under a profile is the mean."
+        sections.append(Section("Performance profiles", text, "profiles", "performance profiles"))
+    if "improvement" in pictures:
+        text = "A random run of one against a random run of the other, averaged over environments; a tie counts half."
+        table = tables.improvement(comparison, algos)
+        alt = "intervals of the probability of improvement"
+        sections.append(Section("Probability of improvement", text, "improvement", alt, table, plain=True))
+    if comparison.failures:
+        sections.append(Section("Failed runs", lines=list(comparison.failures.values())))
+    text = "Normalised score: (return - random) / (threshold - random)."
+    sections.append(Section("References", text, table=tables.references(comparison), plain=True))
+    return sections
+
+
+def _entries(comparison: Comparison) -> list[dict[str, str]]:
+    found = []
+    for env_id in comparison.env_ids:
+        for algo in comparison.algos:
+            runs = comparison.of(algo, env_id)
+            if runs:
+                task = runs[0].task
+                tuned = int(float(task.entry["n_timesteps"]))
+                title = f"{label(algo)} on {env_id}: entry for {tuned:,} steps, run for {task.n_timesteps:,}"
+                found.append({"title": title, "text": yaml.safe_dump(task.entry, sort_keys=True).strip()})
+    return found

@@ -1,0 +1,143 @@
+"""What a comparison is asked for: the tasks, their records, and everything that is refused before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from results import record, task
+
+from sb3_vpg.compare.command import _steps
+from sb3_vpg.compare.records import add, finished, read
+from sb3_vpg.compare.references import random_return, references
+from sb3_vpg.compare.tasks import Plan, entry
+from sb3_vpg.zoo.cli import main
+
+ENVS = ("CartPole-v1", "Pendulum-v1")
+
+
+def plan(**changed: Any) -> Plan:
+    return Plan(**{"algos": ("vpg", "a2c"), "env_ids": ENVS, "seeds": (3, 4), "n_timesteps": {}, **changed})
+
+
+def test_the_steps_are_common_or_those_of_each_entry() -> None:
+    tasks = plan(n_timesteps={"CartPole-v1": 100_000}).tasks()
+    steps = {(one.algo, one.env_id): one.n_timesteps for one in tasks}
+    assert steps["vpg", "CartPole-v1"] == steps["a2c", "CartPole-v1"] == 100_000
+    assert steps["a2c", "Pendulum-v1"] == 1_000_000, "the zoo's entry"
+    assert {one.eval_freq * 20 for one in tasks if one.env_id == "CartPole-v1"} == {100_000}
+
+
+def test_every_run_has_a_number_of_its_own_and_seeds_come_one_after_the_other() -> None:
+    tasks = plan().tasks()
+    assert len({one.run_folder(Path()) for one in tasks}) == len(tasks) == 8
+    assert [one.seed for one in tasks] == [3] * 4 + [4] * 4
+    assert tasks[0].run_folder(Path("x")) == Path("x/vpg/CartPole-v1_4")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"algos": ("vpg", "a3c")}, "a3c"),
+        ({"algos": ("vpg", "vpg")}, "twice"),
+        ({"algos": ()}, "no algorithm"),
+        ({"env_ids": ("CartPole-v9",)}, "CartPole-v9"),
+        ({"seeds": ()}, "no seed"),
+        ({"n_timesteps": {"Acrobot-v1": 5}}, "Acrobot-v1"),
+        ({"eval_episodes": 0}, "eval_episodes"),
+        ({"algos": ("her",)}, "her"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        plan(**changed).tasks()
+
+
+def test_entries_are_those_that_train_takes() -> None:
+    assert entry("a2c", "CartPole-v1") == {"n_envs": 8, "n_timesteps": 5e5, "policy": "MlpPolicy", "ent_coef": 0.0}
+    assert entry("vpg", "Swimmer-v3") == {"n_timesteps": 1e6, "policy": "MlpPolicy"}, "the default"
+
+
+def test_records_are_there_until_the_one_that_was_cut_off(tmp_path: Path) -> None:
+    file = tmp_path / "deep/records.jsonl"
+    runs = [record(task(seed=seed), 80.0 + seed) for seed in range(3)]
+    for run in runs[:2]:
+        add(run, file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    assert read(file) == runs[:1], "its writer was killed"
+    add(runs[2], file)
+    assert read(file) == [runs[0], runs[2]]
+    assert set(finished([run.task for run in runs], file)) == {runs[0].task.name, runs[2].task.name}
+
+
+def test_damaged_records_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    for seed in range(2):
+        add(record(task(seed=seed), 80.0), file)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text('{"task": 3}\n' + lines[1])
+    with pytest.raises(ValueError, match=r"records.jsonl, line 1"):
+        read(file)
+
+
+def test_runs_with_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    add(record(task(n_timesteps=1000), 80.0), file)
+    with pytest.raises(ValueError, match=r"n_timesteps 1000, not 2000"):
+        finished([task(n_timesteps=2000)], file)
+
+
+def test_the_random_agent_is_measured() -> None:
+    """Known of CartPole: 22 steps and a little more."""
+    assert 20 < random_return("CartPole-v1") < 25
+    assert random_return("CartPole-v1", 3) == random_return("CartPole-v1", 3)
+    # An episode without an end is cut
+    assert random_return("CliffWalking-v1", 2) < -1000
+
+
+@pytest.mark.parametrize(
+    ("env_id", "given", "said"),
+    [
+        ("Walker2d-v4", {}, r"--threshold Walker2d-v4=VALUE"),
+        ("CartPole-v1", {"CartPole-v1": 10.0}, "above"),
+        ("CartPole-v1", {"Acrobot-v1": 10.0}, "none of the environments"),
+    ],
+)
+def test_references_that_say_nothing_are_refused(env_id: str, given: dict[str, float], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        references([env_id], given)
+
+
+def test_whose_threshold_it_is() -> None:
+    found = references(["CartPole-v1", "Pendulum-v1"], {})
+    assert (found["CartPole-v1"].threshold, found["CartPole-v1"].source) == (475.0, "the task's own")
+    assert found["Pendulum-v1"].source == "stated by sb3-vpg"
+    assert references(["CartPole-v1"], {"CartPole-v1": 200.0})["CartPole-v1"].source == "given"
+
+
+def test_steps_for_all_and_for_one() -> None:
+    assert _steps(["1e5"], ["A", "B"]) == {"A": 100_000, "B": 100_000}
+    assert _steps(["B=2e5", "1e5"], ["A", "B"]) == {"A": 100_000, "B": 200_000}
+    assert _steps(None, ["A"]) == {}
+    with pytest.raises(ValueError, match="ENV=N"):
+        _steps(["many"], ["A"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--algos", "a3c"], "a3c"),
+        (["--seeds", "0"], "no seed"),
+        (["-n", "0"], "n_timesteps"),
+        (["-j", "0"], "n_jobs"),
+        (["--address", "auto"], "engine"),
+    ],
+)
+def test_the_command_refuses_in_one_line(
+    flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "--envs", "CartPole-v1", "-f", str(tmp_path), *flags]) == 1
+    message = capsys.readouterr().err
+    assert said in message
+    assert message.count("\n") == 1
+    assert not (tmp_path / "vpg").exists()

@@ -1,0 +1,129 @@
+"""The report of a comparison: one page that needs nothing else, a twin with the same numbers, and nothing hidden."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from results import comparison, drawn
+
+from sb3_vpg.compare import report, stats
+from sb3_vpg.compare.scores import Comparison
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked here does not hang on the precision of an interval."""
+    monkeypatch.setattr(stats, "_REPS", 50)
+
+
+def written(found: Comparison, folder: Path) -> tuple[str, str]:
+    report.write(found, folder, "sb3-vpg compare --envs <A> & B")
+    return (folder / report.PAGE).read_text(), (folder / report.TWIN).read_text()
+
+
+class Page(HTMLParser):
+    """What a browser would load, and the texts of all cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.cells: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        self.sources += [value for name in ("src", "href") if (value := known.get(name)) is not None]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, "a page that is not well formed"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "td":
+            self.cells.append(data)
+
+
+def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
+    page, _ = written(comparison(drawn()), tmp_path)
+    read = Page(page)
+    assert read.open == []
+    pictures = [source for source in read.sources if not source.startswith("#")]
+    assert len(pictures) == 5
+    for source in pictures:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert not re.search(r"@import|url\(|<script", page)
+    assert "--envs &lt;A&gt; &amp; B" in page
+
+
+def test_both_say_the_same_and_what_was_measured(tmp_path: Path) -> None:
+    found = comparison(drawn())
+    page, twin = written(found, tmp_path)
+    rows = [line.strip("|").split("|") for line in twin.splitlines() if line.startswith("| ") and "---" not in line]
+    heads = [cells for cells, after in zip(rows, [*rows[1:], []], strict=True) if after]
+    cells = [cell.strip().strip("*") for row in rows for cell in row]
+    assert heads
+    for cell in Page(page).cells:
+        assert cell in cells
+    for algo in ("vpg", "a2c"):
+        for estimate in stats.aggregates(found.final(algo)).values():
+            assert estimate.text() in twin
+    assert stats.improvement(found.final("vpg"), found.final("a2c")).text() in twin
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", twin):
+        assert (tmp_path / picture).is_file()
+
+
+def test_the_same_scores_make_the_same_files(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        written(comparison(drawn()), tmp_path / folder)
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 7
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_where_the_first_algorithm_loses_is_said(tmp_path: Path) -> None:
+    """On one environment it is far below, on the other above."""
+    worse = comparison(lambda algo, env_id, seed: 100.0 + seed - 50 * ((algo == "vpg") == (env_id == "Acrobot-v1")))
+    _, twin = written(worse, tmp_path)
+    lost = twin.partition("## Where VPG loses")[2].partition("\n## ")[0]
+    assert "Acrobot-v1, final return" in lost
+    assert "intervals apart" in lost
+    assert "CartPole-v1" not in lost
+    _, twin = written(comparison(lambda algo, env_id, seed: 100.0 + (algo == "vpg")), tmp_path)
+    assert "Nowhere among these runs" in twin
+
+
+def test_what_is_missing_failed_or_too_few_is_said(tmp_path: Path) -> None:
+    scores = drawn()
+    gone = {("vpg", "Acrobot-v1", 1), ("a2c", "CartPole-v1", 0)}
+    failures = {"a2c-CartPole-v1-0": "a2c-CartPole-v1-0: out of memory (see output/a2c-CartPole-v1-0.log)"}
+    _, twin = written(
+        comparison(lambda *which: None if which in gone else scores(*which), n_seeds=5, failures=failures), tmp_path
+    )
+    assert "18 of 20 runs are finished" in twin
+    assert "Fewer than 5 complete seeds, so no intervals over all environments: VPG, A2C" in twin
+    assert "1 run not finished yet: vpg-Acrobot-v1-1" in twin
+    assert "1 run failed" in twin
+    assert "out of memory (see output/a2c-CartPole-v1-0.log)" in twin
+    assert "(too few runs)" in twin
+
+
+@pytest.mark.parametrize("n_finished", [0, 1])
+def test_a_report_of_hardly_anything(n_finished: int, tmp_path: Path) -> None:
+    found = comparison(lambda algo, env_id, seed: 90.0 if algo == "a2c" and seed < n_finished else None)
+    page, twin = written(found, tmp_path)
+    assert f"{2 * n_finished} of 24 runs are finished" in twin
+    assert Page(page).open == []
+
+
+def test_budgets_and_hyperparameters_of_every_entry(tmp_path: Path) -> None:
+    _, twin = written(comparison(drawn()), tmp_path)
+    assert twin.count("entry for 2,000 steps, run for 1,000") == 4
+    assert "policy: MlpPolicy" in twin
+    assert "Machine: a test" in twin
