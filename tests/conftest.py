@@ -1,7 +1,11 @@
 """One thread for torch (the networks are tiny, and CI machines are small) and repeatable Hypothesis runs."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch as th
+from hub_repositories import NAME, train_and_push
 from hypothesis import settings
 
 th.set_num_threads(1)
@@ -13,3 +17,17 @@ settings.load_profile("repeatable")
 def model_path(tmp_path):
     """Where a model is saved to; ``save()`` takes the suffix as it is."""
     return tmp_path / "model.zip"
+
+
+@pytest.fixture(scope="module")
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``logs`` of one run on normalised observations, and ``hub``, to which it was pushed."""
+    folder = tmp_path_factory.mktemp("pushed")
+    train_and_push(folder)
+    return folder
+
+
+@pytest.fixture
+def repository(pushed: Path, tmp_path: Path) -> Path:
+    """A copy of what was pushed, to spoil."""
+    return Path(shutil.copytree(pushed / "hub/me" / NAME, tmp_path / "hub/me" / NAME))

@@ -1,13 +1,11 @@
-"""Agents on the hub: what is pushed can be loaded and plays the same, and nothing of a stranger's repository is run."""
+"""Agents on the hub: what is pushed can be loaded and plays the same, and its card tells what was measured."""
 
 import json
-import pickle
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hub_repositories import LEAVES_FILES_OPEN, NAME, load, push
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
@@ -23,46 +22,7 @@ from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.zoo import hub
 from sb3_vpg.zoo.cli import main
 
-TRAIN = [
-    "train",
-    "--env",
-    "CartPole-v1",
-    "-n",
-    "1500",
-    "--eval-freq",
-    "500",
-    "--eval-episodes",
-    "2",
-    "--verbose",
-    "0",
-    "--seed",
-    "1",
-]
-NAME = "vpg-CartPole-v1"
-# The zoo leaves its monitor files to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module")
-def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """:return: a folder with ``logs`` of one run on normalised observations, and ``hub``, to which it was pushed"""
-    folder = tmp_path_factory.mktemp("pushed")
-    assert main([*TRAIN, "-params", "normalize:True", "-f", str(folder / "logs")]) == 0
-    push = ["push_to_hub", "--env", "CartPole-v1", "-f", str(folder / "logs"), "-orga", "me", "--n-eval-episodes", "4"]
-    assert main([*push, "-n", "30", "--seed", "7", "--local-hub", str(folder / "hub")]) == 0
-    return folder
-
-
-@pytest.fixture
-def repository(pushed: Path, tmp_path: Path) -> Path:
-    """:return: a copy to spoil"""
-    return Path(shutil.copytree(pushed / "hub/me" / NAME, tmp_path / "hub/me" / NAME))
-
-
-def load(repository: Path, *flags: str, env_id: str = "CartPole-v1") -> int:
-    logs = repository.parents[2] / "logs"
-    where = ["-orga", "me", "-name", NAME, "--local-hub", str(repository.parents[1]), "-f", str(logs)]
-    return main(["load_from_hub", "--env", env_id, *where, *flags])
+pytestmark = LEAVES_FILES_OPEN
 
 
 def test_it_plays_in_another_process_as_it_did(pushed: Path, repository: Path) -> None:
@@ -95,9 +55,14 @@ def test_it_plays_in_another_process_as_it_did(pushed: Path, repository: Path) -
     assert (logs / "vpg/CartPole-v1_1/evaluations.npz").is_file()
 
 
-def test_the_score_is_what_sb3_measures(pushed: Path) -> None:
-    repository = pushed / "hub/me" / NAME
+@pytest.mark.parametrize("choice", [[], ["--load-best"]], ids=["last", "best"])
+def test_the_score_is_that_of_the_files_beside_it(choice: list[str], pushed: Path, tmp_path: Path) -> None:
+    """Measured by SB3 from the repository alone: the statistics of an earlier model are not those of the run's end."""
+    where = [*push(pushed), "--local-hub", str(tmp_path), "--seed", "7", "--no-render"]
+    assert main([*where, *choice]) == 0
+    repository = tmp_path / "me" / NAME
     model = repository / f"{NAME}.zip"
+    assert (VPG.load(model, device="cpu").num_timesteps < 1500) == (choice != []), "the best is another model than the last"
     env = load_vec_normalize(model, make_vec_env("CartPole-v1", n_envs=4, seed=7))
     env.training = env.norm_reward = False
     mean, std = evaluate_policy(VPG.load(model, device="cpu"), env, n_eval_episodes=4)
@@ -129,8 +94,13 @@ def test_the_card_does_what_it_says(pushed: Path, repository: Path, tmp_path: Pa
     for words, flags in zip(commands, more, strict=True):
         assert main([*words, *flags]) == 0
     (python,) = [text for kind, text in blocks if kind == "python"]
+    assert "from huggingface_hub import hf_hub_download" in python
+    local = "hf_hub_download = lambda repository, file: f'hub/{repository}/{file}'"
+    python = python.replace("from huggingface_hub import hf_hub_download", local)
     printed = subprocess.run([sys.executable, "-c", python], capture_output=True, text=True, check=True).stdout
-    assert re.match(r"\(\S*\d+\.\d", printed)
+    results = json.loads((repository / "results.json").read_text())
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", printed)]
+    assert numbers == pytest.approx([results["mean_reward"], results["std_reward"]])
 
 
 def test_uploading_and_downloading_ask_the_hub(pushed: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,10 +116,11 @@ def test_uploading_and_downloading_ask_the_hub(pushed: Path, repository: Path, m
             asked.append(("upload", {**kwargs, "files": sorted(path.name for path in Path(kwargs["folder_path"]).iterdir())}))
 
         def model_info(self, repo_id: str, files_metadata: bool) -> Any:
-            size = self.size
-            return SimpleNamespace(siblings=[SimpleNamespace(rfilename=f"{NAME}.zip", size=size)])
+            size, names = self.size, [path.name for path in repository.iterdir()]
+            return SimpleNamespace(sha="0123", siblings=[SimpleNamespace(rfilename=name, size=size) for name in names])
 
-        def snapshot_download(self, repo_id: str, local_dir: Path, allow_patterns: list[str]) -> str:
+        def snapshot_download(self, repo_id: str, revision: str, local_dir: Path, allow_patterns: list[str]) -> str:
+            assert revision == "0123", "what was looked at is what is fetched"
             for name in allow_patterns:
                 shutil.copy(repository / name, local_dir)
             return str(local_dir)
@@ -158,138 +129,14 @@ def test_uploading_and_downloading_ask_the_hub(pushed: Path, repository: Path, m
 
     monkeypatch.setattr(hub, "HfApi", Api)
     logs = repository.parents[2] / "logs"
-    push = ["push_to_hub", "--env", "CartPole-v1", "-f", str(pushed / "logs"), "-orga", "me", "--n-eval-episodes", "2"]
-    assert main([*push, "--no-render"]) == 0
+    flags = ["push_to_hub", "--env", "CartPole-v1", "-f", str(pushed / "logs"), "-orga", "me", "--n-eval-episodes", "2"]
+    assert main([*flags, "--no-render"]) == 0
     assert asked[0] == ("create", {"repo_id": f"me/{NAME}", "exist_ok": True})
     assert asked[1][1]["repo_id"] == f"me/{NAME}"
     assert {f"{NAME}.zip", "README.md", "results.json", "config.yml"} <= set(asked[1][1]["files"])
     assert main(["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(logs)]) == 1, "too large to be downloaded"
-    Api.size = 10**5
+    Api.size = 10**4
     assert main(["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(logs)]) == 0
-
-
-def in_config(**settings: Any) -> Callable[[Path, str], None]:
-    def spoil(repository: Path, canary: str) -> None:
-        config = yaml.safe_load((repository / "config.yml").read_text())
-        text = json.loads(json.dumps(settings).replace("CANARY", canary))
-        (repository / "config.yml").write_text(yaml.safe_dump({**config, **text}))
-
-    return spoil
-
-
-def written(name: str, text: str) -> Callable[[Path, str], None]:
-    return lambda repository, canary: (repository / name).write_text(text.replace("CANARY", canary)) and None
-
-
-class Payload:
-    def __init__(self, canary: str) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path(self.canary),)
-
-
-def pickled(repository: Path, canary: str) -> None:
-    """A run folder's own statistics are made of the model's; those of a stranger are not even looked at."""
-    (repository / "vec_normalize.pkl").write_bytes(pickle.dumps(Payload(canary)))
-    (repository / "config.yml").write_text("!!python/object:nothing {}")
-
-
-def pickled_evaluations(repository: Path, canary: str) -> None:
-    array = np.array([Payload(canary)], dtype=object)
-    np.savez(repository / "evaluations.npz", timesteps=array, results=array, ep_lengths=array)
-    with zipfile.ZipFile(repository / "train_eval_metrics.zip", "w") as archive:
-        archive.write(repository / "evaluations.npz", "evaluations.npz")
-
-
-def bomb(repository: Path, canary: str) -> None:
-    with zipfile.ZipFile(repository / "train_eval_metrics.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("0.monitor.csv", bytes(10**8))
-
-
-def cut(repository: Path, canary: str) -> None:
-    model = repository / f"{NAME}.zip"
-    model.write_bytes(model.read_bytes()[:-1000])
-
-
-def linked(repository: Path, canary: str) -> None:
-    (repository / "config.yml").unlink()
-    (repository / "config.yml").symlink_to("/etc/hostname")
-
-
-def huge(repository: Path, canary: str) -> None:
-    with (repository / "args.yml").open("wb") as file:
-        file.truncate(10**9)
-
-
-def pickled_model(repository: Path, canary: str) -> None:
-    """A function has to be pickled, with whatever its author puts beside it."""
-    VPG("MlpPolicy", "CartPole-v1", device="cpu", learning_rate=lambda progress: 0.1).save(repository / NAME)
-
-
-CODE = "__import__('pathlib').Path('CANARY').touch()"
-HOSTILE: dict[str, tuple[Callable[[Path, str], None], str]] = {
-    "pickled statistics": (pickled, "config.yml"),
-    "python in args.yml": (written("args.yml", "env_kwargs: !!python/object/apply:os.system ['touch CANARY']"), "env_kwargs"),
-    "python in config.yml": (
-        written("config.yml", "env_wrapper: !!python/object/apply:os.system ['touch CANARY']"),
-        "wrapper",
-    ),
-    "no YAML": (written("config.yml", "a: ["), "config.yml"),
-    "no mapping": (written("config.yml", "- 1"), "config.yml"),
-    "code for normalize": (in_config(normalize=CODE), "normalize is"),
-    "code inside of normalize": (in_config(normalize=f"dict(norm_obs={CODE})"), "normalize is"),
-    "a wrapper that acts": (in_config(env_wrapper=[{"os.system": {"command": "touch CANARY"}}]), "os.system"),
-    "a wrapper that writes": (
-        in_config(env_wrapper=[{"gymnasium.wrappers.RecordVideo": {"video_folder": "x"}}]),
-        "RecordVideo",
-    ),
-    "a wrapper for all": (in_config(vec_env_wrapper="os.system"), "vec_env_wrapper"),
-    "a callback": (in_config(callback="os.system"), "callback"),
-    "a path for the environment": (in_config(env_kwargs={"xml_file": "/etc/passwd"}), "xml_file"),
-    "too many frames": (in_config(frame_stack=10**9), "frame_stack"),
-    "pickled evaluations": (pickled_evaluations, "train_eval_metrics.zip"),
-    "a bomb": (bomb, "train_eval_metrics.zip"),
-    "cut off": (cut, "CartPole-v1.zip"),
-    "a link": (linked, "config.yml"),
-    "huge": (huge, "args.yml"),
-    "a model with pickles": (pickled_model, "pickles"),
-    "no model": (lambda repository, canary: (repository / f"{NAME}.zip").unlink(), NAME),
-    "no settings": (lambda repository, canary: (repository / "config.yml").unlink(), "config.yml"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_what_would_run_code_is_refused_by_name(name: str, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil, said = HOSTILE[name]
-    canary = repository.parents[2] / "canary"
-    spoil(repository, str(canary))
-    assert load(repository) == 1
-    message = capsys.readouterr().err
-    assert said in message
-    assert message.count("\n") == 1
-    assert not canary.exists()
-    assert not list((repository.parents[2] / "logs").rglob("*.zip")), "a run of which a part is missing"
-
-
-def test_the_payloads_are_live(tmp_path: Path) -> None:
-    pickle.loads(pickle.dumps(Payload(str(tmp_path / "canary"))))
-    assert (tmp_path / "canary").exists()
-    eval(CODE.replace("CANARY", str(tmp_path / "other")))
-    assert (tmp_path / "other").exists()
-
-
-def test_another_environment_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (repository / f"{NAME}.zip").rename(repository / "vpg-Acrobot-v1.zip")
-    assert load(repository, env_id="Acrobot-v1") == 1
-    assert "Acrobot-v1" in capsys.readouterr().err
-
-
-def test_texts_that_training_would_evaluate_are_left_out(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    in_config(policy_kwargs=CODE)(repository, "x")
-    assert load(repository) == 0
-    assert "policy_kwargs" in capsys.readouterr().out
-    assert "pathlib" not in (repository.parents[2] / "logs/vpg/CartPole-v1_1/CartPole-v1/config.yml").read_text()
 
 
 def test_a_run_that_is_there_is_not_replaced_unless_told(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,3 +155,39 @@ def test_a_run_that_is_there_is_not_replaced_unless_told(repository: Path, capsy
 def test_nothing_to_push(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push_to_hub", "--env", "CartPole-v1", "-f", str(tmp_path), "-orga", "me"]) == 1
     assert "no agent to push" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags", [["-name", "."], ["-name", ".."], ["-name", "a/b"], ["-orga", ".."], ["-orga", "/tmp"], ["-name", ""]]
+)
+def test_a_name_that_is_a_path_is_refused(
+    flags: list[str], pushed: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would replace all that an organization has, or write beside the hub."""
+    hub_folder = repository.parents[1]
+    before = sorted(hub_folder.parent.rglob("*"))
+    where = ["--local-hub", str(hub_folder), "--no-render", *flags]
+    assert main([*push(pushed), *where]) == 1
+    assert (
+        main(
+            ["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(hub_folder.parent / "logs"), *where[:2], *flags]
+        )
+        == 1
+    )
+    assert sorted(hub_folder.parent.rglob("*")) == before
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_a_push_again_replaces_its_files_and_no_others(pushed: Path, repository: Path) -> None:
+    (repository / "notes.txt").write_text("mine")
+    model = (repository / f"{NAME}.zip").read_bytes()
+    where = ["--local-hub", str(repository.parents[1]), "--no-render", "--load-best"]
+    assert main([*push(pushed), *where]) == 0
+    assert (repository / "notes.txt").read_text() == "mine"
+    assert (repository / f"{NAME}.zip").read_bytes() != model
+    assert not (repository / "replay.mp4").exists(), "a film of another model"
+
+
+def test_the_zoos_own_algorithms_are_left_to_the_zoo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["load_from_hub", "--algo", "ppo", "--env", "CartPole-v1", "-orga", "sb3", "-f", str(tmp_path)]) == 1
+    assert "python -m rl_zoo3.load_from_hub" in capsys.readouterr().err

@@ -65,8 +65,10 @@ COMMANDS = {
         reads_runs=True,
     ),
     "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
-    "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub:push_to_hub"),
-    "load_from_hub": Command("load an agent from the hub, running none of its author's code", "sb3_vpg.zoo.hub:load_from_hub"),
+    "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub_push:push_to_hub"),
+    "load_from_hub": Command(
+        "load an agent from the hub, running none of its author's code", "sb3_vpg.zoo.hub_load:load_from_hub"
+    ),
     "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.benchmark:benchmark", ()),
     "compare": Command("train algorithms side by side and report them with intervals", "sb3_vpg.compare.command:main", ()),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),

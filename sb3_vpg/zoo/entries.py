@@ -36,11 +36,15 @@ def check_entry(config: str, algo: str, env_id: str, hyperparams: dict[str, Any]
             raise ValueError(f"{config}: the entry for {env_id} needs {key!r}")
     hyperparams["n_timesteps"] = real_number(f"{config}: n_timesteps", hyperparams["n_timesteps"], low=1.0)
     whole_number(f"{config}, or -params: n_envs", hyperparams.get("n_envs", 1), at_least=1)
+    try:
+        refuse_unknown(our_class(algo).__name__, hyperparams, known_keys(algo))
+    except TypeError as error:
+        raise ValueError(f"{config}, or -params: {error}") from None
+
+
+def known_keys(algo: str) -> list[str]:
+    """:return: the keys that an entry for one of ours may have"""
     algorithm = our_class(algo)
     passed_on = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
     accepted = {*inspect.signature(algorithm).parameters, *passed_on.__annotations__, *_READ_BY_THE_ZOO}
-    known = sorted(accepted.difference(_SET_BY_FLAGS))
-    try:
-        refuse_unknown(algorithm.__name__, hyperparams, known)
-    except TypeError as error:
-        raise ValueError(f"{config}, or -params: {error}") from None
+    return sorted(accepted.difference(_SET_BY_FLAGS))

@@ -23,7 +23,7 @@ from sb3_vpg.zoo.playing import create_test_env
 from sb3_vpg.zoo.registration import register
 
 # One after the other it costs the same in any number; a native one is the faster the more of them there are
-_N_ENVS = {"dummy": 10, "native": 1000}
+N_ENVS = {"dummy": 10, "native": 1000}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _environment(env_name: EnvironmentName, run: Path, n_episodes: int, seed: in
     create = create_native_test_env if vec_env == "native" else create_test_env
     return create(
         env_name.gym_id,
-        n_envs=min(_N_ENVS[vec_env], n_episodes),
+        n_envs=min(N_ENVS[vec_env], n_episodes),
         stats_path=stats_path,
         seed=seed,
         should_render=False,
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
-    parser.add_argument("--vec-env", choices=list(_N_ENVS), default="dummy", help="VecEnv type; native: the environment's own")
+    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: the environment's own")
     parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     return parser
 

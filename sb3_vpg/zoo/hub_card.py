@@ -1,32 +1,24 @@
 """What stands on the page of an agent on the hub: what it scored and how that was measured, and how to use it."""
 
+import platform
+import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import gymnasium as gym
 import yaml
-from huggingface_sb3 import EnvironmentName
+from huggingface_sb3 import EnvironmentName, ModelName
 
+from sb3_vpg import __version__
 from sb3_vpg.zoo import DEFAULT, OURS
+from sb3_vpg.zoo.hub_files import Repository
+from sb3_vpg.zoo.hub_snippet import snippet
 
-_PLAIN = """from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
-
-from sb3_vpg import {cls}
-
-model = {cls}.load("{file}")
-print(evaluate_policy(model, make_vec_env("{env}"{kwargs}), n_eval_episodes=10))"""
-_NORMALIZED = """from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.evaluation import evaluate_policy
-
-from sb3_vpg import {cls}
-from sb3_vpg.normalization import load_vec_normalize
-
-model = {cls}.load("{file}")
-env = load_vec_normalize("{file}", make_vec_env("{env}"{kwargs}))
-env.training = env.norm_reward = False
-print(evaluate_policy(model, env, n_eval_episodes=10))"""
+_LIBRARIES = ("stable-baselines3", "gymnasium", "torch", "numpy")
+_EXTRAS = ("box2d", "mujoco")
 
 
 @dataclass(frozen=True)
@@ -34,106 +26,148 @@ class Score:
     """
     :param mean: undiscounted return
     :param std: standard deviation over episodes
+    :param interval: Student's 95 % interval of the mean
     :param n_episodes: that were played to their end
+    :param n_envs: over which they were spread
     :param deterministic: the likeliest actions instead of sampled ones
     :param seed: of the environments
-    :param steps: environment steps of its training
+    :param when: date and time
     """
 
     mean: float
     std: float
+    interval: tuple[float, float]
     n_episodes: int
+    n_envs: int
     deterministic: bool
     seed: int
-    steps: int
+    when: str
 
     @property
     def how(self) -> str:
+        """:return: in words"""
         actions = "deterministic" if self.deterministic else "sampled"
-        return f"{self.n_episodes} episodes, {actions} actions, environments seeded with {self.seed}"
+        spread = f"in {self.n_envs} environments seeded from {self.seed} on"
+        return f"{self.n_episodes} episodes with {actions} actions, {spread}"
 
 
-def metadata(algo: str, env_id: str, score: Score) -> dict[str, Any]:
-    """:return: the head of the card, as the hub reads it"""
-    result = {
-        "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
-        "dataset": {"name": env_id, "type": env_id},
-        "metrics": [
-            {"type": "mean_reward", "value": f"{score.mean:.2f} +/- {score.std:.2f}", "name": "mean_reward", "verified": False}
-        ],
-    }
-    return {
-        "library_name": "stable-baselines3",
-        "tags": [env_id, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "sb3-vpg", algo],
-        "model-index": [{"name": OURS[algo], "results": [result]}],
-    }
-
-
-def card(algo: str, env_id: str, repo_id: str, score: Score, config: dict[str, Any], install: str) -> str:
+@dataclass(frozen=True)
+class Agent:
     """
     :param algo: name on the command line
     :param env_id: environment id
     :param repo_id: organization and name of the repository
+    :param which: model of its run
+    :param steps: environment steps of its training
+    :param found: what the repository holds, as it is loaded
+    :param config: hyperparameters, as they are written there
+    """
+
+    algo: str
+    env_id: str
+    repo_id: str
+    which: str
+    steps: int
+    found: Repository
+    config: dict[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """:return: of what a score depends on"""
+    libraries = {one: version(one) for one in _LIBRARIES}
+    return {"sb3-vpg": __version__, **libraries, "python": platform.python_version()}
+
+
+def metadata(agent: Agent, score: Score) -> dict[str, Any]:
+    """:return: the head of the card, as the hub reads it"""
+    result = {
+        "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
+        "dataset": {"name": agent.env_id, "type": agent.env_id},
+        "metrics": [
+            {"type": "mean_reward", "value": f"{score.mean:.2f} +/- {score.std:.2f}", "name": "mean_reward", "verified": False}
+        ],
+    }
+    tags = [agent.env_id, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "sb3-vpg", agent.algo]
+    # The zoo's list of agents takes it in lower case for the algorithm
+    name = OURS[agent.algo] if OURS[agent.algo].lower() == agent.algo else agent.algo
+    return {"library_name": "stable-baselines3", "tags": tags, "model-index": [{"name": name, "results": [result]}]}
+
+
+def card(agent: Agent, score: Score, install: str, gym_packages: Sequence[str] = ()) -> str:
+    """
+    :param agent: which one
     :param score: measured
-    :param config: hyperparameters
     :param install: what pip installs sb3-vpg from
+    :param gym_packages: modules that register the environment
     :return: the page, in Markdown
     """
-    head = yaml.safe_dump(metadata(algo, env_id, score), sort_keys=False)
-    organization, _, name = repo_id.partition("/")
-    env_name = EnvironmentName(env_id)
-    flags = f"--env {env_id}" if algo == DEFAULT else f"--algo {algo} --env {env_id}"
-    named = "" if name == f"{algo}-{env_name}" else f" -name {name}"
-    libraries = ", ".join(f"{one} {version(one)}" for one in ("sb3-vpg", "stable-baselines3", "gymnasium", "torch"))
-    cls = OURS[algo]
-    settings = yaml.safe_dump(config, sort_keys=True).strip()
-    snippet = _NORMALIZED if config.get("normalize") else _PLAIN
-    kwargs = f", env_kwargs={config['env_kwargs']}" if config.get("env_kwargs") else ""
-    usage = snippet.format(cls=cls, kwargs=kwargs, file=f"logs/{algo}/{env_name}_1/{env_name}.zip", env=env_id)
+    head = yaml.safe_dump(metadata(agent, score), sort_keys=False)
+    organization, _, name = agent.repo_id.partition("/")
+    words = [*([] if agent.algo == DEFAULT else ["--algo", agent.algo]), "--env", agent.env_id]
+    load = [*words, "-orga", organization]
+    load += [] if name == ModelName(agent.algo, EnvironmentName(agent.env_id)) else ["-name", name]
+    play = [*words, "-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
+    load += play[len(words) :]
+    train = [*play, "--seed", str(agent.found.args["seed"])] if "seed" in agent.found.args else play
+    sampled = "" if score.deterministic else " --stochastic"
+    cls, low, high = OURS[agent.algo], *score.interval
     return f"""---
 {head}---
 
-# {cls} on {env_id}
+# {cls} on {agent.env_id}
 
-A trained **{cls}** agent playing **{env_id}**, made with sb3-vpg: vanilla policy gradient for
+A trained **{cls}** agent playing **{agent.env_id}**, made with sb3-vpg: vanilla policy gradient for
 [Stable-Baselines3](https://github.com/DLR-RM/stable-baselines3) and the
 [RL Zoo](https://github.com/DLR-RM/rl-baselines3-zoo).
 
-Mean return **{score.mean:.2f} ± {score.std:.2f}** after {score.steps:,} steps of training: {score.how}; ± is the
-standard deviation over episodes. Measured with {libraries}.
+Mean return **{score.mean:.2f} ± {score.std:.2f}** (95 % interval of the mean {low:.2f} to {high:.2f}; ± is the standard
+deviation over episodes), after {agent.steps:,} steps of training.
+
+| | |
+|---|---|
+| measured over | {score.how} |
+| on | {score.when} |
+| with | {", ".join(f"{one} {number}" for one, number in versions().items())} |
+| model | {agent.which} |
 
 ## Usage
 
 The RL Zoo alone does not know this algorithm. Install sb3-vpg, which brings the zoo with it:
 
 ```bash
-pip install {shlex.quote(install)}
+pip install {shlex.quote(_requirement(install, agent.env_id))}
 ```
 
-Download the agent into `logs/` and watch it (`--no-render` without a screen), or score it:
+Download the agent into `logs/`, watch it (`--no-render` without a screen), score it:
 
 ```bash
-sb3-vpg load_from_hub {flags} -orga {organization}{named} -f logs
-sb3-vpg enjoy {flags} -f logs
-sb3-vpg evaluate {flags} -f logs
+sb3-vpg load_from_hub {shlex.join(load)}
+sb3-vpg enjoy {shlex.join(play)}{sampled}
+sb3-vpg evaluate {shlex.join(play)} -n {score.n_episodes} --seed {score.seed}{sampled}
 ```
 
-Nothing of this repository is unpickled and none of its texts is run as code. In Python, after the download (with the
-number that it printed, if there were other runs before):
+Nothing of this repository is unpickled, and none of its texts is run as code. In Python, which measures the number above:
 
 ```python
-{usage}
+{snippet(agent.algo, agent.env_id, agent.repo_id, agent.found, score, gym_packages)}
 ```
 
 ## Training
 
 ```bash
-sb3-vpg train {flags} -f logs
+sb3-vpg train {shlex.join(train)}
 ```
 
 Hyperparameters:
 
 ```yaml
-{settings}
+{yaml.safe_dump(agent.config, sort_keys=True).strip()}
 ```
 """
+
+
+def _requirement(install: str, env_id: str) -> str:
+    """:return: with the extra that brings the environment's simulator, where there is one and pip is given a bare name"""
+    entry_point = str(gym.spec(env_id).entry_point)
+    extra = next((one for one in _EXTRAS if entry_point.startswith(f"gymnasium.envs.{one}")), None)
+    return f"{install}[{extra}]" if extra is not None and re.fullmatch(r"[\w.-]+", install) else install

@@ -1,0 +1,141 @@
+"""
+``sb3-vpg load_from_hub``: an agent from the hub, without running any code of its author.
+
+The zoo's own program wants ``TRUST_REMOTE_CODE``, because it unpickles what it finds. This one looks at everything in a
+temporary folder first; what then lands in the log folder is a whole run, or nothing.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3.utils import get_latest_run_id
+
+from sb3_vpg.archives import RefusedFileError
+from sb3_vpg.zoo import DEFAULT, OURS
+from sb3_vpg.zoo.hub import open_hub, repository_id
+from sb3_vpg.zoo.hub_agent import make_run
+from sb3_vpg.zoo.hub_files import examine, files_wanted
+from sb3_vpg.zoo.registration import register
+from sb3_vpg.zoo.runs import lock
+
+
+def load_from_hub() -> None:
+    """The command. Its arguments are ``sys.argv``."""
+    args = _parser().parse_args()
+    for module in args.gym_packages:
+        import_module(module)
+    register()
+    repo_id = repository_id(args.algo, args.env, args.organization, args.repo_name)
+    runs = Path(args.folder) / args.algo
+    _check_free(_number(runs, args.env, args.exp_id), args)
+    with tempfile.TemporaryDirectory(prefix="sb3-vpg-hub-") as folder, named_as(repo_id, Path(folder) / "files"):
+        files, made = Path(folder) / "files", Path(folder) / "run"
+        files.mkdir()
+        open_hub(args.local_hub).fetch(repo_id, files_wanted(args.algo, args.env, args.trust), files)
+        found = examine(files, args.algo, args.env)
+        make_run(found, made, args.algo, args.env, args.trust)
+        run = _put_in_place(made, runs, args)
+    print(f"Loaded {repo_id} into {run}")
+    if found.dropped:
+        print(f"Left out, because playing does not need it: {', '.join(name[:80] for name in found.dropped)}")
+    words = [*(["--algo", args.algo] if args.algo != DEFAULT else []), "--env", args.env.gym_id]
+    words += ["-f", args.folder] if args.folder != "logs" else []
+    print(f"Watch it with: sb3-vpg enjoy {' '.join(words)}")
+
+
+@contextmanager
+def named_as(repo_id: str, folder: Path) -> Iterator[None]:
+    """Errors call the files by the names that the user knows, not by those of a temporary folder, and flags by theirs."""
+    try:
+        yield
+    except RefusedFileError as error:
+        text = str(error).replace(str(folder), repo_id).replace("load it with trust=True", "load it with --trust")
+        raise RefusedFileError(text) from error
+
+
+def _number(runs: Path, env_name: EnvironmentName, exp_id: int) -> Path:
+    """:return: the folder of a run: of that number, 0 for the next; -1 for none, as in the zoo"""
+    if exp_id < 0:
+        return runs
+    number: int = exp_id or get_latest_run_id(str(runs), env_name) + 1
+    return runs / f"{env_name}_{number}"
+
+
+def _check_free(run: Path, args: argparse.Namespace) -> None:
+    """:raises ValueError: if there is something that is not to be replaced"""
+    if not run.exists() and not run.is_symlink():
+        return
+    if not args.force:
+        raise ValueError(f"{run} exists already: use --force to replace it, or --exp-id 0 for the next number")
+    if run.is_symlink() or not (run / args.env / "args.yml").is_file() or any(run.glob(f"{args.env}_[0-9]*")):
+        raise ValueError(
+            f"{run} is not the folder of a single run of {args.env}, and is not replaced: choose another --exp-id"
+        )
+
+
+def _put_in_place(made: Path, runs: Path, args: argparse.Namespace) -> Path:
+    """:return: the run in the log folder, which is there as a whole or not at all"""
+    beside = _number(runs, args.env, args.exp_id).parent
+    beside.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{args.env}.", suffix=".part", dir=beside) as folder:
+        new, old = Path(folder) / "new", Path(folder) / "old"
+        shutil.copytree(made, new)
+        while True:
+            run = _number(runs, args.env, args.exp_id)
+            try:
+                run.mkdir()
+                break
+            except FileExistsError:
+                # Somebody else has just begun the run that was the next
+                if args.exp_id != 0:
+                    _set_aside(run, old, args)
+        try:
+            run.rmdir()
+            new.rename(run)
+        except BaseException:
+            if old.exists():
+                old.rename(run)
+            raise
+    return run
+
+
+def _set_aside(run: Path, old: Path, args: argparse.Namespace) -> None:
+    """:raises ValueError: if it is not to be replaced, or if it is being trained"""
+    _check_free(run, args)
+    claimed = lock(run)
+    if claimed is not None:
+        claimed.close()
+    run.rename(old)
+
+
+def base_parser(description: str) -> argparse.ArgumentParser:
+    """:return: with the flags that pushing and loading share"""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--algo", default=DEFAULT, help=f"RL algorithm, one of ours: {', '.join(OURS)} (default: %(default)s)")
+    parser.add_argument("--env", type=EnvironmentName, required=True, help="environment ID")
+    parser.add_argument("-f", "--folder", default="logs", help="log folder (default: %(default)s)")
+    parser.add_argument("-orga", "--organization", required=True, help="organization or user on the hub")
+    parser.add_argument("-name", "--repo-name", help="name of the repository (default: ALGO-ENV)")
+    parser.add_argument("--local-hub", type=Path, metavar="FOLDER", help="a folder in the place of the hub")
+    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    return parser
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = base_parser("Load an agent from the Hugging Face hub into the log folder, running none of its author's code.")
+    parser.add_argument(
+        "--exp-id", type=int, default=0, help="number of the run (default: 0: the next; -1: no folder of its own)"
+    )
+    parser.add_argument("--force", action="store_true", help="replace the run of --exp-id if there is one")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="unpickle the model and its vec_normalize.pkl, which runs whatever code their author has put there",
+    )
+    return parser

@@ -1,0 +1,175 @@
+"""What a stranger has put into a repository: nothing of it is run, and nothing of it that is refused leaves a trace."""
+
+import json
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hub_repositories import LEAVES_FILES_OPEN, NAME, load
+
+from sb3_vpg import VPG
+from sb3_vpg.zoo.cli import main
+
+pytestmark = LEAVES_FILES_OPEN
+
+
+def in_config(**settings: Any) -> Callable[[Path, str], None]:
+    def spoil(repository: Path, canary: str) -> None:
+        config = yaml.safe_load((repository / "config.yml").read_text())
+        text = json.loads(json.dumps(settings).replace("CANARY", canary))
+        (repository / "config.yml").write_text(yaml.safe_dump({**config, **text}))
+
+    return spoil
+
+
+def written(name: str, text: str) -> Callable[[Path, str], None]:
+    return lambda repository, canary: (repository / name).write_text(text.replace("CANARY", canary)) and None
+
+
+class Payload:
+    def __init__(self, canary: str) -> None:
+        self.canary = canary
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(self.canary),)
+
+
+def pickled(repository: Path, canary: str) -> None:
+    """A run folder's own statistics are made of the model's; those of a stranger are not even looked at."""
+    (repository / "vec_normalize.pkl").write_bytes(pickle.dumps(Payload(canary)))
+    (repository / "config.yml").write_text("!!python/object:nothing {}")
+
+
+def pickled_evaluations(repository: Path, canary: str) -> None:
+    array = np.array([Payload(canary)], dtype=object)
+    np.savez(repository / "evaluations.npz", timesteps=array, results=array, ep_lengths=array)
+    with zipfile.ZipFile(repository / "train_eval_metrics.zip", "w") as archive:
+        archive.write(repository / "evaluations.npz", "evaluations.npz")
+
+
+def bomb(repository: Path, canary: str) -> None:
+    with zipfile.ZipFile(repository / "train_eval_metrics.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.monitor.csv", bytes(10**8))
+
+
+def cut(repository: Path, canary: str) -> None:
+    model = repository / f"{NAME}.zip"
+    model.write_bytes(model.read_bytes()[:-1000])
+
+
+def linked(repository: Path, canary: str) -> None:
+    (repository / "config.yml").unlink()
+    (repository / "config.yml").symlink_to("/etc/hostname")
+
+
+def huge(repository: Path, canary: str) -> None:
+    with (repository / "args.yml").open("wb") as file:
+        file.truncate(10**9)
+
+
+def pickled_model(repository: Path, canary: str) -> None:
+    """A function has to be pickled, with whatever its author puts beside it."""
+    VPG("MlpPolicy", "CartPole-v1", device="cpu", learning_rate=lambda progress: 0.1).save(repository / NAME)
+
+
+CODE = "__import__('pathlib').Path('CANARY').touch()"
+CALL = "!!python/object/apply:os.system ['touch CANARY']"
+ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefghijk", "bcdefghijkl", strict=True)
+)
+HOSTILE: dict[str, tuple[Callable[[Path, str], None], str]] = {
+    "pickled statistics": (pickled, "config.yml"),
+    "python in args.yml": (
+        written("args.yml", "algo: vpg\nenv: CartPole-v1\nenv_kwargs: !!python/object/apply:os.system ['touch CANARY']"),
+        "env_kwargs",
+    ),
+    "python in config.yml": (
+        written("config.yml", "env_wrapper: !!python/object/apply:os.system ['touch CANARY']"),
+        "wrapper",
+    ),
+    "no YAML": (written("config.yml", "a: ["), "config.yml"),
+    "no mapping": (written("config.yml", "- 1"), "config.yml"),
+    "code for normalize": (in_config(normalize=CODE), "normalize is"),
+    "code inside of normalize": (in_config(normalize=f"dict(norm_obs={CODE})"), "normalize is"),
+    "a wrapper that acts": (in_config(env_wrapper=[{"os.system": {"command": "touch CANARY"}}]), "os.system"),
+    "a wrapper that writes": (
+        in_config(env_wrapper=[{"gymnasium.wrappers.RecordVideo": {"video_folder": "x"}}]),
+        "RecordVideo",
+    ),
+    "a wrapper for all": (in_config(vec_env_wrapper="os.system"), "vec_env_wrapper"),
+    "a path for the environment": (in_config(env_kwargs={"xml_file": "/etc/passwd"}), "xml_file"),
+    "too many frames": (in_config(frame_stack=10**9), "frame_stack"),
+    "pickled evaluations": (pickled_evaluations, "train_eval_metrics.zip"),
+    "a bomb": (bomb, "train_eval_metrics.zip"),
+    "cut off": (cut, "CartPole-v1.zip"),
+    "a link": (linked, "config.yml"),
+    "huge": (huge, "args.yml"),
+    "a model with pickles": (pickled_model, "pickles"),
+    "aliases without end": (written("config.yml", ALIASES), "more than once"),
+    "aliases in args.yml": (written("args.yml", ALIASES), "more than once"),
+    "depth": (written("config.yml", "a: " + "[" * 5000 + "]" * 5000), "deep"),
+    "no model": (lambda repository, canary: (repository / f"{NAME}.zip").unlink(), NAME),
+    "no settings": (lambda repository, canary: (repository / "config.yml").unlink(), "config.yml"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_would_run_code_is_refused_by_name(name: str, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil, said = HOSTILE[name]
+    canary = repository.parents[2] / "canary"
+    spoil(repository, str(canary))
+    assert load(repository) == 1
+    message = capsys.readouterr().err
+    assert said in message
+    assert message.count("\n") == 1
+    assert not canary.exists()
+    assert not (repository.parents[2] / "logs").exists(), "what is refused leaves nothing"
+
+
+def test_the_payloads_are_live(tmp_path: Path) -> None:
+    pickle.loads(pickle.dumps(Payload(str(tmp_path / "canary"))))
+    assert (tmp_path / "canary").exists()
+    eval(CODE.replace("CANARY", str(tmp_path / "other")))
+    assert (tmp_path / "other").exists()
+
+
+def test_another_environment_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By its spaces, and by its name where the spaces are the same."""
+    for env_id in ("Acrobot-v1", "CartPole-v0"):
+        (repository / f"{NAME}.zip").rename(repository / f"vpg-{env_id}.zip")
+        assert load(repository, env_id=env_id) == 1
+        assert f"'CartPole-v1', but '{env_id}'" in capsys.readouterr().err
+        (repository / "args.yml").write_text(f"algo: vpg\nenv: {env_id}\n")
+        assert load(repository, env_id=env_id) == (1 if env_id == "Acrobot-v1" else 0)
+        said = capsys.readouterr().err
+        assert ("does not fit" in said) == (env_id == "Acrobot-v1")
+        (repository / f"vpg-{env_id}.zip").rename(repository / f"{NAME}.zip")
+        (repository / "args.yml").write_text("algo: vpg\nenv: CartPole-v1\n")
+
+
+def test_texts_that_training_would_evaluate_are_left_out(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    in_config(policy_kwargs=CODE, callback="os.system")(repository, "x")
+    assert load(repository) == 0
+    said = capsys.readouterr().out
+    assert "policy_kwargs" in said
+    assert "callback" in said
+    kept = (repository.parents[2] / "logs/vpg/CartPole-v1_1/CartPole-v1/config.yml").read_text()
+    assert "pathlib" not in kept
+    assert "os.system" not in kept
+
+
+def test_what_was_unpickled_in_trust_plays_without_it(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run that ``--trust`` leaves is one like any other."""
+    pickled_model(repository, "")
+    in_config(normalize=False)(repository, "")
+    assert load(repository) == 1
+    assert "--trust" in capsys.readouterr().err
+    assert load(repository, "--trust") == 0
+    logs = str(repository.parents[2] / "logs")
+    assert main(["evaluate", "--env", "CartPole-v1", "-f", logs, "-n", "2"]) == 0
+    assert main(["enjoy", "--env", "CartPole-v1", "-f", logs, "--no-render", "-n", "10"]) == 0
