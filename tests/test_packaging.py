@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+import sysconfig
 import venv
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import distribution, distributions, packages_distributions, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import sb3_vpg
 
@@ -21,15 +24,72 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
+# What does not come with the wheel cannot be imported, although it lies there
+BLOCKER = """
+import sys
+from importlib.machinery import PathFinder
+
+UNDECLARED = frozenset({names!r})
+
+
+class Declared(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in UNDECLARED else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = Declared
+"""
+
+
+def declared(texts: list[str]) -> set[str]:
+    """
+    :param texts: requirements of a distribution, without its extras
+    :return: all distributions that come with it
+    """
+    found: set[tuple[str, str]] = set()
+    waiting = [(text, "") for text in texts]
+    while waiting:
+        text, asked_by = waiting.pop()
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": asked_by}):
+            continue
+        for extra in {"", *requirement.extras}:
+            one = (canonicalize_name(requirement.name), extra)
+            if one not in found:
+                found.add(one)
+                waiting += [(text, extra) for text in distribution(requirement.name).requires or []]
+    return {name for name, _ in found}
+
+
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """:return: the folder of the programs of an environment that holds the wheel and what it asks for, nothing else"""
+    """
+    :return: the folder of the programs of an environment with the wheel, where nothing else can be imported than it asks
+        for. What it asks for is taken from this environment, so that the test does not install it a second time
+    """
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     programs = folder / ("Scripts" if sys.platform == "win32" else "bin")
-    install = [programs / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel]
+    install = [sys.executable, "-m", "pip", "--python", programs / "python", "install", "--quiet", "--no-deps", wheel]
     subprocess.run(install, check=True)
+    (site_packages,) = folder.rglob("site-packages")
+    (ours,) = distributions(name="sb3-vpg", path=[str(site_packages)])
+    allowed = declared(ours.requires or []) | {"sb3-vpg"}
+    undeclared = {
+        module for module, names in packages_distributions().items() if not allowed & set(map(canonicalize_name, names))
+    }
+    (site_packages / "sitecustomize.py").write_text(BLOCKER.format(names=sorted(undeclared)))
+    (site_packages / "declared.pth").write_text(sysconfig.get_path("purelib"))
     return programs
+
+
+@pytest.mark.expensive
+@pytest.mark.parametrize("name", ["pytest", "wandb", "mujoco", "ray"])
+def test_what_is_not_declared_is_not_there(name: str, installed: Path) -> None:
+    """Or the next test would show nothing."""
+    done = subprocess.run([installed / "python", "-c", f"import {name}"], capture_output=True, text=True)
+    assert f"No module named '{name}'" in done.stderr
 
 
 def test_the_installed_version_is_the_one_in_the_code() -> None:
@@ -62,16 +122,5 @@ def test_the_wheel_alone_gives_a_command_line_that_trains(installed: Path, tmp_p
     run("enjoy", "--env", "CartPole-v1", "--no-render", "-n", "20")
     run("record_video", "--env", "CartPole-v1", "-n", "20")
     run("plot_train", "-e", "CartPole-v1", "-f", "logs", "--savefig", "curve.png")
-    run(
-        "optimize",
-        "--env",
-        "CartPole-v1",
-        "--n-trials",
-        "1",
-        "-n",
-        "600",
-        "--storage",
-        "sqlite:///study.db",
-        "--study-name",
-        "s",
-    )
+    search = ["optimize", "--env", "CartPole-v1", "--n-trials", "1", "-n", "600"]
+    run(*search, "--storage", "sqlite:///study.db", "--study-name", "s")
