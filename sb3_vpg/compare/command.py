@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import sys
-from importlib import import_module
 
 from sb3_vpg.compare.comparing import ENGINES, compare
 from sb3_vpg.compare.report import PAGE
@@ -16,8 +15,6 @@ def main() -> None:
     :raises RuntimeError: if runs failed, after everything else is done and reported
     """
     args = _parser().parse_args()
-    for module in args.gym_packages:
-        import_module(module)
     comparison = compare(
         args.algos,
         args.envs,
@@ -31,13 +28,15 @@ def main() -> None:
         n_evaluations=args.n_evaluations,
         eval_episodes=args.eval_episodes,
         final_episodes=args.final_episodes,
+        gym_packages=args.gym_packages,
         report_only=args.report_only,
         command=shlex.join(["sb3-vpg", "compare", *sys.argv[1:]]),
     )
     asked = len(args.algos) * len(args.envs) * args.seeds
     print(f"{len(comparison.records)} of {asked} runs finished. Report: {args.folder}/report/{PAGE}")
     if comparison.failures:
-        raise RuntimeError(f"{len(comparison.failures)} runs failed: {'; '.join(comparison.failures.values())}")
+        failed = len(comparison.failures)
+        raise RuntimeError(f"{failed} run{'s' * (failed > 1)} failed: {'; '.join(comparison.failures.values())}")
 
 
 def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:

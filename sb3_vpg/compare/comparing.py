@@ -35,6 +35,7 @@ def compare(
     n_evaluations: int = 20,
     eval_episodes: int = 5,
     final_episodes: int = 50,
+    gym_packages: Sequence[str] = (),
     report_only: bool = False,
     command: str = "sb3_vpg.compare.compare(...)",
 ) -> Comparison:
@@ -56,6 +57,7 @@ def compare(
     :param n_evaluations: of each run, evenly spread
     :param eval_episodes: of each of these evaluations
     :param final_episodes: by which each finished agent is scored
+    :param gym_packages: modules to import, which register environments
     :param report_only: run nothing, report what is there
     :param command: what the report says that it was made by
     :return: the results, failures included; the report lies in ``folder/report``
@@ -65,7 +67,8 @@ def compare(
     steps = dict.fromkeys(env_ids, n_timesteps) if isinstance(n_timesteps, int) else dict(n_timesteps or {})
     if any(number < 1 for number in steps.values()):
         raise ValueError(f"n_timesteps must be at least 1, but are {steps}")
-    tasks = Plan(algos, env_ids, settled, steps, n_evaluations, eval_episodes, final_episodes).tasks()
+    looks = (n_evaluations, eval_episodes, final_episodes)
+    tasks = Plan(algos, env_ids, settled, steps, *looks, gym_packages).tasks()
     folder = Path(folder)
     # Refused before anything is begun
     done = finished(tasks, folder / RECORDS)

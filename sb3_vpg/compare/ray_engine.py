@@ -6,6 +6,7 @@ Ray is an extra: ``pip install sb3-vpg[ray]``.
 
 import io
 import shutil
+import socket
 import tarfile
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from sb3_vpg.compare.execution import FailedRunError, Record, execute, log_file
 from sb3_vpg.compare.tasks import Task
 
 _MAX_RETRIES = 3
+_PLACE = "{folder}"
 
 
 class RayEngine:
@@ -39,6 +41,7 @@ class RayEngine:
     def __enter__(self) -> "RayEngine":
         import ray
 
+        _check_listens(self.address)
         # Of an embedded one no dashboard, whose port may be taken
         own: dict[str, Any] = {"include_dashboard": False} if self.address is None else {}
         ray.init(self.address or "local", log_to_driver=False, **own)
@@ -82,7 +85,15 @@ class RayEngine:
         return record
 
 
-_PLACE = "{folder}"
+def _check_listens(address: str | None) -> None:
+    """:raises ValueError: if nobody answers at a host and port, for which Ray would wait for minutes"""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"there is no Ray cluster at {address} ({error}); start one with: ray start --head") from error
 
 
 def run_remote(task: Task) -> tuple[Record | None, str | None, bytes]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Task:
     :param eval_episodes: of each evaluation
     :param final_episodes: of the score of the finished agent
     :param entry: its hyperparameters, as the YAML file has them
+    :param gym_packages: modules to import, which register environments
     """
 
     algo: str
@@ -40,6 +42,7 @@ class Task:
     eval_episodes: int
     final_episodes: int
     entry: dict[str, Any] = field(hash=False)
+    gym_packages: list[str] = field(default_factory=list, hash=False)
 
     @property
     def exp_id(self) -> int:
@@ -73,6 +76,7 @@ class Plan:
     :param n_evaluations: of each run, evenly spread
     :param eval_episodes: of each of these
     :param final_episodes: of the score of each finished agent
+    :param gym_packages: modules to import, which register environments
     """
 
     algos: Sequence[str]
@@ -82,6 +86,7 @@ class Plan:
     n_evaluations: int = 20
     eval_episodes: int = 5
     final_episodes: int = 50
+    gym_packages: Sequence[str] = ()
 
     def tasks(self) -> list[Task]:
         """
@@ -89,6 +94,8 @@ class Plan:
         :raises ValueError: for an algorithm or environment that is not there, and for one without an entry
         """
         register()
+        for module in self.gym_packages:
+            import_module(module)
         self._check()
         entries = {(algo, env_id): entry(algo, env_id) for algo in self.algos for env_id in self.env_ids}
         tasks = []
@@ -97,8 +104,8 @@ class Plan:
                 for algo in self.algos:
                     found = entries[algo, env_id]
                     steps = self.n_timesteps.get(env_id) or int(float(found["n_timesteps"]))
-                    rest = (max(steps // self.n_evaluations, 1), self.eval_episodes, self.final_episodes, found)
-                    tasks.append(Task(algo, env_id, seed, steps, *rest))
+                    looks = (max(steps // self.n_evaluations, 1), self.eval_episodes, self.final_episodes)
+                    tasks.append(Task(algo, env_id, seed, steps, *looks, found, list(self.gym_packages)))
         return tasks
 
     def _check(self) -> None:

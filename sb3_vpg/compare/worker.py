@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def train_flags(task: Task, folder: Path) -> list[str]:
     """:return: the arguments of ``sb3-vpg`` that a task stands for"""
     flags = ["train", "--algo", task.algo, "--env", task.env_id, "-f", str(folder), "--seed", str(task.seed)]
     flags += ["-n", str(task.n_timesteps), "--eval-freq", str(task.eval_freq), "--eval-episodes", str(task.eval_episodes)]
+    flags += ["--gym-packages", *task.gym_packages] if task.gym_packages else []
     return [*flags, "--n-eval-envs", str(min(5, task.eval_episodes)), "--num-threads", "1", "--device", "cpu"]
 
 
@@ -82,6 +84,8 @@ def work(task_file: Path, folder: Path, score_file: Path) -> None:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     th.set_num_threads(1)
     task = Task(**json.loads(task_file.read_text()))
+    for module in task.gym_packages:
+        import_module(module)
     score = run(task, folder)
     with written_whole(score_file) as file:
         file.write(json.dumps(score).encode())

@@ -1,0 +1,143 @@
+"""Comparisons that really run: ordinary runs of the zoo, nothing done twice, nothing lost and no failure hidden."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_vpg.compare import compare
+from sb3_vpg.compare.records import RECORDS, read
+from sb3_vpg.compare.worker import train_flags
+from sb3_vpg.zoo.cli import main
+
+ALGOS, ENV = ["vpg", "random_search"], "CartPole-v1"
+FEW = {"n_evaluations": 2, "eval_episodes": 2, "final_episodes": 3}
+FLAGS = ["--n-evaluations", "2", "--eval-episodes", "2", "--final-episodes", "3"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """:return: the log folder of a comparison of two algorithms with two seeds"""
+    path = tmp_path_factory.mktemp("comparison")
+    found = compare(ALGOS, [ENV], 2, 600, path, n_jobs=2, **FEW)
+    assert len(found.records) == 4
+    assert not found.failures
+    return path
+
+
+def weights(folder: Path, run: str) -> bytes:
+    with zipfile.ZipFile(folder / run / f"{ENV}.zip") as archive:
+        return archive.read("policy.pth")
+
+
+def test_runs_are_those_that_train_makes(folder: Path, tmp_path: Path) -> None:
+    task = next(record.task for record in read(folder / RECORDS) if record.task.name == "vpg-CartPole-v1-1")
+    assert main(train_flags(task, tmp_path)) == 0
+    assert weights(folder, "vpg/CartPole-v1_2") == weights(tmp_path, "vpg/CartPole-v1_1")
+    assert sorted(run.name for run in (folder / "vpg").iterdir()) == ["CartPole-v1_1", "CartPole-v1_2"]
+
+
+def test_records_say_what_evaluate_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for record in read(folder / RECORDS):
+        with np.load(record.task.run_folder(folder) / "evaluations.npz") as arrays:
+            assert record.mean_returns == arrays["results"].mean(axis=1).tolist()
+        assert record.cpu_seconds > 0
+        algo, number = record.task.algo, str(record.task.exp_id)
+        flags = ["-f", str(folder), "--exp-id", number, "-n", "3", "--seed", "1000000", "--device", "cpu"]
+        assert main(["evaluate", "--algo", algo, "--env", ENV, *flags]) == 0
+        assert f"mean {np.mean(record.final_returns):.1f}" in capsys.readouterr().out
+
+
+def test_the_zoos_plots_read_the_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A search that has found ends before its last evaluations, which the zoo's second program leaves out."""
+    monkeypatch.chdir(tmp_path)
+    where = ["-a", "vpg", "-e", ENV, "-f", str(folder), "-o", "saved", "--savefig", "all.png"]
+    assert main(["all_plots", *where]) == 0
+    assert main(["plot_from_file", "-i", "saved", "--savefig", "from_file.png"]) == 0
+    assert (tmp_path / "all.png").stat().st_size > 5000
+
+
+def test_what_is_finished_is_not_run_again(folder: Path) -> None:
+    """A record that was cut off is no record: that run is done again, and only that."""
+    file = folder / RECORDS
+    *others, last = read(file)
+    models = {path: path.stat().st_mtime_ns for path in folder.glob(f"*/*/{ENV}.zip")}
+    file.write_bytes(file.read_bytes()[:-20])
+    found = compare(ALGOS, [ENV], 2, 600, folder, n_jobs=1, **FEW)
+    assert len(found.records) == 4
+    assert read(file)[:-1] == others
+    assert read(file)[-1].final_returns == last.final_returns, "the same seed"
+    changed = {path for path, before in models.items() if path.stat().st_mtime_ns != before}
+    assert changed <= {last.task.run_folder(folder) / f"{ENV}.zip"}
+
+
+def test_other_settings_are_refused(folder: Path) -> None:
+    with pytest.raises(ValueError, match="n_timesteps 600, not 700"):
+        compare(ALGOS, [ENV], 2, 700, folder, **FEW)
+
+
+def test_a_report_without_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of more than what is there: it says so, and runs nothing."""
+    flags = ["--algos", *ALGOS, "--envs", ENV, "--seeds", "3", "-n", "600", "-f", str(folder), *FLAGS, "--report-only"]
+    assert main(["compare", *flags]) == 0
+    assert "4 of 6 runs finished" in capsys.readouterr().out
+    assert "2 runs not finished yet: vpg-CartPole-v1-2" in (folder / "report/report.md").read_text()
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    flags = ["--envs", "Breaks-v0", ENV, "--seeds", "1", "-n", "600", "-f", str(tmp_path), "--gym-packages", "comparison_envs"]
+    assert main(["compare", "--algos", "random_search", *flags, "-j", "2", *FLAGS]) == 1
+    message = capsys.readouterr().err
+    log = tmp_path / "output/random_search-Breaks-v0-0.log"
+    assert "1 run failed: random_search-Breaks-v0-0" in message
+    assert str(log) in message
+    assert "the pole has broken" in message
+    assert "the pole has broken" in log.read_text()
+    assert [record.task.env_id for record in read(tmp_path / RECORDS)] == [ENV]
+    twin = (tmp_path / "report/report.md").read_text()
+    assert "1 of 2 runs are finished" in twin
+    assert "the pole has broken" in twin
+
+
+def test_killed_and_started_again(tmp_path: Path) -> None:
+    """With -9: its workers end as well, and what they have begun is gone on with."""
+    words = ["compare", "--algos", "vpg", "--envs", ENV, "--seeds", "1", "-n", "30000", "-f", str(tmp_path), "-j", "1", *FLAGS]
+    command = [sys.executable, "-m", "sb3_vpg", *words]
+    monitor = tmp_path / "vpg/CartPole-v1_1/0.monitor.csv"
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        until(lambda: any((tmp_path / "vpg/CartPole-v1_1/checkpoints").glob("*")) or process.poll() is not None)
+        os.kill(process.pid, signal.SIGKILL)
+    assert not (tmp_path / RECORDS).exists()
+    log = tmp_path / "output/vpg-CartPole-v1-0.log"
+    # The worker has noticed once nothing more is written
+    until(lambda: is_quiet(monitor) and is_quiet(log))
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "Hyperparameters of" in log.read_text(), "the run was resumed"
+    (record,) = read(tmp_path / RECORDS)
+    assert record.timesteps[-1] >= 29_000
+    assert [run.name for run in (tmp_path / "vpg").iterdir()] == ["CartPole-v1_1"]
+    assert json.loads((tmp_path / "references.json").read_text())[ENV]["threshold"] == 475.0
+
+
+def is_quiet(file: Path) -> bool:
+    before = file.stat().st_size if file.exists() else 0
+    time.sleep(1.0)
+    return (file.stat().st_size if file.exists() else 0) == before
+
+
+def until(happened, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "nothing has happened"
+        time.sleep(0.05)
