@@ -1,5 +1,6 @@
-"""One thread for torch (the networks are tiny, and CI machines are small) and repeatable Hypothesis runs."""
+"""One thread for each process (the networks are tiny, and CI machines are small) and repeatable Hypothesis runs."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from hub_repositories import NAME, train_and_push
 from hypothesis import settings
 
 th.set_num_threads(1)
+# The same for the workers of pytest-xdist and for the programs that tests start: they inherit it
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
