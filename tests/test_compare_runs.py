@@ -1,5 +1,6 @@
 """Comparisons that really run: ordinary runs of the zoo, nothing done twice, nothing lost and no failure hidden."""
 
+import fcntl
 import json
 import os
 import signal
@@ -128,6 +129,35 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert record.timesteps[-1] >= 29_000
     assert [run.name for run in (tmp_path / "vpg").iterdir()] == ["CartPole-v1_1"]
     assert json.loads((tmp_path / "references.json").read_text())[ENV]["threshold"] == 475.0
+
+
+def test_a_log_folder_of_other_runs_is_refused(tmp_path: Path) -> None:
+    """What is there would look like a run that was stopped, and be removed."""
+    mine = tmp_path / "random_search/CartPole-v1_1/mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    with pytest.raises(ValueError, match="something else than a comparison"):
+        compare(["random_search"], [ENV], 1, 600, tmp_path, **FEW)
+    assert mine.exists()
+
+
+def test_one_comparison_at_a_time(folder: Path) -> None:
+    with (folder / ".lock").open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process"):
+            compare(ALGOS, [ENV], 2, 600, folder, report_only=True, **FEW)
+
+
+def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:
+    words = ["compare", "--algos", "vpg", "--envs", ENV, "--seeds", "1", "-n", "1000000", "-f", str(tmp_path), "-j", "1"]
+    with subprocess.Popen([sys.executable, "-m", "sb3_vpg", *words], stdout=subprocess.PIPE, text=True) as process:
+        monitor = tmp_path / "vpg/CartPole-v1_1/0.monitor.csv"
+        until(lambda: (monitor.is_file() and monitor.stat().st_size > 5000) or process.poll() is not None)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "the same command goes on: sb3-vpg compare --algos vpg" in printed
+    assert any((tmp_path / "vpg/CartPole-v1_1/checkpoints").iterdir()), "it was asked, not killed"
 
 
 def is_quiet(file: Path) -> bool:

@@ -6,6 +6,7 @@ import sys
 
 from sb3_vpg.compare.comparing import ENGINES, compare
 from sb3_vpg.compare.report import PAGE
+from sb3_vpg.compare.scores import Comparison
 
 
 def main() -> None:
@@ -15,7 +16,21 @@ def main() -> None:
     :raises RuntimeError: if runs failed, after everything else is done and reported
     """
     args = _parser().parse_args()
-    comparison = compare(
+    command = shlex.join(["sb3-vpg", "compare", *sys.argv[1:]])
+    try:
+        comparison = _compare(args, command)
+    except KeyboardInterrupt:
+        print(f"Stopped; the same command goes on: {command}")
+        raise
+    asked = len(args.algos) * len(args.envs) * args.seeds
+    print(f"{len(comparison.records)} of {asked} runs finished. Report: {args.folder}/report/{PAGE}")
+    if comparison.failures:
+        failed = len(comparison.failures)
+        raise RuntimeError(f"{failed} run{'s' * (failed > 1)} failed: {'; '.join(comparison.failures.values())}")
+
+
+def _compare(args: argparse.Namespace, command: str) -> Comparison:
+    return compare(
         args.algos,
         args.envs,
         range(args.seed, args.seed + args.seeds),
@@ -30,13 +45,8 @@ def main() -> None:
         final_episodes=args.final_episodes,
         gym_packages=args.gym_packages,
         report_only=args.report_only,
-        command=shlex.join(["sb3-vpg", "compare", *sys.argv[1:]]),
+        command=command,
     )
-    asked = len(args.algos) * len(args.envs) * args.seeds
-    print(f"{len(comparison.records)} of {asked} runs finished. Report: {args.folder}/report/{PAGE}")
-    if comparison.failures:
-        failed = len(comparison.failures)
-        raise RuntimeError(f"{failed} run{'s' * (failed > 1)} failed: {'; '.join(comparison.failures.values())}")
 
 
 def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from sb3_vpg.compare.runner import Outcome, run_all
 from sb3_vpg.compare.scores import Comparison
 from sb3_vpg.compare.tasks import Plan
 from sb3_vpg.files import written_whole
+from sb3_vpg.zoo.runs import lock
 
 ENGINES = ("local", "ray")
 _REFERENCES = "references.json"
@@ -61,7 +62,7 @@ def compare(
     :param report_only: run nothing, report what is there
     :param command: what the report says that it was made by
     :return: the results, failures included; the report lies in ``folder/report``
-    :raises ValueError: for settings that cannot be run, and if the folder holds runs with other settings
+    :raises ValueError: for settings that cannot be run, and if the folder holds runs with other settings, or anything else
     """
     settled = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     steps = dict.fromkeys(env_ids, n_timesteps) if isinstance(n_timesteps, int) else dict(n_timesteps or {})
@@ -72,14 +73,33 @@ def compare(
     folder = Path(folder)
     # Refused before anything is begun
     done = finished(tasks, folder / RECORDS)
-    known = _references(env_ids, thresholds or {}, folder / _REFERENCES)
-    if report_only:
-        outcome = Outcome([done[task.name] for task in tasks if task.name in done], {})
-    else:
-        outcome = run_all(tasks, folder, _engine(engine, folder, n_jobs, address))
-    comparison = Comparison(algos, env_ids, settled, outcome.records, known, outcome.failures)
-    report.write(comparison, folder / "report", command)
+    with _claimed(folder):
+        known = _references(env_ids, thresholds or {}, folder / _REFERENCES)
+        if report_only:
+            outcome = Outcome([done[task.name] for task in tasks if task.name in done], {})
+        else:
+            outcome = run_all(tasks, folder, _engine(engine, folder, n_jobs, address))
+        comparison = Comparison(algos, env_ids, settled, outcome.records, known, outcome.failures)
+        report.write(comparison, folder / "report", command)
     return comparison
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """
+    What a stopped attempt has left of a run is removed, so the folder must be one of comparisons, and of one at a time.
+
+    :raises ValueError: if it holds anything else, or if another process is at work in it
+    """
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names - {".lock"} and not names & {_REFERENCES, RECORDS}:
+        raise ValueError(
+            f"{folder} holds something else than a comparison, whose runs are removed if they are incomplete: "
+            "choose an empty --folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder) or nullcontext():
+        yield
 
 
 def _engine(name: str, folder: Path, n_jobs: int | None, address: str | None) -> Engine:

@@ -80,9 +80,9 @@ class Processes:
         with self._lock:
             if self._stopped:
                 raise FailedRunError("stopped before it had begun")
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment
-            )
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
+            # A terminal's Ctrl-C goes to all processes of its session, so these would be told twice
+            process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
             self._running.add(process)
         try:
             with process:
