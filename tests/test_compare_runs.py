@@ -154,7 +154,7 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:
         monitor = tmp_path / "vpg/CartPole-v1_1/0.monitor.csv"
         until(lambda: (monitor.is_file() and monitor.stat().st_size > 5000) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
-        printed, _ = process.communicate(timeout=120)
+        printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "the same command goes on: sb3-vpg compare --algos vpg" in printed
     assert any((tmp_path / "vpg/CartPole-v1_1/checkpoints").iterdir()), "it was asked, not killed"
@@ -166,7 +166,7 @@ def is_quiet(file: Path) -> bool:
     return (file.stat().st_size if file.exists() else 0) == before
 
 
-def until(happened, seconds: float = 120.0) -> None:
+def until(happened, seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "nothing has happened"
