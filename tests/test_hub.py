@@ -8,7 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -116,16 +116,17 @@ def test_uploading_and_downloading_ask_the_hub(pushed: Path, repository: Path, m
             asked.append(("upload", {**kwargs, "files": sorted(path.name for path in Path(kwargs["folder_path"]).iterdir())}))
 
         def model_info(self, repo_id: str, files_metadata: bool) -> Any:
-            size, names = self.size, [path.name for path in repository.iterdir()]
-            return SimpleNamespace(sha="0123", siblings=[SimpleNamespace(rfilename=name, size=size) for name in names])
+            sizes = {path.name: path.stat().st_size for path in repository.iterdir()} | self.claimed
+            return SimpleNamespace(sha="0123", siblings=[SimpleNamespace(rfilename=name, size=sizes[name]) for name in sizes])
 
         def snapshot_download(self, repo_id: str, revision: str, local_dir: Path, allow_patterns: list[str]) -> str:
             assert revision == "0123", "what was looked at is what is fetched"
+            asked.append(("download", {"files": sorted(allow_patterns)}))
             for name in allow_patterns:
                 shutil.copy(repository / name, local_dir)
             return str(local_dir)
 
-        size = 10**12
+        claimed: ClassVar[dict[str, int | None]] = {}
 
     monkeypatch.setattr(hub, "HfApi", Api)
     logs = repository.parents[2] / "logs"
@@ -134,9 +135,17 @@ def test_uploading_and_downloading_ask_the_hub(pushed: Path, repository: Path, m
     assert asked[0] == ("create", {"repo_id": f"me/{NAME}", "exist_ok": True})
     assert asked[1][1]["repo_id"] == f"me/{NAME}"
     assert {f"{NAME}.zip", "README.md", "results.json", "config.yml"} <= set(asked[1][1]["files"])
-    assert main(["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(logs)]) == 1, "too large to be downloaded"
-    Api.size = 10**4
-    assert main(["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(logs)]) == 0
+    assert asked[1][1]["delete_patterns"] == ["replay.mp4", "vec_normalize.pkl"], "what an earlier push may have left"
+    del asked[:]
+    flags = ["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(logs)]
+    for claimed in ({f"{NAME}.zip": 10**12}, {f"{NAME}.zip": None}, {"../x": 1}, {str(number): 1 for number in range(10**4)}):
+        Api.claimed = claimed
+        assert main(flags) == 1
+    assert not asked, "nothing is downloaded of what is too large, or would leave its folder"
+    Api.claimed = {}
+    assert main(flags) == 0
+    files = ["args.yml", "config.yml", "env_kwargs.yml", "train_eval_metrics.zip", f"{NAME}.zip"]
+    assert asked == [("download", {"files": files})]
 
 
 def test_a_run_that_is_there_is_not_replaced_unless_told(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +159,52 @@ def test_a_run_that_is_there_is_not_replaced_unless_told(repository: Path, capsy
     assert load(repository, "--exp-id", "1", "--force") == 0
     assert not (logs / "CartPole-v1_1/mine.txt").exists()
     assert len(list(logs.iterdir())) == 2
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def test_a_folder_with_other_runs_is_not_replaced(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``--exp-id -1``, a run without a number, lies where all the others do."""
+    assert load(repository, "--exp-id", "-1") == load(repository, "--exp-id", "-1", "--force") == 0
+    logs = repository.parents[2] / "logs"
+    assert main(["enjoy", "--env", "CartPole-v1", "--exp-id", "-1", "-f", str(logs), "--no-render", "-n", "10"]) == 0
+    for other in ("vpg/Acrobot-v1_1/Acrobot-v1/args.yml", "vpg/Acrobot-v1/args.yml"):
+        (logs / other).parent.mkdir(parents=True)
+        (logs / other).touch()
+        before = contents(logs)
+        capsys.readouterr()
+        assert load(repository, "--exp-id", "-1", "--force") == 1
+        assert "choose another --exp-id" in capsys.readouterr().err
+        assert contents(logs) == before
+        shutil.rmtree((logs / other).parent)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["the first run", "in the place of another"])
+def test_a_load_that_fails_late_leaves_what_was_there(
+    earlier: bool, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, or the last step does not succeed."""
+    logs = repository.parents[2] / "logs"
+    if earlier:
+        assert load(repository) == 0
+    before = contents(logs)
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", fails)
+        assert load(repository, "--exp-id", "1", "--force") == 1
+    assert contents(logs) == before
+    rename = Path.rename
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda path, to: fails() if path.name == "new" else rename(path, to))
+        assert load(repository, "--exp-id", "1", "--force") == 1
+    locks = str(logs / "vpg/CartPole-v1_1/.lock")
+    assert {name: content for name, content in contents(logs).items() if name != locks} == before
+    assert logs.exists() == earlier
 
 
 def test_nothing_to_push(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from hub_repositories import LEAVES_FILES_OPEN, NAME, load
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg import VPG
 from sb3_vpg.zoo.cli import main
@@ -112,6 +114,10 @@ HOSTILE: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "a model with pickles": (pickled_model, "pickles"),
     "aliases without end": (written("config.yml", ALIASES), "more than once"),
     "aliases in args.yml": (written("args.yml", ALIASES), "more than once"),
+    "an alias to itself": (written("env_kwargs.yml", "a: &a [*a]"), "more than once"),
+    "another algorithm": (written("args.yml", "algo: random_search\nenv: CartPole-v1"), "random_search"),
+    "no algorithm": (written("args.yml", "env: CartPole-v1"), "algo"),
+    "no environment": (written("args.yml", "algo: vpg"), "env"),
     "depth": (written("config.yml", "a: " + "[" * 5000 + "]" * 5000), "deep"),
     "no model": (lambda repository, canary: (repository / f"{NAME}.zip").unlink(), NAME),
     "no settings": (lambda repository, canary: (repository / "config.yml").unlink(), "config.yml"),
@@ -138,38 +144,64 @@ def test_the_payloads_are_live(tmp_path: Path) -> None:
     assert (tmp_path / "other").exists()
 
 
-def test_another_environment_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """By its spaces, and by its name where the spaces are the same."""
-    for env_id in ("Acrobot-v1", "CartPole-v0"):
-        (repository / f"{NAME}.zip").rename(repository / f"vpg-{env_id}.zip")
-        assert load(repository, env_id=env_id) == 1
-        assert f"'CartPole-v1', but '{env_id}'" in capsys.readouterr().err
-        (repository / "args.yml").write_text(f"algo: vpg\nenv: {env_id}\n")
-        assert load(repository, env_id=env_id) == (1 if env_id == "Acrobot-v1" else 0)
-        said = capsys.readouterr().err
-        assert ("does not fit" in said) == (env_id == "Acrobot-v1")
-        (repository / f"vpg-{env_id}.zip").rename(repository / f"{NAME}.zip")
-        (repository / "args.yml").write_text("algo: vpg\nenv: CartPole-v1\n")
+def test_another_environment_with_the_same_spaces_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / f"{NAME}.zip").rename(repository / "vpg-CartPole-v0.zip")
+    assert load(repository, env_id="CartPole-v0") == 1
+    assert "'CartPole-v1', but 'CartPole-v0'" in capsys.readouterr().err
+    (repository / "args.yml").write_text("algo: vpg\nenv: CartPole-v0\n")
+    assert load(repository, env_id="CartPole-v0") == 0
 
 
-def test_texts_that_training_would_evaluate_are_left_out(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    in_config(policy_kwargs=CODE, callback="os.system")(repository, "x")
+def test_a_model_with_other_spaces_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the repository says."""
+    (repository / f"{NAME}.zip").rename(repository / "vpg-Acrobot-v1.zip")
+    (repository / "args.yml").write_text("algo: vpg\nenv: Acrobot-v1\n")
+    assert load(repository, env_id="Acrobot-v1") == 1
+    assert "does not fit" in capsys.readouterr().err
+
+
+FOR_TRAINING: dict[str, dict[str, Any]] = {
+    "code": {"policy_kwargs": CODE},
+    "a name to evaluate": {"policy_kwargs": "pathlib"},
+    "a policy to import": {"policy": "pathlib.Path"},
+    "a callback": {"callback": ["pathlib.Path"]},
+    "a monitor": {"monitor_kwargs": "pathlib"},
+    "unheard of": {"unheard_of": "pathlib"},
+}
+
+
+@pytest.mark.parametrize("settings", FOR_TRAINING.values(), ids=FOR_TRAINING)
+def test_what_training_would_run_is_left_out(
+    settings: dict[str, Any], repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_config(**settings)(repository, "x")
     assert load(repository) == 0
-    said = capsys.readouterr().out
-    assert "policy_kwargs" in said
-    assert "callback" in said
-    kept = (repository.parents[2] / "logs/vpg/CartPole-v1_1/CartPole-v1/config.yml").read_text()
-    assert "pathlib" not in kept
-    assert "os.system" not in kept
+    assert f"Left out, because playing does not need it: {min(settings)}" in capsys.readouterr().out
+    assert "pathlib" not in (repository.parents[2] / "logs/vpg/CartPole-v1_1/CartPole-v1/config.yml").read_text()
 
 
-def test_what_was_unpickled_in_trust_plays_without_it(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def as_the_zoo_saves(repository: Path) -> None:
+    """A model with a function in it, and its statistics in a pickle beside it."""
+    env = VecNormalize(make_vec_env("CartPole-v1"))
+    model = VPG("MlpPolicy", env, device="cpu", n_steps=8, learning_rate=lambda progress: 0.1).learn(8)
+    env.save(str(repository / "vec_normalize.pkl"))
+    model.env = None
+    model.save(repository / NAME)
+
+
+@pytest.mark.parametrize("normalize", [False, True], ids=["bare", "normalised"])
+def test_what_was_unpickled_in_trust_plays_without_it(
+    normalize: bool, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The run that ``--trust`` leaves is one like any other."""
-    pickled_model(repository, "")
-    in_config(normalize=False)(repository, "")
+    as_the_zoo_saves(repository) if normalize else pickled_model(repository, "")
+    in_config(normalize=normalize)(repository, "")
     assert load(repository) == 1
-    assert "--trust" in capsys.readouterr().err
+    said = capsys.readouterr().err
     assert load(repository, "--trust") == 0
     logs = str(repository.parents[2] / "logs")
+    model = VPG.load(f"{logs}/vpg/CartPole-v1_1/CartPole-v1.zip", device="cpu")
+    assert model.learning_rate == 0.1
     assert main(["evaluate", "--env", "CartPole-v1", "-f", logs, "-n", "2"]) == 0
     assert main(["enjoy", "--env", "CartPole-v1", "-f", logs, "--no-render", "-n", "10"]) == 0
+    assert "load it with --trust" in said

@@ -9,7 +9,7 @@ import argparse
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -73,7 +73,8 @@ def _check_free(run: Path, args: argparse.Namespace) -> None:
         return
     if not args.force:
         raise ValueError(f"{run} exists already: use --force to replace it, or --exp-id 0 for the next number")
-    if run.is_symlink() or not (run / args.env / "args.yml").is_file() or any(run.glob(f"{args.env}_[0-9]*")):
+    settings = [*run.glob("*/args.yml"), *run.glob("*_[0-9]*/*/args.yml")]
+    if run.is_symlink() or settings != [run / args.env / "args.yml"]:
         raise ValueError(
             f"{run} is not the folder of a single run of {args.env}, and is not replaced: choose another --exp-id"
         )
@@ -82,8 +83,7 @@ def _check_free(run: Path, args: argparse.Namespace) -> None:
 def _put_in_place(made: Path, runs: Path, args: argparse.Namespace) -> Path:
     """:return: the run in the log folder, which is there as a whole or not at all"""
     beside = _number(runs, args.env, args.exp_id).parent
-    beside.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{args.env}.", suffix=".part", dir=beside) as folder:
+    with _made_for(beside), tempfile.TemporaryDirectory(prefix=f".{args.env}.", suffix=".part", dir=beside) as folder:
         new, old = Path(folder) / "new", Path(folder) / "old"
         shutil.copytree(made, new)
         while True:
@@ -103,6 +103,21 @@ def _put_in_place(made: Path, runs: Path, args: argparse.Namespace) -> Path:
                 old.rename(run)
             raise
     return run
+
+
+@contextmanager
+def _made_for(folder: Path) -> Iterator[None]:
+    """The folder is there for the block; if that fails, what had to be made for it is gone again."""
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for one in made:
+            # Unless somebody else has put something there
+            with suppress(OSError):
+                one.rmdir()
+        raise
 
 
 def _set_aside(run: Path, old: Path, args: argparse.Namespace) -> None:

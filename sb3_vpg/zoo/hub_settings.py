@@ -57,7 +57,7 @@ def harmless(config: dict[str, Any], algo: str, path: object) -> tuple[dict[str,
             kept[name] = _normalizes(value, path)
         elif name == "frame_stack":
             kept[name] = _frames(value, path)
-        elif name in known and name not in _FOR_TRAINING and _is_inert(value):
+        elif name in known and not _is_run(name, value) and _is_inert(value):
             kept[name] = value
         else:
             dropped.append(name)
@@ -87,6 +87,13 @@ def check_inert(value: Any, what: str, largest: float = math.inf) -> None:
             check_inert(item, f"{what}, {key}", largest)
         return
     raise RefusedFileError(f"{what} is {str(value)[:200]!r}: no number of a sensible size, and no plain text; refused")
+
+
+def _is_run(name: str, value: Any) -> bool:
+    """:return: whether training would import it, or evaluate it as Python"""
+    if name in _FOR_TRAINING:
+        return True
+    return isinstance(value, str) and (name.endswith("_kwargs") or (name == "policy" and "." in value))
 
 
 def _is_inert(value: Any) -> bool:
