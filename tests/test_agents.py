@@ -23,6 +23,7 @@ from sb3_vpg.zoo.agents import Agent, agents_in, shipped_folder
 from sb3_vpg.zoo.benchmark import in_thousands, reward_threshold
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.evaluation import evaluate_run
+from sb3_vpg.zoo.plain_yaml import read_plain
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
@@ -250,3 +251,25 @@ def test_taxi_asks_for_more_than_there_is() -> None:
     assert values @ env.unwrapped.initial_state_distrib < env.spec.reward_threshold
     assert reward_threshold("Taxi-v4") is None
     assert reward_threshold("CartPole-v1") == 475
+
+
+def test_a_run_without_a_model_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that was killed, or is in training, hides the agent that ships: whoever began it wants to know."""
+    monkeypatch.chdir(tmp_path)
+    settings = tmp_path / "logs/vpg/CartPole-v1_3/CartPole-v1"
+    settings.mkdir(parents=True)
+    for command in ("evaluate", "enjoy"):
+        assert main([command, "--env", "CartPole-v1"]) == 1
+        said = capsys.readouterr().err
+        assert "CartPole-v1_3, has no model" in said
+        assert "sb3-vpg train --env CartPole-v1 --resume 3" in said
+
+
+def test_training_computes_in_one_thread_unless_told(tmp_path: Path) -> None:
+    command = ["train", "--env", "CartPole-v1", "-n", "600", "--eval-freq", "-1", "--verbose", "0", "-f", str(tmp_path)]
+    for flags, threads in (([], 1), (["--num-threads", "2"], 2)):
+        assert main([*command, *flags]) == 0
+        (latest,) = tmp_path.glob(f"vpg/CartPole-v1_{threads}/CartPole-v1/args.yml")
+        assert read_plain(latest)["num_threads"] == threads

@@ -87,11 +87,17 @@ def more_flags(command: str, flags: Sequence[str]) -> list[str]:
     :param command: one that plays a trained agent
     :param flags: the user's
     :return: what to add to them to play the agent that ships, where neither they nor ``logs`` name another
-    :raises ValueError: if there is no such agent anywhere
+    :raises ValueError: if there is no such agent anywhere, or if the latest run has left none
     """
     asked, _ = _parser().parse_known_args(list(flags))
     asked_for_help = {"-h", "--help"} & set(flags)
-    if asked.folder is not None or asked_for_help or get_latest_run_id(str(Path(LOGS) / asked.algo), asked.env) > 0:
+    if asked_for_help:
+        return []
+    runs = Path(asked.folder or LOGS) / str(asked.algo)
+    latest = get_latest_run_id(str(runs), asked.env)
+    if latest > 0 and not asked.particular and command != _NEEDS_CHECKPOINTS:
+        _check_has_model(runs / f"{asked.env}_{latest}", asked)
+    if asked.folder is not None or latest > 0:
         return []
     agent = None if asked.particular or command == _NEEDS_CHECKPOINTS else shipped_agent(asked.algo, asked.env.gym_id)
     if agent is None:
@@ -99,6 +105,18 @@ def more_flags(command: str, flags: Sequence[str]) -> list[str]:
     print(f"No run of {agent.algo} on {agent.env_id} in {LOGS}: taking the agent that ships, {agent.run}")
     output = [] if command not in _WRITES or asked.output_folder else ["--output-folder", _output_folder(command, agent)]
     return ["--folder", str(shipped_folder()), *output]
+
+
+def _check_has_model(run: Path, asked: argparse.Namespace) -> None:
+    if (run / f"{asked.env}.zip").is_file():
+        return
+    number = run.name.rpartition("_")[2]
+    folder = f" -f {asked.folder}" if asked.folder else ""
+    on = f"sb3-vpg train --env {asked.env.gym_id}{folder} --resume {number}" if asked.algo == DEFAULT else ""
+    raise ValueError(
+        f"the latest run, {run}, has no model: it is in training, or was stopped{f' (go on with: {on})' if on else ''}. "
+        "Name another run: --exp-id N"
+    )
 
 
 def film_of_training(flags: Sequence[str]) -> Path:

@@ -104,7 +104,9 @@ def benchmark() -> None:
         import_module(module)
     agents = agents_in(args.folder)
     if not agents:
-        raise ValueError(f"no trained agents in {args.folder}; name the folder of your runs, as with train: -f {LOGS}")
+        raise ValueError(
+            f"no trained agents in {args.folder}; name the folder of your runs (-f), or leave -f out to score those that ship"
+        )
     rows, left_out = [], []
     for number, agent in enumerate(agents, 1):
         print(f"{number}/{len(agents)}: {agent.algo} on {agent.env_id}", flush=True)

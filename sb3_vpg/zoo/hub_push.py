@@ -21,6 +21,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import StoreDict, get_model_path
 
 from sb3_vpg.archives import STATISTICS, read_archive
+from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.evaluation import N_ENVS, evaluate_run, positive
 from sb3_vpg.zoo.films import film
 from sb3_vpg.zoo.hub import open_hub, repository_id
@@ -96,7 +97,10 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int]:
     try:
         _, model_path, run = get_model_path(args.exp_id, args.folder, args.algo, env_name, *choice)
     except (AssertionError, ValueError) as error:
-        raise ValueError(f"no agent to push: {error}") from error
+        train = f"sb3-vpg train --env {env_name.gym_id}" + ("" if args.algo == DEFAULT else f" --algo {args.algo}")
+        raise ValueError(
+            f"no agent to push in {args.folder}/{args.algo} ({error}); train one first ({train}), or name it: -f, --exp-id"
+        ) from error
     model = our_class(args.algo).load(model_path, device="cpu")
     # Those that this very model knew, not those of the run's end
     content = repacked(model, read_archive(model_path).get(STATISTICS))
