@@ -102,19 +102,32 @@ def card(agent: Agent, score: Score, install: str, gym_packages: Sequence[str] =
     :return: the page, in Markdown
     """
     head = yaml.safe_dump(metadata(agent, score), sort_keys=False)
-    organization, _, name = agent.repo_id.partition("/")
     words = [*([] if agent.algo == DEFAULT else ["--algo", agent.algo]), "--env", agent.env_id]
-    load = [*words, "-orga", organization]
-    load += [] if name == ModelName(agent.algo, EnvironmentName(agent.env_id)) else ["-name", name]
-    play = [*words, "-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
-    load += play[len(words) :]
-    train = [*play, "--seed", str(agent.found.args["seed"])] if "seed" in agent.found.args else play
-    sampled = "" if score.deterministic else " --stochastic"
-    cls, low, high = OURS[agent.algo], *score.interval
+    where = ["-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
+    train = [*words, *where, *(["--seed", str(agent.found.args["seed"])] if "seed" in agent.found.args else [])]
+    program = snippet(agent.algo, agent.env_id, agent.repo_id, agent.found, score, gym_packages)
     return f"""---
 {head}---
 
-# {cls} on {agent.env_id}
+{_introduction(agent, score)}
+{_usage(agent, score, install, words, where, program)}
+## Training
+
+```bash
+sb3-vpg train {shlex.join(train)}
+```
+
+Hyperparameters:
+
+```yaml
+{yaml.safe_dump(agent.config, sort_keys=True).strip()}
+```
+"""
+
+
+def _introduction(agent: Agent, score: Score) -> str:
+    cls, low, high = OURS[agent.algo], *score.interval
+    return f"""# {cls} on {agent.env_id}
 
 A trained **{cls}** agent playing **{agent.env_id}**, made with sb3-vpg: vanilla policy gradient for
 [Stable-Baselines3](https://github.com/DLR-RM/stable-baselines3) and the
@@ -129,8 +142,20 @@ deviation over episodes), after {agent.steps:,} steps of training.
 | on | {score.when} |
 | with | {", ".join(f"{one} {number}" for one, number in versions().items())} |
 | model | {agent.which} |
+"""
 
-## Usage
+
+def _usage(agent: Agent, score: Score, install: str, words: list[str], where: list[str], program: str) -> str:
+    """
+    :param words: flags that name the agent
+    :param where: flags that name its folder
+    :param program: in Python
+    """
+    organization, _, name = agent.repo_id.partition("/")
+    named = [] if name == ModelName(agent.algo, EnvironmentName(agent.env_id)) else ["-name", name]
+    load, play = [*words, "-orga", organization, *named, *where], [*words, *where]
+    sampled = "" if score.deterministic else " --stochastic"
+    return f"""## Usage
 
 The RL Zoo alone does not know this algorithm. Install sb3-vpg, which brings the zoo with it:
 
@@ -149,19 +174,7 @@ sb3-vpg evaluate {shlex.join(play)} -n {score.n_episodes} --seed {score.seed}{sa
 Nothing of this repository is unpickled, and none of its texts is run as code. In Python, which measures the number above:
 
 ```python
-{snippet(agent.algo, agent.env_id, agent.repo_id, agent.found, score, gym_packages)}
-```
-
-## Training
-
-```bash
-sb3-vpg train {shlex.join(train)}
-```
-
-Hyperparameters:
-
-```yaml
-{yaml.safe_dump(agent.config, sort_keys=True).strip()}
+{program}
 ```
 """
 
