@@ -1,4 +1,7 @@
-"""A training run for a process of its own, which may kill itself in the middle: ``python killed_run.py FOLDER CASE STEP``."""
+"""
+Training runs for a process of their own, ``python killed_run.py FOLDER STEP CASE...``. Each has a folder in ``FOLDER`` with
+its final model, unless the process kills itself in the middle of the first, at this step; 0: never.
+"""
 
 import os
 import signal
@@ -58,4 +61,5 @@ def run(folder: Path, case: str, kill_at: int) -> VPG:
 
 if __name__ == "__main__":
     th.set_num_threads(1)
-    run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])).save(Path(sys.argv[1]) / "final.zip")
+    for name in sys.argv[3:]:
+        run(Path(sys.argv[1]) / name, name, int(sys.argv[2])).save(Path(sys.argv[1]) / name / "final.zip")

@@ -49,17 +49,31 @@ def test_resumed_training_equals_uninterrupted_training(build, tmp_path):
     assert_same(whole, resumed)
 
 
-@pytest.mark.parametrize("case", ["plain", "normalised", "native", "gsde"])
-def test_killed_process_resumes_in_another(case, tmp_path):
+KILLS = {"plain": [1300, 2200], "normalised": [2200], "native": [2200], "gsde": [2200]}
+
+
+@pytest.fixture(scope="module")
+def killed_runs(tmp_path_factory):
+    """A folder with runs that were killed, each in a process of its own, and then ended in another, all in the same."""
+    folder = tmp_path_factory.mktemp("killed")
+
+    def process(step, *cases):
+        command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(folder), str(step), *cases]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == (-9 if step else 0), done.stderr
+
+    for case, steps in KILLS.items():
+        for step in steps:
+            process(step, case)
+    process(0, *KILLS)
+    return folder
+
+
+@pytest.mark.parametrize("case", KILLS)
+def test_killed_process_resumes_in_another(case, killed_runs, tmp_path):
     """``kill -9`` in the middle of rollouts, new processes: weights, evaluations, best model, monitor files."""
-    whole = tmp_path / "whole"
+    whole, killed = tmp_path / "whole", killed_runs / case
     model = run(whole, case, kill_at=0)
-    killed = tmp_path / "killed"
-    kills = [(1300, -9), (2200, -9)] if case == "plain" else [(2200, -9)]
-    for step, code in [*kills, (0, 0)]:
-        program = Path(__file__).with_name("killed_run.py")
-        done = subprocess.run([sys.executable, str(program), str(killed), case, str(step)], capture_output=True, text=True)
-        assert done.returncode == code, done.stderr
     resumed = VPG.load(killed / "final.zip", device="cpu")
     assert resumed.num_timesteps >= TOTAL
     assert not differing(weights(model), weights(resumed))

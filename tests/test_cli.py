@@ -1,5 +1,6 @@
 """The command line: what it says, and that every one of the zoo's programs runs with VPG in it."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -122,13 +123,18 @@ def test_plots_write_pictures_without_a_screen(in_runs: Path) -> None:
 
 
 @pytest.mark.expensive
-def test_videos_of_a_model_and_of_its_training(in_runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a screen, and in a process of their own: they start further processes and load a window library."""
+def test_videos_of_a_model_and_of_its_training(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a screen, and filmed in processes of their own, because those load a window library."""
+    # For each of its models the second command starts one: a checkpoint and the last model tell as much as more of them
+    run = Path(shutil.copytree(runs / "logs/vpg/CartPole-v1_2", tmp_path / "logs/vpg/CartPole-v1_2"))
+    for name in ("best_model.zip", "rl_model_1024_steps.zip"):
+        (run / name).unlink()
+    monkeypatch.chdir(tmp_path)
     for display in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(display, raising=False)
-    filmed = run_in_new_process("record_video", "-n", "40", "--gif", cwd=in_runs)
+    filmed = run_in_new_process("record_video", "-n", "40", "--gif", cwd=tmp_path)
     assert filmed.returncode == 0, filmed.stderr
-    videos = in_runs / "logs/vpg/CartPole-v1_2/videos"
+    videos = run / "videos"
     (film,) = videos.glob("final-model-*.mp4")
     assert str(film) in filmed.stdout
     assert str(film.with_suffix(".gif")) in filmed.stdout
@@ -138,7 +144,8 @@ def test_videos_of_a_model_and_of_its_training(in_runs: Path, monkeypatch: pytes
     with Image.open(film.with_suffix(".gif")) as gif:
         assert gif.n_frames >= 10
         assert len({frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(gif)}) > 5
-    assert run_in_new_process("record_training", "-n", "40", "--gif", cwd=in_runs).returncode == 0
+    assert main(["record_training", "-n", "40", "--gif"]) == 0
+    assert len(list(videos.glob("checkpoint-512-*.mp4"))) == len(list(videos.glob("final-model-*.mp4"))) == 1
     assert (videos / "training.mp4").stat().st_size > 1000
     assert (videos / "training.gif").read_bytes().startswith(b"GIF8")
 

@@ -2,6 +2,7 @@
 
 import base64
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,15 +13,29 @@ from sb3_vpg.compare import report, stats
 from sb3_vpg.compare.scores import Comparison
 
 
-@pytest.fixture(autouse=True)
-def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _few_draws() -> Iterator[None]:
     """What is asked here does not hang on the precision of an interval."""
-    monkeypatch.setattr(stats, "_REPS", 50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "_REPS", 50)
+        yield
 
 
 def written(found: Comparison, folder: Path) -> tuple[str, str]:
     report.write(found, folder, "sb3-vpg compare --envs <A> & B")
+    return read(folder)
+
+
+def read(folder: Path) -> tuple[str, str]:
     return (folder / report.PAGE).read_text(), (folder / report.TWIN).read_text()
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report of runs that are all there."""
+    folder = tmp_path_factory.mktemp("usual")
+    written(comparison(drawn()), folder)
+    return folder
 
 
 class Page(HTMLParser):
@@ -47,11 +62,11 @@ class Page(HTMLParser):
             self.cells.append(data)
 
 
-def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
-    page, _ = written(comparison(drawn()), tmp_path)
-    read = Page(page)
-    assert read.open == []
-    pictures = [source for source in read.sources if not source.startswith("#")]
+def test_the_page_needs_no_other_file(usual: Path) -> None:
+    page, _ = read(usual)
+    parsed = Page(page)
+    assert parsed.open == []
+    pictures = [source for source in parsed.sources if not source.startswith("#")]
     assert len(pictures) == 5
     for source in pictures:
         kind, _, data = source.partition(",")
@@ -61,9 +76,9 @@ def test_the_page_needs_no_other_file(tmp_path: Path) -> None:
     assert "--envs &lt;A&gt; &amp; B" in page
 
 
-def test_both_say_the_same_and_what_was_measured(tmp_path: Path) -> None:
+def test_both_say_the_same_and_what_was_measured(usual: Path) -> None:
     found = comparison(drawn())
-    page, twin = written(found, tmp_path)
+    page, twin = read(usual)
     rows = [line.strip("|").split("|") for line in twin.splitlines() if line.startswith("| ") and "---" not in line]
     heads = [cells for cells, after in zip(rows, [*rows[1:], []], strict=True) if after]
     cells = [cell.strip().strip("*") for row in rows for cell in row]
@@ -75,16 +90,15 @@ def test_both_say_the_same_and_what_was_measured(tmp_path: Path) -> None:
             assert estimate.text() in twin
     assert stats.improvement(found.final("vpg"), found.final("a2c")).text() in twin
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", twin):
-        assert (tmp_path / picture).is_file()
+        assert (usual / picture).is_file()
 
 
-def test_the_same_scores_make_the_same_files(tmp_path: Path) -> None:
-    for folder in ("one", "two"):
-        written(comparison(drawn()), tmp_path / folder)
-    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+def test_the_same_scores_make_the_same_files(usual: Path, tmp_path: Path) -> None:
+    written(comparison(drawn()), tmp_path)
+    names = sorted(path.name for path in usual.iterdir())
     assert len(names) == 7
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (usual / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
 def test_where_the_first_algorithm_loses_is_said(tmp_path: Path) -> None:
@@ -122,8 +136,8 @@ def test_a_report_of_hardly_anything(n_finished: int, tmp_path: Path) -> None:
     assert Page(page).open == []
 
 
-def test_budgets_and_hyperparameters_of_every_entry(tmp_path: Path) -> None:
-    _, twin = written(comparison(drawn()), tmp_path)
+def test_budgets_and_hyperparameters_of_every_entry(usual: Path) -> None:
+    _, twin = read(usual)
     assert twin.count("entry for 2,000 steps, run for 1,000") == 4
     assert "policy: MlpPolicy" in twin
     assert "Machine: a test" in twin

@@ -217,10 +217,10 @@ SAMPLED: dict[str, tuple[MDP, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("mdp", "options"), SAMPLED.values(), ids=SAMPLED.keys())
 def test_collected_updates_average_to_the_gradient(mdp: MDP, options: dict[str, Any]) -> None:
-    """Environments, collection, credit and step together; the mean of 400 updates is within 5 standard errors."""
+    """Environments, collection, credit and step together; the mean of 200 updates is within 5 standard errors."""
     model = make_model(mdp, 6, **options)
     exact = exact_gradient(mdp, parameters(model))
-    steps = np.array([(play(model), policy_step(model))[1] for _ in range(400)])
+    steps = np.array([(play(model), policy_step(model))[1] for _ in range(200)])
     assert in_standard_errors(steps, exact).max() < 5.0
     # The errors are small enough to tell the gradient from none at all
     assert in_standard_errors(steps, np.zeros_like(exact)).max() > 5.0
@@ -247,7 +247,7 @@ def test_the_first_episodes_to_finish_would_be_biased() -> None:
     model = make_model(CHAIN, 2, n_episodes=2, baseline="none", reward_to_go=False)
     theta = parameters(model)
     exact, ours, first = exact_gradient(CHAIN, theta), [], []
-    for _ in range(1500):
+    for _ in range(700):
         play(model)
         chosen = first_to_finish(model, 2)
         weighted = [episode.returns(CHAIN.gamma)[0] * scores(CHAIN, theta, episode).sum(axis=0) for episode in chosen]

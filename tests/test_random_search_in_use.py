@@ -42,7 +42,9 @@ def test_a_callback_stops_on_the_very_step() -> None:
 
 
 def test_callbacks_of_sb3(tmp_path: Path) -> None:
-    evaluation = EvalCallback(make_vec_env("CartPole-v1"), eval_freq=100, best_model_save_path=str(tmp_path), verbose=0)
+    evaluation = EvalCallback(
+        make_vec_env("CartPole-v1"), n_eval_episodes=2, eval_freq=1000, best_model_save_path=str(tmp_path), verbose=0
+    )
     episodes = StopTrainingOnMaxEpisodes(max_episodes=30)
     model = RandomSearch("LinearPolicy", "CartPole-v1", seed=1, **FOREVER).learn(10_000, [evaluation, episodes])
     assert model._episode_num == 30

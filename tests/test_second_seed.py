@@ -31,10 +31,9 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("network", "double: P(right label)", 2),
         ("epsilon", "epsilon as ent_coef", 4),
         ("sparse", "sparse reward, no critic", 6),
-        ("all", "(random search)", 9),
     ],
 )
-def test_every_command_prints_a_table_and_draws_its_runs(
+def test_every_step_prints_a_table_and_draws_its_runs(
     example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: str, said: str, n_charts: int
 ) -> None:
     example.main([step, "--quick", "--folder", str(tmp_path)])
@@ -44,6 +43,14 @@ def test_every_command_prints_a_table_and_draws_its_runs(
     charts = list(tmp_path.glob("*.png"))
     assert len(charts) == n_charts
     assert all(chart.stat().st_size > 10_000 for chart in charts)
+
+
+def test_all_is_one_step_after_the_other(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps, plans = list(example.STEPS), []
+    monkeypatch.setattr(example, "STEPS", {name: lambda plan, name=name: plans.append((name, plan)) for name in steps})
+    example.main(["all", "--quick", "--folder", str(tmp_path)])
+    assert [name for name, _ in plans] == steps == ["random", "network", "epsilon", "sparse"]
+    assert {plan.folder for _, plan in plans} == {tmp_path}
 
 
 def test_it_is_one_command(tmp_path: Path) -> None:

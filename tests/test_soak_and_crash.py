@@ -73,7 +73,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
 def tortured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A run that was killed once, in the middle, and its folder."""
     folder = tmp_path_factory.mktemp("tortured")
-    size = aims.Size(steps=6_000, eval_freq=600, checkpoint_freq=500, episodes=1)
+    size = aims.Size(steps=3_000, eval_freq=600, checkpoint_freq=500, episodes=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(crash, "draw", lambda *_: [aims.Aim("anywhere", 1_500, 0.0)])
         run = crash.torture("one", "default", 2, 1, size, folder)
