@@ -196,3 +196,21 @@ def test_an_interrupted_trial_is_queued_again(tmp_path: Path, monkeypatch: pytes
     assert second.state.name == "COMPLETE"
     assert first.params == second.params
     assert (AS_IT_STANDS in second.user_attrs) == bool(params)
+
+
+def test_a_study_of_another_search_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Returns of two environments, or of two entries, are not to be compared; more steps or another seed are."""
+    flags = ["--n-trials", "1", "-n", "600", "-f", str(tmp_path), "--storage", f"{tmp_path}/s.log", "--study-name", "s"]
+    assert main([*QUICK, *flags]) == 0
+    for other, said in (
+        (["--env", "Acrobot-v1"], "env_id 'CartPole-v1', not 'Acrobot-v1'"),
+        (["--algo", "ppo"], "algo 'vpg', not 'ppo'"),
+        (["-params", "gamma:0.5"], "gamma 0.98, not 0.5"),
+        (["--env-kwargs", "sutton_barto_reward:True"], "env_kwargs None, not {'sutton_barto_reward': True}"),
+    ):
+        assert main([*QUICK, *flags, *other]) == 1
+        message = capsys.readouterr().err
+        assert said in message
+        assert "--study-name" in message
+    assert main([*QUICK, *flags, "-n", "700", "--seed", "9"]) == 0
+    assert states(f"{tmp_path}/s.log") == ["COMPLETE"] * 2

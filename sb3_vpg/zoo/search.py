@@ -132,10 +132,14 @@ class SearchManager(ExperimentManager):
         self._study = study
         # Each for itself: the sampler asks for it in the first trial
         study.set_user_attr("policy", str(self._hyperparams.get("policy")))
+        entry = {**self._saved, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
+        begun = Begun(self.algo, self.env_name.gym_id, as_json(entry))
         if is_new:
-            Begun(self.algo, self.env_name.gym_id, as_json(self._saved)).note(study)
+            begun.note(study)
             if self.algo == DEFAULT:
                 self._enqueue_entry(study)
+        else:
+            begun.check_same(study)
         return study
 
     def _enqueue_entry(self, study: optuna.Study) -> None:

@@ -42,12 +42,33 @@ class Begun:
         """Write it into a study."""
         study.set_user_attr(_KEY, json.dumps(asdict(self)))
 
+    def check_same(self, study: optuna.Study) -> None:
+        """
+        :param study: to go on with
+        :raises ValueError: if it was begun with something else, whose trials are not to be compared with these
+        """
+        if _KEY not in study.user_attrs:
+            return
+        before = asdict(self.read(study))
+        for name, now in asdict(self).items():
+            if None not in (before[name], now) and before[name] != now:
+                differs = _difference(name, before[name], now)
+                raise ValueError(f"study {study.study_name!r} was begun with {differs}: give this one another --study-name")
+
     @classmethod
     def read(cls, study: optuna.Study) -> "Begun":
         """:raises ValueError: if the study was begun by another program"""
         if _KEY not in study.user_attrs:
             raise ValueError(f"study {study.study_name!r} was not begun by sb3-vpg optimize, so its entry is not known")
         return cls(**json.loads(study.user_attrs[_KEY]))
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """:return: the first that differs, of an entry the first key"""
+    if isinstance(before, dict) and isinstance(now, dict):
+        name = next(key for key in sorted({**before, **now}) if before.get(key) != now.get(key))
+        before, now = before.get(name), now.get(name)
+    return f"{name} {before!r}, not {now!r}"
 
 
 def as_json(entry: dict[str, Any]) -> dict[str, Any] | None:
