@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +200,33 @@ def test_an_entry_that_is_another_one_is_replaced(tmp_path: Path) -> None:
     file.write_text("A-v0: &a\n  gamma: 0.8\nB-v0: *a\nC-v0: *a\n")
     with_entry(file, "B-v0", NEW, force=True)
     assert file.read_text() == f"A-v0: &a\n  gamma: 0.8\n{NEW}C-v0: *a\n"
+
+
+def test_rollouts_of_a_fixed_length_keep_it_without_a_critic() -> None:
+    """Whole episodes make ``n_steps`` idle, a baseline without a critic does not."""
+    register()
+    fixed = {"n_envs": 1, "n_timesteps": 1e4, "policy": "MlpPolicy", "baseline": "none", "n_steps": 50, "gae_lambda": 0.9}
+    as_it_stands = optuna.trial.create_trial(value=1.0, user_attrs={AS_IT_STANDS: True})
+    assert best_hyperparams(Begun("vpg", "CartPole-v1", fixed), as_it_stands) == fixed
+    whole = {**fixed, "n_episodes": 2}
+    left = best_hyperparams(Begun("vpg", "CartPole-v1", whole), as_it_stands)
+    assert left == {name: value for name, value in whole.items() if name not in ("n_steps", "gae_lambda")}
+
+
+@pytest.mark.parametrize("style", [">", "|", "|-"])
+def test_comments_after_a_block_of_text_stay(tmp_path: Path, style: str) -> None:
+    file = tmp_path / "file.yml"
+    first = f"CartPole-v1:\n  n_envs: 1\n  policy_kwargs: {style}\n    dict(\n    # no comment\n    net_arch=[])\n"
+    rest = "\n# comment of Acrobot\nAcrobot-v1:\n  n_envs: 3\n"
+    file.write_text(first + rest)
+    with_entry(file, "CartPole-v1", "CartPole-v1:\n  n_envs: 2\n", force=True)
+    assert file.read_text() == "CartPole-v1:\n  n_envs: 2\n" + rest
+
+
+def test_entries_that_are_added_at_the_same_time_are_all_there(tmp_path: Path) -> None:
+    file = tmp_path / "file.yml"
+    names = [f"Env{number}-v0" for number in range(12)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: with_entry(file, name, f"{name}:\n  n_envs: 1\n"), names))
+    assert set(yaml.safe_load(file.read_text())) == set(names)
+    assert [path.name for path in tmp_path.iterdir()] == ["file.yml"]

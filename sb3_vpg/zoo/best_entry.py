@@ -18,8 +18,9 @@ from sb3_vpg.zoo.registration import our_class
 from sb3_vpg.zoo.studies import Begun, load
 
 _FIRST = ("n_envs", "n_timesteps", "policy")
-# Of no effect where there is no critic
-_CRITIC = ("n_steps", "gae_lambda", "vf_learning_rate", "n_critic_updates", "batch_size")
+# Of no effect where there is no critic, and with whole episodes
+_CRITIC = ("vf_learning_rate", "n_critic_updates", "batch_size")
+_FIXED_LENGTH = ("n_steps", "gae_lambda")
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -86,7 +87,8 @@ def best_hyperparams(begun: Begun, trial: FrozenTrial) -> dict[str, Any]:
         # Only said to overrule what the entry might say
         entry = {name: value for name, value in entry.items() if name not in drawn or defaults.get(name, ...) != value}
     if begun.algo == DEFAULT and entry.get("baseline", "value") != "value":
-        entry = {name: value for name, value in entry.items() if name not in _CRITIC}
+        idle = _CRITIC if entry.get("n_episodes") is None else (*_CRITIC, *_FIXED_LENGTH)
+        entry = {name: value for name, value in entry.items() if name not in idle}
     return {name: entry[name] for name in (*_FIRST, *sorted(entry.keys() - {*_FIRST})) if name in entry}
 
 
