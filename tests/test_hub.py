@@ -1,11 +1,13 @@
 """Agents on the hub: what is pushed can be loaded and plays the same, and its card tells what was measured."""
 
+import argparse
 import json
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -14,12 +16,13 @@ import numpy as np
 import pytest
 import yaml
 from hub_repositories import LEAVES_FILES_OPEN, NAME, load, push
+from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
-from sb3_vpg.zoo import hub
+from sb3_vpg.zoo import hub, hub_load
 from sb3_vpg.zoo.cli import main
 
 pytestmark = LEAVES_FILES_OPEN
@@ -246,3 +249,16 @@ def test_a_push_again_replaces_its_files_and_no_others(pushed: Path, repository:
 def test_the_zoos_own_algorithms_are_left_to_the_zoo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["load_from_hub", "--algo", "ppo", "--env", "CartPole-v1", "-orga", "sb3", "-f", str(tmp_path)]) == 1
     assert "python -m rl_zoo3.load_from_hub" in capsys.readouterr().err
+
+
+def test_loads_at_the_same_time_take_different_numbers(repository: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    (made / "CartPole-v1").mkdir(parents=True)
+    (made / "CartPole-v1/args.yml").touch()
+    args = argparse.Namespace(env=EnvironmentName("CartPole-v1"), exp_id=0, force=False)
+    runs = tmp_path / "logs/vpg"
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda _: hub_load._put_in_place(made, runs, args), range(8)))
+    assert sorted(run.name for run in taken) == [f"CartPole-v1_{number}" for number in range(1, 9)]
+    assert sorted(path.name for path in runs.iterdir()) == sorted(run.name for run in taken)
+    assert all((run / "CartPole-v1/args.yml").is_file() for run in taken)

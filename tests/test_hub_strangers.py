@@ -54,6 +54,14 @@ def pickled_evaluations(repository: Path, canary: str) -> None:
         archive.write(repository / "evaluations.npz", "evaluations.npz")
 
 
+def curves(text: str) -> Callable[[Path, str], None]:
+    def spoil(repository: Path, canary: str) -> None:
+        with zipfile.ZipFile(repository / "train_eval_metrics.zip", "w") as archive:
+            archive.writestr("0.monitor.csv", text)
+
+    return spoil
+
+
 def bomb(repository: Path, canary: str) -> None:
     with zipfile.ZipFile(repository / "train_eval_metrics.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0.monitor.csv", bytes(10**8))
@@ -119,6 +127,9 @@ HOSTILE: dict[str, tuple[Callable[[Path, str], None], str]] = {
     "no algorithm": (written("args.yml", "env: CartPole-v1"), "algo"),
     "no environment": (written("args.yml", "algo: vpg"), "env"),
     "depth": (written("config.yml", "a: " + "[" * 5000 + "]" * 5000), "deep"),
+    "a wrapper that never steps": (in_config(env_wrapper=[{"rl_zoo3.wrappers.FrameSkip": {"skip": 0}}]), "cannot play"),
+    "a curve that is none": (curves("garbage"), "train_eval_metrics.zip"),
+    "a curve without numbers": (curves("#{}\nr,l,t\nx,y,z\n"), "train_eval_metrics.zip"),
     "no model": (lambda repository, canary: (repository / f"{NAME}.zip").unlink(), NAME),
     "no settings": (lambda repository, canary: (repository / "config.yml").unlink(), "config.yml"),
 }

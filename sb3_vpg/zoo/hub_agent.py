@@ -93,7 +93,13 @@ def _check_plays(model: BaseAlgorithm, env: VecEnv, found: Repository, env_name:
         raise RefusedFileError(
             f"{found.model} was trained on another environment than {env_name.gym_id}: {error}; refused"
         ) from error
-    model.predict(env.reset(), deterministic=True)  # type: ignore[arg-type]  # what SB3's predict takes
+    try:
+        actions, _ = model.predict(env.reset(), deterministic=True)  # type: ignore[arg-type]  # what SB3's predict takes
+        env.step(actions)
+    except Exception as error:
+        raise RefusedFileError(
+            f"{found.model} cannot play in the wrappers of the config.yml beside it: {type(error).__name__}: {error}; refused"
+        ) from error
 
 
 def repacked(model: BaseAlgorithm, statistics: bytes | None, trust: bool = False) -> bytes:

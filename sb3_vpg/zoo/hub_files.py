@@ -6,6 +6,7 @@ read as plain data, and what ends up in a run folder is written anew: what playi
 """
 
 import io
+import json
 import re
 import zipfile
 from dataclasses import dataclass, field
@@ -146,7 +147,7 @@ def _metrics(path: Path) -> dict[str, bytes]:
             check_size(f"{path}, unpacked,", sum(one.file_size for one in members), METRICS_SIZE)
             for one in members:
                 content = archive.read(one)
-                found[one.filename] = content if one.filename.endswith(".csv") else _evaluations(content, path)
+                found[one.filename] = _episodes(content) if one.filename.endswith(".csv") else _evaluations(content, path)
     except RefusedFileError:
         raise
     except Exception as error:
@@ -156,6 +157,16 @@ def _metrics(path: Path) -> dict[str, bytes]:
     return found
 
 
+def _episodes(content: bytes) -> bytes:
+    """:return: the file of a Monitor, as it is, once it is known to be one"""
+    head, names, *rows = content.decode().splitlines()
+    if not isinstance(json.loads(head.removeprefix("#")), dict) or names.split(",")[:3] != ["r", "l", "t"]:
+        raise ValueError("a file of episodes has another head than Monitor's")
+    for row in rows:
+        list(map(float, row.split(",")[:3]))
+    return content
+
+
 def _evaluations(content: bytes, path: Path) -> bytes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         check_size(f"{path}: evaluations.npz, unpacked,", sum(one.file_size for one in archive.infolist()), METRICS_SIZE)
@@ -163,6 +174,8 @@ def _evaluations(content: bytes, path: Path) -> bytes:
         read = {name: arrays[name] for name in ("timesteps", "results", "ep_lengths")}
     if not all(array.dtype.kind in "iuf" for array in read.values()):
         raise ValueError("evaluations.npz holds something else than numbers")
+    if read["timesteps"].ndim != 1 or not read["timesteps"].shape[0] == len(read["results"]) or read["results"].ndim != 2:
+        raise ValueError("evaluations.npz has other shapes than those of evaluations")
     file = io.BytesIO()
     np.savez(file, **read)
     return file.getvalue()

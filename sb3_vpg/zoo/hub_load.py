@@ -6,6 +6,7 @@ temporary folder first; what then lands in the log folder is a whole run, or not
 """
 
 import argparse
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -94,9 +95,14 @@ def _put_in_place(made: Path, runs: Path, args: argparse.Namespace) -> Path:
             except FileExistsError:
                 # Somebody else has just begun the run that was the next
                 if args.exp_id != 0:
-                    _set_aside(run, old, args)
+                    # Unless that somebody has just moved it away
+                    with suppress(FileNotFoundError):
+                        _set_aside(run, old, args)
         try:
-            run.rmdir()
+            if (
+                os.name == "nt"
+            ):  # pragma: no cover  # Elsewhere it takes the place of the empty one, which nobody else can claim
+                run.rmdir()
             new.rename(run)
         except BaseException:
             if old.exists():
