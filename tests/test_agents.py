@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -273,3 +274,30 @@ def test_training_computes_in_one_thread_unless_told(tmp_path: Path) -> None:
         assert main([*command, *flags]) == 0
         (latest,) = tmp_path.glob(f"vpg/CartPole-v1_{threads}/CartPole-v1/args.yml")
         assert read_plain(latest)["num_threads"] == threads
+
+
+def test_a_damaged_run_does_not_cost_the_table_of_the_others(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = tmp_path / "logs"
+    for number in (1, 2):
+        shutil.copytree(trained / "vpg/CartPole-v1_1", runs / f"{'vpg' if number == 1 else 'a2c'}/CartPole-v1_1")
+    model = runs / "a2c/CartPole-v1_1/CartPole-v1.zip"
+    model.write_bytes(model.read_bytes()[:2000])
+    (runs / "a2c/CartPole-v1_1/CartPole-v1/args.yml").write_text("")
+    assert main(["benchmark", "-f", str(runs), "-n", "2", "--benchmark-dir", str(tmp_path / "table")]) == 0
+    table = (tmp_path / "table/benchmark.md").read_text()
+    assert "| vpg | CartPole-v1 |" in table
+    assert "Left out: a2c on CartPole-v1" in table
+
+
+@pytest.mark.parametrize("content", ["", "garbage", "#{}\nr,l,t\nx,y,z\n"])
+def test_a_damaged_curve_does_not_cost_the_score(
+    content: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained / "vpg/CartPole-v1_1", tmp_path / "vpg/CartPole-v1_1")
+    (run / "0.monitor.csv").write_text(content)
+    assert main(["evaluate", "--env", "CartPole-v1", "-f", str(tmp_path), "-n", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "Return over 2 episodes" in printed
+    assert "Learning curve: none, the curves of" in printed

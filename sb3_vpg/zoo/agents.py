@@ -71,10 +71,18 @@ def agents_in(folder: Path) -> list[Agent]:
         number = re.search(r"_(\d+)$", run.name)
         if number is None or not (run / f"{file.parent.name}.zip").is_file():
             continue
-        agent = Agent(run.parent.name, str(read_plain(file).get("env", file.parent.name)), run)
+        agent = Agent(run.parent.name, _env_id(file), run)
         key = (agent.algo, agent.env_id)
         latest[key] = max(latest.get(key, (0, agent)), (int(number[1]), agent), key=lambda found: found[0])
     return [latest[key][1] for key in sorted(latest)]
+
+
+def _env_id(file: Path) -> str:
+    """:return: of an ``args.yml``; where nothing can be read, the name of its folder"""
+    try:
+        return str(read_plain(file).get("env", file.parent.name))
+    except ValueError:
+        return file.parent.name
 
 
 def shipped_agent(algo: str, env_id: str) -> Agent | None:

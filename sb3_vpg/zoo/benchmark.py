@@ -112,7 +112,7 @@ def benchmark() -> None:
         print(f"{number}/{len(agents)}: {agent.algo} on {agent.env_id}", flush=True)
         try:
             rows.append(score(agent, args.n_eval_episodes, args.seed, not args.stochastic, args.device))
-        except (gym.error.Error, ImportError) as error:
+        except (gym.error.Error, ImportError, ValueError, OSError) as error:
             # Most often what it is simulated with is not installed, and the others can be played all the same
             left_out.append(f"{agent.algo} on {agent.env_id}: {' '.join(str(error).split())}")
     if not rows:

@@ -1,6 +1,7 @@
 """The learning curve of one run, from the files that the zoo leaves in its folder."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,16 @@ def draw_learning_curve(run: Path, title: str, picture: Path) -> Path | None:
     :param title: of the picture
     :param picture: the file to write
     :return: it, or None if the run recorded no episode
+    :raises ValueError: if its files are damaged
     """
+    try:
+        return _draw(run, title, picture)
+    except (ValueError, LookupError, AssertionError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        why = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise ValueError(f"the curves of {run} (*.monitor.csv, evaluations.npz) cannot be read: {why}") from error
+
+
+def _draw(run: Path, title: str, picture: Path) -> Path | None:
     try:
         episodes = load_results(str(run))
     except LoadMonitorResultsError:

@@ -127,8 +127,12 @@ def evaluate() -> None:
     )
     trained_with = _saved_argument(result.run / EnvironmentName(args.env), "seed")
     picture = Path(args.output_folder or result.run) / "learning_curve.png"
-    curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}", picture)
-    print(f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}")
+    try:
+        curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}", picture)
+        print(f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}")
+    except ValueError as error:
+        # The score is what was asked for
+        print(f"Learning curve: none, {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
