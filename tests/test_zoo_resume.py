@@ -37,15 +37,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.cs
 def start(arguments: list[str], accident: str) -> "subprocess.Popen[str]":
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path, VARIABLE: accident}
-    # Whoever runs the tests in the background may ignore Ctrl-C, which is inherited
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        command = [sys.executable, "-m", "sb3_vpg", *arguments]
-        return subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
+    command = [sys.executable, "-m", "sb3_vpg", *arguments]
+    return subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 @pytest.fixture(scope="module")
