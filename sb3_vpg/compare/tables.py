@@ -57,7 +57,7 @@ def env_scores(comparison: Comparison, env_id: str) -> dict[str, EnvScores]:
 
 def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvScores]) -> Table:
     """:return: one row for each algorithm: score, area under the curve, seconds"""
-    head = ["", "runs", "steps", "final return: IQM [95 %]", "mean ± std", "area under the curve: IQM [95 %]"]
+    head = ["", "runs", "steps", "final return: IQM [95%]", "mean ± std", "area under the curve: IQM [95%]"]
     head += ["CPU s (median)", "wall s (median)"]
     rows = []
     for algo in comparison.algos:
@@ -112,7 +112,7 @@ def improvement(comparison: Comparison, algos: Sequence[str]) -> Table:
     first, *others = algos
     ours = comparison.final(first)
     rows = [[label(algo), stats.improvement(ours, comparison.final(algo)).text()] for algo in others]
-    return Table(["against", f"P({label(first)} higher) [95 %]"], rows)
+    return Table(["against", f"P({label(first)} higher) [95%]"], rows)
 
 
 def references(comparison: Comparison) -> Table:
