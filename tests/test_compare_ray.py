@@ -25,19 +25,26 @@ pytestmark = [
 FEW = {"n_evaluations": 2, "eval_episodes": 2, "final_episodes": 3}
 
 
+OURS = "SB3_VPG_TEST_OF_RAY"
+
+
 def processes(words: str) -> Iterator[int]:
-    """:return: the numbers of the processes with these words in their command"""
+    """:return: the numbers of the processes with these words in their command that have inherited our mark"""
+    mark = f"{OURS}={os.environ[OURS]}".encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if words in path.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
+            told = words in path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if told and mark in path.with_name("environ").read_bytes().split(b"\0"):
                 yield int(path.parent.name)
         except OSError:
             continue
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-def test_a_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it was at work on is done by another one, and the scores are those of processes on this machine."""
+    # Other tests compare at the same time
+    monkeypatch.setenv(OURS, str(tmp_path))
     killed: list[int] = []
 
     def kill_one() -> None:
