@@ -91,7 +91,7 @@ def test_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command
 
 def test_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "logs/vpg/CartPole-v1_1").mkdir(parents=True)
-    assert "No model found" in refused(["evaluate", "-f", str(tmp_path / "logs")], capsys)
+    assert "CartPole-v1_1, has no model" in refused(["evaluate", "-f", str(tmp_path / "logs")], capsys)
 
 
 def test_the_traceback_is_there_for_the_asking(tmp_path: Path) -> None:

@@ -105,6 +105,9 @@ def _put_in_place(made: Path, runs: Path, args: argparse.Namespace) -> Path:
                 run.rmdir()
             new.rename(run)
         except BaseException:
+            with suppress(OSError):
+                # Claimed, and still empty
+                run.rmdir()
             if old.exists():
                 old.rename(run)
             raise
