@@ -114,7 +114,9 @@ class Pictures:
         env_ids = self.comparison.env_ids
         columns = min(3, len(env_ids))
         rows = -(-len(env_ids) // columns)
-        figure, axes = plt.subplots(rows, columns, figsize=(3.9 * columns, 3.0 * rows), squeeze=False)
+        # The legend is one line below
+        width = max(3.9 * columns, 1.4 * len(self.comparison.algos))
+        figure, axes = plt.subplots(rows, columns, figsize=(width, 3.0 * rows), squeeze=False)
         for axis, env_id in zip(axes.flat, env_ids, strict=False):
             self._learning_curves_on(axis, env_id)
         for axis in axes.flat[len(env_ids) :]:
