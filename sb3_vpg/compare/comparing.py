@@ -11,8 +11,8 @@ from sb3_vpg.compare import report
 from sb3_vpg.compare.engines import Engine, LocalEngine
 from sb3_vpg.compare.ray_engine import RayEngine
 from sb3_vpg.compare.records import RECORDS, finished
-from sb3_vpg.compare.references import N_EPISODES, Reference, references
-from sb3_vpg.compare.runner import Outcome, run_all
+from sb3_vpg.compare.references import Reference, references
+from sb3_vpg.compare.runner import run_all
 from sb3_vpg.compare.scores import Comparison
 from sb3_vpg.compare.tasks import Plan
 from sb3_vpg.files import written_whole
@@ -71,15 +71,14 @@ def compare(
     looks = (n_evaluations, eval_episodes, final_episodes)
     tasks = Plan(algos, env_ids, settled, steps, *looks, gym_packages).tasks()
     folder = Path(folder)
-    # Refused before anything is begun
-    done = finished(tasks, folder / RECORDS)
+    # What is refused is refused before anything is begun
+    where = None if report_only else _engine(engine, folder, n_jobs, address)
     with _claimed(folder):
+        records = finished(tasks, folder / RECORDS)
         known = _references(env_ids, thresholds or {}, folder / _REFERENCES)
-        if report_only:
-            outcome = Outcome([done[task.name] for task in tasks if task.name in done], {})
-        else:
-            outcome = run_all(tasks, folder, _engine(engine, folder, n_jobs, address))
-        comparison = Comparison(algos, env_ids, settled, outcome.records, known, outcome.failures)
+        failures = {} if where is None else run_all(tasks, records, folder / RECORDS, where)
+        done = [records[task.name] for task in tasks if task.name in records]
+        comparison = Comparison(algos, env_ids, settled, done, known, failures)
         report.write(comparison, folder / "report", command)
     return comparison
 
@@ -133,6 +132,3 @@ def _references(env_ids: Sequence[str], given: Mapping[str, float], file: Path) 
             everything = {**saved, **measured}
             stream.write(json.dumps({env_id: asdict(one) for env_id, one in everything.items()}, indent=1).encode())
     return {env_id: {**kept, **measured}[env_id] for env_id in env_ids}
-
-
-__all__ = ["ENGINES", "N_EPISODES", "compare"]

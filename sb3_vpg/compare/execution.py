@@ -20,7 +20,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class FailedRunError(RuntimeError):
-    """A run that came to no score. Its text names the run, the last line that it wrote, and the file with the rest."""
+    """A run that came to no score. Its text is the last line that it wrote, and names the file with the rest."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def execute(task: Task, folder: Path, processes: Processes | None = None) -> Rec
         with (processes or Processes()).start(command, output) as process:
             cpu_seconds = _wait(process)
         if process.returncode != 0 or not score_file.is_file():
-            raise FailedRunError(f"{task.name}: {_last_line(log, process.returncode)} (see {log})")
+            raise FailedRunError(f"{_last_line(log, process.returncode)} (see {log})")
         score = json.loads(score_file.read_text())
     return Record(task, **score, wall_seconds=time.perf_counter() - start, cpu_seconds=cpu_seconds, where=describe())
 

@@ -36,11 +36,12 @@ def label(algo: str) -> str:
 class Pictures:
     """
     :param comparison: what to draw
-    :param algos: those of it that have at least one complete seed
+    :param overall: aggregates of the algorithms that have at least one complete seed
+    :param against: probability that the first algorithm improves on each other one of these; empty if it has none itself
     """
 
-    def __init__(self, comparison: Comparison, algos: Sequence[str]) -> None:
-        self.comparison, self.algos = comparison, algos
+    def __init__(self, comparison: Comparison, overall: dict[str, dict[str, Estimate]], against: dict[str, Estimate]) -> None:
+        self.comparison, self.algos, self.overall, self.against = comparison, list(overall), overall, against
         self._colours = {algo: _COLOURS[number % len(_COLOURS)] for number, algo in enumerate(comparison.algos)}
 
     def all(self) -> dict[str, bytes]:
@@ -48,31 +49,27 @@ class Pictures:
         drawn: dict[str, Callable[[], Figure]] = {"learning_curves": self.learning_curves}
         if self.algos:
             drawn |= {"aggregates": self.aggregates, "sample_efficiency": self.sample_efficiency, "profiles": self.profiles}
-        if self.comparison.algos[0] in self.algos and len(self.algos) > 1:
+        if self.against:
             drawn["improvement"] = self.improvement
         with plt.rc_context(_STYLE):
             return {name: _png(draw()) for name, draw in drawn.items()}
 
     def aggregates(self) -> Figure:
         """:return: the four aggregates with their intervals"""
-        found = {algo: stats.aggregates(self.comparison.final(algo)) for algo in self.algos}
         figure, axes = plt.subplots(1, len(stats.AGGREGATES), figsize=(11, 0.75 + 0.38 * len(self.algos)), sharey=True)
         for axis, name in zip(axes, stats.AGGREGATES, strict=True):
-            self._intervals(axis, {algo: found[algo][name] for algo in self.algos})
+            self._intervals(axis, {algo: found[name] for algo, found in self.overall.items()})
             axis.set_title(f"{name} {'(less is better)' if name == 'Optimality gap' else ''}")
         figure.supxlabel("normalised score: 0 random actions, 1 threshold", fontsize=10)
         return figure
 
     def improvement(self) -> Figure:
         """:return: how probably a run of the first algorithm beats one of another"""
-        first, *others = self.algos
-        ours = self.comparison.final(first)
-        found = {algo: stats.improvement(ours, self.comparison.final(algo)) for algo in others}
-        figure, axis = plt.subplots(figsize=(6, 1.0 + 0.38 * len(others)))
-        self._intervals(axis, found)
+        figure, axis = plt.subplots(figsize=(6, 1.0 + 0.38 * len(self.against)))
+        self._intervals(axis, self.against)
         axis.set_xlim(-0.02, 1.02)
         axis.axvline(0.5, color="#555555", linewidth=1, linestyle="--")
-        axis.set_xlabel(f"probability that a run of {label(first)} scores higher than one of …")
+        axis.set_xlabel(f"probability that a run of {label(self.comparison.algos[0])} scores higher than one of …")
         return figure
 
     def _intervals(self, axis: Axes, found: dict[str, Estimate]) -> None:

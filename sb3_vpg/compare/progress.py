@@ -1,7 +1,6 @@
 """What somebody who waits for a comparison wants to see: runs done, running and failed, and the time that is left."""
 
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from statistics import mean
 from types import TracebackType
@@ -19,19 +18,17 @@ class Display:
     :param n_tasks: of the whole comparison
     :param n_done: that an earlier call has finished
     :param n_jobs: how many run side by side
-    :param console: to write to
     """
 
-    def __init__(self, n_tasks: int, n_done: int, n_jobs: int, console: Console | None = None) -> None:
-        self.console = console or Console()
+    def __init__(self, n_tasks: int, n_done: int, n_jobs: int) -> None:
+        self.console = Console()
         self._n_tasks, self._n_done, self._n_jobs = n_tasks, n_done, n_jobs
         self._running: dict[Task, float] = {}
-        self._failed: list[str] = []
+        self._n_failed = 0
         self._seconds: dict[tuple[str, str], list[float]] = {}
         form = "{task.completed} of {task.total} runs · {task.fields[state]}"
         self._progress = Progress(BarColumn(), TextColumn(form), console=self.console, disable=not self.console.is_terminal)
         self._bar = self._progress.add_task("", total=n_tasks, completed=n_done, state="")
-        self._clock: Callable[[], float] = time.monotonic
 
     def __enter__(self) -> "Display":
         self._progress.start()
@@ -42,20 +39,20 @@ class Display:
 
     def started(self, task: Task) -> None:
         """A run has begun."""
-        self._running[task] = self._clock()
+        self._running[task] = time.monotonic()
 
-    def ended(self, task: Task, error: Exception | None, waiting: list[Task]) -> None:
+    def ended(self, task: Task, error: str | None, waiting: list[Task]) -> None:
         """
         :param task: that has ended
         :param error: why it failed; None if it did not
         :param waiting: those that have not begun
         """
-        seconds = self._clock() - self._running.pop(task)
+        seconds = time.monotonic() - self._running.pop(task)
         if error is None:
             self._n_done += 1
             self._seconds.setdefault((task.algo, task.env_id), []).append(seconds)
         else:
-            self._failed.append(task.name)
+            self._n_failed += 1
             self.console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         self.refresh(waiting)
         if not self.console.is_terminal:
@@ -72,14 +69,14 @@ class Display:
         """:return: how many run and have failed, and how long it takes"""
         left = self._seconds_left(waiting)
         text = "time left not known yet" if left is None else f"about {timedelta(seconds=round(left))} left"
-        return f"{len(self._running)} running, {len(self._failed)} failed, {text}"
+        return f"{len(self._running)} running, {self._n_failed} failed, {text}"
 
     def _seconds_left(self, waiting: list[Task]) -> float | None:
         """:return: None before any run has ended; a kind of run that none has ended of takes as long as the others"""
         if not self._seconds:
             return None
         known = {kind: mean(seconds) for kind, seconds in self._seconds.items()}
-        usual, now = mean(known.values()), self._clock()
+        usual, now = mean(known.values()), time.monotonic()
         expected = [known.get((task.algo, task.env_id), usual) for task in waiting]
         rest = [max(known.get((task.algo, task.env_id), usual) - (now - begun), 0.0) for task, begun in self._running.items()]
         return max([sum(expected + rest) / self._n_jobs, *rest])

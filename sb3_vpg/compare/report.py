@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from sb3_vpg.compare import tables
+from sb3_vpg.compare import stats, tables
 from sb3_vpg.compare.pictures import Pictures, label
 from sb3_vpg.compare.scores import Comparison
-from sb3_vpg.compare.stats import MIN_RUNS
+from sb3_vpg.compare.stats import MIN_RUNS, Estimate
 from sb3_vpg.compare.tables import Table
 from sb3_vpg.files import written_whole
 
@@ -52,13 +52,17 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     :param command: that made it
     :return: the files: the page, its twin, the pictures
     """
-    algos = [algo for algo in comparison.algos if comparison.complete_seeds(algo)]
-    pictures = Pictures(comparison, algos).all()
+    # Once for the pictures and the tables, because a bootstrap takes its time
+    finals = {algo: comparison.final(algo) for algo in comparison.algos if comparison.complete_seeds(algo)}
+    overall = {algo: stats.aggregates(scores) for algo, scores in finals.items()}
+    ours = finals.pop(comparison.algos[0], None)
+    against = {} if ours is None else {algo: stats.improvement(ours, theirs) for algo, theirs in finals.items()}
+    pictures = Pictures(comparison, overall, against).all()
     content: dict[str, Any] = {
         "title": _title(comparison),
         "summary": _summary(comparison),
         "notes": _notes(comparison),
-        "sections": _sections(comparison, algos, set(pictures)),
+        "sections": _sections(comparison, overall, against),
         "entries": _entries(comparison),
         "tuned": _TUNED,
         "command": command,
@@ -122,13 +126,13 @@ def _is_uneven(comparison: Comparison, algo: str) -> bool:
     return any(len(comparison.of(algo, env_id)) != complete for env_id in comparison.env_ids)
 
 
-def _sections(comparison: Comparison, algos: Sequence[str], pictures: set[str]) -> list[Section]:
+def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], against: dict[str, Estimate]) -> list[Section]:
     first, sections = label(comparison.algos[0]), []
     scores = {env_id: tables.env_scores(comparison, env_id) for env_id in comparison.env_ids}
-    if algos:
+    if overall:
         text = "Scores of the finished agents over all runs on all environments, normalised by the references below."
         alt = "intervals of IQM, median, mean and optimality gap"
-        sections.append(Section("Over all environments", text, "aggregates", alt, tables.aggregates(comparison, algos)))
+        sections.append(Section("Over all environments", text, "aggregates", alt, tables.aggregates(comparison, overall)))
     text = "Interquartile means over runs with their intervals. Dashed: the threshold."
     sections.append(Section("Learning curves", text, "learning_curves", "learning curves of each environment"))
     text = f"Every environment and measure in which another algorithm stands above {first}."
@@ -136,14 +140,14 @@ def _sections(comparison: Comparison, algos: Sequence[str], pictures: set[str]) 
     sections.append(Section(f"Where {first} loses", text if lost else "Nowhere among these runs.", lines=lost))
     for env_id, found in scores.items():
         sections.append(Section(env_id, table=tables.of_environment(comparison, env_id, found)))
-    if algos:
+    if overall:
         text = "Interquartile mean over runs and environments, against the share of the steps."
         sections.append(Section("Sample efficiency", text, "sample_efficiency", "sample-efficiency curves"))
         text = "The fraction of runs that score above τ; the area under a profile is the mean."
         sections.append(Section("Performance profiles", text, "profiles", "performance profiles"))
-    if "improvement" in pictures:
+    if against:
         text = "A random run of one against a random run of the other, averaged over environments; a tie counts half."
-        table = tables.improvement(comparison, algos)
+        table = tables.improvement(comparison.algos[0], against)
         alt = "intervals of the probability of improvement"
         sections.append(Section("Probability of improvement", text, "improvement", alt, table, plain=True))
     if comparison.failures:

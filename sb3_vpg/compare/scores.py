@@ -7,6 +7,7 @@ import numpy as np
 
 from sb3_vpg.compare.execution import Record
 from sb3_vpg.compare.references import Reference
+from sb3_vpg.compare.tasks import run_name
 
 N_POINTS = 20
 
@@ -38,10 +39,9 @@ class Comparison:
 
     def missing(self) -> list[str]:
         """:return: names of runs that were asked for and are neither finished nor failed"""
-        there = {(record.task.algo, record.task.env_id, record.task.seed) for record in self.records}
-        asked = [(algo, env_id, seed) for algo in self.algos for env_id in self.env_ids for seed in self.seeds]
-        names = [f"{algo}-{env_id}-{seed}" for algo, env_id, seed in asked if (algo, env_id, seed) not in there]
-        return [name for name in names if name not in self.failures]
+        known = {*self.failures, *(record.task.name for record in self.records)}
+        names = [run_name(algo, env_id, seed) for algo in self.algos for env_id in self.env_ids for seed in self.seeds]
+        return [name for name in names if name not in known]
 
     def complete_seeds(self, algo: str) -> list[int]:
         """:return: those of which an algorithm has a run on every environment: what can be aggregated over environments"""

@@ -96,22 +96,19 @@ def _median(runs: Sequence[Record], seconds: Callable[[Record], float | None]) -
     return f"{median(known):.0f}" if known else "-"
 
 
-def aggregates(comparison: Comparison, algos: Sequence[str]) -> Table:
+def aggregates(comparison: Comparison, overall: dict[str, dict[str, Estimate]]) -> Table:
     """:return: over all environments, of normalised scores"""
     rows = []
-    for algo in algos:
-        found = stats.aggregates(comparison.final(algo))
+    for algo, found in overall.items():
         reached = stats.iqm_curve(comparison.curves(algo).mean(axis=-1, keepdims=True))[0]
         seeds = str(len(comparison.complete_seeds(algo)))
         rows.append([label(algo), seeds, *(one.text() for one in found.values()), reached.text()])
     return Table(["", "seeds", *stats.AGGREGATES, "area under the curve (IQM)"], rows)
 
 
-def improvement(comparison: Comparison, algos: Sequence[str]) -> Table:
+def improvement(first: str, against: dict[str, Estimate]) -> Table:
     """:return: the first algorithm against each other one"""
-    first, *others = algos
-    ours = comparison.final(first)
-    rows = [[label(algo), stats.improvement(ours, comparison.final(algo)).text()] for algo in others]
+    rows = [[label(algo), found.text()] for algo, found in against.items()]
     return Table(["against", f"P({label(first)} higher) [95%]"], rows)
 
 

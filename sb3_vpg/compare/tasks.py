@@ -18,6 +18,11 @@ from sb3_vpg.zoo.plain_yaml import Foreign, read_plain
 from sb3_vpg.zoo.registration import register
 
 
+def run_name(algo: str, env_id: str, seed: int) -> str:
+    """:return: what a run is called in files and messages"""
+    return f"{algo}-{EnvironmentName(env_id)}-{seed}"
+
+
 @dataclass(frozen=True)
 class Task:
     """
@@ -52,7 +57,7 @@ class Task:
     @property
     def name(self) -> str:
         """:return: for files and messages"""
-        return f"{self.algo}-{EnvironmentName(self.env_id)}-{self.seed}"
+        return run_name(self.algo, self.env_id, self.seed)
 
     def run_folder(self, folder: Path) -> Path:
         """:return: where the zoo keeps it in a log folder"""

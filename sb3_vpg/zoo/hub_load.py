@@ -99,9 +99,8 @@ def _put_in_place(made: Path, runs: Path, args: argparse.Namespace) -> Path:
                     with suppress(FileNotFoundError):
                         _set_aside(run, old, args)
         try:
-            if (
-                os.name == "nt"
-            ):  # pragma: no cover  # Elsewhere it takes the place of the empty one, which nobody else can claim
+            # It takes the place of the empty one, but for Windows
+            if os.name == "nt":  # pragma: no cover
                 run.rmdir()
             new.rename(run)
         except BaseException:
