@@ -24,7 +24,9 @@ def record(of: Task, final: float, curve: Sequence[float] | None = None) -> Reco
         else [of.eval_freq * n for n in range(1, len(curve) + 1)]
     )
     returns = list(np.linspace(20, final, 10)) if curve is None else list(curve)
-    return Record(of, [final - 1, final + 1] * 2, steps, returns, 3.0, 2.0, "Machine: a test  \nPython")
+    # As the search that has found, which a curve that stops stands for
+    trained = of.n_timesteps if len(returns) == 10 else of.eval_freq * (len(returns) + 1)
+    return Record(of, trained, [final - 1, final + 1] * 2, steps, returns, 3.0, 2.0, "Machine: a test  \nPython")
 
 
 def comparison(

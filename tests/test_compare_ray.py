@@ -77,7 +77,7 @@ def test_a_run_that_fails_on_the_cluster_brings_its_output_home(tmp_path: Path, 
     where = ["-n", "600", "-f", str(tmp_path), "--engine", "ray", "-j", "1", "--gym-packages", "comparison_envs"]
     few = ["--n-evaluations", "2", "--eval-episodes", "2", "--final-episodes", "3"]
     assert main(["compare", "--algos", "random_search", "--envs", "Breaks-v0", "--seeds", "1", *where, *few]) == 1
-    assert "the pole has broken" in (tmp_path / "output/random_search-Breaks-v0-0.log").read_text()
+    assert "the pole has broken" in (tmp_path / "output/random_search-Breaks-v0-0/log.txt").read_text()
 
 
 def test_an_address_where_no_cluster_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

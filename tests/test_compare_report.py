@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from results import comparison, drawn
 
 from sb3_vpg.compare import report, stats
+from sb3_vpg.compare.references import Reference
 from sb3_vpg.compare.scores import Comparison
 
 
@@ -105,12 +107,60 @@ def test_where_the_first_algorithm_loses_is_said(tmp_path: Path) -> None:
     """On one environment it is far below, on the other above."""
     worse = comparison(lambda algo, env_id, seed: 100.0 + seed - 50 * ((algo == "vpg") == (env_id == "Acrobot-v1")))
     _, twin = written(worse, tmp_path)
-    lost = twin.partition("## Where VPG loses")[2].partition("\n## ")[0]
+    lost = lost_of(twin)
     assert "Acrobot-v1, final return" in lost
+    assert "Acrobot-v1, learning curve: VPG is behind A2C at 150 to 1,000 steps" in lost, "the first evaluations are equal"
     assert "intervals apart" in lost
     assert "CartPole-v1" not in lost
     _, twin = written(comparison(lambda algo, env_id, seed: 100.0 + (algo == "vpg")), tmp_path)
     assert "Nowhere among these runs" in twin
+
+
+def lost_of(twin: str) -> str:
+    return twin.partition("## Where VPG loses")[2].partition("\n## ")[0]
+
+
+def test_a_curve_that_is_behind_for_a_while_and_seconds_are_losses_too(tmp_path: Path) -> None:
+    """Behind at the first of ten evaluations and at the seventh, and slower; the finished agent is the best."""
+    found = comparison(lambda *which: 100.0)
+    ahead, behind = [*range(10, 110, 10)], [5, 20, 30, 40, 50, 60, 65, 80, 90, 100]
+    records = [
+        replace(one, mean_returns=behind if one.task.algo == "vpg" else ahead, cpu_seconds=2.0 + (one.task.algo == "vpg"))
+        for one in found.records
+        if one.task.env_id == "CartPole-v1"
+    ]
+    reference = {"CartPole-v1": Reference(0.0, 100.0, "the task's own")}
+    found = replace(found, records=records, env_ids=["CartPole-v1"], references=reference)
+    lost = lost_of(written(found, tmp_path)[1])
+    assert "VPG is behind A2C at 50 to 150, 650 to 750 steps" in lost, "read at every 50 steps"
+    assert "CPU seconds: VPG 3, more than A2C 2" in lost
+    assert "final return" not in lost.partition("\n- ")[2]
+
+
+def test_an_environment_without_a_result_is_no_win(tmp_path: Path) -> None:
+    scores = drawn(better=1000.0)
+    found = comparison(
+        lambda algo, env_id, seed: None if (algo, env_id) == ("vpg", "Acrobot-v1") else scores(algo, env_id, seed)
+    )
+    assert "Acrobot-v1: VPG has no finished run, but A2C" in written(found, tmp_path)[1]
+
+
+def test_steps_that_were_run_and_budgets_that_differ_are_said(tmp_path: Path) -> None:
+    found = comparison(drawn())
+    longer = [replace(one, num_timesteps=1000 + one.task.seed) for one in found.records]
+    _, twin = written(replace(found, records=longer), tmp_path)
+    assert twin.count("| 1,000 to 1,005 |") == 4
+    assert "different numbers of steps" not in twin
+    more = [replace(one, task=replace(one.task, n_timesteps=2000)) if one.task.algo == "a2c" else one for one in found.records]
+    assert "different numbers of steps" in written(replace(found, records=more), tmp_path)[1]
+
+
+def test_what_a_failed_run_has_printed_is_text(tmp_path: Path) -> None:
+    failures = {"a2c-CartPole-v1-0": "<class 'int'> ![x](http://nowhere)"}
+    page, twin = written(comparison(drawn(), failures=failures), tmp_path)
+    assert "```text\n<class 'int'> ![x](http://nowhere)\n```" in twin
+    assert "&lt;class" in page
+    assert Page(page).open == []
 
 
 def test_what_is_missing_failed_or_too_few_is_said(tmp_path: Path) -> None:

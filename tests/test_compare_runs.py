@@ -50,6 +50,7 @@ def test_records_say_what_evaluate_says(folder: Path, capsys: pytest.CaptureFixt
         with np.load(record.task.run_folder(folder) / "evaluations.npz") as arrays:
             assert record.mean_returns == arrays["results"].mean(axis=1).tolist()
         assert record.cpu_seconds > 0
+        assert record.num_timesteps >= 600 or record.task.algo == "random_search"
         algo, number = record.task.algo, str(record.task.exp_id)
         flags = ["-f", str(folder), "--exp-id", number, "-n", "3", "--seed", "1000000", "--device", "cpu"]
         assert main(["evaluate", "--algo", algo, "--env", ENV, *flags]) == 0
@@ -99,15 +100,18 @@ def test_a_run_that_fails_is_named_and_the_others_are_finished(
     flags = ["--envs", "Breaks-v0", ENV, "--seeds", "1", "-n", "600", "-f", str(tmp_path), "--gym-packages", "comparison_envs"]
     assert main(["compare", "--algos", "random_search", *flags, "-j", "2", *FLAGS]) == 1
     message = capsys.readouterr().err
-    log = tmp_path / "output/random_search-Breaks-v0-0.log"
+    log = tmp_path / "output/random_search-Breaks-v0-0/log.txt"
     assert "1 run failed: random_search-Breaks-v0-0" in message
     assert str(log) in message
     assert "the pole has broken" in message
     assert "the pole has broken" in log.read_text()
     assert [record.task.env_id for record in read(tmp_path / RECORDS)] == [ENV]
-    twin = (tmp_path / "report/report.md").read_text()
-    assert "1 of 2 runs are finished" in twin
-    assert "the pole has broken" in twin
+    for _ in range(2):
+        twin = (tmp_path / "report/report.md").read_text()
+        assert "1 of 2 runs are finished" in twin
+        assert "the pole has broken" in twin
+        # Another report says it again
+        assert main(["compare", "--algos", "random_search", *flags, *FLAGS, "--report-only"]) == 1
 
 
 def test_killed_and_started_again(tmp_path: Path) -> None:
@@ -119,7 +123,7 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
         until(lambda: any((tmp_path / "vpg/CartPole-v1_1/checkpoints").glob("*")) or process.poll() is not None)
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / RECORDS).exists()
-    log = tmp_path / "output/vpg-CartPole-v1-0.log"
+    log = tmp_path / "output/vpg-CartPole-v1-0/log.txt"
     # The worker has noticed once nothing more is written
     until(lambda: is_quiet(monitor) and is_quiet(log))
     again = subprocess.run(command, capture_output=True, text=True)
@@ -127,6 +131,8 @@ def test_killed_and_started_again(tmp_path: Path) -> None:
     assert "Hyperparameters of" in log.read_text(), "the run was resumed"
     (record,) = read(tmp_path / RECORDS)
     assert record.timesteps[-1] >= 29_000
+    assert record.num_timesteps >= 30_000
+    assert record.cpu_seconds is record.wall_seconds is None, "what the killed attempt cost is not known"
     assert [run.name for run in (tmp_path / "vpg").iterdir()] == ["CartPole-v1_1"]
     assert json.loads((tmp_path / "references.json").read_text())[ENV]["threshold"] == 475.0
 

@@ -1,5 +1,7 @@
 """The statistics of a comparison, against slow and obvious implementations of our own and rliable's own functions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from results import comparison, drawn, record, task
@@ -7,7 +9,7 @@ from rliable import metrics
 
 from sb3_vpg.compare import stats
 from sb3_vpg.compare.references import Reference
-from sb3_vpg.compare.scores import N_POINTS, area, curve
+from sb3_vpg.compare.scores import N_POINTS, area, curve, points
 
 rng = np.random.default_rng(3)
 SCORES = rng.normal(0.6, 0.4, size=(12, 3))
@@ -90,22 +92,30 @@ def test_normalised_scores() -> None:
 
 def test_a_curve_is_read_between_evaluations() -> None:
     run = record(task(n_timesteps=1000), final=110.0)
-    assert len(curve(run)) == N_POINTS
-    # Evaluated at 100, 200, …: read at 50 (the first one holds before), 100, 150 (halfway between two)
+    found = curve(run, random=10.0)
+    assert len(found) == N_POINTS == len(points(1000))
+    # Evaluated at 100, 200, …: read at 0 (random actions), 50 (halfway to the first), 100, 150 (halfway between two)
     first, second = run.mean_returns[:2]
-    assert curve(run)[:3] == pytest.approx([first, first, (first + second) / 2])
-    assert curve(run)[-1] == pytest.approx(run.mean_returns[-1])
-    assert area(run) == pytest.approx(np.mean(curve(run)))
+    assert found[:4] == pytest.approx([10.0, (10.0 + first) / 2, first, (first + second) / 2])
+    assert found[-1] == pytest.approx(run.mean_returns[-1])
+
+
+@pytest.mark.parametrize("n_evaluations", [1, 2, 10, 20])
+def test_the_area_under_a_straight_line_is_half_its_height(n_evaluations: int) -> None:
+    """However often it was looked at."""
+    steps = [1000 * number // n_evaluations for number in range(1, n_evaluations + 1)]
+    run = replace(record(task(n_timesteps=1000), final=100.0), timesteps=steps, mean_returns=[step / 10 for step in steps])
+    assert area(curve(run, random=0.0)) == pytest.approx(50.0)
 
 
 @pytest.mark.parametrize("evaluations", [[], [30.0], [30.0, 60.0, 90.0]])
 def test_an_agent_that_was_finished_early_stays_what_it_is(evaluations: list[float]) -> None:
     run = record(task(n_timesteps=1000), final=110.0, curve=evaluations)
-    after = len(evaluations) * 2 + 1
-    assert curve(run)[after:] == pytest.approx(110.0)
-    assert curve(run)[: after - 1] == pytest.approx(
-        np.interp(np.arange(50, 50 * after, 50), [100, 200, 300], [*evaluations, 0, 0, 0][:3])
-    )
+    found = curve(run, random=10.0)
+    # It is finished as many steps after its last evaluation as there are between two
+    after = len(evaluations) * 2 + 2
+    assert found[after:] == pytest.approx(110.0)
+    assert found[:after:2] == pytest.approx([10.0, *evaluations])
 
 
 def test_only_complete_seeds_are_aggregated() -> None:

@@ -1,12 +1,15 @@
 """``sb3-vpg compare``: algorithms beside each other, with intervals."""
 
 import argparse
+import math
 import shlex
 import sys
 
 from sb3_vpg.compare.comparing import ENGINES, compare
 from sb3_vpg.compare.report import PAGE
 from sb3_vpg.compare.scores import Comparison
+
+_DEFAULTS = {"n_evaluations": 20, "eval_episodes": 5, "final_episodes": 50}
 
 
 def main() -> None:
@@ -16,11 +19,10 @@ def main() -> None:
     :raises RuntimeError: if runs failed, after everything else is done and reported
     """
     args = _parser().parse_args()
-    command = shlex.join(["sb3-vpg", "compare", *sys.argv[1:]])
     try:
-        comparison = _compare(args, command)
+        comparison = _compare(args, _command(args))
     except KeyboardInterrupt:
-        print(f"Stopped; the same command goes on: {command}")
+        print(f"Stopped; the same command goes on: {shlex.join(['sb3-vpg', 'compare', *sys.argv[1:]])}")
         raise
     asked = len(args.algos) * len(args.envs) * args.seeds
     print(f"{len(comparison.records)} of {asked} runs finished. Report: {args.folder}/report/{PAGE}")
@@ -49,31 +51,50 @@ def _compare(args: argparse.Namespace, command: str) -> Comparison:
     )
 
 
+def _command(args: argparse.Namespace) -> str:
+    """:return: the command as a report shows it: with what its numbers depend on, and not with where and how they were made"""
+    words = ["--algos", *args.algos, "--envs", *args.envs, "--seeds", str(args.seeds)]
+    words += ["--seed", str(args.seed)] if args.seed else []
+    words += ["-n", *args.n_timesteps] if args.n_timesteps else []
+    words += ["--threshold", *(f"{env_id}={value:g}" for env_id, value in args.threshold)] if args.threshold else []
+    words += ["--gym-packages", *args.gym_packages] if args.gym_packages else []
+    for name in ("n_evaluations", "eval_episodes", "final_episodes"):
+        if getattr(args, name) != _DEFAULTS[name]:
+            words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    return shlex.join(["sb3-vpg", "compare", *words])
+
+
 def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:
     """
     :param given: numbers, alone for all environments or as ENV=N for one
     :return: by environment
     :raises ValueError: for what is no number of steps
     """
-    steps: dict[str, int] = {}
+    steps: dict[str | None, int] = {}
     for text in given or ():
-        env_id, _, number = text.rpartition("=")
+        env_id, equals, number = text.rpartition("=")
         try:
             value = int(float(number))
+            if value != float(number) or (equals and not env_id):
+                raise ValueError(text)
         except (ValueError, OverflowError):
-            raise ValueError(f"-n {text}: give a number of steps, for all environments, or ENV=N for one") from None
-        if env_id:
-            steps[env_id] = value
-        else:
-            steps = {**dict.fromkeys(env_ids, value), **steps}
-    return steps
+            raise ValueError(f"-n {text}: give a whole number of steps, for all environments, or ENV=N for one") from None
+        if steps.setdefault(env_id or None, value) != value:
+            raise ValueError(f"-n {text}: {env_id or 'all environments'} had {steps[env_id or None]} before")
+    for_all = steps.pop(None, None)
+    common = {} if for_all is None else dict.fromkeys(env_ids, for_all)
+    return common | {env_id: value for env_id, value in steps.items() if env_id}
 
 
 def _threshold(text: str) -> tuple[str, float]:
     env_id, _, number = text.rpartition("=")
-    if not env_id:
-        raise argparse.ArgumentTypeError(f"must be ENV=VALUE, but is {text!r}")
-    return env_id, float(number)
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not env_id or not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be ENV=VALUE with a number, but is {text!r}")
+    return env_id, value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,9 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--address", help="of an existing Ray cluster (default: one of its own on this machine)")
     text = "ENV=VALUE, normalised 1, where it is not to be the environment's own"
     add("--threshold", type=_threshold, nargs="+", default=[], metavar="ENV=VALUE", help=text)
-    add("--n-evaluations", type=int, default=20, help="of each run, evenly spread (default: %(default)s)")
-    add("--eval-episodes", type=int, default=5, help="of each evaluation (default: %(default)s)")
-    add("--final-episodes", type=int, default=50, help="to score each finished agent by (default: %(default)s)")
+    parser.set_defaults(**_DEFAULTS)
+    add("--n-evaluations", type=int, help="of each run, evenly spread (default: %(default)s)")
+    add("--eval-episodes", type=int, help="of each evaluation (default: %(default)s)")
+    add("--final-episodes", type=int, help="to score each finished agent by (default: %(default)s)")
     add("--report-only", action="store_true", help="run nothing, report what is there")
     add("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     return parser

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from sb3_vpg.compare import report
+from sb3_vpg.compare import attempts, report
 from sb3_vpg.compare.engines import Engine, LocalEngine
 from sb3_vpg.compare.ray_engine import RayEngine
 from sb3_vpg.compare.records import RECORDS, finished
-from sb3_vpg.compare.references import Reference, references
+from sb3_vpg.compare.references import GIVEN, Reference, references
 from sb3_vpg.compare.runner import run_all
 from sb3_vpg.compare.scores import Comparison
 from sb3_vpg.compare.tasks import Plan
@@ -59,7 +60,7 @@ def compare(
     :param eval_episodes: of each of these evaluations
     :param final_episodes: by which each finished agent is scored
     :param gym_packages: modules to import, which register environments
-    :param report_only: run nothing, report what is there
+    :param report_only: run nothing, report what is there, with whatever settings it was run
     :param command: what the report says that it was made by
     :return: the results, failures included; the report lies in ``folder/report``
     :raises ValueError: for settings that cannot be run, and if the folder holds runs with other settings, or anything else
@@ -73,23 +74,29 @@ def compare(
     folder = Path(folder)
     # What is refused is refused before anything is begun
     where = None if report_only else _engine(engine, folder, n_jobs, address)
-    with _claimed(folder):
-        records = finished(tasks, folder / RECORDS)
-        known = _references(env_ids, thresholds or {}, folder / _REFERENCES)
-        failures = {} if where is None else run_all(tasks, records, folder / RECORDS, where)
+    with _claimed(folder, report_only):
+        records = finished(tasks, folder / RECORDS, as_they_are=report_only)
+        known = _references({task.env_id: task.env_kwargs for task in tasks}, thresholds or {}, folder / _REFERENCES)
+        if where is not None:
+            run_all(tasks, records, folder / RECORDS, where)
         done = [records[task.name] for task in tasks if task.name in records]
+        failures = attempts.failures([task for task in tasks if task.name not in records], folder)
         comparison = Comparison(algos, env_ids, settled, done, known, failures)
         report.write(comparison, folder / "report", command)
     return comparison
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def _claimed(folder: Path, report_only: bool) -> Iterator[None]:
     """
     What a stopped attempt has left of a run is removed, so the folder must be one of comparisons, and of one at a time.
 
-    :raises ValueError: if it holds anything else, or if another process is at work in it
+    :raises ValueError: if it holds anything else, if another process is at work in it, and if there is nothing to report
     """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; the --folder of a comparison is a folder")
+    if report_only and not (folder / RECORDS).is_file():
+        raise ValueError(f"{folder} holds no {RECORDS} to report; name the folder of a comparison, or run one first")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names - {".lock"} and not names & {_REFERENCES, RECORDS}:
         raise ValueError(
@@ -120,15 +127,20 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _references(env_ids: Sequence[str], given: Mapping[str, float], file: Path) -> dict[str, Reference]:
+def _references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, float], file: Path) -> dict[str, Reference]:
     """:return: those of the folder where it has them, so that a report can be made where the environments are not installed"""
     saved: dict[str, Reference] = {}
     if file.is_file():
-        saved = {env_id: Reference(**values) for env_id, values in json.loads(file.read_text()).items()}
-    kept = {env_id: saved[env_id] for env_id in env_ids if env_id in saved and env_id not in given}
-    measured = references([env_id for env_id in env_ids if env_id not in kept], given)
+        try:
+            saved = {env_id: Reference(**values) for env_id, values in json.loads(file.read_text()).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is damaged ({error}); remove it, and it is made anew") from error
+    # A threshold that was given counts for the call that gave it
+    kept = {env_id: one for env_id, one in saved.items() if env_id in env_kwargs and env_id not in given}
+    kept = {env_id: one for env_id, one in kept.items() if one.source != GIVEN}
+    measured = references({env_id: kwargs for env_id, kwargs in env_kwargs.items() if env_id not in kept}, given)
     if measured:
         with written_whole(file) as stream:
             everything = {**saved, **measured}
             stream.write(json.dumps({env_id: asdict(one) for env_id, one in everything.items()}, indent=1).encode())
-    return {env_id: {**kept, **measured}[env_id] for env_id in env_ids}
+    return {env_id: {**kept, **measured}[env_id] for env_id in env_kwargs}

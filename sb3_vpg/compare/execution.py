@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from sb3_vpg.compare.attempts import log_file
 from sb3_vpg.compare.tasks import Task
 from sb3_vpg.zoo.machine import describe
 
@@ -29,19 +32,23 @@ class Record:
     A finished run.
 
     :param task: what was run
+    :param num_timesteps: environment steps of the training: up to one rollout more than the task's, or fewer if the agent was
+        finished early
     :param final_returns: undiscounted return of each episode of the finished agent, shape (final_episodes,)
     :param timesteps: environment steps at the evaluations during training, shape (n_evaluations,)
     :param mean_returns: of these evaluations, shape (n_evaluations,)
-    :param wall_seconds: of the whole process: imports, training, evaluations
-    :param cpu_seconds: of the same; None where the system does not tell
+    :param wall_seconds: of the whole process: imports, training, evaluations; None for a run of several attempts, because what
+        those cost that were killed is not known
+    :param cpu_seconds: of the same; None also where the system does not tell
     :param where: processor and versions
     """
 
     task: Task
+    num_timesteps: int
     final_returns: list[float]
     timesteps: list[int]
     mean_returns: list[float]
-    wall_seconds: float
+    wall_seconds: float | None
     cpu_seconds: float | None
     where: str
 
@@ -51,13 +58,16 @@ class Record:
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Record":
-        """:raises TypeError: if they are none of a record"""
-        return Record(**{**values, "task": Task(**values["task"])})
-
-
-def log_file(task: Task, folder: Path) -> Path:
-    """:return: what the process of a task has printed"""
-    return folder / "output" / f"{task.name}.log"
+        """
+        :raises TypeError: if they are none of a record
+        :raises ValueError: for returns that are no finite numbers, and for a curve of which some are missing
+        """
+        record = Record(**{**values, "task": Task(**values["task"])})
+        if not record.final_returns or not np.isfinite([*record.final_returns, *record.mean_returns]).all():
+            raise ValueError("its returns are no finite numbers")
+        if len(record.timesteps) != len(record.mean_returns):
+            raise ValueError(f"{len(record.timesteps)} evaluations have {len(record.mean_returns)} returns")
+        return record
 
 
 class Processes:
@@ -125,7 +135,13 @@ def execute(task: Task, folder: Path, processes: Processes | None = None) -> Rec
         if process.returncode != 0 or not score_file.is_file():
             raise FailedRunError(f"{_last_line(log, process.returncode)} (see {log})")
         score = json.loads(score_file.read_text())
-    return Record(task, **score, wall_seconds=time.perf_counter() - start, cpu_seconds=cpu_seconds, where=describe())
+    costs: dict[str, float | None] = {"wall_seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds}
+    if score.pop("is_resumed"):
+        costs = dict.fromkeys(costs)
+    try:
+        return Record.from_json({"task": task.as_json(), **score, **costs, "where": describe()})
+    except ValueError as error:
+        raise FailedRunError(f"{error} (see {log})") from error
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> float | None:

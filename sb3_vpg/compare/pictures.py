@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sb3_vpg.compare import stats
-from sb3_vpg.compare.scores import N_POINTS, Comparison, curve, points
+from sb3_vpg.compare.scores import N_POINTS, Comparison, points
 from sb3_vpg.compare.stats import Estimate
 
 # Okabe and Ito: to be told apart by everybody
@@ -86,7 +86,7 @@ class Pictures:
     def sample_efficiency(self) -> Figure:
         """:return: the interquartile mean over all environments, against the share of the budget"""
         figure, axis = plt.subplots(figsize=(7, 4))
-        shares = np.arange(1, N_POINTS + 1) / N_POINTS * 100
+        shares = np.linspace(0, 100, N_POINTS)
         for algo in self.algos:
             self._band(axis, algo, shares, stats.iqm_curve(self.comparison.curves(algo)))
         axis.set(xlabel="% of the steps", ylabel="IQM of normalised scores")
@@ -98,8 +98,8 @@ class Pictures:
         """:return: the fraction of runs above each normalised score"""
         figure, axis = plt.subplots(figsize=(7, 4))
         scores = {algo: self.comparison.final(algo) for algo in self.algos}
-        highest = max(float(np.max(found)) for found in scores.values())
-        taus = np.linspace(0, max(highest * 1.02, 0.1), 101)
+        lowest, highest = (bound(np.concatenate([found.ravel() for found in scores.values()])) for bound in (np.min, np.max))
+        taus = np.linspace(min(lowest, 0), max(highest * 1.02, 0.1), 101)
         for algo in self.algos:
             self._band(axis, algo, taus, stats.profile(scores[algo], taus))
         axis.set(xlabel="normalised score τ", ylabel="fraction of runs above τ", ylim=(-0.02, 1.02))
@@ -129,7 +129,7 @@ class Pictures:
             runs = self.comparison.of(algo, env_id)
             # One figure has room for one budget: where they differ, each curve ends where its own does
             if runs:
-                found = stats.iqm_curve(np.array([curve(record) for record in runs])[:, None])
+                found = stats.iqm_curve(np.array([self.comparison.curve(record) for record in runs])[:, None])
                 self._band(axis, algo, points(runs[0].task.n_timesteps) / 1000, found)
         axis.axhline(reference.threshold, color="#555555", linewidth=1, linestyle="--")
         axis.set(title=env_id, xlabel="thousand steps", ylabel="return")

@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from sb3_vpg.compare.execution import FailedRunError, Record, execute, log_file
+from sb3_vpg.compare.attempts import log_file
+from sb3_vpg.compare.execution import FailedRunError, Record, execute
 from sb3_vpg.compare.tasks import Task
 
 _MAX_RETRIES = 3

@@ -23,9 +23,14 @@ def read(file: Path) -> list[Record]:
     """
     if not file.is_file():
         return []
-    *lines, _ = file.read_bytes().split(b"\n")
+    *lines, last = file.read_bytes().split(b"\n")
+    if _is_whole(last):
+        # Somebody's editor has left the last line without its end
+        lines.append(last)
     records = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             records.append(Record.from_json(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
@@ -41,23 +46,34 @@ def add(record: Record, file: Path) -> None:
     with file.open("ab+") as stream:
         stream.seek(0)
         before = stream.read()
-        stream.truncate(before.rfind(b"\n") + 1)
-        stream.write(json.dumps(record.as_json(), separators=(",", ":")).encode() + b"\n")
+        end = before.rfind(b"\n") + 1
+        is_whole = _is_whole(before[end:])
+        if not is_whole:
+            stream.truncate(end)
+        stream.write(b"\n" * is_whole + json.dumps(record.as_json(), separators=(",", ":")).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def finished(tasks: Sequence[Task], file: Path) -> dict[str, Record]:
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def finished(tasks: Sequence[Task], file: Path, as_they_are: bool = False) -> dict[str, Record]:
     """
     :param tasks: of a comparison
     :param file: of records
+    :param as_they_are: whatever settings they were run with
     :return: those of its tasks that are finished, by name
     :raises ValueError: if one was run with other settings than these
     """
     known = {record.task.name: record for record in read(file)}
     found = {task.name: known[task.name] for task in tasks if task.name in known}
     for task in tasks:
-        if task.name in found:
+        if task.name in found and not as_they_are:
             _check_same(found[task.name].task, task, file)
     return found
 

@@ -5,14 +5,19 @@ The threshold is the environment's own (``reward_threshold`` of its registration
 the user. The random agent is measured.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 STATED = {"Pendulum-v1": -200.0, "CliffWalking-v1": -13.0}
 """Thresholds of environments that have none: near the best that is known for Pendulum, the shortest way of CliffWalking."""
+
+GIVEN = "given"
+"""The source of a threshold of the user's."""
 
 N_EPISODES = 100
 _MOST_STEPS = 1000
@@ -40,24 +45,24 @@ class Reference:
         return scores
 
 
-def references(env_ids: Sequence[str], given: Mapping[str, float]) -> dict[str, Reference]:
+def references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, float]) -> dict[str, Reference]:
     """
-    :param env_ids: environments
+    :param env_kwargs: of each environment's constructor, by its id
     :param given: thresholds of the user's, which come first
     :return: one for each environment
     :raises ValueError: if an environment has no threshold, or one that the random agent reaches
     """
-    unknown = set(given) - set(env_ids)
+    unknown = set(given) - set(env_kwargs)
     if unknown:
         raise ValueError(f"a threshold is given for {', '.join(sorted(unknown))}, which is none of the environments")
     # What can be refused is refused before anything is measured
-    thresholds = {env_id: _threshold(env_id, given) for env_id in env_ids}
+    thresholds = {env_id: _threshold(env_id, given) for env_id in env_kwargs}
     found = {}
     for env_id, (threshold, source) in thresholds.items():
-        random = random_return(env_id)
-        if not random < threshold:
+        random = random_return(env_id, env_kwargs=env_kwargs[env_id])
+        if not random < threshold < math.inf:
             raise ValueError(
-                f"the threshold of {env_id}, {threshold}, must be above the return of random actions, {random:.2f}"
+                f"the threshold of {env_id}, {threshold}, must be a number above the return of random actions, {random:.2f}"
             )
         found[env_id] = Reference(random, threshold, source)
     return found
@@ -65,20 +70,21 @@ def references(env_ids: Sequence[str], given: Mapping[str, float]) -> dict[str, 
 
 def _threshold(env_id: str, given: Mapping[str, float]) -> tuple[float, str]:
     own = gym.spec(env_id).reward_threshold
-    for value, source in ((given.get(env_id), "given"), (own, "the task's own"), (STATED.get(env_id), "stated by sb3-vpg")):
+    for value, source in ((given.get(env_id), GIVEN), (own, "the task's own"), (STATED.get(env_id), "stated by sb3-vpg")):
         if value is not None:
             return float(value), source
     raise ValueError(f"{env_id} has no threshold, which scores are normalised by: state one, --threshold {env_id}=VALUE")
 
 
-def random_return(env_id: str, n_episodes: int = N_EPISODES) -> float:
+def random_return(env_id: str, n_episodes: int = N_EPISODES, env_kwargs: Mapping[str, Any] | None = None) -> float:
     """
     :param env_id: environment id
     :param n_episodes: to play; those of an environment without a time limit are cut after 1,000 steps
+    :param env_kwargs: of its constructor
     :return: mean undiscounted return of actions that are drawn uniformly; the same at each call
     """
-    env = gym.make(env_id)
-    limit = gym.spec(env_id).max_episode_steps or _MOST_STEPS
+    env = gym.make(env_id, **(env_kwargs or {}))
+    limit = (env.spec and env.spec.max_episode_steps) or _MOST_STEPS
     env.action_space.seed(_SEED)
     returns = []
     for episode in range(n_episodes):

@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from sb3_vpg.compare import stats, tables
+from sb3_vpg.compare.losses import losses
 from sb3_vpg.compare.pictures import Pictures, label
 from sb3_vpg.compare.scores import Comparison
 from sb3_vpg.compare.stats import MIN_RUNS, Estimate
@@ -19,8 +20,9 @@ from sb3_vpg.files import written_whole
 PAGE, TWIN = "report.html", "report.md"
 
 _TUNED = (
-    "Entries of the zoo's files, with the steps that each has there. Those of VPG were tuned on seeds from 200 on; for "
-    "RandomSearch there is nothing to tune; the zoo does not say on which seeds its own were tuned."
+    "Entries of the zoo's files, with the steps that each has there, for which it was tuned. Those of VPG are in "
+    "hyperparams/vpg.yml, which says how each was chosen; no choice was made on seeds below 200, and the default entry was "
+    "not tuned at all. For RandomSearch there is nothing to tune. The zoo does not say on which seeds its own were tuned."
 )
 
 
@@ -64,6 +66,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         "notes": _notes(comparison),
         "sections": _sections(comparison, overall, against),
         "entries": _entries(comparison),
+        "failures": list(comparison.failures.values()),
         "tuned": _TUNED,
         "command": command,
         "machines": sorted({line.strip() for record in comparison.records for line in record.where.splitlines()}),
@@ -115,6 +118,12 @@ def _notes(comparison: Comparison) -> list[str]:
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. The same command goes on with them.")
+    budgets = {record.task.env_id: record.task.n_timesteps for record in comparison.records}
+    if any(record.task.n_timesteps != budgets[record.task.env_id] for record in comparison.records):
+        notes.append(
+            "The algorithms had different numbers of steps, each those of its own entry: whoever had more has an advantage in "
+            "every number here, and areas and shares of the steps are each of its own budget."
+        )
     uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
     if uneven:
         notes.append(f"Over all environments only seeds count that are finished on each of them: {', '.join(uneven)}.")
@@ -130,16 +139,24 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     first, sections = label(comparison.algos[0]), []
     scores = {env_id: tables.env_scores(comparison, env_id) for env_id in comparison.env_ids}
     if overall:
-        text = "Scores of the finished agents over all runs on all environments, normalised by the references below."
-        alt = "intervals of IQM, median, mean and optimality gap"
+        text = (
+            "Scores of the finished agents over all runs on all environments, normalised by the references below. IQM: mean "
+            "of the middle half of all runs. Median: over the environments, of the means over runs. Optimality gap: what is "
+            "missing to 1."
+        )
+        alt = "intervals of four aggregates; " + _alt({algo: found["IQM"] for algo, found in overall.items()}, "IQM")
         sections.append(Section("Over all environments", text, "aggregates", alt, tables.aggregates(comparison, overall)))
-    text = "Interquartile means over runs with their intervals. Dashed: the threshold."
+    text = (
+        "Interquartile means over runs with their intervals. Dashed: the threshold. All begin with random actions; an agent "
+        "that is finished before its steps are spent (RandomSearch, once it has found) stays what it is."
+    )
     sections.append(Section("Learning curves", text, "learning_curves", "learning curves of each environment"))
-    text = f"Every environment and measure in which another algorithm stands above {first}."
-    lost = tables.losses(comparison, scores)
+    text = f"Every final return, area under the curve, point of a learning curve and time in which {first} is not the best."
+    lost = losses(comparison, scores)
     sections.append(Section(f"Where {first} loses", text if lost else "Nowhere among these runs.", lines=lost))
+    text = "Area under the curve: its mean height over the steps. ±: standard deviation over runs."
     for env_id, found in scores.items():
-        sections.append(Section(env_id, table=tables.of_environment(comparison, env_id, found)))
+        sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, found)))
     if overall:
         text = "Interquartile mean over runs and environments, against the share of the steps."
         sections.append(Section("Sample efficiency", text, "sample_efficiency", "sample-efficiency curves"))
@@ -148,13 +165,15 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     if against:
         text = "A random run of one against a random run of the other, averaged over environments; a tie counts half."
         table = tables.improvement(comparison.algos[0], against)
-        alt = "intervals of the probability of improvement"
+        alt = _alt(against, f"probability that {first} scores higher than")
         sections.append(Section("Probability of improvement", text, "improvement", alt, table, plain=True))
-    if comparison.failures:
-        sections.append(Section("Failed runs", lines=list(comparison.failures.values())))
     text = "Normalised score: (return - random) / (threshold - random)."
     sections.append(Section("References", text, table=tables.references(comparison), plain=True))
     return sections
+
+
+def _alt(found: dict[str, Estimate], what: str) -> str:
+    return f"{what} {', '.join(f'{label(algo)} {one.text()}' for algo, one in found.items())}"
 
 
 def _entries(comparison: Comparison) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sb3_vpg.compare import attempts
 from sb3_vpg.compare.engines import Engine
 from sb3_vpg.compare.execution import FailedRunError, Record
 from sb3_vpg.compare.progress import Display
@@ -13,17 +14,15 @@ from sb3_vpg.compare.tasks import Task
 _TICK = 0.5
 
 
-def run_all(tasks: Sequence[Task], records: dict[str, Record], file: Path, engine: Engine) -> dict[str, str]:
+def run_all(tasks: Sequence[Task], records: dict[str, Record], file: Path, engine: Engine) -> None:
     """
     Run what has no record yet.
 
     :param tasks: of a comparison
     :param records: of the finished ones, by name; what finishes now is added
     :param file: of records, to which it is added as well
-    :param engine: where they run
-    :return: what is to be said of those that failed, by name
+    :param engine: where they run; of one that fails, the file's folder keeps what is to be said of it
     """
-    failures: dict[str, str] = {}
     waiting = [task for task in tasks if task.name not in records]
     running: dict[Any, Task] = {}
     with engine, Display(len(tasks), len(records), engine.n_jobs) as display:
@@ -34,12 +33,12 @@ def run_all(tasks: Sequence[Task], records: dict[str, Record], file: Path, engin
                 running[engine.submit(task)] = task
             display.refresh(waiting)
             for handle in engine.wait(list(running), _TICK):
-                task = running.pop(handle)
+                task, failed = running.pop(handle), None
                 try:
                     record = engine.result(handle)
                     add(record, file)
                     records[task.name] = record
                 except FailedRunError as failure:
-                    failures[task.name] = f"{task.name}: {failure}"
-                display.ended(task, failures.get(task.name), waiting)
-    return failures
+                    failed = f"{task.name}: {failure}"
+                    attempts.note_failure(task, file.parent, failed)
+                display.ended(task, failed, waiting)

@@ -9,7 +9,7 @@ from sb3_vpg.compare.execution import Record
 from sb3_vpg.compare.references import Reference
 from sb3_vpg.compare.tasks import run_name
 
-N_POINTS = 20
+N_POINTS = 21
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class Comparison:
 
     def curves(self, algo: str) -> np.ndarray:
         """:return: normalised curves, shape (n_seeds, n_envs, N_POINTS), over its complete seeds"""
-        curves = [[self.curve(record) for record in row] for row in self._rows(algo)]
+        curves = [
+            [self.references[record.task.env_id].normalize(self.curve(record)) for record in row] for row in self._rows(algo)
+        ]
         return np.array(curves).reshape(-1, len(self.env_ids), N_POINTS)
 
     def _rows(self, algo: str) -> list[list[Record]]:
@@ -67,8 +69,12 @@ class Comparison:
         return float(self.references[record.task.env_id].normalize(np.array(final_return(record))))
 
     def curve(self, record: Record) -> np.ndarray:
-        """:return: normalised curve of a run, shape (N_POINTS,); see ``curve``"""
-        return self.references[record.task.env_id].normalize(curve(record))
+        """:return: mean returns of a run's evaluations, shape (N_POINTS,); see ``curve``"""
+        return curve(record, self.references[record.task.env_id].random)
+
+    def area(self, record: Record) -> float:
+        """:return: mean return over the curve of a run"""
+        return float(area(self.curve(record)))
 
 
 def final_return(record: Record) -> float:
@@ -77,28 +83,31 @@ def final_return(record: Record) -> float:
 
 
 def points(n_timesteps: int) -> np.ndarray:
-    """:return: the steps at which curves are read, evenly spread and the last at the end, shape (N_POINTS,)"""
-    return n_timesteps * np.arange(1, N_POINTS + 1) / N_POINTS
+    """:return: the steps at which curves are read, evenly spread from 0 to the end, shape (N_POINTS,)"""
+    return np.linspace(0, n_timesteps, N_POINTS)
 
 
-def curve(record: Record) -> np.ndarray:
+def curve(record: Record, random: float) -> np.ndarray:
     """
     The mean returns of a run's evaluations, read at evenly spread steps.
 
-    An agent that was finished early (a search that has found) stays what it is, so the score of the finished agent continues
-    the curve.
+    It begins with random actions. An agent that was finished early (a search that has found) stays what it is.
 
     :param record: of a run
-    :return: linear between evaluations, shape (N_POINTS,)
+    :param random: mean return of random actions
+    :return: linear between these, shape (N_POINTS,)
     """
-    task, steps, returns = record.task, list(record.timesteps), list(record.mean_returns)
-    next_one = (steps[-1] if steps else 0) + task.eval_freq
-    if not steps or next_one + task.eval_freq / 2 < task.n_timesteps:
-        steps, returns = [*steps, next_one], [*returns, final_return(record)]
-    read: np.ndarray = np.interp(points(task.n_timesteps), steps, returns)
+    steps, returns = [0, *record.timesteps], [random, *record.mean_returns]
+    if steps[-1] < record.num_timesteps < record.task.n_timesteps:
+        steps, returns = [*steps, record.num_timesteps], [*returns, final_return(record)]
+    read: np.ndarray = np.interp(points(record.task.n_timesteps), steps, returns)
     return read
 
 
-def area(record: Record) -> float:
-    """:return: mean return over the curve: the area under it, divided by the steps"""
-    return float(curve(record).mean())
+def area(curves: np.ndarray) -> np.ndarray:
+    """
+    :param curves: of any shape, the last axis along the steps
+    :return: the area under each by the trapezoidal rule, divided by the steps: its mean height
+    """
+    heights: np.ndarray = ((curves[..., 1:] + curves[..., :-1]) / 2).mean(axis=-1)
+    return heights

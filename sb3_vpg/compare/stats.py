@@ -85,13 +85,22 @@ def iqm(values: np.ndarray) -> Estimate:
     return found
 
 
+def iqm_points(curves: np.ndarray) -> np.ndarray:
+    """
+    :param curves: of runs on one environment, shape (n_runs, n_points)
+    :return: interquartile mean over runs for each point, shape (n_points,), without intervals
+    """
+    found: np.ndarray = trim_mean(curves, proportiontocut=0.25, axis=0)
+    return found
+
+
 def iqm_curve(curves: np.ndarray) -> list[Estimate]:
     """
     :param curves: shape (n_runs, n_envs, n_points)
     :return: interquartile mean over runs and environments, for each point
     """
     # As rliable's for each point, at once
-    return _estimates(curves, lambda x: trim_mean(x.reshape(-1, x.shape[-1]), proportiontocut=0.25, axis=0))
+    return _estimates(curves, lambda x: iqm_points(x.reshape(-1, x.shape[-1])))
 
 
 def profile(scores: np.ndarray, taus: np.ndarray) -> list[Estimate]:

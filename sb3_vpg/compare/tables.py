@@ -32,11 +32,13 @@ class EnvScores:
     What the runs of an algorithm on an environment came to.
 
     :param final: interquartile mean of the finished agents' mean returns
-    :param area: interquartile mean of the mean return over the curve
+    :param area: of the mean return over the curve
+    :param seconds: median of the CPU seconds; None if they are not known
     """
 
     final: Estimate
     area: Estimate
+    seconds: float | None
 
 
 def form(values: Sequence[float]) -> str:
@@ -50,8 +52,10 @@ def env_scores(comparison: Comparison, env_id: str) -> dict[str, EnvScores]:
     for algo in comparison.algos:
         runs = comparison.of(algo, env_id)
         if runs:
-            measures = (np.array([measure(one) for one in runs]) for measure in (final_return, area))
-            found[algo] = EnvScores(*map(stats.iqm, measures))
+            final, height = (
+                stats.iqm(np.array([measure(one) for one in runs])) for measure in (final_return, comparison.area)
+            )
+            found[algo] = EnvScores(final, height, _median(runs, lambda one: one.cpu_seconds))
     return found
 
 
@@ -67,10 +71,11 @@ def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvSco
             continue
         finals = [final_return(one) for one in runs]
         digits = form(finals)
-        shown = [scores[algo].final.text(digits), f"{np.mean(finals):{digits}} ± {np.std(finals):{digits}}"]
-        shown.append(scores[algo].area.text(digits))
-        seconds = [_median(runs, lambda one: one.cpu_seconds), _median(runs, lambda one: one.wall_seconds)]
-        rows.append([label(algo), str(len(runs)), f"{runs[0].task.n_timesteps:,}", *shown, *seconds])
+        spread = f" ± {np.std(finals, ddof=1):{digits}}" if len(finals) > 1 else ""
+        shown = [scores[algo].final.text(digits), f"{np.mean(finals):{digits}}{spread}", scores[algo].area.text(digits)]
+        seconds = [scores[algo].seconds, _median(runs, lambda one: one.wall_seconds)]
+        texts = ["-" if value is None else f"{value:.0f}" for value in seconds]
+        rows.append([label(algo), str(len(runs)), _steps(runs), *shown, *texts])
     return Table(head, rows, _best(comparison, scores))
 
 
@@ -91,16 +96,22 @@ def _area(scores: EnvScores) -> float:
     return scores.area.point
 
 
-def _median(runs: Sequence[Record], seconds: Callable[[Record], float | None]) -> str:
+def _median(runs: Sequence[Record], seconds: Callable[[Record], float | None]) -> float | None:
     known = [value for value in map(seconds, runs) if value is not None]
-    return f"{median(known):.0f}" if known else "-"
+    return median(known) if known else None
+
+
+def _steps(runs: Sequence[Record]) -> str:
+    """:return: those that were trained for, from the fewest to the most"""
+    fewest, most = (bound(one.num_timesteps for one in runs) for bound in (min, max))
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
 
 
 def aggregates(comparison: Comparison, overall: dict[str, dict[str, Estimate]]) -> Table:
     """:return: over all environments, of normalised scores"""
     rows = []
     for algo, found in overall.items():
-        reached = stats.iqm_curve(comparison.curves(algo).mean(axis=-1, keepdims=True))[0]
+        reached = stats.iqm_curve(area(comparison.curves(algo))[..., None])[0]
         seeds = str(len(comparison.complete_seeds(algo)))
         rows.append([label(algo), seeds, *(one.text() for one in found.values()), reached.text()])
     return Table(["", "seeds", *stats.AGGREGATES, "area under the curve (IQM)"], rows)
@@ -117,30 +128,3 @@ def references(comparison: Comparison) -> Table:
     found = comparison.references
     rows = [[env_id, f"{one.random:.2f}", f"{one.threshold:g}", one.source] for env_id, one in found.items()]
     return Table(["", "random actions (0)", "threshold (1)", "whose threshold"], rows)
-
-
-def losses(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) -> list[str]:
-    """
-    :param comparison: of algorithms
-    :param scores: by environment and algorithm
-    :return: a sentence for each environment and measure in which another algorithm stands above the first
-    """
-    first, sentences = comparison.algos[0], []
-    for env_id, found in scores.items():
-        for name, measure in (("final return", "final"), ("area under the curve", "area")):
-            if first not in found:
-                continue
-            ours: Estimate = getattr(found[first], measure)
-            theirs = {algo: getattr(one, measure) for algo, one in found.items() if algo != first}
-            above = [(algo, one) for algo, one in theirs.items() if one.point > ours.point]
-            digits = form([ours.point])
-            named = [f"{label(algo)} {one.text(digits)}{_apart(ours, one)}" for algo, one in above]
-            if named:
-                sentences.append(f"{env_id}, {name}: {label(first)} {ours.text(digits)}, below {'; '.join(named)}")
-    return sentences
-
-
-def _apart(ours: Estimate, theirs: Estimate) -> str:
-    if ours.high is None or theirs.low is None:
-        return ""
-    return " (intervals apart)" if theirs.low > ours.high else " (intervals overlap)"

@@ -17,6 +17,9 @@ from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.plain_yaml import Foreign, read_plain
 from sb3_vpg.zoo.registration import register
 
+FINAL_SEED = 1_000_000
+"""Of the environments that finished agents are scored in: those of no training, and the same for all."""
+
 
 def run_name(algo: str, env_id: str, seed: int) -> str:
     """:return: what a run is called in files and messages"""
@@ -48,6 +51,11 @@ class Task:
     final_episodes: int
     entry: dict[str, Any] = field(hash=False)
     gym_packages: list[str] = field(default_factory=list, hash=False)
+
+    @property
+    def env_kwargs(self) -> dict[str, Any]:
+        """:return: of the environment's constructor"""
+        return dict(self.entry.get("env_kwargs") or {})
 
     @property
     def exp_id(self) -> int:
@@ -103,6 +111,7 @@ class Plan:
             import_module(module)
         self._check()
         entries = {(algo, env_id): entry(algo, env_id) for algo in self.algos for env_id in self.env_ids}
+        _check_same_environments(entries)
         tasks = []
         for seed in self.seeds:
             for env_id in self.env_ids:
@@ -123,8 +132,12 @@ class Plan:
             except gym.error.Error as error:
                 raise ValueError(f"there is no environment {env_id!r}: {error}") from error
         _check_named("algorithm", self.algos)
-        _check_named("environment", self.env_ids)
+        # Runs are called by them
+        _check_named("environment", [EnvironmentName(env_id) for env_id in self.env_ids])
         _check_named("seed", self.seeds)
+        for seed in self.seeds:
+            if not 0 <= seed < FINAL_SEED:
+                raise ValueError(f"seeds must be from 0 to {FINAL_SEED - 1:,}, but one is {seed}")
         for env_id in set(self.n_timesteps) - set(self.env_ids):
             raise ValueError(f"steps are given for {env_id}, which is none of the environments")
         for name in ("n_evaluations", "eval_episodes", "final_episodes"):
@@ -137,6 +150,18 @@ def _check_named(what: str, given: Sequence[object]) -> None:
         raise ValueError(f"there is no {what} to compare")
     if len(set(given)) != len(given):
         raise ValueError(f"{what} named twice: {', '.join(map(str, given))}")
+
+
+def _check_same_environments(entries: Mapping[tuple[str, str], dict[str, Any]]) -> None:
+    """:raises ValueError: if two entries make different environments of the same id"""
+    known: dict[str, tuple[str, Any]] = {}
+    for (algo, env_id), found in entries.items():
+        other, kwargs = known.setdefault(env_id, (algo, found.get("env_kwargs")))
+        if found.get("env_kwargs") != kwargs:
+            raise ValueError(
+                f"{other} and {algo} would play different environments: their entries for {env_id} have env_kwargs {kwargs} "
+                f"and {found.get('env_kwargs')}; leave one of the two out"
+            )
 
 
 def entry(algo: str, env_id: str) -> dict[str, Any]:

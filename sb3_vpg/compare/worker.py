@@ -6,7 +6,6 @@ One task in a process of its own: an ordinary run of the zoo, and then the score
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -16,17 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from huggingface_sb3 import EnvironmentName
 from threadpoolctl import threadpool_limits
 
-from sb3_vpg.compare.tasks import Task
+from sb3_vpg.compare.attempts import alone, begin
+from sb3_vpg.compare.tasks import FINAL_SEED, Task
 from sb3_vpg.files import written_whole
-from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.evaluation import evaluate_run
-
-FINAL_SEED = 1_000_000
-"""Of the environments that finished agents are scored in: those of no training, and the same for all."""
 
 
 def train_flags(task: Task, folder: Path) -> list[str]:
@@ -41,17 +36,19 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
     """
     :param task: of a comparison
     :param folder: log folder
-    :return: the score of the finished agent and the curve of its evaluations
+    :return: the score of the finished agent, the curve of its evaluations, and whether an earlier attempt was gone on with
     :raises RuntimeError: if the training failed; its error has been printed
     """
-    code = main([*train_flags(task, folder), *_which_run(task, folder)])
+    is_resumed = begin(task, folder)
+    code = main([*train_flags(task, folder), "--resume" if is_resumed else "--exp-id", str(task.exp_id)])
     if code != 0:
         raise RuntimeError(f"training ended with exit code {code}")
     with threadpool_limits(1):
         final = evaluate_run(
             str(folder), task.algo, task.env_id, task.exp_id, task.final_episodes, seed=FINAL_SEED, device="cpu"
         )
-    score = {"final_returns": final.returns.tolist(), "timesteps": [], "mean_returns": []}
+    score: dict[str, Any] = {"final_returns": final.returns.tolist(), "timesteps": [], "mean_returns": []}
+    score |= {"num_timesteps": final.num_timesteps, "is_resumed": is_resumed}
     evaluations = task.run_folder(folder) / "evaluations.npz"
     # An agent may be finished before its first evaluation
     if evaluations.is_file():
@@ -59,16 +56,6 @@ def run(task: Task, folder: Path) -> dict[str, Any]:
             score["timesteps"] = arrays["timesteps"].tolist()
             score["mean_returns"] = arrays["results"].mean(axis=1).tolist()
     return score
-
-
-def _which_run(task: Task, folder: Path) -> list[str]:
-    """:return: flags to begin a run; or, if it was killed before, to go on with it where that is possible"""
-    before = task.run_folder(folder)
-    if task.algo == DEFAULT and (before / EnvironmentName(task.env_id) / "args.yml").is_file():
-        return ["--resume", str(task.exp_id)]
-    if before.exists():
-        shutil.rmtree(before)
-    return ["--exp-id", str(task.exp_id)]
 
 
 def _end_with_the_parent() -> None:
@@ -86,7 +73,8 @@ def work(task_file: Path, folder: Path, score_file: Path) -> None:
     task = Task(**json.loads(task_file.read_text()))
     for module in task.gym_packages:
         import_module(module)
-    score = run(task, folder)
+    with alone(task, folder):
+        score = run(task, folder)
     with written_whole(score_file) as file:
         file.write(json.dumps(score).encode())
 

@@ -33,12 +33,14 @@ class Evaluation:
     :param run: the folder of its run
     :param returns: undiscounted return of each episode, shape (n_episodes,)
     :param lengths: steps of each episode, shape (n_episodes,)
+    :param num_timesteps: environment steps that the agent was trained for
     """
 
     model: Path
     run: Path
     returns: np.ndarray
     lengths: np.ndarray
+    num_timesteps: int
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """:return: Student's interval of the mean return over episodes of this one agent"""
@@ -86,7 +88,7 @@ def evaluate_run(
     model = ALGOS[algo].load(model_path, device=device, **unused)
     returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
     env.close()
-    return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths))
+    return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths), model.num_timesteps)
 
 
 def _environment(env_name: EnvironmentName, run: Path, n_episodes: int, seed: int, vec_env: str) -> VecEnv:
