@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def test_records_are_there_until_the_one_that_was_cut_off(tmp_path: Path) -> Non
         ({"final_returns": []}, "no finite numbers"),
         ({"mean_returns": [1.0]}, "10 evaluations have 1 returns"),
         ({"final_returns": "abc"}, "no record"),
+        ({"num_timesteps": None}, "another version"),
     ],
 )
 def test_damaged_records_are_named(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -93,7 +95,8 @@ def test_damaged_records_are_named(changed: dict[str, Any], said: str, tmp_path:
     for seed in range(2):
         add(record(task(seed=seed), 80.0), file)
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text(json.dumps({**json.loads(lines[0]), **changed}) + "\n" + lines[1])
+    values = {**json.loads(lines[0]), **changed}
+    file.write_text(json.dumps({name: value for name, value in values.items() if value is not None}) + "\n" + lines[1])
     with pytest.raises(ValueError, match=rf"records.jsonl, line 1, .*{said}"):
         read(file)
 
@@ -113,7 +116,7 @@ def test_what_an_editor_does_to_the_last_line_costs_no_record(tmp_path: Path) ->
 def test_an_environment_is_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     kwargs = {"vpg": {"max_episode_steps": 500}, "a2c": None}
     monkeypatch.setattr(tasks, "entry", lambda algo, env_id: {"n_timesteps": 1e5, "env_kwargs": kwargs[algo]})
-    with pytest.raises(ValueError, match=r"vpg and a2c would play different environments.*CartPole-v1.*500.*None"):
+    with pytest.raises(ValueError, match=r"of CartPole-v1 .*different environments.*vpg: .*500.*a2c: none"):
         plan().tasks()
     kwargs["a2c"] = kwargs["vpg"]
     assert {str(one.env_kwargs) for one in plan().tasks()} == {"{'max_episode_steps': 500}"}
@@ -145,7 +148,12 @@ def test_runs_with_other_settings_are_not_taken_for_these(tmp_path: Path) -> Non
     add(record(task(n_timesteps=1000), 80.0), file)
     with pytest.raises(ValueError, match=r"n_timesteps 1000, not 2000"):
         finished([task(n_timesteps=2000)], file)
-    assert list(finished([task(n_timesteps=2000)], file, as_they_are=True)) == [task().name]
+    other = replace(task(n_timesteps=1000), entry={"n_timesteps": 5.0})
+    with pytest.raises(ValueError, match="entry"):
+        finished([other], file)
+    assert list(finished([other], file, any_entry=True)) == [other.name], "to report them"
+    with pytest.raises(ValueError, match="n_timesteps 1000, not 2000"):
+        finished([task(n_timesteps=2000)], file, any_entry=True)
 
 
 def test_the_random_agent_is_measured() -> None:

@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "algorithms of the zoo; the report is about the first (default: %(default)s)"
     add("--algos", nargs="+", default=["vpg", "a2c", "ppo", "trpo", "random_search"], metavar="ALGO", help=text)
     add("--envs", nargs="+", required=True, metavar="ENV", help="environment IDs")
-    add("--seeds", type=int, default=10, help="how many (default: %(default)s)")
+    add("--seeds", type=int, default=10, help="how many seeds (default: %(default)s)")
     add("--seed", type=int, default=0, help="the first of them (default: %(default)s)")
     text = "environment steps of every run: a number for all environments, ENV=N for one (default: those that each entry was "
     add("-n", "--n-timesteps", nargs="+", metavar="N", help=f"{text}tuned for)")
@@ -120,6 +120,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--n-evaluations", type=int, help="of each run, evenly spread (default: %(default)s)")
     add("--eval-episodes", type=int, help="of each evaluation (default: %(default)s)")
     add("--final-episodes", type=int, help="to score each finished agent by (default: %(default)s)")
-    add("--report-only", action="store_true", help="run nothing, report what is there")
+    add("--report-only", action="store_true", help="run nothing, report what is there of the same command")
     add("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
     return parser

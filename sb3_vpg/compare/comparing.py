@@ -60,7 +60,7 @@ def compare(
     :param eval_episodes: of each of these evaluations
     :param final_episodes: by which each finished agent is scored
     :param gym_packages: modules to import, which register environments
-    :param report_only: run nothing, report what is there, with whatever settings it was run
+    :param report_only: run nothing, report what is there, with whatever hyperparameters it was run
     :param command: what the report says that it was made by
     :return: the results, failures included; the report lies in ``folder/report``
     :raises ValueError: for settings that cannot be run, and if the folder holds runs with other settings, or anything else
@@ -75,7 +75,7 @@ def compare(
     # What is refused is refused before anything is begun
     where = None if report_only else _engine(engine, folder, n_jobs, address)
     with _claimed(folder, report_only):
-        records = finished(tasks, folder / RECORDS, as_they_are=report_only)
+        records = finished(tasks, folder / RECORDS, any_entry=report_only)
         known = _references({task.env_id: task.env_kwargs for task in tasks}, thresholds or {}, folder / _REFERENCES)
         if where is not None:
             run_all(tasks, records, folder / RECORDS, where)
@@ -100,7 +100,7 @@ def _claimed(folder: Path, report_only: bool) -> Iterator[None]:
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     if names - {".lock"} and not names & {_REFERENCES, RECORDS}:
         raise ValueError(
-            f"{folder} holds something else than a comparison, whose runs are removed if they are incomplete: "
+            f"{folder} holds other things than a comparison, which removes runs that it finds incomplete: "
             "choose an empty --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)

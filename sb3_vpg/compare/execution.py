@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,6 +62,9 @@ class Record:
         :raises TypeError: if they are none of a record
         :raises ValueError: for returns that are no finite numbers, and for a curve of which some are missing
         """
+        missing = {one.name for one in fields(Record)} - set(values)
+        if missing:
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}: another version of sb3-vpg has written it")
         record = Record(**{**values, "task": Task(**values["task"])})
         if not record.final_returns or not np.isfinite([*record.final_returns, *record.mean_returns]).all():
             raise ValueError("its returns are no finite numbers")

@@ -83,6 +83,8 @@ def _slower(first: str, ours: EnvScores, others: dict[str, EnvScores]) -> list[s
     own = ours.seconds
     if own is None:
         return []
-    faster = {label(algo): one.seconds for algo, one in others.items() if one.seconds is not None and one.seconds < own}
+    faster = {
+        label(algo): one.seconds for algo, one in others.items() if one.seconds is not None and round(one.seconds) < round(own)
+    }
     named = [f"{name} {seconds:.0f}" for name, seconds in faster.items()]
     return [f"{first} {own:.0f}, more than {', '.join(named)}"] if named else []

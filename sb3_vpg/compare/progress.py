@@ -31,6 +31,7 @@ class Display:
         self._bar = self._progress.add_task("", total=n_tasks, completed=n_done, state="")
 
     def __enter__(self) -> "Display":
+        self.console.print(f"{self._n_tasks} runs, {self._n_done} of them finished before; {self._n_jobs} at a time")
         self._progress.start()
         return self
 

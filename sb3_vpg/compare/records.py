@@ -7,6 +7,7 @@ A line is added as a whole, and one that was cut off when its writer was killed 
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sb3_vpg.compare.execution import Record
@@ -62,19 +63,20 @@ def _is_whole(line: bytes) -> bool:
         return False
 
 
-def finished(tasks: Sequence[Task], file: Path, as_they_are: bool = False) -> dict[str, Record]:
+def finished(tasks: Sequence[Task], file: Path, any_entry: bool = False) -> dict[str, Record]:
     """
     :param tasks: of a comparison
     :param file: of records
-    :param as_they_are: whatever settings they were run with
+    :param any_entry: also those whose hyperparameters were other ones than today's
     :return: those of its tasks that are finished, by name
     :raises ValueError: if one was run with other settings than these
     """
     known = {record.task.name: record for record in read(file)}
     found = {task.name: known[task.name] for task in tasks if task.name in known}
     for task in tasks:
-        if task.name in found and not as_they_are:
-            _check_same(found[task.name].task, task, file)
+        if task.name in found:
+            before = found[task.name].task
+            _check_same(before, replace(task, entry=before.entry) if any_entry else task, file)
     return found
 
 
@@ -83,5 +85,5 @@ def _check_same(before: Task, now: Task, file: Path) -> None:
     differing = [f"{name} {old[name]!r}, not {new[name]!r}" for name in new if old[name] != new[name]]
     if differing:
         raise ValueError(
-            f"{file}: {now.name} was run with {'; '.join(differing)}. Choose another --folder, or remove its line"
+            f"{file}: {now.name} was run with {'; '.join(differing)}. Give the settings of before, or choose another --folder"
         )

@@ -82,8 +82,12 @@ def random_return(env_id: str, n_episodes: int = N_EPISODES, env_kwargs: Mapping
     :param n_episodes: to play; those of an environment without a time limit are cut after 1,000 steps
     :param env_kwargs: of its constructor
     :return: mean undiscounted return of actions that are drawn uniformly; the same at each call
+    :raises ValueError: if what the environment needs is not installed
     """
-    env = gym.make(env_id, **(env_kwargs or {}))
+    try:
+        env = gym.make(env_id, **(env_kwargs or {}))
+    except gym.error.DependencyNotInstalled as error:
+        raise ValueError(f"{env_id} cannot be made: {error}") from error
     limit = (env.spec and env.spec.max_episode_steps) or _MOST_STEPS
     env.action_space.seed(_SEED)
     returns = []

@@ -154,13 +154,15 @@ def _check_named(what: str, given: Sequence[object]) -> None:
 
 def _check_same_environments(entries: Mapping[tuple[str, str], dict[str, Any]]) -> None:
     """:raises ValueError: if two entries make different environments of the same id"""
-    known: dict[str, tuple[str, Any]] = {}
-    for (algo, env_id), found in entries.items():
-        other, kwargs = known.setdefault(env_id, (algo, found.get("env_kwargs")))
-        if found.get("env_kwargs") != kwargs:
+    for env_id in {env_id for _, env_id in entries}:
+        sides: dict[str, list[str]] = {}
+        for (algo, other), found in entries.items():
+            if other == env_id:
+                sides.setdefault(str(found.get("env_kwargs") or "none"), []).append(algo)
+        if len(sides) > 1:
+            said = "; ".join(f"{', '.join(algos)}: {kwargs}" for kwargs, algos in sides.items())
             raise ValueError(
-                f"{other} and {algo} would play different environments: their entries for {env_id} have env_kwargs {kwargs} "
-                f"and {found.get('env_kwargs')}; leave one of the two out"
+                f"of {env_id} the entries make different environments (env_kwargs of {said}); compare one side only"
             )
 
 
