@@ -83,8 +83,7 @@ def _slower(first: str, ours: EnvScores, others: dict[str, EnvScores]) -> list[s
     own = ours.seconds
     if own is None:
         return []
-    faster = {
-        label(algo): one.seconds for algo, one in others.items() if one.seconds is not None and round(one.seconds) < round(own)
-    }
-    named = [f"{name} {seconds:.0f}" for name, seconds in faster.items()]
+    theirs = {label(algo): one.seconds for algo, one in others.items() if one.seconds is not None}
+    # To the second, as the table has them
+    named = [f"{name} {seconds:.0f}" for name, seconds in theirs.items() if round(seconds) < round(own)]
     return [f"{first} {own:.0f}, more than {', '.join(named)}"] if named else []

@@ -155,8 +155,8 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     lost = losses(comparison, scores)
     sections.append(Section(f"Where {first} loses", text if lost else "Nowhere among these runs.", lines=lost))
     text = (
-        "Steps: of the training, which ends with a whole rollout. Area under the curve: its mean height over the steps. ±: standard "
-        "deviation over runs. Seconds: of the whole process, with imports and all evaluations. Bold: the best."
+        "Steps: of the training, which ends with a whole rollout. Area under the curve: its mean height over the steps. "
+        "±: standard deviation over runs. Seconds: of the whole process, with imports and all evaluations. Bold: the best."
     )
     for env_id, found in scores.items():
         sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, found)))

@@ -154,7 +154,7 @@ def _check_named(what: str, given: Sequence[object]) -> None:
 
 def _check_same_environments(entries: Mapping[tuple[str, str], dict[str, Any]]) -> None:
     """:raises ValueError: if two entries make different environments of the same id"""
-    for env_id in {env_id for _, env_id in entries}:
+    for env_id in dict.fromkeys(env_id for _, env_id in entries):
         sides: dict[str, list[str]] = {}
         for (algo, other), found in entries.items():
             if other == env_id:
