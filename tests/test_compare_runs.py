@@ -142,7 +142,7 @@ def test_a_log_folder_of_other_runs_is_refused(tmp_path: Path) -> None:
     mine = tmp_path / "random_search/CartPole-v1_1/mine.txt"
     mine.parent.mkdir(parents=True)
     mine.touch()
-    with pytest.raises(ValueError, match="something else than a comparison"):
+    with pytest.raises(ValueError, match="other things than a comparison"):
         compare(["random_search"], [ENV], 1, 600, tmp_path, **FEW)
     assert mine.exists()
 
