@@ -160,6 +160,8 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     )
     for env_id, found in scores.items():
         sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, found)))
+        # Said once, of the first
+        text = ""
     if overall:
         text = "Interquartile mean over runs and environments, against the share of the steps."
         sections.append(Section("Sample efficiency", text, "sample_efficiency", "sample-efficiency curves"))
