@@ -21,7 +21,7 @@ PAGE, TWIN = "report.html", "report.md"
 
 _TUNED = (
     "Entries of the zoo's files, with the steps that each has there, for which it was tuned. Those of VPG are in "
-    "hyperparams/vpg.yml, which says how each was chosen; no choice was made on seeds below 200, and the default entry was "
+    "hyperparams/vpg.yml, which says how each was chosen; no choice was made on seeds below 100, and the default entry was "
     "not tuned at all. For RandomSearch there is nothing to tune. The zoo does not say on which seeds its own were tuned."
 )
 
