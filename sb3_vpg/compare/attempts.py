@@ -5,13 +5,12 @@ A task has a folder for it, which holds what its process has printed as well.
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from huggingface_sb3 import EnvironmentName
 
@@ -47,11 +46,11 @@ def alone(task: Task, folder: Path, seconds: float = _PATIENCE) -> Iterator[None
         yield
 
 
-def _locked(place: Path, seconds: float) -> IO[bytes]:
+def _locked(place: Path, seconds: float) -> AbstractContextManager[Any]:
     end = time.monotonic() + seconds
     while True:
         try:
-            return lock(place) or open(os.devnull, "rb")
+            return lock(place) or nullcontext()
         except ValueError:
             if time.monotonic() > end:
                 raise

@@ -58,8 +58,8 @@ def _command(args: argparse.Namespace) -> str:
     words += ["-n", *args.n_timesteps] if args.n_timesteps else []
     words += ["--threshold", *(f"{env_id}={value:g}" for env_id, value in args.threshold)] if args.threshold else []
     words += ["--gym-packages", *args.gym_packages] if args.gym_packages else []
-    for name in ("n_evaluations", "eval_episodes", "final_episodes"):
-        if getattr(args, name) != _DEFAULTS[name]:
+    for name, default in _DEFAULTS.items():
+        if getattr(args, name) != default:
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     return shlex.join(["sb3-vpg", "compare", *words])
 
