@@ -155,6 +155,15 @@ def test_steps_that_were_run_and_budgets_that_differ_are_said(tmp_path: Path) ->
     assert "different numbers of steps" in written(replace(found, records=more), tmp_path)[1]
 
 
+def test_seconds_of_two_kinds_of_machine_are_no_fair_race(tmp_path: Path) -> None:
+    found = comparison(drawn())
+    for_other = [replace(one, where="Machine: another.  \nPython 4.") if one.task.seed else one for one in found.records]
+    _, twin = written(replace(found, records=for_other), tmp_path)
+    assert "made on 2 kinds of machine" in twin
+    assert "20 runs: Machine: another. Python 4." in twin
+    assert "4 runs: Machine: a test" in twin
+
+
 def test_what_a_failed_run_has_printed_is_text(tmp_path: Path) -> None:
     failures = {"a2c-CartPole-v1-0": "<class 'int'> ![x](http://nowhere)"}
     page, twin = written(comparison(drawn(), failures=failures), tmp_path)
@@ -190,4 +199,5 @@ def test_budgets_and_hyperparameters_of_every_entry(usual: Path) -> None:
     _, twin = read(usual)
     assert twin.count("entry for 2,000 steps, run for 1,000") == 4
     assert "policy: MlpPolicy" in twin
-    assert "Machine: a test" in twin
+    assert "\nMachine: a test" in twin
+    assert "kinds of machine" not in twin

@@ -1,6 +1,7 @@
 """The report of a comparison: one page that needs no other file, and a Markdown twin with its pictures beside it."""
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +70,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         "failures": list(comparison.failures.values()),
         "tuned": _TUNED,
         "command": command,
-        "machines": sorted({line.strip() for record in comparison.records for line in record.where.splitlines()}),
+        "machines": _machines(comparison),
         "images": {name: base64.b64encode(png).decode() for name, png in pictures.items()},
     }
     loader = PackageLoader("sb3_vpg.compare")
@@ -124,10 +125,21 @@ def _notes(comparison: Comparison) -> list[str]:
             "The algorithms had different numbers of steps, each those of its own entry: whoever had more has an advantage in "
             "every number here, and areas and shares of the steps are each of its own budget."
         )
+    machines = {record.where.partition("\n")[0] for record in comparison.records}
+    if len(machines) > 1:
+        notes.append(f"The runs were made on {len(machines)} kinds of machine (see the end), so seconds compare only roughly.")
     uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
     if uneven:
         notes.append(f"Over all environments only seeds count that are finished on each of them: {', '.join(uneven)}.")
     return notes
+
+
+def _machines(comparison: Comparison) -> list[str]:
+    """:return: a line for each machine with its versions; where there are several, with how many runs each has made"""
+    counts = Counter(" ".join(record.where.split()) for record in comparison.records)
+    if len(counts) < 2:
+        return list(counts)
+    return [f"{_count(number, 'run')}: {where}" for where, number in sorted(counts.items())]
 
 
 def _is_uneven(comparison: Comparison, algo: str) -> bool:
@@ -148,7 +160,8 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
         sections.append(Section("Over all environments", text, "aggregates", alt, tables.aggregates(comparison, overall)))
     text = (
         "Interquartile means over runs with their intervals. Dashed: the threshold. All begin with random actions; an agent "
-        "that is finished before its steps are spent (RandomSearch, once it has found) stays what it is."
+        "that is finished before its steps are spent (RandomSearch, once it has found) stays what it is. What falls further "
+        "below random actions than the threshold is above them is not drawn."
     )
     sections.append(Section("Learning curves", text, "learning_curves", "learning curves of each environment"))
     text = f"Every final return, area under the curve, point of a learning curve and time in which {first} is not the best."
