@@ -1,4 +1,4 @@
-"""The comparison that is committed: its report says what its raw scores say, and README what the report says."""
+"""The comparisons that are committed: a report says what its raw scores say, and README what the reports say."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,18 @@ from sb3_vpg.compare.tasks import entry
 from sb3_vpg.zoo.plain_yaml import read_plain
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "benchmarks/results/comparison"
-REFERENCES = read_plain(FOLDER / "references.json")
-TWIN = (FOLDER / "report.md").read_text()
+RESULTS = ROOT / "benchmarks/results"
+SAME_BUDGET, OWN_BUDGETS = RESULTS / "comparison", RESULTS / "own_budgets"
 NAMES = {"vpg": "VPG", "a2c": "A2C", "ppo": "PPO", "trpo": "TRPO", "random_search": "RandomSearch"}
+COMPARED = [
+    pytest.param(folder, env_id, id=f"{folder.name}-{env_id}")
+    for folder in (SAME_BUDGET,)
+    for env_id in read_plain(folder / "references.json")
+]
+
+
+def twin(folder: Path) -> str:
+    return (folder / "report.md").read_text()
 
 
 def middle_half(values: list[float]) -> float:
@@ -22,35 +30,47 @@ def middle_half(values: list[float]) -> float:
     return float(np.mean(sorted(values)[cut : len(values) - cut]))
 
 
-def row(env_id: str, algo: str) -> list[str]:
+def row(folder: Path, env_id: str, algo: str) -> list[str]:
     """:return: the cells of an algorithm in the table of an environment"""
-    table = TWIN.partition(f"\n## {env_id}\n")[2].partition("\n## ")[0]
+    table = twin(folder).partition(f"\n## {env_id}\n")[2].partition("\n## ")[0]
     (line,) = [line for line in table.splitlines() if line.startswith(f"| {NAMES[algo]} |")]
     return [cell.strip().strip("*") for cell in line.strip("|").split("|")]
 
 
-@pytest.mark.parametrize("env_id", list(REFERENCES))
-def test_the_report_says_what_the_records_say(env_id: str) -> None:
-    records = [record for record in read(FOLDER / RECORDS) if record.task.env_id == env_id]
-    seeds = {algo: sorted(record.task.seed for record in records if record.task.algo == algo) for algo in NAMES}
-    for algo in NAMES:
+@pytest.mark.parametrize(("folder", "env_id"), COMPARED)
+def test_a_report_says_what_the_records_say(folder: Path, env_id: str) -> None:
+    records = [record for record in read(folder / RECORDS) if record.task.env_id == env_id]
+    for algo in dict.fromkeys(record.task.algo for record in records):
         finals = [float(np.mean(record.final_returns)) for record in records if record.task.algo == algo]
-        _, runs, _, final, *_ = row(env_id, algo)
-        assert int(runs) == len(finals) == len(seeds[algo])
-        shown = float(final.split()[0])
-        assert shown == pytest.approx(middle_half(finals), abs=0.05)
+        _, runs, _, final, *_ = row(folder, env_id, algo)
+        assert int(runs) == len(finals)
+        assert float(final.split()[0]) == pytest.approx(middle_half(finals), abs=0.05)
 
 
-def test_vpg_was_run_with_the_entries_of_today() -> None:
-    for record in read(FOLDER / RECORDS):
+@pytest.mark.parametrize("folder", [SAME_BUDGET], ids=lambda folder: folder.name)
+def test_all_runs_are_there(folder: Path) -> None:
+    """Every algorithm on every environment with the same seeds: nothing that came out badly is left out."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for record in read(folder / RECORDS):
+        seeds.setdefault((record.task.algo, record.task.env_id), []).append(record.task.seed)
+    n_seeds = 10 if folder == SAME_BUDGET else 5
+    for which, found in seeds.items():
+        assert sorted(found) == list(range(n_seeds)), which
+    algos, env_ids = ({which[side] for which in seeds} for side in (0, 1))
+    assert len(seeds) == len(algos) * len(env_ids)
+
+
+@pytest.mark.parametrize("folder", [SAME_BUDGET], ids=lambda folder: folder.name)
+def test_vpg_was_run_with_the_entries_of_today(folder: Path) -> None:
+    for record in read(folder / RECORDS):
         if record.task.algo == "vpg":
-            ours = dict(entry("vpg", record.task.env_id))
-            assert record.task.entry == ours, record.task.name
+            assert record.task.entry == entry("vpg", record.task.env_id), record.task.name
 
 
-def test_readme_says_what_the_report_says() -> None:
+def test_readme_says_what_the_reports_say() -> None:
     section = (ROOT / "README.md").read_text().partition("\n## Comparisons\n")[2].partition("\n## ")[0]
-    figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", section)
+    figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", " ".join(section.split()))
     assert figures
+    reports = twin(SAME_BUDGET)
     for figure in figures:
-        assert figure in TWIN, figure
+        assert figure in reports, figure
