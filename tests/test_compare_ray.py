@@ -28,6 +28,12 @@ FEW = {"n_evaluations": 2, "eval_episodes": 2, "final_episodes": 3}
 OURS = "SB3_VPG_TEST_OF_RAY"
 
 
+@pytest.fixture(autouse=True)
+def _as_urgent_as_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives its workers a low priority, and the other tests would leave them little."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+
+
 def processes(words: str) -> Iterator[int]:
     """:return: the numbers of the processes with these words in their command that have inherited our mark"""
     mark = f"{OURS}={os.environ[OURS]}".encode()

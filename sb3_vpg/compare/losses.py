@@ -8,7 +8,7 @@ from sb3_vpg.compare import stats
 from sb3_vpg.compare.pictures import label
 from sb3_vpg.compare.scores import Comparison, points
 from sb3_vpg.compare.stats import Estimate
-from sb3_vpg.compare.tables import EnvScores, form
+from sb3_vpg.compare.tables import EnvScores, form, seconds_text
 
 
 def losses(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) -> list[str]:
@@ -80,10 +80,11 @@ def _spans(steps: np.ndarray, chosen: np.ndarray) -> str:
 
 
 def _slower(first: str, ours: EnvScores, others: dict[str, EnvScores]) -> list[str]:
-    own = ours.seconds
-    if own is None:
-        return []
-    theirs = {label(algo): one.seconds for algo, one in others.items() if one.seconds is not None}
-    # To the second, as the table has them
-    named = [f"{name} {seconds:.0f}" for name, seconds in theirs.items() if round(seconds) < round(own)]
-    return [f"{first} {own:.0f}, more than {', '.join(named)}"] if named else []
+    """:return: which algorithms take less on one kind of machine or more: to the second, as the table has them"""
+
+    def is_faster(theirs: EnvScores) -> bool:
+        pairs = zip(theirs.seconds, ours.seconds, strict=True)
+        return any(their is not None and own is not None and round(their) < round(own) for their, own in pairs)
+
+    named = [f"{label(algo)} {seconds_text(one.seconds)}" for algo, one in others.items() if is_faster(one)]
+    return [f"{first} {seconds_text(ours.seconds)}, more than {', '.join(named)}"] if named else []

@@ -4,13 +4,14 @@ import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from sb3_vpg.compare import stats, tables
+from sb3_vpg.compare import explanations, stats, tables
 from sb3_vpg.compare.losses import losses
 from sb3_vpg.compare.pictures import Pictures, label
 from sb3_vpg.compare.scores import Comparison
@@ -19,12 +20,6 @@ from sb3_vpg.compare.tables import Table
 from sb3_vpg.files import written_whole
 
 PAGE, TWIN = "report.html", "report.md"
-
-_TUNED = (
-    "Entries of the zoo's files, with the steps that each has there, for which it was tuned. Those of VPG are in "
-    "hyperparams/vpg.yml, which says how each was chosen; no choice was made on seeds below 100, and the default entry was "
-    "not tuned at all. For RandomSearch there is nothing to tune. The zoo does not say on which seeds its own were tuned."
-)
 
 
 @dataclass(frozen=True)
@@ -68,7 +63,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         "sections": _sections(comparison, overall, against),
         "entries": _entries(comparison),
         "failures": list(comparison.failures.values()),
-        "tuned": _TUNED,
+        "tuned": explanations.TUNED,
         "command": command,
         "machines": _machines(comparison),
         "images": {name: base64.b64encode(png).decode() for name, png in pictures.items()},
@@ -125,9 +120,9 @@ def _notes(comparison: Comparison) -> list[str]:
             "The algorithms had different numbers of steps, each those of its own entry: whoever had more has an advantage in "
             "every number here, and areas and shares of the steps are each of its own budget."
         )
-    machines = {record.where.partition("\n")[0] for record in comparison.records}
-    if len(machines) > 1:
-        notes.append(f"The runs were made on {len(machines)} kinds of machine (see the end), so seconds compare only roughly.")
+    if len(comparison.machines) > 1:
+        names = "; ".join(comparison.machines)
+        notes.append(f"The runs were made on {len(comparison.machines)} kinds of machine, and seconds are of each: {names}")
     uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
     if uneven:
         notes.append(f"Over all environments only seeds count that are finished on each of them: {', '.join(uneven)}.")
@@ -151,42 +146,27 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     first, sections = label(comparison.algos[0]), []
     scores = {env_id: tables.env_scores(comparison, env_id) for env_id in comparison.env_ids}
     if overall:
-        text = (
-            "Scores of the finished agents over all runs on all environments, normalised by the references below. IQM: mean "
-            "of the middle half of all runs. Median: over the environments, of the means over runs. Optimality gap: what is "
-            "missing to 1."
-        )
         alt = "intervals of four aggregates; " + _alt({algo: found["IQM"] for algo, found in overall.items()}, "IQM")
-        sections.append(Section("Over all environments", text, "aggregates", alt, tables.aggregates(comparison, overall)))
-    text = (
-        "Interquartile means over runs with their intervals. Dashed: the threshold. All begin with random actions; an agent "
-        "that is finished before its steps are spent (RandomSearch, once it has found) stays what it is. What falls further "
-        "below random actions than the threshold is above them is not drawn."
-    )
-    sections.append(Section("Learning curves", text, "learning_curves", "learning curves of each environment"))
-    text = f"Every final return, area under the curve, point of a learning curve and time in which {first} is not the best."
+        table = tables.aggregates(comparison, overall)
+        sections.append(Section("Over all environments", explanations.OVERALL, "aggregates", alt, table))
+    alt = "learning curves of each environment"
+    sections.append(Section("Learning curves", explanations.CURVES, "learning_curves", alt))
     lost = losses(comparison, scores)
-    sections.append(Section(f"Where {first} loses", text if lost else "Nowhere among these runs.", lines=lost))
-    text = (
-        "Steps: of the training, which ends with a whole rollout. Area under the curve: its mean height over the steps. "
-        "±: standard deviation over runs. Seconds: of the whole process, with imports and all evaluations. Bold: the best."
-    )
-    for env_id, found in scores.items():
+    text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
+    sections.append(Section(f"Where {first} loses", text, lines=lost))
+    # Said once, of the first
+    texts = chain([explanations.TABLES], repeat(""))
+    for (env_id, found), text in zip(scores.items(), texts, strict=False):
         sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, found)))
-        # Said once, of the first
-        text = ""
     if overall:
-        text = "Interquartile mean over runs and environments, against the share of the steps."
-        sections.append(Section("Sample efficiency", text, "sample_efficiency", "sample-efficiency curves"))
-        text = "The fraction of runs that score above τ; the area under a profile is the mean."
-        sections.append(Section("Performance profiles", text, "profiles", "performance profiles"))
+        alt = "sample-efficiency curves"
+        sections.append(Section("Sample efficiency", explanations.EFFICIENCY, "sample_efficiency", alt))
+        sections.append(Section("Performance profiles", explanations.PROFILES, "profiles", "performance profiles"))
     if against:
-        text = "A random run of one against a random run of the other, averaged over environments; a tie counts half."
         table = tables.improvement(comparison.algos[0], against)
         alt = _alt(against, f"probability that {first} scores higher than")
-        sections.append(Section("Probability of improvement", text, "improvement", alt, table, plain=True))
-    text = "Normalised score: (return - random) / (threshold - random)."
-    sections.append(Section("References", text, table=tables.references(comparison), plain=True))
+        sections.append(Section("Probability of improvement", explanations.IMPROVEMENT, "improvement", alt, table, plain=True))
+    sections.append(Section("References", explanations.REFERENCES, table=tables.references(comparison), plain=True))
     return sections
 
 

@@ -37,6 +37,11 @@ class Comparison:
         found = [record for record in self.records if (record.task.algo, record.task.env_id) == (algo, env_id)]
         return sorted(found, key=lambda record: record.task.seed)
 
+    @property
+    def machines(self) -> list[str]:
+        """:return: the kinds of machine that runs were made on: seconds of one say nothing of those of another"""
+        return sorted({machine(record) for record in self.records})
+
     def missing(self) -> list[str]:
         """:return: names of runs that were asked for and are neither finished nor failed"""
         known = {*self.failures, *(record.task.name for record in self.records)}
@@ -111,3 +116,8 @@ def area(curves: np.ndarray) -> np.ndarray:
     """
     heights: np.ndarray = ((curves[..., 1:] + curves[..., :-1]) / 2).mean(axis=-1)
     return heights
+
+
+def machine(record: Record) -> str:
+    """:return: the kind of machine that a run was made on"""
+    return record.where.partition("\n")[0].strip()

@@ -9,7 +9,7 @@ import numpy as np
 from sb3_vpg.compare import stats
 from sb3_vpg.compare.execution import Record
 from sb3_vpg.compare.pictures import label
-from sb3_vpg.compare.scores import Comparison, area, final_return
+from sb3_vpg.compare.scores import Comparison, area, final_return, machine
 from sb3_vpg.compare.stats import Estimate
 
 
@@ -33,12 +33,12 @@ class EnvScores:
 
     :param final: interquartile mean of the finished agents' mean returns
     :param area: of the mean return over the curve
-    :param seconds: median of the CPU seconds; None if they are not known
+    :param seconds: medians of the CPU seconds, one for each kind of machine; None where they are not known
     """
 
     final: Estimate
     area: Estimate
-    seconds: float | None
+    seconds: Sequence[float | None]
 
 
 def form(values: Sequence[float]) -> str:
@@ -55,14 +55,15 @@ def env_scores(comparison: Comparison, env_id: str) -> dict[str, EnvScores]:
             final, height = (
                 stats.iqm(np.array([measure(one) for one in runs])) for measure in (final_return, comparison.area)
             )
-            found[algo] = EnvScores(final, height, _median(runs, lambda one: one.cpu_seconds))
+            found[algo] = EnvScores(final, height, _medians(comparison, runs, lambda one: one.cpu_seconds))
     return found
 
 
 def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvScores]) -> Table:
     """:return: one row for each algorithm: score, area under the curve, seconds"""
     head = ["", "runs", "steps", "final return: IQM [95%]", "mean ± std", "area under the curve: IQM [95%]"]
-    head += ["CPU s (median)", "wall s (median)"]
+    by_machine = ", by machine" if len(comparison.machines) > 1 else ""
+    head += [f"CPU s (median{by_machine})", f"wall s (median{by_machine})"]
     rows = []
     for algo in comparison.algos:
         runs = comparison.of(algo, env_id)
@@ -73,8 +74,8 @@ def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvSco
         digits = form(finals)
         spread = f" ± {np.std(finals, ddof=1):{digits}}" if len(finals) > 1 else ""
         shown = [scores[algo].final.text(digits), f"{np.mean(finals):{digits}}{spread}", scores[algo].area.text(digits)]
-        seconds = [scores[algo].seconds, _median(runs, lambda one: one.wall_seconds)]
-        texts = ["-" if value is None else f"{value:.0f}" for value in seconds]
+        wall = _medians(comparison, runs, lambda one: one.wall_seconds)
+        texts = [seconds_text(medians) for medians in (scores[algo].seconds, wall)]
         rows.append([label(algo), str(len(runs)), _steps(runs), *shown, *texts])
     return Table(head, rows, _best(comparison, scores))
 
@@ -96,9 +97,15 @@ def _area(scores: EnvScores) -> float:
     return scores.area.point
 
 
-def _median(runs: Sequence[Record], seconds: Callable[[Record], float | None]) -> float | None:
-    known = [value for value in map(seconds, runs) if value is not None]
-    return median(known) if known else None
+def _medians(comparison: Comparison, runs: Sequence[Record], seconds: Callable[[Record], float | None]) -> list[float | None]:
+    known = {name: [seconds(one) for one in runs if machine(one) == name] for name in comparison.machines}
+    found = [[value for value in values if value is not None] for values in known.values()]
+    return [median(values) if values else None for values in found]
+
+
+def seconds_text(medians: Sequence[float | None]) -> str:
+    """:return: to the second, one for each kind of machine"""
+    return " / ".join("-" if value is None else f"{value:.0f}" for value in medians)
 
 
 def _steps(runs: Sequence[Record]) -> str:
