@@ -16,7 +16,7 @@ SAME_BUDGET, OWN_BUDGETS = RESULTS / "comparison", RESULTS / "own_budgets"
 NAMES = {"vpg": "VPG", "a2c": "A2C", "ppo": "PPO", "trpo": "TRPO", "random_search": "RandomSearch"}
 COMPARED = [
     pytest.param(folder, env_id, id=f"{folder.name}-{env_id}")
-    for folder in (SAME_BUDGET,)
+    for folder in (SAME_BUDGET, OWN_BUDGETS)
     for env_id in read_plain(folder / "references.json")
 ]
 
@@ -47,7 +47,7 @@ def test_a_report_says_what_the_records_say(folder: Path, env_id: str) -> None:
         assert float(final.split()[0]) == pytest.approx(middle_half(finals), abs=0.05)
 
 
-@pytest.mark.parametrize("folder", [SAME_BUDGET], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", [SAME_BUDGET, OWN_BUDGETS], ids=lambda folder: folder.name)
 def test_all_runs_are_there(folder: Path) -> None:
     """Every algorithm on every environment with the same seeds: nothing that came out badly is left out."""
     seeds: dict[tuple[str, str], list[int]] = {}
@@ -60,7 +60,14 @@ def test_all_runs_are_there(folder: Path) -> None:
     assert len(seeds) == len(algos) * len(env_ids)
 
 
-@pytest.mark.parametrize("folder", [SAME_BUDGET], ids=lambda folder: folder.name)
+def test_budgets_are_the_same_or_each_ones_own() -> None:
+    for record in read(OWN_BUDGETS / RECORDS):
+        assert record.task.n_timesteps == int(float(record.task.entry["n_timesteps"])), record.task.name
+    budgets = {(record.task.env_id, record.task.n_timesteps) for record in read(SAME_BUDGET / RECORDS)}
+    assert len(budgets) == len({env_id for env_id, _ in budgets})
+
+
+@pytest.mark.parametrize("folder", [SAME_BUDGET, OWN_BUDGETS], ids=lambda folder: folder.name)
 def test_vpg_was_run_with_the_entries_of_today(folder: Path) -> None:
     for record in read(folder / RECORDS):
         if record.task.algo == "vpg":
@@ -71,6 +78,6 @@ def test_readme_says_what_the_reports_say() -> None:
     section = (ROOT / "README.md").read_text().partition("\n## Comparisons\n")[2].partition("\n## ")[0]
     figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", " ".join(section.split()))
     assert figures
-    reports = twin(SAME_BUDGET)
+    reports = twin(SAME_BUDGET) + twin(OWN_BUDGETS)
     for figure in figures:
         assert figure in reports, figure
