@@ -165,7 +165,7 @@ def test_seconds_are_of_each_kind_of_machine(tmp_path: Path) -> None:
         for one in found.records
     ]
     _, twin = written(replace(found, records=on_two), tmp_path)
-    assert "made on 2 kinds of machine, and seconds are of each: Machine: a test; Machine: the other" in twin
+    assert "made on 2 kinds of machine, and seconds are of each: a test; the other." in twin
     assert "20 runs: Machine: the other Python" in twin
     assert "4 runs: Machine: a test" in twin
     assert twin.count("| 2 / 21 | 3 / 3 |") == 2

@@ -81,7 +81,9 @@ class Pictures:
             axis.plot([estimate.point] * 2, [row - 0.3, row + 0.3], color=self._colours[algo], linewidth=2.5)
         axis.set_yticks(range(len(found)), [label(algo) for algo in reversed(found)])
         axis.grid(visible=False, axis="y")
-        axis.margins(y=0.08)
+        # Or the frame would cut off what lies at its edges
+        axis.use_sticky_edges = False
+        axis.margins(x=0.04, y=0.08)
 
     def sample_efficiency(self) -> Figure:
         """:return: the interquartile mean over all environments, against the share of the budget"""

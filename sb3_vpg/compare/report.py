@@ -121,8 +121,8 @@ def _notes(comparison: Comparison) -> list[str]:
             "every number here, and areas and shares of the steps are each of its own budget."
         )
     if len(comparison.machines) > 1:
-        names = "; ".join(comparison.machines)
-        notes.append(f"The runs were made on {len(comparison.machines)} kinds of machine, and seconds are of each: {names}")
+        names = "; ".join(name.removeprefix("Machine: ").rstrip(".") for name in comparison.machines)
+        notes.append(f"The runs were made on {len(comparison.machines)} kinds of machine, and seconds are of each: {names}.")
     uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
     if uneven:
         notes.append(f"Over all environments only seeds count that are finished on each of them: {', '.join(uneven)}.")
