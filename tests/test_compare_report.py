@@ -143,6 +143,10 @@ def test_an_environment_without_a_result_is_no_win(tmp_path: Path) -> None:
         lambda algo, env_id, seed: None if (algo, env_id) == ("vpg", "Acrobot-v1") else scores(algo, env_id, seed)
     )
     assert "Acrobot-v1: VPG has no finished run, but A2C" in written(found, tmp_path)[1]
+    nothing = comparison(lambda *which: None)
+    assert "Acrobot-v1: VPG has no finished run\n" in lost_of(written(nothing, tmp_path)[1])
+    alone = replace(nothing, algos=["vpg"])
+    assert "Where VPG loses" not in written(alone, tmp_path)[1], "there is nobody to lose to"
 
 
 def test_steps_that_were_run_and_budgets_that_differ_are_said(tmp_path: Path) -> None:
@@ -151,8 +155,11 @@ def test_steps_that_were_run_and_budgets_that_differ_are_said(tmp_path: Path) ->
     _, twin = written(replace(found, records=longer), tmp_path)
     assert twin.count("| 1,000 to 1,005 |") == 4
     assert "different numbers of steps" not in twin
+    bold = twin.count("**")
     more = [replace(one, task=replace(one.task, n_timesteps=2000)) if one.task.algo == "a2c" else one for one in found.records]
-    assert "different numbers of steps" in written(replace(found, records=more), tmp_path)[1]
+    _, twin = written(replace(found, records=more), tmp_path)
+    assert "different numbers of steps" in twin
+    assert twin.count("**") == bold - 4, "of areas over other steps none is the best, on none of two environments"
 
 
 def test_seconds_are_of_each_kind_of_machine(tmp_path: Path) -> None:
@@ -165,9 +172,10 @@ def test_seconds_are_of_each_kind_of_machine(tmp_path: Path) -> None:
         for one in found.records
     ]
     _, twin = written(replace(found, records=on_two), tmp_path)
-    assert "made on 2 kinds of machine, and seconds are of each: a test; the other." in twin
-    assert "20 runs: Machine: the other Python" in twin
-    assert "4 runs: Machine: a test" in twin
+    assert "made on 2 kinds of machine, and seconds are of each: (1) a test; (2) the other." in twin
+    assert "20 runs of seeds 1, 2, 3, 4, 5: Machine: the other Python" in twin
+    assert "4 runs of seeds 0: Machine: a test" in twin
+    assert "CPU s (median, machine 1 / 2)" in twin
     assert twin.count("| 2 / 21 | 3 / 3 |") == 2
     assert "CPU seconds: VPG 2 / 21, more than A2C 2 / 20" in lost_of(twin)
 

@@ -74,6 +74,8 @@ def test_what_is_finished_is_not_run_again(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-20])
     found = compare(ALGOS, [ENV], 2, 600, folder, n_jobs=1, **FEW)
     assert len(found.records) == 4
+    call = "sb3_vpg.compare.compare(['vpg', 'random_search'], ['CartPole-v1'], [0, 1], 600, n_evaluations=2, eval_episodes=2"
+    assert call in (folder / "report/report.md").read_text()
     assert read(file)[:-1] == others
     assert read(file)[-1].final_returns == last.final_returns, "the same seed"
     changed = {path for path, before in models.items() if path.stat().st_mtime_ns != before}
@@ -99,7 +101,8 @@ def test_a_run_that_fails_is_named_and_the_others_are_finished(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     flags = ["--envs", "Breaks-v0", ENV, "--seeds", "1", "-n", "600", "-f", str(tmp_path), "--gym-packages", "comparison_envs"]
     assert main(["compare", "--algos", "random_search", *flags, "-j", "2", *FLAGS]) == 1
-    message = capsys.readouterr().err
+    printed, message = capsys.readouterr()
+    assert "default one, which was not tuned: random_search on Breaks-v0\n" in printed, "CartPole-v1 has one"
     log = tmp_path / "output/random_search-Breaks-v0-0/log.txt"
     assert "1 run failed: random_search-Breaks-v0-0" in message
     assert str(log) in message

@@ -85,6 +85,10 @@ def test_too_few_runs_are_said(n_runs: int) -> None:
     assert (stats.improvement(SCORES, OTHERS[:n_runs]).low is None) == (n_runs < stats.MIN_RUNS)
 
 
+def test_nothing_has_no_minus() -> None:
+    assert stats.Estimate(-0.001, -0.006, 0.004).text() == "0.00 [-0.01, 0.00]"
+
+
 def test_normalised_scores() -> None:
     reference = Reference(random=-200.0, threshold=100.0, source="")
     assert reference.normalize(np.array([-200.0, 100.0, 250.0])) == pytest.approx([0.0, 1.0, 1.5])

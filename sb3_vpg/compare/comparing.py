@@ -15,7 +15,7 @@ from sb3_vpg.compare.records import RECORDS, finished
 from sb3_vpg.compare.references import GIVEN, Reference, references
 from sb3_vpg.compare.runner import run_all
 from sb3_vpg.compare.scores import Comparison
-from sb3_vpg.compare.tasks import Plan
+from sb3_vpg.compare.tasks import Plan, has_entry
 from sb3_vpg.files import written_whole
 from sb3_vpg.zoo.runs import lock
 
@@ -39,7 +39,7 @@ def compare(
     final_episodes: int = 50,
     gym_packages: Sequence[str] = (),
     report_only: bool = False,
-    command: str = "sb3_vpg.compare.compare(...)",
+    command: str | None = None,
 ) -> Comparison:
     """
     Train every algorithm on every environment with every seed, and report what came of it.
@@ -61,7 +61,7 @@ def compare(
     :param final_episodes: by which each finished agent is scored
     :param gym_packages: modules to import, which register environments
     :param report_only: run nothing, report what is there, with whatever hyperparameters it was run
-    :param command: what the report says that it was made by
+    :param command: what the report says that it was made by; None: this call
     :return: the results, failures included; the report lies in ``folder/report``
     :raises ValueError: for settings that cannot be run, and if the folder holds runs with other settings, or anything else
     """
@@ -78,12 +78,32 @@ def compare(
         records = finished(tasks, folder / RECORDS, any_entry=report_only)
         known = _references({task.env_id: task.env_kwargs for task in tasks}, thresholds or {}, folder / _REFERENCES)
         if where is not None:
+            _say_untuned(algos, env_ids)
             run_all(tasks, records, folder / RECORDS, where)
         done = [records[task.name] for task in tasks if task.name in records]
         failures = attempts.failures([task for task in tasks if task.name not in records], folder)
         comparison = Comparison(algos, env_ids, settled, done, known, failures)
-        report.write(comparison, folder / "report", command)
+        settings = (algos, env_ids, settled, n_timesteps)
+        report.write(comparison, folder / "report", command or _call(settings, looks, thresholds, gym_packages))
     return comparison
+
+
+def _call(
+    settings: Sequence[object], looks: Sequence[int], thresholds: Mapping[str, float] | None, gym_packages: Sequence[str]
+) -> str:
+    """:return: the call of ``compare`` with what its numbers depend on"""
+    names = ("n_evaluations", "eval_episodes", "final_episodes")
+    named: dict[str, object] = dict(zip(names, looks, strict=True))
+    named |= {"thresholds": thresholds} if thresholds else {}
+    named |= {"gym_packages": gym_packages} if gym_packages else {}
+    words = [*map(repr, settings), *(f"{name}={value!r}" for name, value in named.items())]
+    return f"sb3_vpg.compare.compare({', '.join(words)})"
+
+
+def _say_untuned(algos: Sequence[str], env_ids: Sequence[str]) -> None:
+    names = [f"{algo} on {env_id}" for env_id in env_ids for algo in algos if not has_entry(algo, env_id)]
+    if names:
+        print(f"No entry of their own, so the default one, which was not tuned: {', '.join(names)}", flush=True)
 
 
 @contextmanager

@@ -27,7 +27,8 @@ TABLES = (
     "Steps: of the training, which ends with a whole rollout. Final return: over episodes that are the same for all agents, "
     "which helps to compare them; that others might be easier or harder is in no interval. Area under the curve: its mean "
     "height over the steps. ±: standard deviation over runs. Seconds: of the whole process, with imports and all "
-    "evaluations; wall seconds also depend on what else the machine had to do. Bold: the best."
+    "evaluations, without runs that were stopped and resumed, of which they are not known; wall seconds also depend on what "
+    "else the machine had to do. Bold: the best."
 )
 
 EFFICIENCY = "Interquartile mean over runs and environments, against the share of the steps."
@@ -35,5 +36,7 @@ EFFICIENCY = "Interquartile mean over runs and environments, against the share o
 PROFILES = "The fraction of runs that score above τ; the area under a profile is the mean."
 
 IMPROVEMENT = "A random run of one against a random run of the other, averaged over environments; a tie counts half."
+
+MADE = "In a folder of its own, which -f names (logs/comparison where it does not)."
 
 REFERENCES = "Normalised score: (return - random) / (threshold - random)."

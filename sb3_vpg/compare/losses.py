@@ -21,8 +21,8 @@ def losses(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) -> l
     first, sentences = comparison.algos[0], []
     for env_id, found in scores.items():
         if first not in found:
-            if found:
-                sentences.append(f"{env_id}: {label(first)} has no finished run, but {' and '.join(map(label, found))}")
+            others_have = f", but {' and '.join(map(label, found))}" if found else ""
+            sentences.append(f"{env_id}: {label(first)} has no finished run{others_have}")
             continue
         ours = found[first]
         others = {algo: one for algo, one in found.items() if algo != first}

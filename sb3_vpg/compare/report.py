@@ -1,7 +1,6 @@
 """The report of a comparison: one page that needs no other file, and a Markdown twin with its pictures beside it."""
 
 import base64
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, repeat
@@ -65,6 +64,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         "failures": list(comparison.failures.values()),
         "tuned": explanations.TUNED,
         "command": command,
+        "made": explanations.MADE,
         "machines": _machines(comparison),
         "images": {name: base64.b64encode(png).decode() for name, png in pictures.items()},
     }
@@ -113,7 +113,7 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(f"{_count(len(failed), 'run')} failed and {'is' if len(failed) == 1 else 'are'} in no number: see below.")
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. The same command goes on with them.")
+        notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. The same command goes on in the same folder.")
     budgets = {record.task.env_id: record.task.n_timesteps for record in comparison.records}
     if any(record.task.n_timesteps != budgets[record.task.env_id] for record in comparison.records):
         notes.append(
@@ -121,7 +121,8 @@ def _notes(comparison: Comparison) -> list[str]:
             "every number here, and areas and shares of the steps are each of its own budget."
         )
     if len(comparison.machines) > 1:
-        names = "; ".join(name.removeprefix("Machine: ").rstrip(".") for name in comparison.machines)
+        short = (name.removeprefix("Machine: ").rstrip(".") for name in comparison.machines)
+        names = "; ".join(f"({number}) {name}" for number, name in enumerate(short, 1))
         notes.append(f"The runs were made on {len(comparison.machines)} kinds of machine, and seconds are of each: {names}.")
     uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
     if uneven:
@@ -131,10 +132,15 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _machines(comparison: Comparison) -> list[str]:
     """:return: a line for each machine with its versions; where there are several, with how many runs each has made"""
-    counts = Counter(" ".join(record.where.split()) for record in comparison.records)
-    if len(counts) < 2:
-        return list(counts)
-    return [f"{_count(number, 'run')}: {where}" for where, number in sorted(counts.items())]
+    seeds: dict[str, list[int]] = {}
+    for record in comparison.records:
+        seeds.setdefault(" ".join(record.where.split()), []).append(record.task.seed)
+    if len(seeds) < 2:
+        return list(seeds)
+    return [
+        f"{_count(len(found), 'run')} of seeds {', '.join(map(str, sorted(set(found))))}: {where}"
+        for where, found in sorted(seeds.items())
+    ]
 
 
 def _is_uneven(comparison: Comparison, algo: str) -> bool:
@@ -151,9 +157,10 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
         sections.append(Section("Over all environments", explanations.OVERALL, "aggregates", alt, table))
     alt = "learning curves of each environment"
     sections.append(Section("Learning curves", explanations.CURVES, "learning_curves", alt))
-    lost = losses(comparison, scores)
-    text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
-    sections.append(Section(f"Where {first} loses", text, lines=lost))
+    if len(comparison.algos) > 1:
+        lost = losses(comparison, scores)
+        text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
+        sections.append(Section(f"Where {first} loses", text, lines=lost))
     # Said once, of the first
     texts = chain([explanations.TABLES], repeat(""))
     for (env_id, found), text in zip(scores.items(), texts, strict=False):

@@ -43,8 +43,14 @@ class Estimate:
     def text(self, form: str = ".2f") -> str:
         """:return: the value, and the interval or the reason why there is none"""
         if self.low is None or self.high is None:
-            return f"{self.point:{form}} (too few runs)"
-        return f"{self.point:{form}} [{self.low:{form}}, {self.high:{form}}]"
+            return f"{_number(self.point, form)} (too few runs)"
+        return f"{_number(self.point, form)} [{_number(self.low, form)}, {_number(self.high, form)}]"
+
+
+def _number(value: float, form: str) -> str:
+    """:return: never a minus before nothing"""
+    text = f"{value:{form}}"
+    return text if float(text) else text.removeprefix("-")
 
 
 @contextmanager

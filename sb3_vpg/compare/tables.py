@@ -62,8 +62,9 @@ def env_scores(comparison: Comparison, env_id: str) -> dict[str, EnvScores]:
 def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvScores]) -> Table:
     """:return: one row for each algorithm: score, area under the curve, seconds"""
     head = ["", "runs", "steps", "final return: IQM [95%]", "mean ± std", "area under the curve: IQM [95%]"]
-    by_machine = ", by machine" if len(comparison.machines) > 1 else ""
-    head += [f"CPU s (median{by_machine})", f"wall s (median{by_machine})"]
+    numbers = " / ".join(str(number) for number, _ in enumerate(comparison.machines, 1))
+    which = f", machine {numbers}" if len(comparison.machines) > 1 else ""
+    head += [f"CPU s (median{which})", f"wall s (median{which})"]
     rows = []
     for algo in comparison.algos:
         runs = comparison.of(algo, env_id)
@@ -77,13 +78,15 @@ def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvSco
         wall = _medians(comparison, runs, lambda one: one.wall_seconds)
         texts = [seconds_text(medians) for medians in (scores[algo].seconds, wall)]
         rows.append([label(algo), str(len(runs)), _steps(runs), *shown, *texts])
-    return Table(head, rows, _best(comparison, scores))
+    return Table(head, rows, _best(comparison, env_id, scores))
 
 
-def _best(comparison: Comparison, scores: dict[str, EnvScores]) -> frozenset[tuple[int, int]]:
+def _best(comparison: Comparison, env_id: str, scores: dict[str, EnvScores]) -> frozenset[tuple[int, int]]:
     rows = {algo: row for row, algo in enumerate(comparison.algos)}
     found = set()
-    for column, measure in ((3, _final), (5, _area)):
+    budgets = {comparison.of(algo, env_id)[0].task.n_timesteps for algo in scores}
+    # Areas are each of its own budget: where these differ, the largest is not the best
+    for column, measure in ((3, _final), (5, _area)) if len(budgets) < 2 else ((3, _final),):
         highest = max((measure(one) for one in scores.values()), default=0.0)
         found |= {(rows[algo], column) for algo, one in scores.items() if measure(one) == highest}
     return frozenset(found)

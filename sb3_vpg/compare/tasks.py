@@ -173,11 +173,24 @@ def entry(algo: str, env_id: str) -> dict[str, Any]:
     :return: the hyperparameters that ``train`` would take, as the YAML file has them
     :raises ValueError: if there are none
     """
-    zoos = Path(str(rl_zoo3.__file__)).parent / "hyperparams" / f"{algo}.yml"
-    file = hyperparams_file(algo) if algo in OURS else zoos
-    entries = read_plain(file)
-    names = [env_id, *(["atari"] if ExperimentManager.is_atari(env_id) else []), "default"]
-    for name in names:
+    file, entries = _entries(algo)
+    for name in [*_own_names(env_id), "default"]:
         if name in entries:
             return {key: str(value) if isinstance(value, Foreign) else value for key, value in entries[name].items()}
     raise ValueError(f"{file} has no entry for {env_id}, so {algo} has no hyperparameters there; leave one of them out")
+
+
+def has_entry(algo: str, env_id: str) -> bool:
+    """:return: whether there are hyperparameters for this environment, or at the most the default ones"""
+    _, entries = _entries(algo)
+    return not entries.keys().isdisjoint(_own_names(env_id))
+
+
+def _own_names(env_id: str) -> list[str]:
+    return [env_id, *(["atari"] if ExperimentManager.is_atari(env_id) else [])]
+
+
+def _entries(algo: str) -> tuple[Path, dict[str, Any]]:
+    zoos = Path(str(rl_zoo3.__file__)).parent / "hyperparams" / f"{algo}.yml"
+    file = hyperparams_file(algo) if algo in OURS else zoos
+    return file, read_plain(file)
