@@ -68,9 +68,14 @@ class Display:
 
     def state(self, waiting: list[Task]) -> str:
         """:return: how many run and have failed, and how long it takes"""
+        counts = f"{len(self._running)} running, {self._n_failed} failed"
+        if not waiting and not self._running:
+            return counts
         left = self._seconds_left(waiting)
-        text = "time left not known yet" if left is None else f"about {timedelta(seconds=round(left))} left"
-        return f"{len(self._running)} running, {self._n_failed} failed, {text}"
+        if left is None:
+            return f"{counts}, time left not known yet"
+        # A run may take longer than others did
+        return f"{counts}, {'less than a minute' if left < 60 else f'about {timedelta(seconds=round(left))}'} left"
 
     def _seconds_left(self, waiting: list[Task]) -> float | None:
         """:return: None before any run has ended; a kind of run that none has ended of takes as long as the others"""
