@@ -13,6 +13,7 @@ from sb3_vpg.zoo.plain_yaml import read_plain
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"
 SAME_BUDGET, OWN_BUDGETS = RESULTS / "comparison", RESULTS / "own_budgets"
+both = pytest.mark.parametrize("folder", [SAME_BUDGET, OWN_BUDGETS], ids=lambda folder: folder.name)
 NAMES = {"vpg": "VPG", "a2c": "A2C", "ppo": "PPO", "trpo": "TRPO", "random_search": "RandomSearch"}
 COMPARED = [
     pytest.param(folder, env_id, id=f"{folder.name}-{env_id}")
@@ -47,7 +48,7 @@ def test_a_report_says_what_the_records_say(folder: Path, env_id: str) -> None:
         assert float(final.split()[0]) == pytest.approx(middle_half(finals), abs=0.05)
 
 
-@pytest.mark.parametrize("folder", [SAME_BUDGET, OWN_BUDGETS], ids=lambda folder: folder.name)
+@both
 def test_all_runs_are_there(folder: Path) -> None:
     """Every algorithm on every environment with the same seeds: nothing that came out badly is left out."""
     seeds: dict[tuple[str, str], list[int]] = {}
@@ -67,7 +68,7 @@ def test_budgets_are_the_same_or_each_ones_own() -> None:
     assert len(budgets) == len({env_id for env_id, _ in budgets})
 
 
-@pytest.mark.parametrize("folder", [SAME_BUDGET, OWN_BUDGETS], ids=lambda folder: folder.name)
+@both
 def test_vpg_was_run_with_the_entries_of_today(folder: Path) -> None:
     for record in read(folder / RECORDS):
         if record.task.algo == "vpg":

@@ -15,7 +15,7 @@ from sb3_vpg.compare.records import RECORDS, finished
 from sb3_vpg.compare.references import GIVEN, Reference, references
 from sb3_vpg.compare.runner import run_all
 from sb3_vpg.compare.scores import Comparison
-from sb3_vpg.compare.tasks import Plan, has_entry
+from sb3_vpg.compare.tasks import Plan, without_entry
 from sb3_vpg.files import written_whole
 from sb3_vpg.zoo.runs import lock
 
@@ -69,8 +69,8 @@ def compare(
     steps = dict.fromkeys(env_ids, n_timesteps) if isinstance(n_timesteps, int) else dict(n_timesteps or {})
     if any(number < 1 for number in steps.values()):
         raise ValueError(f"n_timesteps must be at least 1, but are {steps}")
-    looks = (n_evaluations, eval_episodes, final_episodes)
-    tasks = Plan(algos, env_ids, settled, steps, *looks, gym_packages).tasks()
+    looks = {"n_evaluations": n_evaluations, "eval_episodes": eval_episodes, "final_episodes": final_episodes}
+    tasks = Plan(algos, env_ids, settled, steps, **looks, gym_packages=gym_packages).tasks()
     folder = Path(folder)
     # What is refused is refused before anything is begun
     where = None if report_only else _engine(engine, folder, n_jobs, address)
@@ -83,25 +83,20 @@ def compare(
         done = [records[task.name] for task in tasks if task.name in records]
         failures = attempts.failures([task for task in tasks if task.name not in records], folder)
         comparison = Comparison(algos, env_ids, settled, done, known, failures)
-        settings = (algos, env_ids, settled, n_timesteps)
-        report.write(comparison, folder / "report", command or _call(settings, looks, thresholds, gym_packages))
+        named = {**looks, "thresholds": thresholds, "gym_packages": gym_packages}
+        report.write(comparison, folder / "report", command or _call([algos, env_ids, settled, n_timesteps], named))
     return comparison
 
 
-def _call(
-    settings: Sequence[object], looks: Sequence[int], thresholds: Mapping[str, float] | None, gym_packages: Sequence[str]
-) -> str:
-    """:return: the call of ``compare`` with what its numbers depend on"""
-    names = ("n_evaluations", "eval_episodes", "final_episodes")
-    named: dict[str, object] = dict(zip(names, looks, strict=True))
-    named |= {"thresholds": thresholds} if thresholds else {}
-    named |= {"gym_packages": gym_packages} if gym_packages else {}
-    words = [*map(repr, settings), *(f"{name}={value!r}" for name, value in named.items())]
+def _call(settings: Sequence[object], named: Mapping[str, object]) -> str:
+    """:return: the call of ``compare`` with what its numbers depend on, as far as it was given"""
+    words = [*map(repr, settings), *(f"{name}={value!r}" for name, value in named.items() if value)]
     return f"sb3_vpg.compare.compare({', '.join(words)})"
 
 
 def _say_untuned(algos: Sequence[str], env_ids: Sequence[str]) -> None:
-    names = [f"{algo} on {env_id}" for env_id in env_ids for algo in algos if not has_entry(algo, env_id)]
+    untuned = {algo: without_entry(algo, env_ids) for algo in algos}
+    names = [f"{algo} on {env_id}" for env_id in env_ids for algo in algos if env_id in untuned[algo]]
     if names:
         print(f"No entry of their own, so the default one, which was not tuned: {', '.join(names)}", flush=True)
 

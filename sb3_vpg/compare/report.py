@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +113,7 @@ def _notes(comparison: Comparison) -> list[str]:
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. The same command goes on in the same folder.")
-    budgets = {record.task.env_id: record.task.n_timesteps for record in comparison.records}
-    if any(record.task.n_timesteps != budgets[record.task.env_id] for record in comparison.records):
+    if any(len(comparison.budgets(env_id)) > 1 for env_id in comparison.env_ids):
         notes.append(
             "The algorithms had different numbers of steps, each those of its own entry: whoever had more has an advantage in "
             "every number here, and areas and shares of the steps are each of its own budget."
@@ -161,9 +159,9 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
         lost = losses(comparison, scores)
         text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
         sections.append(Section(f"Where {first} loses", text, lines=lost))
-    # Said once, of the first
-    texts = chain([explanations.TABLES], repeat(""))
-    for (env_id, found), text in zip(scores.items(), texts, strict=False):
+    for number, (env_id, found) in enumerate(scores.items()):
+        # Said once, of the first
+        text = "" if number else explanations.TABLES
         sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, found)))
     if overall:
         alt = "sample-efficiency curves"

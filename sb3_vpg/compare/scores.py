@@ -37,6 +37,10 @@ class Comparison:
         found = [record for record in self.records if (record.task.algo, record.task.env_id) == (algo, env_id)]
         return sorted(found, key=lambda record: record.task.seed)
 
+    def budgets(self, env_id: str) -> set[int]:
+        """:return: the environment steps of the runs on an environment: one number where a comparison is of equals"""
+        return {record.task.n_timesteps for record in self.records if record.task.env_id == env_id}
+
     @property
     def machines(self) -> list[str]:
         """:return: the kinds of machine that runs were made on: seconds of one say nothing of those of another"""

@@ -84,9 +84,8 @@ def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvSco
 def _best(comparison: Comparison, env_id: str, scores: dict[str, EnvScores]) -> frozenset[tuple[int, int]]:
     rows = {algo: row for row, algo in enumerate(comparison.algos)}
     found = set()
-    budgets = {comparison.of(algo, env_id)[0].task.n_timesteps for algo in scores}
     # Areas are each of its own budget: where these differ, the largest is not the best
-    for column, measure in ((3, _final), (5, _area)) if len(budgets) < 2 else ((3, _final),):
+    for column, measure in ((3, _final), (5, _area)) if len(comparison.budgets(env_id)) < 2 else ((3, _final),):
         highest = max((measure(one) for one in scores.values()), default=0.0)
         found |= {(rows[algo], column) for algo, one in scores.items() if measure(one) == highest}
     return frozenset(found)

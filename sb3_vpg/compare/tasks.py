@@ -180,10 +180,10 @@ def entry(algo: str, env_id: str) -> dict[str, Any]:
     raise ValueError(f"{file} has no entry for {env_id}, so {algo} has no hyperparameters there; leave one of them out")
 
 
-def has_entry(algo: str, env_id: str) -> bool:
-    """:return: whether there are hyperparameters for this environment, or at the most the default ones"""
+def without_entry(algo: str, env_ids: Sequence[str]) -> list[str]:
+    """:return: the environments for which there are no hyperparameters but the default ones"""
     _, entries = _entries(algo)
-    return not entries.keys().isdisjoint(_own_names(env_id))
+    return [env_id for env_id in env_ids if entries.keys().isdisjoint(_own_names(env_id))]
 
 
 def _own_names(env_id: str) -> list[str]:
