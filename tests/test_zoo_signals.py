@@ -1,9 +1,13 @@
 """Ctrl-C and SIGTERM: asked once, interrupted once, then ended; each in a process of its own, which imports nothing heavy."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from sb3_vpg import VPG
 
 BEGIN = """
 import os, signal, sys, threading, time
@@ -134,3 +138,25 @@ def test_a_signal(name: str) -> None:
     assert done.returncode == expected, done.stderr
     assert done.stdout == ("flushed\n" if name == "ended" else "")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["train", "--help"]], ids=str)
+def test_a_reader_that_has_gone_ends_it_quietly(arguments: list[str], tmp_path: Path) -> None:
+    """As ``sb3-vpg train --help | head -1`` has it."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sb3_vpg", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_training_whose_reader_has_gone_keeps_what_it_has_learnt(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sb3_vpg", "train", "-n", "1000000", "--eval-freq", "-1", "-f", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while "total_timesteps" not in process.stdout.readline():
+            assert process.poll() is None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+    assert VPG.load(tmp_path / "vpg/CartPole-v1_1/CartPole-v1.zip").num_timesteps > 0

@@ -20,7 +20,7 @@ from textwrap import shorten
 from sb3_vpg import __version__
 from sb3_vpg.zoo import DEFAULT, OURS
 from sb3_vpg.zoo.replaced import replaced
-from sb3_vpg.zoo.signals import Signals
+from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, nobody_reads
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,22 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """
     :param argv: arguments without the program's name; None: those of the process
-    :return: exit code: 0 done, 1 the command failed, 2 no such command, 128 + n stopped by signal n (130: Ctrl-C)
+    :return: exit code: 0 done, 1 the command failed, 2 no such command, 128 + n stopped by signal n (130: Ctrl-C; 141: nobody
+        reads its output any longer)
     """
+    try:
+        try:
+            return _main(argv)
+        finally:
+            # Here and not when Python ends, where nobody could catch what comes of it
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        if nobody_reads(error):
+            return CLOSED_PIPE
+        raise
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
@@ -115,6 +129,8 @@ def _run(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return signals.exit_code or 130
     except Exception as error:
+        if nobody_reads(error):
+            return CLOSED_PIPE
         if ours.traceback:
             raise
         _report(name, error)

@@ -1,6 +1,7 @@
 """
 Ctrl-C and SIGTERM end a command quietly: first it is asked to finish what must not be cut in two, then it is interrupted as
-Python's Ctrl-C does it, and who insists ends it at once. Nothing heavy is imported here, because the command line begins so.
+Python's Ctrl-C does it, and who insists ends it at once. Output that nobody reads any longer ends it quietly as well. Nothing
+heavy is imported here, because the command line begins so.
 """
 
 import os
@@ -73,6 +74,31 @@ class Signals:
         else:
             self._interrupted = True
             raise Interrupted
+
+
+CLOSED_PIPE = 141
+"""The exit code of a program that SIGPIPE has ended, as shells have it."""
+
+
+def nobody_reads(error: BaseException) -> bool:
+    """
+    SIGPIPE itself stays ignored, as Python has it: it would also end us when a worker process has died.
+
+    :param error: of a command
+    :return: whether it says that the reader of our output is gone, as after ``sb3-vpg evaluate | head``; if so, what is still
+        printed goes nowhere
+    """
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        # The pipe to a worker process may be what is broken
+        print(flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        return True
+    return False
 
 
 @contextmanager
