@@ -1,8 +1,11 @@
 """What an entry of a hyperparameter file must and may hold for our algorithms."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
+import rl_zoo3.exp_manager
+from rl_zoo3.utils import StoreDict
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_vpg.arguments import OnPolicyKwargs, real_number, refuse_unknown, whole_number
@@ -20,6 +23,9 @@ _READ_BY_THE_ZOO = (
     "monitor_kwargs",
     "env_kwargs",
 )
+WRITTEN_IN_PYTHON = ("normalize", "policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs")
+"""What the zoo evaluates as Python where it is a text."""
+
 _SET_BY_FLAGS = ("env", "seed", "verbose", "device", "tensorboard_log", "_init_setup_model", "kwargs")
 
 
@@ -48,3 +54,47 @@ def known_keys(algo: str) -> list[str]:
     passed_on = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
     accepted = {*inspect.signature(algorithm).parameters, *passed_on.__annotations__, *_READ_BY_THE_ZOO}
     return sorted(accepted.difference(_SET_BY_FLAGS))
+
+
+def evaluated(hyperparams: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
+    """
+    :param hyperparams: of an entry
+    :param keys: those whose texts are Python
+    :param where: what to call the entry in an error
+    :return: the same, with values in the place of these texts; they see the names that they see in the zoo, such as ``nn``
+    :raises ValueError: if a text cannot be evaluated
+    """
+    found = dict(hyperparams)
+    for key in keys:
+        text = found.get(key)
+        if isinstance(text, str):
+            try:
+                found[key] = eval(text, {**vars(rl_zoo3.exp_manager)})
+            except Exception as error:
+                raise ValueError(
+                    f"{where}: {key} is {text!r}, which is no Python ({type(error).__name__}: {error}); write it like "
+                    "dict(name=value), or leave it out"
+                ) from error
+    return found
+
+
+class NamedValues(StoreDict):
+    """Its parent, which reads ``name:value`` with Python for a value, but an error names the one that cannot be evaluated."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """
+        See ``argparse.Action``.
+
+        :raises ValueError: if a value cannot be evaluated
+        """
+        found: dict[str, Any] = {}
+        for text in values:
+            try:
+                super().__call__(parser, namespace, [text], option_string)  # type: ignore[no-untyped-call]  # rl_zoo3's
+            except Exception as error:
+                raise ValueError(
+                    f"{option_string} {text}: the value is no Python ({type(error).__name__}: {error}); write name:value, and "
+                    f"a text in quotes of its own: {option_string} \"policy:'MlpPolicy'\""
+                ) from error
+            found |= getattr(namespace, self.dest)
+        setattr(namespace, self.dest, found)

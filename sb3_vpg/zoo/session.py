@@ -13,8 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import rl_zoo3.train
+from rl_zoo3.utils import StoreDict
 
 from sb3_vpg.zoo import DEFAULT
+from sb3_vpg.zoo.entries import NamedValues
 from sb3_vpg.zoo.experiment import VPGExperimentManager
 from sb3_vpg.zoo.native import NativeExperimentManager
 from sb3_vpg.zoo.plain_yaml import as_written, is_foreign
@@ -61,6 +63,12 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, session: "Session", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._session = session
+
+    def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
+        """See ``argparse``."""
+        if kwargs.get("action") is StoreDict:
+            kwargs["action"] = NamedValues
+        return super().add_argument(*names, **kwargs)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """See ``argparse``."""
