@@ -14,6 +14,7 @@ from torch import nn
 
 from sb3_vpg.zoo import DEFAULT, OURS
 from sb3_vpg.zoo.entry_files import with_entry
+from sb3_vpg.zoo.printed import command
 from sb3_vpg.zoo.registration import our_class
 from sb3_vpg.zoo.studies import Begun, load
 
@@ -35,8 +36,8 @@ def best_entry() -> None:
         return
     with_entry(args.output, env_id, text, args.force)
     begun = Begun.read(study)
-    algo = "" if begun.algo == DEFAULT else f" --algo {begun.algo}"
-    print(f"{args.output} has the entry. Train with it: sb3-vpg train{algo} --env {env_id} -conf {args.output}")
+    more = ["-conf", str(args.output), *(["--gym-packages", *begun.gym_packages] if begun.gym_packages else [])]
+    print(f"{args.output} has the entry. Train with it: {command('train', begun.algo, env_id, *more)}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,6 +1,5 @@
 """The folder of a run that ``train`` has begun: which one is meant, whether somebody is at work in it, and what it says."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -10,8 +9,8 @@ from rl_zoo3.utils import get_latest_run_id
 
 from sb3_vpg.checkpoints import latest
 from sb3_vpg.files import remove_parts, written_whole
-from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.plain_yaml import read_plain
+from sb3_vpg.zoo.printed import command
 
 try:
     import fcntl
@@ -110,12 +109,11 @@ class SavedRun:
 def resume_command(run: Path, log_folder: str, algo: str, env_id: str) -> str:
     """:return: what resumes a run"""
     runs, env_name = Path(log_folder) / algo, EnvironmentName(env_id)
-    words = ["sb3-vpg", "train", *([] if algo == DEFAULT else ["--algo", algo]), "--env", env_id]
     number = run.name.removeprefix(f"{env_name}_")
     if run.parent != runs or not number.isdigit():
-        return shlex.join([*words, "--resume", str(run)])
-    words += [] if log_folder == "logs" else ["-f", log_folder]
-    return shlex.join([*words, "--resume", *([] if int(number) == get_latest_run_id(str(runs), env_name) else [number])])
+        return command("train", algo, env_id, "--resume", str(run))
+    name = [] if int(number) == get_latest_run_id(str(runs), env_name) else [number]
+    return command("train", algo, env_id, "--resume", *name, folder=log_folder)
 
 
 def mark_finished(settings: Path, num_timesteps: int, total: int) -> None:

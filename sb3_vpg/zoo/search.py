@@ -133,7 +133,7 @@ class SearchManager(ExperimentManager):
         # Each for itself: the sampler asks for it in the first trial
         study.set_user_attr("policy", str(self._hyperparams.get("policy")))
         entry = {**self._saved, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
-        begun = Begun(self.algo, self.env_name.gym_id, as_json(entry))
+        begun = Begun(self.algo, self.env_name.gym_id, as_json(entry), list(self.args.gym_packages))
         if is_new:
             begun.note(study)
             if self.algo == DEFAULT:

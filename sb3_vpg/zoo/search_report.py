@@ -32,8 +32,8 @@ def report(study: optuna.Study, storage: str | None, folder: Path | None) -> Non
     else:
         print(f"The best trial as an entry of a hyperparameter file, with all that it was trained with:\n\n{text}")
         if storage is not None:
-            names = f"--storage {shlex.quote(storage)} --study-name {shlex.quote(study.study_name)}"
-            print(f"Write it to a file: sb3-vpg best_entry {names} -o FILE.yml")
+            words = ["best_entry", "--storage", storage, "--study-name", study.study_name, "-o", "FILE.yml"]
+            print(f"Write it to a file: {shlex.join(['sb3-vpg', *words])}")
     if folder is not None:
         draw(study, folder)
 

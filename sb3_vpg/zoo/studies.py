@@ -1,7 +1,7 @@
 """What a search leaves in its study: trials that no killed worker blocks, and what they were tried with."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,13 @@ class Begun:
     :param algo: the algorithm's name on the command line
     :param env_id: environment id
     :param entry: of the hyperparameter file, with what ``-params`` changed; None if it holds what no text can say
+    :param gym_packages: modules to import, which register environments; older studies do not know theirs
     """
 
     algo: str
     env_id: str
     entry: dict[str, Any] | None
+    gym_packages: list[str] = field(default_factory=list)
 
     def note(self, study: optuna.Study) -> None:
         """Write it into a study."""
@@ -51,7 +53,8 @@ class Begun:
             return
         before = asdict(self.read(study))
         for name, now in asdict(self).items():
-            if None not in (before[name], now) and before[name] != now:
+            # A module may be called otherwise on another machine
+            if name != "gym_packages" and None not in (before[name], now) and before[name] != now:
                 differs = _difference(name, before[name], now)
                 raise ValueError(f"study {study.study_name!r} was begun with {differs}: give this one another --study-name")
 
