@@ -29,6 +29,14 @@ def describe(env: VecNormalize) -> dict[str, Any]:
     return {**{name: getattr(env, name) for name in _ARGUMENTS}, "obs_rms": observations, "ret_rms": _numbers(env.ret_rms)}
 
 
+def has_statistics(path: str | Path) -> bool:
+    """:return: whether a model's file holds statistics of a ``VecNormalize``; False for files that we have not written"""
+    try:
+        return STATISTICS in read_archive(path)
+    except RefusedFileError:
+        return False
+
+
 def load_vec_normalize(path: str | Path | io.BufferedIOBase, venv: VecEnv) -> VecNormalize:
     """
     Normalise as the model in this file was used to, without unpickling anything.
