@@ -95,10 +95,8 @@ def test_a_report_without_a_run(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "2 runs not finished yet: vpg-CartPole-v1-2" in (folder / "report/report.md").read_text()
 
 
-def test_a_run_that_fails_is_named_and_the_others_are_finished(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The workers find the module where this process finds it: on ``sys.path``, and not in the environment."""
     flags = ["--envs", "Breaks-v0", ENV, "--seeds", "1", "-n", "600", "-f", str(tmp_path), "--gym-packages", "comparison_envs"]
     assert main(["compare", "--algos", "random_search", *flags, "-j", "2", *FLAGS]) == 1
     printed, message = capsys.readouterr()

@@ -19,11 +19,13 @@ from hub_repositories import LEAVES_FILES_OPEN, NAME, load, push
 from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.zoo import hub, hub_load
 from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.evaluation import evaluate_run
 
 pytestmark = LEAVES_FILES_OPEN
 
@@ -74,6 +76,36 @@ def test_the_score_is_that_of_the_files_beside_it(choice: list[str], pushed: Pat
     assert results["n_eval_episodes"] == 4
     head = yaml.safe_load((repository / "README.md").read_text().split("---")[1])
     assert head["model-index"][0]["results"][0]["metrics"][0]["value"] == f"{mean:.2f} +/- {std:.2f}"
+
+
+def test_the_best_model_plays_with_the_statistics_that_it_has_seen(pushed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``vecnormalize.pkl`` has those of the run's end. Measured by SB3 from the model's file alone, as the hub's score is."""
+    logs, run = str(pushed / "logs"), pushed / "logs/vpg/CartPole-v1_1"
+
+    def returns(n_envs: int, seed: int, n_episodes: int, statistics: Path) -> list[float]:
+        env = make_vec_env("CartPole-v1", n_envs=n_envs, seed=seed)
+        env = VecNormalize.load(str(statistics), env) if statistics.suffix == ".pkl" else load_vec_normalize(statistics, env)
+        env.training = env.norm_reward = False
+        model = VPG.load(run / "best_model.zip", device="cpu")
+        return evaluate_policy(model, env, n_episodes, return_episode_rewards=True)[0]
+
+    own = returns(4, 7, 4, run / "best_model.zip")
+    assert own != returns(4, 7, 4, run / "CartPole-v1/vecnormalize.pkl"), "the statistics make a difference"
+    assert list(evaluate_run(logs, "vpg", "CartPole-v1", n_episodes=4, seed=7, load_best=True).returns) == own
+    assert main(["enjoy", "--env", "CartPole-v1", "-f", logs, "--load-best", "--no-render", "-n", "600", "--seed", "7"]) == 0
+    played = [float(number) for number in re.findall(r"Episode Reward: (\S+)", capsys.readouterr().out)]
+    assert played == returns(1, 7, len(played), run / "best_model.zip") != []
+
+
+def test_training_goes_on_with_the_statistics_of_the_best_model(pushed: Path, tmp_path: Path) -> None:
+    best = pushed / "logs/vpg/CartPole-v1_1/best_model.zip"
+    more = ["train", "--env", "CartPole-v1", "-i", str(best), "-f", str(tmp_path), "-params", "normalize:True", "n_envs:1"]
+    assert main([*more, "-n", "1", "--eval-freq", "-1", "--verbose", "0"]) == 0
+    counts = []
+    for model in (best, tmp_path / "vpg/CartPole-v1_1/CartPole-v1.zip"):
+        counts.append(load_vec_normalize(model, make_vec_env("CartPole-v1")).obs_rms.count)
+    # One rollout of 64 steps, and the observation before it
+    assert counts[1] - counts[0] == pytest.approx(65)
 
 
 def test_there_is_a_film_and_no_pickle(pushed: Path) -> None:

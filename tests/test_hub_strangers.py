@@ -148,6 +148,27 @@ def test_what_would_run_code_is_refused_by_name(name: str, repository: Path, cap
     assert not (repository.parents[2] / "logs").exists(), "what is refused leaves nothing"
 
 
+def test_modules_that_a_repository_names_are_not_imported(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a run of one's own are, whoever plays it; here neither loading nor playing imports anything."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "of_a_stranger.py").write_text("raise SystemExit('imported')")
+    names = {
+        "policy": "of_a_stranger.Policy",
+        "policy_kwargs": "__import__('of_a_stranger')",
+        "gym_packages": ["of_a_stranger"],
+    }
+    in_config(**names, callback="of_a_stranger.Callback")(repository, "")
+    args = yaml.safe_load((repository / "args.yml").read_text())
+    (repository / "args.yml").write_text(yaml.safe_dump({**args, **names}))
+    assert load(repository) == 0
+    logs = repository.parents[2] / "logs"
+    assert "of_a_stranger" not in "".join(file.read_text() for file in logs.glob("*/*/*/*.yml"))
+    assert main(["evaluate", "--env", "CartPole-v1", "-f", str(logs), "-n", "1"]) == 0
+    assert main(["enjoy", "--env", "CartPole-v1", "-f", str(logs), "--no-render", "-n", "5"]) == 0
+
+
 def test_the_payloads_are_live(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Payload(str(tmp_path / "canary"))))
     assert (tmp_path / "canary").exists()

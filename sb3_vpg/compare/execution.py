@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +17,7 @@ import numpy as np
 from sb3_vpg.compare.attempts import log_file
 from sb3_vpg.compare.tasks import Task
 from sb3_vpg.zoo.machine import describe
+from sb3_vpg.zoo.own_modules import command_of
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -132,7 +132,7 @@ def execute(task: Task, folder: Path, processes: Processes | None = None) -> Rec
     with tempfile.TemporaryDirectory(prefix="sb3-vpg-compare-") as temporary, log.open("wb") as output:
         task_file, score_file = Path(temporary) / "task.json", Path(temporary) / "score.json"
         task_file.write_text(json.dumps(task.as_json()))
-        command = [sys.executable, "-m", "sb3_vpg.compare.worker", str(task_file), str(folder), str(score_file)]
+        command = [*command_of("sb3_vpg.compare.worker"), str(task_file), str(folder), str(score_file)]
         with (processes or Processes()).start(command, output) as process:
             cpu_seconds = _wait(process)
         if process.returncode != 0 or not score_file.is_file():

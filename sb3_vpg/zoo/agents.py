@@ -4,18 +4,21 @@ there is none, the one that ships.
 """
 
 import argparse
+import io
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from huggingface_sb3 import EnvironmentName
-from rl_zoo3.utils import get_latest_run_id
+from rl_zoo3.utils import get_latest_run_id, get_model_path
 
 from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.packaged import packaged
 from sb3_vpg.zoo.plain_yaml import read_plain
+from sb3_vpg.zoo.printed import command
 
 LOGS = "logs"
 SHIPPED_LOGS = Path(LOGS) / "shipped"
@@ -90,9 +93,9 @@ def shipped_agent(algo: str, env_id: str) -> Agent | None:
     return next((agent for agent in agents_in(shipped_folder()) if (agent.algo, agent.env_id) == (algo, env_id)), None)
 
 
-def more_flags(command: str, flags: Sequence[str]) -> list[str]:
+def more_flags(name: str, flags: Sequence[str]) -> list[str]:
     """
-    :param command: one that plays a trained agent
+    :param name: one that plays a trained agent
     :param flags: the user's
     :return: what to add to them to play the agent that ships, where neither they nor ``logs`` name another
     :raises ValueError: if there is no such agent anywhere, or if the latest run has left none
@@ -103,15 +106,15 @@ def more_flags(command: str, flags: Sequence[str]) -> list[str]:
         return []
     runs = Path(asked.folder or LOGS) / str(asked.algo)
     latest = get_latest_run_id(str(runs), asked.env)
-    if latest > 0 and not asked.particular and command != _NEEDS_CHECKPOINTS:
+    if latest > 0 and not asked.particular and name != _NEEDS_CHECKPOINTS:
         _check_has_model(runs / f"{asked.env}_{latest}", asked)
     if asked.folder is not None or latest > 0:
         return []
-    agent = None if asked.particular or command == _NEEDS_CHECKPOINTS else shipped_agent(asked.algo, asked.env.gym_id)
+    agent = None if asked.particular or name == _NEEDS_CHECKPOINTS else shipped_agent(asked.algo, asked.env.gym_id)
     if agent is None:
-        raise ValueError(_nothing(command, asked))
+        raise ValueError(_nothing(name, asked))
     print(f"No run of {agent.algo} on {agent.env_id} in {LOGS}: taking the agent that ships, {agent.run}")
-    output = [] if command not in _WRITES or asked.output_folder else ["--output-folder", _output_folder(command, agent)]
+    output = [] if name not in _WRITES or asked.output_folder else ["--output-folder", _output_folder(name, agent)]
     return ["--folder", str(shipped_folder()), *output]
 
 
@@ -119,12 +122,28 @@ def _check_has_model(run: Path, asked: argparse.Namespace) -> None:
     if (run / f"{asked.env}.zip").is_file():
         return
     number = run.name.rpartition("_")[2]
-    folder = f" -f {asked.folder}" if asked.folder else ""
-    on = f"sb3-vpg train --env {asked.env.gym_id}{folder} --resume {number}" if asked.algo == DEFAULT else ""
+    on = f" (go on with: {command('train', asked.algo, asked.env.gym_id, '--resume', number, folder=asked.folder or LOGS)})"
     raise ValueError(
-        f"the latest run, {run}, has no model: it is in training, or was stopped{f' (go on with: {on})' if on else ''}. "
+        # Other algorithms leave no checkpoints to go on from
+        f"the latest run, {run}, has no model: it is in training, or was stopped{on if asked.algo == DEFAULT else ''}. "
         "Name another run: --exp-id N"
     )
+
+
+def model_asked_for(flags: Sequence[str]) -> tuple[Path | None, Path]:
+    """
+    :param flags: of a command that plays a trained agent, those of ``more_flags`` included
+    :return: the model that it plays, or None, for which the command itself has words; and the folder of its settings
+    """
+    asked, _ = _parser().parse_known_args(list(flags))
+    which = (asked.load_best, asked.load_checkpoint, asked.load_last_checkpoint)
+    try:
+        # What this prints, the command prints too
+        with redirect_stdout(io.StringIO()):
+            _, model, run = get_model_path(int(asked.exp_id or 0), asked.folder or LOGS, asked.algo, asked.env, *which)
+    except (AssertionError, ValueError):
+        return None, Path()
+    return Path(model), Path(run) / asked.env
 
 
 def film_of_training(flags: Sequence[str]) -> Path:
@@ -137,16 +156,15 @@ def film_of_training(flags: Sequence[str]) -> Path:
     return (runs / f"{asked.env}_{number}" if number > 0 else runs) / "videos" / "training.mp4"
 
 
-def _output_folder(command: str, agent: Agent) -> str:
+def _output_folder(name: str, agent: Agent) -> str:
     folder = SHIPPED_LOGS / agent.algo / agent.run.name
-    return str(folder / "videos" if command == "record_video" else folder)
+    return str(folder / "videos" if name == "record_video" else folder)
 
 
-def _nothing(command: str, asked: argparse.Namespace) -> str:
-    algorithm = "" if asked.algo == DEFAULT else f" --algo {asked.algo}"
-    train = f"sb3-vpg train{algorithm} --env {asked.env.gym_id}"
+def _nothing(name: str, asked: argparse.Namespace) -> str:
+    train = command("train", asked.algo, asked.env.gym_id)
     what = f"no run of {asked.algo} on {asked.env.gym_id} in {LOGS}"
-    if command == _NEEDS_CHECKPOINTS:
+    if name == _NEEDS_CHECKPOINTS:
         return f"{what} to film; train one that keeps checkpoints: {train} --save-freq 25000. Agents that ship have none"
     if asked.particular:
         return f"{what}, so there is no {asked.particular} of it; train one: {train}"
@@ -158,7 +176,7 @@ class _Particular(argparse.Action):
     """Remembers a flag that names one run or model among several, which no agent that ships can be."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        setattr(namespace, self.dest, values)
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
         if self.dest != "exp_id" or values != "0":
             namespace.particular = f"{self.option_strings[0]}{'' if self.nargs == 0 else f' {values}'}"
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_vpg.zoo import DEFAULT
 from sb3_vpg.zoo.curves import draw_learning_curve
 from sb3_vpg.zoo.native import create_native_test_env
+from sb3_vpg.zoo.own_modules import import_modules_of
 from sb3_vpg.zoo.plain_yaml import read_plain
 from sb3_vpg.zoo.playing import create_test_env
 from sb3_vpg.zoo.registration import register
@@ -82,7 +83,8 @@ def evaluate_run(
     register()
     env_name = EnvironmentName(env_id)
     _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
-    env = _environment(env_name, Path(run), n_episodes, seed, vec_env)
+    import_modules_of(Path(run) / env_name)
+    env = _environment(env_name, Path(model_path), n_episodes, seed, vec_env)
     # Playing needs no replay buffer, whose memory a stored size would claim
     unused: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
     model = ALGOS[algo].load(model_path, device=device, **unused)
@@ -91,9 +93,9 @@ def evaluate_run(
     return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths), model.num_timesteps)
 
 
-def _environment(env_name: EnvironmentName, run: Path, n_episodes: int, seed: int, vec_env: str) -> VecEnv:
+def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: int, vec_env: str) -> VecEnv:
     """:return: the environment that a model was trained in, with the statistics of its ``VecNormalize``"""
-    settings = run / env_name
+    settings = model.parent / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
     env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(_saved_argument(settings, "env_kwargs") or {})}
     create = create_native_test_env if vec_env == "native" else create_test_env
@@ -105,6 +107,7 @@ def _environment(env_name: EnvironmentName, run: Path, n_episodes: int, seed: in
         should_render=False,
         hyperparams=hyperparams,
         env_kwargs=env_kwargs,
+        model=model,
         vec_env_cls=DummyVecEnv,
     )
 

@@ -1,11 +1,13 @@
 """The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from pprint import pprint
 from typing import TYPE_CHECKING, Any
@@ -21,11 +23,13 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from sb3_vpg.checkpoints import TrainingCheckpoint, latest
 from sb3_vpg.files import written_whole
+from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.zoo import OURS
 from sb3_vpg.zoo.callbacks import First
-from sb3_vpg.zoo.entries import check_entry
+from sb3_vpg.zoo.entries import WRITTEN_IN_PYTHON, check_entry, evaluated
 from sb3_vpg.zoo.hyperparams import hyperparams_file
+from sb3_vpg.zoo.own_modules import import_modules_of
 from sb3_vpg.zoo.plain_yaml import as_written, is_foreign
 from sb3_vpg.zoo.replaced import replaced
 from sb3_vpg.zoo.runs import SavedRun, checkpoint_folder, mark_finished, resume_command
@@ -111,6 +115,13 @@ class VPGExperimentManager(SearchManager):
         pprint(saved)
         return saved
 
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[Any, ...]:
+        """:raises ValueError: by the name of a key whose text is no Python"""
+        prepared: tuple[Any, ...] = super()._preprocess_hyperparams(
+            evaluated(hyperparams, WRITTEN_IN_PYTHON, f"{self.config}, or -params")
+        )
+        return prepared
+
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]  # static there
         """Ours read ``"lin_0.001"`` themselves, and refuse what they cannot read by its name."""
         return hyperparams if self.algo in OURS else ExperimentManager._preprocess_schedules(hyperparams)
@@ -181,6 +192,22 @@ class VPGExperimentManager(SearchManager):
     def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
         return make_vec_env(*args, **kwargs)
 
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """The zoo's; but an agent that trains on and holds statistics goes on with these, not with those of its run's end."""
+        if not (self.normalize and self.trained_agent and has_statistics(self.trained_agent)):
+            return super()._maybe_normalize(env, eval_env)
+        normalized = load_vec_normalize(self.trained_agent, env)
+        if eval_env:
+            normalized.training = normalized.norm_reward = False
+        return normalized
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        run = Path(self.trained_agent).parent
+        own = run / self.env_name
+        for settings in [own] if own.is_dir() else [file.parent for file in run.glob("*/config.yml")]:
+            import_modules_of(settings)
+        return super()._load_pretrained_agent(hyperparams, env)
+
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
         """Prepare a run; where none comes of it, because it is refused or a search, remove its folder again."""
         results = None
@@ -197,12 +224,13 @@ class VPGExperimentManager(SearchManager):
             command = Path(self.params_path) / "command.txt"
             before = command.read_text() if command.is_file() else ""
             with written_whole(command) as file:
-                file.write(f"{before}\n{' '.join(sys.orig_argv)}".encode())
+                file.write(f"{before}\n{shlex.join(sys.orig_argv)}".encode())
             print(f"Log path: {self.save_path}")
             return
         with tempfile.TemporaryDirectory() as folder:
             with replaced(self, "params_path", folder):
                 super()._save_config(saved_hyperparams)
+            (Path(folder) / "command.txt").write_text(shlex.join(sys.orig_argv))
             for name in ("config.yml", "command.txt", "args.yml"):
                 with written_whole(Path(self.params_path) / name) as file:
                     file.write((Path(folder) / name).read_bytes())
@@ -230,13 +258,16 @@ class VPGExperimentManager(SearchManager):
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """As the zoo, in another order: a run is complete when its last file is there."""
-        print(f"Saving to {self.save_path}")
+        # Whoever read our output may be gone, which is no reason to lose the files
+        with suppress(BrokenPipeError):
+            print(f"Saving to {self.save_path}")
         if self.normalize:
             normalizer = model.get_vec_normalize_env()
             assert normalizer is not None
             normalizer.save(os.path.join(self.params_path, "vecnormalize.pkl"))
         if isinstance(model, OffPolicyAlgorithm) and self.save_replay_buffer:
-            print("Saving replay buffer")
+            with suppress(BrokenPipeError):
+                print("Saving replay buffer")
             model.save_replay_buffer(os.path.join(self.save_path, "replay_buffer.pkl"))
         model.save(f"{self.save_path}/{self.env_name}")
         self._take_leave(model)

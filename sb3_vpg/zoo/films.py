@@ -1,10 +1,11 @@
 """A film of a trained agent, for who needs the file and not the command."""
 
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from sb3_vpg.zoo.own_modules import command_of
 
 
 def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence[str] = ()) -> Path:
@@ -20,7 +21,7 @@ def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence
     :raises ValueError: if the environment cannot be filmed
     """
     target = tempfile.mkdtemp(prefix="sb3-vpg-film-")
-    command = [sys.executable, "-m", "sb3_vpg", "record_video", "--algo", algo, "--env", env_id, "-f", folder]
+    command = [*command_of("sb3_vpg"), "record_video", "--algo", algo, "--env", env_id, "-f", folder]
     command += ["-n", str(n_timesteps), "-o", target, *choice]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     films = list(Path(target).glob("*.mp4"))

@@ -6,6 +6,7 @@ from plain values.
 """
 
 import json
+from collections.abc import Sequence
 from copy import deepcopy
 from io import BytesIO
 from pathlib import Path
@@ -26,7 +27,14 @@ from sb3_vpg.zoo.hub_files import ARGS, CONFIG, PICKLED_STATISTICS, Repository
 from sb3_vpg.zoo.registration import our_class
 
 
-def make_run(found: Repository, run: Path, algo: str, env_name: EnvironmentName, trust: bool = False) -> None:
+def make_run(
+    found: Repository,
+    run: Path,
+    algo: str,
+    env_name: EnvironmentName,
+    trust: bool = False,
+    gym_packages: Sequence[str] = (),
+) -> None:
     """
     Write what was found into the folder of a run, and see whether the agent can play.
 
@@ -35,6 +43,7 @@ def make_run(found: Repository, run: Path, algo: str, env_name: EnvironmentName,
     :param algo: one of ours
     :param env_name: the user's, not the repository's
     :param trust: whether the model and its statistics may be unpickled
+    :param gym_packages: modules that the user has named, not the repository; whoever plays the run imports them
     :raises RefusedFileError: if the model is damaged, holds pickles, or is none for this environment
     """
     more: dict[str, Any] = {"trust": True} if trust else {}
@@ -59,7 +68,8 @@ def make_run(found: Repository, run: Path, algo: str, env_name: EnvironmentName,
     for name, content in found.metrics.items():
         (run / name).write_bytes(content)
     write_yaml(settings / CONFIG, {**found.config, "env_kwargs": found.env_kwargs})
-    write_yaml(settings / ARGS, {"algo": algo, "env": env_name.gym_id, **found.args, "env_kwargs": found.env_kwargs})
+    args = {"algo": algo, "env": env_name.gym_id, **found.args, "env_kwargs": found.env_kwargs}
+    write_yaml(settings / ARGS, {**args, "gym_packages": list(gym_packages)})
 
 
 def _bare_env(found: Repository, env_name: EnvironmentName) -> VecEnv:

@@ -22,6 +22,7 @@ from sb3_vpg.zoo import DEFAULT, OURS
 from sb3_vpg.zoo.hub import open_hub, repository_id
 from sb3_vpg.zoo.hub_agent import make_run
 from sb3_vpg.zoo.hub_files import examine, files_wanted
+from sb3_vpg.zoo.printed import command
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.runs import lock
 
@@ -40,14 +41,12 @@ def load_from_hub() -> None:
         files.mkdir()
         open_hub(args.local_hub).fetch(repo_id, files_wanted(args.algo, args.env, args.trust), files)
         found = examine(files, args.algo, args.env)
-        make_run(found, made, args.algo, args.env, args.trust)
+        make_run(found, made, args.algo, args.env, args.trust, args.gym_packages)
         run = _put_in_place(made, runs, args)
     print(f"Loaded {repo_id} into {run}")
     if found.dropped:
         print(f"Left out, because playing does not need it: {', '.join(name[:80] for name in found.dropped)}")
-    words = [*(["--algo", args.algo] if args.algo != DEFAULT else []), "--env", args.env.gym_id]
-    words += ["-f", args.folder] if args.folder != "logs" else []
-    print(f"Watch it with: sb3-vpg enjoy {' '.join(words)}")
+    print(f"Watch it with: {command('enjoy', args.algo, args.env.gym_id, folder=args.folder)}")
 
 
 @contextmanager

@@ -12,16 +12,17 @@ import shutil
 import tempfile
 import zipfile
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch as th
 from huggingface_sb3 import EnvironmentName, ModelName
 from rl_zoo3.exp_manager import ExperimentManager
-from rl_zoo3.utils import StoreDict, get_model_path
+from rl_zoo3.utils import get_model_path
 
-from sb3_vpg.archives import STATISTICS, read_archive
-from sb3_vpg.zoo import DEFAULT
+from sb3_vpg.archives import DATA, STATISTICS, read_archive, read_members
+from sb3_vpg.zoo.entries import NamedValues
 from sb3_vpg.zoo.evaluation import N_ENVS, evaluate_run, positive
 from sb3_vpg.zoo.films import film
 from sb3_vpg.zoo.hub import open_hub, repository_id
@@ -29,7 +30,9 @@ from sb3_vpg.zoo.hub_agent import make_run, repacked, write_yaml
 from sb3_vpg.zoo.hub_card import Agent, Score, card, versions
 from sb3_vpg.zoo.hub_files import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, examine
 from sb3_vpg.zoo.hub_load import base_parser, named_as
+from sb3_vpg.zoo.own_modules import import_modules_of, modules_named_by
 from sb3_vpg.zoo.plain_yaml import is_foreign, read_plain
+from sb3_vpg.zoo.printed import command
 from sb3_vpg.zoo.registration import our_class, register
 
 _CARD, _RESULTS, _FILM = "README.md", "results.json", "replay.mp4"
@@ -69,17 +72,17 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     :raises ValueError: if there is no such run, or if its model holds pickles
     """
     env_name: EnvironmentName = args.env
-    left_out, steps = _copy_run(files, args)
+    left_out, steps, packages = _copy_run(files, args)
     with named_as(repo_id, files):
         found = examine(files, args.algo, env_name)
-        make_run(found, logs / args.algo / f"{env_name}_1", args.algo, env_name)
+        make_run(found, logs / args.algo / f"{env_name}_1", args.algo, env_name, gym_packages=packages)
     left_out += found.dropped
     if left_out:
         print(f"Left out, because no plain file holds it or playing does not need it: {', '.join(left_out)}")
     score = _measure(args, logs)
     _write_results(files / _RESULTS, score)
     agent = Agent(args.algo, env_name.gym_id, repo_id, _which(args), steps, found, read_plain(files / CONFIG))
-    text = card(agent, score, args.install, args.gym_packages)
+    text = card(agent, score, args.install, packages)
     (files / _CARD).write_text(text, encoding="utf-8")
     (files / ".gitattributes").write_text("*.mp4 filter=lfs diff=lfs merge=lfs -text\n")
     if not args.no_render:
@@ -90,21 +93,26 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     return score
 
 
-def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int]:
-    """:return: the settings that no plain file holds, and how many steps the model was trained for"""
+def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int, list[str]]:
+    """
+    :return: the settings that no plain file holds, how many steps the model was trained for, and the modules to import before
+        it is loaded
+    """
     env_name: EnvironmentName = args.env
     choice = (args.load_best, args.load_checkpoint, args.load_last_checkpoint)
     try:
         _, model_path, run = get_model_path(args.exp_id, args.folder, args.algo, env_name, *choice)
     except (AssertionError, ValueError) as error:
-        train = f"sb3-vpg train --env {env_name.gym_id}" + ("" if args.algo == DEFAULT else f" --algo {args.algo}")
+        train = command("train", args.algo, env_name.gym_id, folder=args.folder)
         raise ValueError(
             f"no agent to push in {args.folder}/{args.algo} ({error}); train one first ({train}), or name it: -f, --exp-id"
         ) from error
+    packages = [*args.gym_packages, *import_modules_of(Path(run) / env_name)]
     model = our_class(args.algo).load(model_path, device="cpu")
     # Those that this very model knew, not those of the run's end
     content = repacked(model, read_archive(model_path).get(STATISTICS))
     (files / ModelName(args.algo, env_name).filename).write_bytes(content)
+    packages += modules_named_by(read_members(BytesIO(content), model_path)[DATA])
     config, saved = (read_plain(Path(run) / env_name / name) for name in (CONFIG, ARGS))
     env_kwargs = {**(config.get("env_kwargs") or {}), **(saved.get("env_kwargs") or {}), **(args.env_kwargs or {})}
     if is_foreign(env_kwargs):
@@ -121,7 +129,7 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int]:
     with zipfile.ZipFile(files / METRICS, "w", zipfile.ZIP_DEFLATED) as archive:
         for curve in curves:
             archive.write(curve, curve.name)
-    return odd, model.num_timesteps
+    return odd, model.num_timesteps, list(dict.fromkeys(packages))
 
 
 def _which(args: argparse.Namespace) -> str:
@@ -181,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         "--deterministic", action="store_true", help="the likeliest actions (default, but for Atari and MiniGrid)"
     )
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
-    parser.add_argument("--env-kwargs", nargs="+", action=StoreDict, help="arguments of the environment, as in train")
+    parser.add_argument("--env-kwargs", nargs="+", action=NamedValues, help="arguments of the environment, as in train")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
     parser.add_argument("--num-threads", type=int, default=-1, help="threads of PyTorch (default: as it chooses)")
     parser.add_argument("-m", "--commit-message", default="Initial commit", help="commit message")

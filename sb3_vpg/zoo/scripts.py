@@ -8,6 +8,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from shutil import which
@@ -18,29 +19,33 @@ import rl_zoo3.enjoy
 import rl_zoo3.utils
 
 from sb3_vpg.files import replaced_whole
-from sb3_vpg.zoo.agents import film_of_training, more_flags
+from sb3_vpg.zoo.agents import film_of_training, model_asked_for, more_flags
 from sb3_vpg.zoo.native import create_native_test_env
+from sb3_vpg.zoo.own_modules import command_of, import_modules_of
 from sb3_vpg.zoo.playing import create_test_env
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.replaced import replaced
+from sb3_vpg.zoo.signals import CLOSED_PIPE
 from sb3_vpg.zoo.videos import gifs_too, without_screen, write_gif
 
 _FILMS = ("rl_zoo3.record_video", "rl_zoo3.record_training")
 
 
-def run(target: str, native: bool = False) -> None:
+def run(target: str, native: bool = False, model: Path | None = None) -> None:
     """
     Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
 
     :param target: what to run; the zoo's video programs have no function to call
     :param native: on native vector environments, in ``enjoy``
+    :param model: which is to play; None: the one at the end of its run
     """
     register()
     module, _, function = target.partition(":")
+    create_for_enjoy = create_native_test_env if native else create_test_env
     with (
-        replaced(rl_zoo3.enjoy, "create_test_env", create_native_test_env if native else create_test_env),
+        replaced(rl_zoo3.enjoy, "create_test_env", partial(create_for_enjoy, model=model)),
         # Where the programs that are run as such import it from
-        replaced(rl_zoo3.utils, "create_test_env", create_test_env),
+        replaced(rl_zoo3.utils, "create_test_env", partial(create_test_env, model=model)),
     ):
         if function:
             getattr(import_module(module), function)()
@@ -61,8 +66,11 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
     :raises ValueError: if there is no such agent
     """
     sys.argv += more_flags(name, flags)
+    model, settings = model_asked_for(sys.argv[1:])
+    if model is not None:
+        import_modules_of(settings)
     with without_screen() if target in _FILMS else nullcontext(), gifs_too() if gif else nullcontext():
-        run(target, native)
+        run(target, native, model)
         if gif and target == "rl_zoo3.record_training":
             print(f"Saving gif to {write_gif(film_of_training(sys.argv[1:]))}")
 
@@ -103,8 +111,11 @@ def _videos_from_here() -> Iterator[None]:
 
     def call_ours(command: list[str], *args: Any, **kwargs: Any) -> int:
         if command[:3] == ["python", "-m", "rl_zoo3.record_video"]:
-            command = [sys.executable, "-m", "sb3_vpg", "record_video", *command[3:]]
-        return call(command, *args, **kwargs)
+            command = [*command_of("sb3_vpg"), "record_video", *command[3:]]
+        code = call(command, *args, **kwargs)
+        if code == CLOSED_PIPE:
+            raise BrokenPipeError
+        return code
 
     path = os.environ.get("PATH", "")
     with tempfile.TemporaryDirectory() as folder, replaced(subprocess, "call", call_ours):

@@ -1,0 +1,88 @@
+"""
+Modules of the user's own that a trained agent needs: those of its environment, its policy and its networks.
+
+A model's file names its classes, but loading it imports nothing, because the file may come from a stranger. The folder of a
+run is the user's own: ``train`` has imported what ``args.yml`` and ``config.yml`` name, and whoever plays it imports it too.
+"""
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rl_zoo3 import get_saved_hyperparams
+
+from sb3_vpg.zoo.entries import evaluated
+from sb3_vpg.zoo.plain_yaml import read_plain
+
+# Every process of ours has imported these
+_LIBRARIES = {"numpy", "torch", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_vpg"}
+
+
+def import_modules_of(settings: Path) -> list[str]:
+    """
+    Import the modules that a run was trained with.
+
+    :param settings: the folder of ``args.yml`` and ``config.yml``; where there is none, nothing is imported
+    :return: the ``--gym-packages`` of the run, without those that are not there
+    :raises ValueError: if the policy, or a network of it, cannot be imported
+    """
+    args = settings / "args.yml"
+    packages = []
+    for package in (read_plain(args).get("gym_packages") if args.is_file() else None) or ():
+        try:
+            import_module(package)
+            packages.append(package)
+        except ImportError as error:
+            # It may have another name by now, which the user has given with --gym-packages
+            warnings.warn(f"{args} names gym_packages {package}, which cannot be imported here: {error}", stacklevel=2)
+    config = settings / "config.yml"
+    try:
+        # The zoo's loader imports the classes that stand there as Python objects
+        hyperparams, _ = get_saved_hyperparams(str(settings))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{config} cannot be read, or names what cannot be imported here: {error}") from error
+    policy = hyperparams.get("policy")
+    if isinstance(policy, str) and "." in policy:
+        try:
+            import_module(policy.rpartition(".")[0])
+        except ImportError as error:
+            raise ValueError(
+                f"{config}: policy {policy} cannot be imported here ({error}); add the folder of its module to PYTHONPATH"
+            ) from error
+    evaluated(hyperparams, ("policy_kwargs",), str(config))
+    return packages
+
+
+def modules_named_by(data: bytes) -> list[str]:
+    """
+    :param data: the settings of a model, as its archive holds them
+    :return: the modules of the user's own classes in it, which must be imported before the model is loaded
+    """
+    modules = [name.partition(":")[0] for name in _class_names(json.loads(data))]
+    return [module for module in dict.fromkeys(modules) if module.partition(".")[0] not in _LIBRARIES]
+
+
+def _class_names(value: Any) -> Iterator[str]:
+    """See ``sb3_vpg.plain.encode``, which has written them."""
+    if isinstance(value, dict) and isinstance(value.get("!class"), str):
+        yield value["!class"]
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _class_names(item)
+
+
+def command_of(module: str) -> list[str]:
+    """
+    :param module: of ours, which can be run as a program
+    :return: the command for a process of its own, which finds every module that this process finds: also those in the folder
+        of a script, and those that were put on ``sys.path``
+    """
+    path = [str(entry) or os.getcwd() for entry in sys.path]
+    run = f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", f"import runpy, sys; sys.path[:] = {path!r}; {run}"]

@@ -1,0 +1,179 @@
+"""Runs whose environment, policy and networks are in modules of the user's own: what was trained can be played and shared."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+from hub_repositories import LEAVES_FILES_OPEN
+
+from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.own_modules import command_of, import_modules_of
+
+pytestmark = LEAVES_FILES_OPEN
+ENV = "OwnWalk-v0"
+SOURCES = {
+    "own_walks": """
+import gymnasium as gym, numpy as np
+class Walk(gym.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 10}
+    observation_space, action_space = gym.spaces.Box(-9, 9, (3,), np.float32), gym.spaces.Discrete(2)
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.age = 0
+        return self.observation_space.sample() * 0, {}
+    def step(self, action):
+        self.age += 1
+        return np.full(3, self.age / 9, np.float32), float(action), self.age == 9, False, {}
+    def render(self):
+        return np.full((64, 64, 3), 20 * self.age, np.uint8)
+gym.register("OwnWalk-v0", Walk, max_episode_steps=20)
+""",
+    "own_policies": """
+from stable_baselines3.common.policies import ActorCriticPolicy
+class Policy(ActorCriticPolicy):
+    pass
+""",
+    "own_networks": """
+import torch as th
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+class Net(BaseFeaturesExtractor):
+    def __init__(self, space):
+        super().__init__(space, 4)
+        self.layer = th.nn.Linear(3, 4)
+    def forward(self, observations):
+        return self.layer(observations)
+""",
+}
+ENTRY = f"""{ENV}:
+  policy: own_policies.Policy
+  policy_kwargs: dict(net_arch=[8], features_extractor_class=__import__('own_networks').Net)
+  n_timesteps: 200
+  n_steps: 64
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the modules, an entry that names them, and ``my logs`` of a run, whose name asks for quotes."""
+    folder = tmp_path_factory.mktemp("my project")
+    for name, source in SOURCES.items():
+        (folder / f"{name}.py").write_text(source)
+    (folder / "own.yml").write_text(ENTRY)
+    train = ["train", "--env", ENV, "--gym-packages", "own_walks", "-conf", "own.yml", "-f", "my logs", "--eval-freq", "-1"]
+    subprocess.run([sys.executable, "-m", "sb3_vpg", *train], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def afresh(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project, in a process that can import its modules and has not yet."""
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.chdir(project)
+    yield project
+    forget()
+
+
+def forget() -> None:
+    gym.registry.pop(ENV, None)
+    for name in SOURCES:
+        sys.modules.pop(name, None)
+
+
+PLAYS = {
+    "evaluate": ["evaluate", "--env", ENV, "-n", "2"],
+    "enjoy": ["enjoy", "--env", ENV, "--no-render", "-n", "30"],
+    "benchmark": ["benchmark", "-n", "2", "--benchmark-dir", "table"],
+    "train on": ["train", "--env", ENV, "--gym-packages", "own_walks", "-conf", "plain.yml", "-n", "64", "--eval-freq", "-1"],
+}
+
+
+@pytest.mark.parametrize("command", PLAYS)
+def test_what_was_trained_is_played_without_a_word_of_its_modules(command: str, afresh: Path) -> None:
+    words = [*PLAYS[command], "-f", "my logs" if command != "train on" else "more"]
+    if command == "train on":
+        # With an entry that does not name the agent's policy
+        (afresh / "plain.yml").write_text(f"{ENV}: {{policy: MlpPolicy, n_timesteps: 64, n_steps: 32}}")
+        words += ["-i", f"my logs/vpg/{ENV}_1/{ENV}.zip"]
+    assert main(words) == 0
+    assert {"own_policies", "own_networks"} <= sys.modules.keys()
+    if command == "benchmark":
+        assert "Left out" not in (afresh / "table/benchmark.md").read_text()
+
+
+@pytest.mark.expensive
+def test_it_is_filmed_and_shared_and_loaded_by_what_is_printed(afresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The film is made by another process, which finds the modules where this one does; then the page's commands are typed."""
+    push = ["push_to_hub", "--env", ENV, "-orga", "me", "--local-hub", "my hub", "-f", "my logs", "-n", "12"]
+    assert main([*push, "--n-eval-episodes", "2"]) == 0
+    repository = afresh / "my hub/me" / f"vpg-{ENV}"
+    assert (repository / "replay.mp4").read_bytes()[4:8] == b"ftyp"
+    load = next(line for line in (repository / "README.md").read_text().splitlines() if line.startswith("sb3-vpg load"))
+    assert load.endswith("--gym-packages own_walks own_policies own_networks")
+    forget()
+    assert main([*shlex.split(load)[1:], "--local-hub", "my hub", "-f", "my loads"]) == 0
+    forget()
+    watch = capsys.readouterr().out.splitlines()[-1].partition("Watch it with: ")[2]
+    assert watch == f"sb3-vpg enjoy --env {ENV} -f 'my loads'"
+    assert main([*shlex.split(watch)[1:], "--no-render", "-n", "10"]) == 0
+
+
+def test_a_search_goes_through_its_entry(afresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    search = ["optimize", "--env", ENV, "--gym-packages", "own_walks", "-conf", "own.yml", "-n", "64", "--verbose", "0"]
+    search += ["--n-trials", "1", "--no-optim-plots", "--storage", "my study.log", "--study-name", "my study"]
+    assert main([*search, "--n-evaluations", "1", "--eval-episodes", "1"]) == 0
+    written = capsys.readouterr().out.partition("Write it to a file: sb3-vpg ")[2].splitlines()[0]
+    forget()
+    assert main([*shlex.split(written)[:-1], "my best.yml"]) == 0
+    printed = capsys.readouterr().out.partition("Train with it: sb3-vpg ")[2].splitlines()[0]
+    assert main([*shlex.split(printed), "--eval-freq", "-1", "-f", "of the search"]) == 0
+    assert main(["evaluate", "--env", ENV, "-f", "of the search", "-n", "1"]) == 0
+
+
+def test_the_command_of_a_run_can_be_copied(project: Path) -> None:
+    words = shlex.split((project / f"my logs/vpg/{ENV}_1/{ENV}/command.txt").read_text())
+    assert words[-10:-2] == ["--env", ENV, "--gym-packages", "own_walks", "-conf", "own.yml", "-f", "my logs"]
+
+
+def test_modules_that_are_gone_are_named(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the environment may have another name by now, and be given with the command; that of the policy may not."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "renamed.py").write_text(SOURCES["own_walks"])
+    for name in ("own_policies", "own_networks"):
+        shutil.copy(project / f"{name}.py", tmp_path)
+    evaluate = ["evaluate", "--env", ENV, "-f", str(project / "my logs"), "-n", "1", "--gym-packages", "renamed"]
+    with pytest.warns(UserWarning, match="gym_packages own_walks, which cannot be imported here"):
+        assert main(evaluate) == 0
+    forget()
+    (tmp_path / "own_policies.py").unlink()
+    with pytest.warns(UserWarning, match="own_walks"):
+        assert main([*evaluate[:-1], "json"]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"config\.yml: policy own_policies\.Policy cannot be imported here .* PYTHONPATH", message)
+    forget()
+
+
+def test_the_zoos_settings_of_classes_are_imported_too(tmp_path: Path, afresh: Path) -> None:
+    """``-params`` and files in Python give classes, which the zoo writes as Python objects."""
+    (tmp_path / "config.yml").write_text("policy: !!python/name:own_policies.Policy ''")
+    assert import_modules_of(tmp_path) == []
+    assert "own_policies" in sys.modules
+    (tmp_path / "config.yml").write_text("policy: !!python/name:nowhere.Policy ''")
+    with pytest.raises(ValueError, match=r"(?s)config\.yml cannot be read, or names .*'nowhere'"):
+        import_modules_of(tmp_path)
+
+
+def test_a_process_of_its_own_finds_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "shows.py").write_text("import sys; print(__name__, *sys.argv)")
+    done = subprocess.run([*command_of("shows"), "a b", "-m"], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout == f"__main__ {tmp_path / 'shows.py'} a b -m\n"
