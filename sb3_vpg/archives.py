@@ -7,7 +7,6 @@ compressed can grow to any size, and a name that is a path can leave the folder.
 
 import io
 import math
-import pickletools
 import re
 import struct
 import zipfile
@@ -18,6 +17,9 @@ from typing import Any, BinaryIO
 import torch as th
 from stable_baselines3.common.save_util import open_path
 
+from sb3_vpg.tensor_pickles import PickleError, read_pickle
+from sb3_vpg.zip_layout import check_layout
+
 WEIGHTS = ".pth"
 DATA, STATISTICS, TRAINING = "data", "vecnormalize.json", "training.json"
 VARIABLES = "pytorch_variables.pth"
@@ -26,13 +28,8 @@ _MEMBERS = (DATA, STATISTICS, TRAINING, *_ABOUT, VARIABLES, "policy.pth", "polic
 _OPTIONAL = ("critic_optimizer.pth",)
 _BEST = re.compile(r"best_model_\d{1,4}\.zip")
 
-# What torch.save writes for tensors and plain values, and what of it a reader needs
-_OPCODES = re.compile(
-    "PROTO|STOP|MARK|NONE|NEWTRUE|NEWFALSE|BININT[12]?|LONG1|BINFLOAT|BINUNICODE|GLOBAL|BINPERSID|REDUCE|BUILD|(LONG_)?BIN(GET|PUT)"
-    "|(EMPTY_)?TUPLE|TUPLE[123]|EMPTY_LIST|APPENDS?|EMPTY_DICT|SETITEMS?"
-)
-_GLOBALS = re.compile(r"torch \w+Storage|torch\._utils _rebuild_(tensor_v2|parameter)|collections OrderedDict")
-_RECORDS = re.compile(r"[^/]+/(data\.pkl|data/\d+|version|byteorder)")
+# What a reader needs of what torch.save writes
+_RECORDS = re.compile(r"([^/]+)/(data\.pkl|data/\d+|version|byteorder)")
 
 
 class RefusedFileError(ValueError):
@@ -68,6 +65,7 @@ def read_members(file: BinaryIO, name: str) -> dict[str, bytes]:
             members = archive.infolist()
             _check_whole(members, name)
             _check_members(members, size, name)
+            check_layout(file, archive)
             return {member.filename: archive.read(member) for member in members}
     except RefusedFileError:
         raise
@@ -125,14 +123,14 @@ def read_weights(content: bytes, member: str, name: str) -> Any:
     """
     where = f"{name}: {member!r}"
     try:
-        records = _records(content, where)
-        _check_pickle(records["archive/data.pkl"], where)
-        # Written anew, so that torch's reader finds what ours has found
-        loaded = th.load(io.BytesIO(write_archive(records)), map_location="cpu", weights_only=True)
         # A reference costs two bytes, and what it refers to can hold references in turn
-        return _Plain(room=16 * len(content)).copy(loaded, where)
+        return _Plain(room=16 * len(content)).copy(read_pickle(_records(content, where)), where)
     except RefusedFileError:
         raise
+    except PickleError as error:
+        raise RefusedFileError(
+            f"{where} carries a pickle that is more than tensors, and was not run: {error}; refused"
+        ) from error
     except Exception as error:
         raise RefusedFileError(
             f"{where} cannot be read as tensors ({type(error).__name__}: {str(error)[:200]}); refused"
@@ -140,7 +138,7 @@ def read_weights(content: bytes, member: str, name: str) -> Any:
 
 
 def _records(content: bytes, where: str) -> dict[str, bytes]:
-    """:return: what torch reads of its own archive"""
+    """:return: what a reader needs of torch's own archive"""
     file = io.BytesIO(content)
     if not zipfile.is_zipfile(file):
         raise RefusedFileError(f"{where} is not in torch's format: it is damaged, or holds something else; refused")
@@ -148,27 +146,17 @@ def _records(content: bytes, where: str) -> dict[str, bytes]:
     with zipfile.ZipFile(file) as archive:
         _check_whole(archive.infolist(), where)
         _check_sizes(archive.infolist(), len(content), where)
-        for member in archive.infolist():
-            match = _RECORDS.fullmatch(member.filename)
-            if match is not None and f"archive/{match[1]}" in records:
-                raise RefusedFileError(f"{where} holds the record {match[1]!r} twice; refused")
-            if match is not None:
-                records[f"archive/{match[1]}"] = archive.read(member)
-    if "archive/data.pkl" not in records:
-        raise RefusedFileError(f"{where} is not in torch's format: it has no record 'data.pkl'; refused")
+        check_layout(file, archive)
+        found = [(member, match) for member in archive.infolist() if (match := _RECORDS.fullmatch(member.filename))]
+        for member, match in found:
+            if match[2] in records:
+                raise RefusedFileError(f"{where} holds the record {match[2]!r} twice; refused")
+            records[match[2]] = archive.read(member)
+    if "data.pkl" not in records or len({match[1] for _, match in found}) != 1:
+        raise RefusedFileError(f"{where} is not in torch's format: it has no record 'data.pkl', or two folders; refused")
+    if records.get("version", b"").strip() != b"3" or records.get("byteorder", b"little") not in (b"little", b"big"):
+        raise RefusedFileError(f"{where} is in a version of torch's format, or an order of bytes, that is not known; refused")
     return records
-
-
-def _check_pickle(content: bytes, where: str) -> None:
-    """
-    Look at each instruction before any is carried out. Torch's ``weights_only`` would refuse code as well, but lets a file
-    call what fills the memory.
-    """
-    for opcode, argument, _ in pickletools.genops(content):
-        is_global = opcode.name == "GLOBAL"
-        if not _OPCODES.fullmatch(opcode.name) or (is_global and not _GLOBALS.fullmatch(str(argument))):
-            what = str(argument if is_global else opcode.name)[:200]
-            raise RefusedFileError(f"{where} carries a pickle that is more than tensors, and was not run: {what}; refused")
 
 
 class _Plain:

@@ -1,0 +1,106 @@
+"""
+Whether an archive is its members and nothing else.
+
+Two readers can find two archives in one file: one follows the directory at the end, one the header before each member, one
+begins at the front and one at the back. Scanners of models have been led astray in this way (CVE-2025-1944, CVE-2025-1945,
+CVE-2025-10156). Here an archive is read only if all that it says twice is the same, and if every byte of it belongs to a
+member or to the directory.
+"""
+
+import io
+import struct
+import zipfile
+from typing import Any, BinaryIO
+
+_LOCAL = struct.Struct("<4s5H3L2H")
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR = struct.Struct("<4sLQL")
+_SIZES_FOLLOW, _NAME_IS_UTF8 = 8, 0x800
+# Which sizes there are beyond 4 GB, and torch's filling up to the next multiple of 64
+_ZIP64, _FILLING = 1, int.from_bytes(b"FB", "little")
+
+
+class LayoutError(ValueError):
+    """An archive that holds more than its members, or says of one of them two things; the text says which."""
+
+
+def check_layout(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """
+    :param file: that the archive is in
+    :raises LayoutError: if any byte of the file is none of a member's, the directory's or the end's, or if they disagree
+    """
+    place = 0
+    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+        if member.header_offset != place:
+            raise LayoutError(f"its member {member.filename!r} does not begin where the one before it ends")
+        place = _end_of(file, member)
+    if place != archive.start_dir:
+        raise LayoutError("something stands between its last member and its directory")
+    _check_end(file, archive)
+
+
+def _end_of(file: BinaryIO, member: zipfile.ZipInfo) -> int:
+    """:return: where the next member begins"""
+    file.seek(member.header_offset)
+    _, _, flags, method, _, _, checksum, packed, size, n_name, n_extra = _unpack(_LOCAL, file)
+    name = file.read(n_name).decode("utf-8" if flags & _NAME_IS_UTF8 else "cp437")
+    extra = _fields(file.read(n_extra))
+    if name != member.filename or name != member.orig_filename or method != member.compress_type:
+        raise LayoutError(f"its directory and its headers disagree about the member {member.filename!r} or its method")
+    if flags != member.flag_bits or flags & ~(_SIZES_FOLLOW | _NAME_IS_UTF8):
+        raise LayoutError(f"its member {member.filename!r} has the flags {member.flag_bits:#x} and {flags:#x}")
+    if member.comment or member.volume or extra.keys() - {_ZIP64, _FILLING} or _fields(member.extra).keys() - {_ZIP64}:
+        raise LayoutError(f"its member {member.filename!r} has a comment or fields of its own")
+    if _ZIP64 in extra and (size, packed) == (0xFFFFFFFF, 0xFFFFFFFF) and len(extra[_ZIP64]) == 16:
+        size, packed = struct.unpack("<2Q", extra[_ZIP64])
+    facts = member.CRC, member.compress_size, member.file_size
+    if (checksum, packed, size) != facts and not (flags & _SIZES_FOLLOW and (checksum, packed, size) == (0, 0, 0)):
+        raise LayoutError(f"its directory and its headers disagree about the size or the checksum of {member.filename!r}")
+    place = file.tell() + member.compress_size
+    return place + (_length_of_sizes(file, place, facts) if flags & _SIZES_FOLLOW else 0)
+
+
+def _length_of_sizes(file: BinaryIO, place: int, facts: tuple[int, int, int]) -> int:
+    """:return: how many bytes after a member say its checksum and its sizes once more; of an empty one, torch says nothing"""
+    file.seek(place)
+    following = file.read(24)
+    for layout in ("<4sL2L", "<4sL2Q"):
+        length = struct.calcsize(layout)
+        if following[:length] == struct.pack(layout, b"PK\x07\x08", *facts):
+            return length
+    return 0
+
+
+def _fields(extra: bytes) -> dict[int, bytes]:
+    """:return: the extra fields of a member by their numbers"""
+    fields = {}
+    while extra:
+        kind, length = struct.unpack("<2H", extra[:4])
+        fields[kind], extra = extra[4 : 4 + length], extra[4 + length :]
+    return fields
+
+
+def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """The directory's end says how many members there are and where it lies, also in 64 bits; all must agree."""
+    last = file.seek(0, io.SEEK_END) - _END.size
+    end = last
+    file.seek(max(last - _LOCATOR.size, 0))
+    locator = _unpack(_LOCATOR, file)
+    if locator[0] == b"PK\x06\x07":
+        end = last - _LOCATOR.size - _END64.size
+    count, facts = len(archive.infolist()), (end - archive.start_dir, archive.start_dir)
+    if end != last:
+        file.seek(max(end, 0))
+        found = _unpack(_END64, file)
+        same = found[:2] == (b"PK\x06\x06", _END64.size - 12) and found[4:] == (0, 0, count, count, *facts)
+        if not same or locator[1:] != (0, end, 1):
+            raise LayoutError("its directory does not end as it should")
+    file.seek(last)
+    short = [min(value, largest) for value, largest in zip((count, *facts), (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF), strict=True)]
+    if _unpack(_END, file) != (b"PK\x05\x06", 0, 0, short[0], *short, 0):
+        raise LayoutError("its directory does not end as it should, or something follows it")
+
+
+def _unpack(layout: struct.Struct, file: BinaryIO) -> tuple[Any, ...]:
+    return layout.unpack(file.read(layout.size))
