@@ -7,7 +7,7 @@ import torch as th
 from torch.overrides import TorchFunctionMode
 
 _SLACK = 2**24
-_CALL = 2**10
+_CALL = 2**11
 _MAKERS = frozenset((th.empty, th.zeros, th.ones, th.full, th.rand, th.randn, th.randint, th.eye, th.arange, th.linspace))
 
 
@@ -18,7 +18,7 @@ class TooLargeError(ValueError):
 class LimitedMemory(TorchFunctionMode):
     """
     Within this context, of this thread alone, new tensors together take a few times as much as the file's weights, which they
-    are to hold, and no setting can fill the memory. Each is weighed before it is made; each also counts as one kilobyte, so
+    are to hold, and no setting can fill the memory. Each is weighed before it is made; each also counts as two kilobytes, so
     that millions of empty ones end as early.
 
     :param stored: bytes of the weights

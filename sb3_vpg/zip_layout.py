@@ -69,6 +69,8 @@ def _length_of_sizes(file: BinaryIO, place: int, facts: tuple[int, int, int]) ->
         length = struct.calcsize(layout)
         if following[:length] == struct.pack(layout, b"PK\x07\x08", *facts):
             return length
+    if following.startswith(b"PK\x07\x08"):
+        raise LayoutError("its directory and what follows a member disagree about its size or its checksum")
     return 0
 
 

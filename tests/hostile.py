@@ -1,23 +1,26 @@
 """
 Files that a stranger could have made to harm whoever loads them. Each is a model of ours with one thing changed, so that
-nothing else gives it away.
+nothing else gives it away. Those here are refused for what they hold; ``hostile_pickles`` has those that torch's and pickle's
+readers would carry out, and ``hostile_zips`` those in which two readers find two things.
 """
 
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch as th
+from hostile_pickles import pickles
+from hostile_zips import zips
 from tampering import (
     ACTING,
     ANSI,
     DISCRETE,
-    Builder,
+    Cases,
+    Hostile,
     Payload,
     architecture,
     array,
     bytearray_pickle,
+    case,
     compressed,
     duplicated,
     evil_setting,
@@ -45,26 +48,6 @@ from tampering import (
 from sb3_vpg.archives import write_archive
 
 
-@dataclass(frozen=True)
-class Hostile:
-    """
-    :param tries: what its author is after
-    :param build: makes it
-    :param says: regular expression for what the refusal tells
-    """
-
-    tries: str
-    build: Builder
-    says: str
-
-
-Cases = Iterator[tuple[str, Hostile]]
-
-
-def case(name: str, tries: str, build: Builder, says: str) -> tuple[str, Hostile]:
-    return name, Hostile(tries, build, says)
-
-
 def _pickles() -> Cases:
     pth = "'policy.pth'"
     yield case("pickled setting", "code in a setting, as SB3 pickles it", evil_setting, "pickles.*gamma.*trust=True")
@@ -75,7 +58,6 @@ def _pickles() -> Cases:
             "code in torch's format before 1.6",
             lambda m: saved(Payload(m), _use_new_zipfile_serialization=False),
         ),
-        ("tar", "code in torch's first format", lambda m: tarred(pickle.dumps(Payload(m)))),
     ):
         yield case(
             name,
@@ -83,6 +65,13 @@ def _pickles() -> Cases:
             lambda members, m, made=made: write_archive({**members, "policy.pth": made(m)}),
             f"{pth} is not in torch",
         )
+    yield case(
+        "tar",
+        "code in torch's first format",
+        lambda members, m: write_archive({**members, "policy.pth": tarred(pickle.dumps(Payload(m)))}),
+        f"{pth} is not in torch",
+        "CVE-2025-32434",
+    )
     yield case(
         "pickle in weights",
         "code in the pickle of torch's format",
@@ -201,7 +190,13 @@ def _archives() -> Cases:
         member("data", b'{"gamma":' + b"[" * 900 + b"]" * 900 + b"}"),
         "gamma|no JSON",
     )
-    yield case("endless number", "quadratic time", member("data", b'{"gamma": ' + b"9" * 100_000 + b"}"), "'data' is no JSON")
+    yield case(
+        "endless number",
+        "quadratic time",
+        member("data", b'{"gamma": ' + b"9" * 100_000 + b"}"),
+        "'data' is no JSON",
+        "CVE-2020-10735",
+    )
 
 
 def _settings() -> Cases:
@@ -344,4 +339,5 @@ def _weights() -> Cases:
     )
 
 
-HOSTILE: dict[str, Hostile] = {name: case for part in (_pickles, _archives, _settings, _weights) for name, case in part()}
+PARTS = (_pickles, _archives, _settings, _weights, pickles, zips)
+HOSTILE: dict[str, Hostile] = {name: case for part in PARTS for name, case in part()}

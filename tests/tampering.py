@@ -9,7 +9,8 @@ import sys
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +27,28 @@ Builder = Callable[[Members, Path], bytes]
 """
 From the members of a good model, and the path of a file that any code of the author's would create, to the hostile file.
 """
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """
+    :param tries: what its author is after
+    :param build: makes it
+    :param says: regular expression for what the refusal tells
+    :param advisory: where this kind was first described, if it has a number
+    """
+
+    tries: str
+    build: Builder
+    says: str
+    advisory: str = ""
+
+
+Cases = Iterator[tuple[str, Hostile]]
+
+
+def case(name: str, tries: str, build: Builder, says: str, advisory: str = "") -> tuple[str, Hostile]:
+    return name, Hostile(tries, build, says, advisory)
 
 
 class Payload:
