@@ -339,5 +339,5 @@ def _weights() -> Cases:
     )
 
 
-PARTS = (_pickles, _archives, _settings, _weights, pickles, zips)
-HOSTILE: dict[str, Hostile] = {name: case for part in PARTS for name, case in part()}
+LISTS = (_pickles, _archives, _settings, _weights, pickles, zips)
+HOSTILE: dict[str, Hostile] = {name: case for part in LISTS for name, case in part()}

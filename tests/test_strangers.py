@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import resource
 import sys
 import zipfile
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import torch as th
 from helpers import CONTINUOUS, DICT, IMAGE, LinearExtractor, OddlyNamedPolicy, RandomEnv, UsersBuffer, make_model, vector_env
-from hostile import HOSTILE
+from hostile import HOSTILE, LISTS
+from hostile_pickles import name as named
+from hostile_pickles import number, tensor
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
@@ -31,7 +34,7 @@ from tampering import (
 )
 
 from sb3_vpg import VPG, RandomSearch
-from sb3_vpg.archives import RefusedFileError, write_archive
+from sb3_vpg.archives import RefusedFileError, read_weights, write_archive
 from sb3_vpg.checkpoints import TrainingCheckpoint, latest, progress
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.plain import decode, encode
@@ -99,6 +102,29 @@ def test_the_model_they_were_made_of_is_good(members, model_path):
     assert VPG.load(model_path, custom_objects={"gamma": 0.5}, device="cpu").gamma == 0.5
 
 
+def test_kinds_of_hostile_files():
+    """No name stands for two of them, and those that have a number in public say it."""
+    assert len(HOSTILE) == sum(1 for part in LISTS for _ in part()) >= 150
+    advisories = {case.advisory for case in HOSTILE.values() if case.advisory}
+    assert {"CVE-2026-24747", "CVE-2025-32434", "CVE-2025-1944", "CVE-2025-1945", "CVE-2025-10156"} <= advisories
+    pattern = r"CVE-20\d\d-\d{4,5}|GHSA(-[0-9a-z]{4}){3}|(PyTorch|CPython) (issue|pull) \d+"
+    assert all(re.fullmatch(pattern, advisory) for advisory in advisories)
+
+
+def test_pickles_are_made_of_good_pieces(members):
+    """What refuses the hostile ones is the one thing that is changed in them."""
+    content = opened(raw(members, b"\x80\x02}X\x01\x00\x00\x00a" + tensor() + b"s.", {"archive/data/0": bytes(96)}))
+    assert read_weights(content["policy.pth"], "policy.pth", "model")["a"].shape == (8, 3)
+
+
+@pytest.mark.parametrize(
+    "kind", ["hidden member", "hidden bytes", "bytes before the directory", "second name", "flag of a header"]
+)
+def test_archives_that_python_reads(kind, members, marker):
+    """Python's reader finds no fault in these, and no member that should not be there."""
+    assert set(opened(HOSTILE[kind].build(members, marker))) - {"best_model_0.zip"} == set(members)
+
+
 def test_payloads_are_live(members, marker, model_path):
     """What is refused above does run where it is not: in SB3's loader, in torch's, and with ``trust=True``."""
     load = BaseAlgorithm.load.__func__
@@ -119,6 +145,9 @@ def test_payloads_are_live(members, marker, model_path):
     marker.unlink()
     bomb = opened(raw(members, bytearray_pickle(10**6)))["policy.pth"]
     assert len(th.load(io.BytesIO(bomb), weights_only=True)) == 10**6
+    large = named("torch.storage", "UntypedStorage") + b"(" + number(10**6) + b"tR"
+    bomb = opened(raw(members, b"\x80\x02" + large + b"."))["policy.pth"]
+    assert th.load(io.BytesIO(bomb), weights_only=True).nbytes() == 10**6
 
 
 def test_custom_objects_leave_what_they_replace_unread(members, marker, model_path):

@@ -1,0 +1,75 @@
+"""Archives are read however Python, SB3 and torch write them, as long as they hold their members and nothing else."""
+
+import io
+import zipfile
+
+import pytest
+from tampering import good_model
+
+from sb3_vpg import VPG
+from sb3_vpg.zip_layout import LayoutError, check_layout
+
+
+class Stream(io.RawIOBase):
+    """What cannot go back, such as a socket; sizes and checksums then follow the members."""
+
+    def __init__(self):
+        self.content = b""
+
+    def writable(self):
+        return True
+
+    def write(self, content):
+        self.content += bytes(content)
+        return len(content)
+
+
+@pytest.fixture(scope="module")
+def members():
+    return good_model()
+
+
+def written(members, stream, large=False):
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            with archive.open(name, "w", force_zip64=large) as member:
+                member.write(content)
+    return stream.content if isinstance(stream, Stream) else stream.getvalue()
+
+
+@pytest.mark.parametrize("stream", [io.BytesIO, Stream])
+@pytest.mark.parametrize("large", [False, True])
+def test_ways_of_writing(members, stream, large):
+    assert VPG.load(io.BytesIO(written(members, stream(), large)), device="cpu").num_timesteps == 32
+
+
+def test_directory_in_64_bits():
+    """Python writes it so for as many members as this; torch does it always."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for number in range(2**16):
+            archive.writestr(f"{number}", b"")
+    check_layout(file, zipfile.ZipFile(file))
+
+
+def test_nothing_in_it():
+    file = io.BytesIO()
+    zipfile.ZipFile(file, "w").close()
+    check_layout(file, zipfile.ZipFile(file))
+
+
+def read(content):
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file) as archive:
+        check_layout(file, archive)
+        assert archive.testzip() is None
+
+
+@pytest.mark.parametrize("percent", range(0, 101, 7))
+def test_a_byte_anywhere(members, percent):
+    """Wherever a byte is put, the archive is refused, if not by Python's reader then by this one."""
+    content = written(members, io.BytesIO())
+    read(content)
+    place = percent * len(content) // 100
+    with pytest.raises((zipfile.BadZipFile, LayoutError)):
+        read(content[:place] + b"\x00" + content[place:])
