@@ -18,7 +18,7 @@ import torch as th
 from stable_baselines3.common.save_util import open_path
 
 from sb3_vpg.tensor_pickles import PickleError, read_pickle
-from sb3_vpg.zip_layout import check_layout
+from sb3_vpg.zip_layout import LayoutError, check_layout
 
 WEIGHTS = ".pth"
 DATA, STATISTICS, TRAINING = "data", "vecnormalize.json", "training.json"
@@ -131,6 +131,8 @@ def read_weights(content: bytes, member: str, name: str) -> Any:
         raise RefusedFileError(
             f"{where} carries a pickle that is more than tensors, and was not run: {error}; refused"
         ) from error
+    except LayoutError as error:
+        raise RefusedFileError(f"{where} is no whole zip archive: {error}; refused") from error
     except Exception as error:
         raise RefusedFileError(
             f"{where} cannot be read as tensors ({type(error).__name__}: {str(error)[:200]}); refused"
