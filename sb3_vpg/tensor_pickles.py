@@ -47,14 +47,14 @@ class PickleError(ValueError):
     """A pickle that ``torch.save`` does not write for tensors and plain values; the text says what in it."""
 
 
-class _Name(NamedTuple):
+class Name(NamedTuple):
     """What the file names and the reader knows."""
 
     text: str
 
 
-class _Storage(NamedTuple):
-    kind: _Name
+class Storage(NamedTuple):
+    kind: Name
     values: th.Tensor
 
 
@@ -88,7 +88,7 @@ class _Reader:
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self.storages: dict[str, _Storage] = {}
+        self.storages: dict[str, Storage] = {}
 
     def carry_out(self, name: str, argument: Any) -> None:
         if name in _VALUES:
@@ -121,7 +121,7 @@ class _Reader:
     def top(self, what: str, *types: type) -> Any:
         """:return: the value that the instruction ``what`` changes, which must be of one of these types"""
         if not self.stack or type(self.stack[-1]) not in types:
-            found = type(self.stack[-1]).__name__.strip("_") if self.stack else "nothing"
+            found = type(self.stack[-1]).__name__ if self.stack else "nothing"
             raise PickleError(f"{what} on {found}")
         return self.stack[-1]
 
@@ -169,11 +169,11 @@ class _Reader:
     def name(self, argument: str) -> None:
         if argument not in (_DICT, _TENSOR, _PARAMETER, *_DTYPES):
             raise PickleError(argument[:200])
-        self.stack.append(_Name(argument))
+        self.stack.append(Name(argument))
 
     def call(self, _: None) -> None:
         name, arguments = self.pop(2)
-        if type(name) is not _Name or type(arguments) is not tuple:
+        if type(name) is not Name or type(arguments) is not tuple:
             raise PickleError("a call of what is no function")
         if name.text == _DICT and len(arguments) == 0:
             self.stack.append(OrderedDict())
@@ -187,14 +187,14 @@ class _Reader:
     def storage(self, _: None) -> None:
         """The numbers that tensors are views of."""
         (found,) = self.pop(1)
-        if type(found) is not tuple or [type(part) for part in found] != [str, _Name, str, str, int] or found[0] != "storage":
+        if type(found) is not tuple or [type(part) for part in found] != [str, Name, str, str, int] or found[0] != "storage":
             raise PickleError("an outer object that is no storage of tensors")
         _, kind, key, device, count = found
         if kind.text not in _DTYPES or not _DEVICE.fullmatch(device):
             raise PickleError(f"a storage of {kind.text[:80]} on {device[:80]!r}")
         known = self.storages.get(key)
         if known is None:
-            known = self.storages[key] = _Storage(kind, self._values(_DTYPES[kind.text], key, count))
+            known = self.storages[key] = Storage(kind, self._values(_DTYPES[kind.text], key, count))
         if known.kind != kind or len(known.values) != count:
             raise PickleError(f"the storage {key} with two types or sizes")
         self.stack.append(known)
@@ -216,7 +216,7 @@ class _Reader:
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any) -> th.Tensor:
     """As torch's function of this name; ``requires_grad`` is not looked at, since what is read is copied into a model."""
-    if type(storage) is not _Storage or type(size) is not tuple or type(stride) is not tuple:
+    if type(storage) is not Storage or type(size) is not tuple or type(stride) is not tuple:
         raise PickleError("a tensor that is no view of a storage")
     if type(requires_grad) is not bool or type(hooks) is not OrderedDict or hooks:
         raise PickleError("a tensor with hooks")

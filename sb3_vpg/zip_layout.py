@@ -62,16 +62,14 @@ def _end_of(file: BinaryIO, member: zipfile.ZipInfo) -> int:
 
 
 def _length_of_sizes(file: BinaryIO, place: int, facts: tuple[int, int, int]) -> int:
-    """:return: how many bytes after a member say its checksum and its sizes once more; of an empty one, torch says nothing"""
+    """:return: how many bytes after a member say its checksum and its sizes once more"""
     file.seek(place)
     following = file.read(24)
-    for layout in ("<4sL2L", "<4sL2Q"):
+    for layout in ("<4sL2Q", "<4sL2L"):
         length = struct.calcsize(layout)
         if following[:length] == struct.pack(layout, b"PK\x07\x08", *facts):
             return length
-    if following.startswith(b"PK\x07\x08"):
-        raise LayoutError("its directory and what follows a member disagree about its size or its checksum")
-    return 0
+    raise LayoutError("its directory and what follows a member disagree about its size or its checksum")
 
 
 def _fields(extra: bytes) -> dict[int, bytes]:

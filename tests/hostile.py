@@ -330,6 +330,12 @@ def _weights() -> Cases:
         tensors("critic_optimizer", lambda s: s.update(state={"a": 3})),
         "make no model|'critic",
     )
+    yield case(
+        "learning rate of NaN",
+        "NaN at the next update",
+        tensors("critic_optimizer", lambda s: s["param_groups"][0].update(lr=float("nan"))),
+        "'critic_optimizer.pth', param_groups, lr is NaN",
+    )
     yield case("no groups", "half an optimiser", tensors("critic_optimizer", lambda s: s.pop("param_groups")), "param_groups")
     yield case(
         "other groups",

@@ -229,6 +229,11 @@ def _instructions() -> Cases:
         ("million of lists", "a gigabyte out of a few megabytes", b"(" + b"]" * 2**21 + b"t", "instructions", ""),
     ):
         yield case(title, tries, weights(pickled), f"{PTH}.*{says}", advisory)
+    for title, value, says in (
+        ("name as a value", name("torch", "FloatStorage"), "is a Name, which is no tensor"),
+        ("storage as a value", storage(), "is a Storage, which is no tensor"),
+    ):
+        yield case(title, "what no network expects", weights(b"}" + text("a") + value + b"s"), says)
     yield case("circle", "a value without an end", weights(b"]q\x01h\x01a"), "room for|RecursionError")
     yield case("deep list", "to overflow the stack", weights(b"]" * 10**5 + b"a" * (10**5 - 1)), "room for|RecursionError")
     yield case("protocol", "a protocol that is not there", weights(b"}", start=b"\x80\xff"), f"{PTH}.*protocol 255")

@@ -16,6 +16,7 @@ from tampering import saved
 
 from sb3_vpg.archives import RefusedFileError, read_archive, read_weights, write_archive
 from sb3_vpg.tensor_pickles import read_pickle
+from sb3_vpg.zip_layout import check_layout
 
 AGENTS = sorted((Path(__file__).parents[1] / "trained_agents").glob("**/*.zip"))
 DTYPES = [th.float64, th.float32, th.float16, th.bfloat16, th.int64, th.int32, th.int16, th.int8, th.uint8, th.bool]
@@ -23,7 +24,9 @@ DTYPES += [th.complex64, th.complex128]
 
 
 def records(content):
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file) as archive:
+        check_layout(file, archive)
         return {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
 
 
