@@ -1,6 +1,7 @@
 """From the plain values that ``sb3_vpg.env_values`` writes back to what the attributes of environments hold."""
 
 import enum
+import functools
 import random
 import sys
 import types
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from gymnasium import spaces
 
-from sb3_vpg.env_values import OBJECTS, bit_generators, constant_name, kind_of_space, parts_of, seeds_of
+from sb3_vpg.env_values import OBJECTS, bit_generators, constant_name, contents, kind_of_space, parts_of, seeds_of
 
 
 class Reader:
@@ -131,6 +132,29 @@ class Reader:
             raise ValueError(f"was the method {name} of {type(self._layers[index]).__qualname__}, which has none")
         return method
 
+    def _function(self, content: Any, current: Any) -> Any:
+        name, (defaults, keyword_defaults, attributes, cells) = content
+        self._keep(self._constant(name, current))
+        if not isinstance(current, types.FunctionType) or len(contents(current)) != len(cells):
+            raise ValueError(f"is {current!r:.200}, but the state is of another {name}")
+        current.__defaults__ = self.attribute(defaults, current.__defaults__)
+        current.__kwdefaults__ = self.attribute(keyword_defaults, current.__kwdefaults__)
+        vars(current).update(self.attribute(attributes, vars(current)))
+        found = self.attribute(cells, contents(current))
+        for cell, content in zip(current.__closure__ or (), found, strict=True):
+            if content:
+                cell.cell_contents = content[0]
+        return current
+
+    def _partial(self, parts: Any, current: Any) -> Any:
+        if not isinstance(current, functools.partial):
+            raise ValueError(f"is {current!r:.200}, but the state is of a partial")
+        self._keep(current)
+        present = current.func, current.args, current.keywords
+        found = [self.attribute(part, one) for part, one in zip(parts, present, strict=True)]
+        current.__setstate__((*found, vars(current)))  # type: ignore[attr-defined]  # typeshed leaves it out
+        return current
+
     def _constant(self, content: str, current: Any) -> Any:
         name = constant_name(current)
         if name != content:
@@ -142,6 +166,8 @@ class Reader:
         "@layer": lambda self, index, current: self._layers[index],
         "@method": _method,
         "@constant": _constant,
+        "@function": _function,
+        "@partial": _partial,
         "@enum": lambda self, content, current: _member(*content),
         "@dict": lambda self, items, current: self._update(self._keep({}), items, current),
         "@ordered": lambda self, items, current: self._update(self._keep(OrderedDict()), items, current),

@@ -4,18 +4,20 @@ same way goes on with the same observations, rewards and infos to the last bit, 
 
 What an environment is lies in the attributes of its layers, from the outermost wrapper to the bare environment. Plain values
 (numbers, texts, arrays, and lists, tuples, dicts and deques of them), random streams, spaces, running means and members of
-enumerations are saved; classes, functions and modules are taken as they are found, and so is what a constructor was told of
-rendering. Anything else, such as a physics engine's world, is state that we cannot see. An environment, a wrapper or a
-``VecEnv`` can help itself to be saved all the same. It brings two methods:
+enumerations are saved, in slots and in what functions have closed over as well; classes, code and modules are taken as they
+are found, and so is what a constructor was told of rendering. Anything else, such as a physics engine's world or the items of
+a base class that is written in C (``list``, ``dict``, ``ndarray``), is state that we cannot see. An environment, a wrapper or
+a ``VecEnv`` can help itself to be saved all the same. It brings two methods:
 
 * ``state_dict()`` returns its state as plain values;
 * ``load_state_dict(state)`` takes it back, also in an environment that has never been reset.
 
 They answer for the layer's own attributes. What gymnasium keeps for it (``np_random``, the spaces' streams) is ours.
 
-Environments in other processes cannot be saved. State outside of attributes is not seen: globals, attributes of a class, what
-a function has closed over. What an environment shared with code outside of it, other than streams and statistics, it no
-longer shares. All attributes come back, also those that the constructor's arguments set.
+Environments in other processes cannot be saved. Attributes of a class are not saved but compared: if a plain one has changed
+since the class was made, new episodes begin. State elsewhere is not seen: globals of a module, caches, what a descriptor keeps
+in itself. What an environment shared with code outside of it, other than streams and statistics, it no longer shares. All
+attributes come back, also those that the constructor's arguments set.
 """
 
 from collections.abc import Sequence
@@ -23,29 +25,20 @@ from itertools import chain
 from typing import Any
 
 import gymnasium as gym
-from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorWrapper
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
+from sb3_vpg.env_attributes import (
+    answers_itself,
+    class_attributes,
+    hidden_base,
+    present_attributes,
+    slots_of,
+    state_attributes,
+)
 from sb3_vpg.env_reader import Reader
 from sb3_vpg.env_values import NotPlainError, Writer
 from sb3_vpg.vec_env import GymVecEnv
-
-_SPACES = ("observation_space", "action_space")
-_GYMNASIUMS_OWN = frozenset(("_np_random", "_np_random_seed", "_observation_space", "_action_space", *_SPACES))
-_LEFT_ALONE: dict[type, tuple[str, ...]] = {
-    # How it was built
-    object: ("spec", "_cached_spec", "_saved_kwargs", "render_mode", "metadata", "_metadata"),
-    VecEnvWrapper: ("venv", "class_attributes"),
-    SyncVectorEnv: ("envs", "env_fns"),
-    # Written anew in each step before it is read
-    DummyVecEnv: ("envs", "keys", "actions", "buf_obs", "buf_dones", "buf_rews", "buf_infos"),
-    GymVecEnv: ("_turn", "_members", "_writer", "_actions"),
-    # Files, and a history that grows with the run and that no step reads
-    Monitor: ("results_writer", "episode_returns", "episode_lengths", "episode_times"),
-    VecMonitor: ("results_writer",),
-}
 
 Groups = list[list[Any]]
 """The ``VecEnv`` inside of all wrappers with what it alone consists of; then the layers of each of its environments."""
@@ -67,16 +60,17 @@ def get_state(env: VecEnv) -> dict[str, Any]:
     base = None
     if missing is None:
         base, missing = _write_groups(writer, groups)
-    return {"num_envs": env.num_envs, "wrappers": outer, "base": base, "missing": missing}
+    classes = {} if base is None else class_attributes([*wrappers, *chain(*groups)])
+    return {"num_envs": env.num_envs, "wrappers": outer, "base": base, "missing": missing, "classes": classes}
 
 
-def set_state(env: VecEnv, state: dict[str, Any]) -> bool:
+def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
     """
     :param env: built as the one was that the state is of, whether it has been reset or not. After an error it may have
         taken over a part of the state
     :param state: what ``get_state`` returned; it is copied
-    :return: True if the episodes go on where they were; False if the state tells only of the wrappers, such as
-        ``VecNormalize`` with its statistics: then reset the environment
+    :return: None if the episodes go on where they were; else why they cannot (see ``missing_state``): then only the wrappers
+        have taken over their state, such as ``VecNormalize`` its statistics; reset the environment
     :raises ValueError: if the state is of another number of environments, of other layers or other attributes
     """
     wrappers, groups, hidden = _layers(env)
@@ -89,13 +83,15 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> bool:
             raise ValueError(f"the state is of a {base[0][0]['class']} and its environments, but {hidden}")
         for number, (group, rows) in enumerate(zip(groups, base, strict=True)):
             _check(group, rows, _place(number))
+    reason = missing_state(state) or _changed_class(state, [*wrappers, *chain(*groups)])
+    base = base if reason is None else []
     reader = Reader([*wrappers, *chain(*groups)])
     for layer, row in zip(wrappers, state["wrappers"], strict=True):
         _read(reader, layer, row, "")
     for number, rows in enumerate(base):
         for layer, row in zip(groups[number], rows, strict=True):
             _read(reader, layer, row, _place(number))
-    return bool(base)
+    return reason
 
 
 def missing_state(state: dict[str, Any]) -> str | None:
@@ -111,7 +107,7 @@ def _layers(env: VecEnv) -> tuple[list[VecEnvWrapper], Groups, str | None]:
         wrappers.append(env)
         env = env.venv
     name = type(env).__qualname__
-    if _answers_itself(env):
+    if answers_itself(env):
         return wrappers, [[env]], None
     if isinstance(env, DummyVecEnv):
         return wrappers, [[env], *map(_chain, env.envs)], None
@@ -133,21 +129,20 @@ def _chain(env: Any) -> list[Any]:
     return layers
 
 
-def _answers_itself(layer: Any) -> bool:
-    # Asked of the class, because wrappers pass on what their environments have
-    return hasattr(type(layer), "state_dict") and hasattr(type(layer), "load_state_dict")
-
-
-def _attributes(layer: Any) -> dict[str, Any]:
-    """:return: what we are to save of a layer"""
-    left_alone = set(chain(*(names for kind, names in _LEFT_ALONE.items() if isinstance(layer, kind))))
-    found = {name: value for name, value in vars(layer).items() if name not in left_alone}
-    for name in _SPACES:
-        if name not in found and isinstance(getattr(type(layer), name, None), spaces.Space):
-            found[name] = getattr(type(layer), name)
-    if _answers_itself(layer):
-        found = {name: value for name, value in found.items() if name in _GYMNASIUMS_OWN}
-    return found
+def _changed_class(state: dict[str, Any], layers: Sequence[Any]) -> str | None:
+    """:return: which attribute of a class is another one than in the process that the state is of, and what helps"""
+    # Older checkpoints have no such entry
+    now = class_attributes(layers) if state.get("classes") else {}
+    for cls, digests in now.items():
+        was = state["classes"].get(cls, {})
+        for name, digest in digests.items():
+            if was.get(name, digest) != digest:
+                kind = cls.partition(":")[2]
+                return (
+                    f"the attribute {name!r} of the class {kind} was another one in the process that wrote the state; keep "
+                    f"what changes in the object, or give {kind} the methods state_dict() and load_state_dict(state)"
+                )
+    return None
 
 
 def _write_groups(writer: Writer, groups: Groups) -> tuple[list[list[dict[str, Any]]] | None, str | None]:
@@ -172,7 +167,7 @@ def _write(writer: Writer, layer: Any) -> tuple[dict[str, Any], str | None]:
     """:return: the state of a layer as far as it is plain, and what is not"""
     name, hidden = type(layer).__qualname__, None
     row: dict[str, Any] = {"class": name, "attributes": {}, "left_out": []}
-    for attribute, value in _attributes(layer).items():
+    for attribute, value in state_attributes(layer).items():
         try:
             row["attributes"][attribute] = writer.attribute(value)
         except NotPlainError as error:
@@ -181,14 +176,18 @@ def _write(writer: Writer, layer: Any) -> tuple[dict[str, Any], str | None]:
             told = attribute == "reset_infos" and isinstance(layer, VecEnv)
             if hidden is None and not told:
                 hidden = f"the attribute {attribute!r} of {name} holds {error}"
-    if _answers_itself(layer):
+    if answers_itself(layer):
         try:
             row["own"] = writer.attribute(layer.state_dict())
         except NotPlainError as error:
             return row, f"state_dict() of {name} returned {error}; let it return plain values"
-    elif hidden is not None:
-        hidden += f", which is not plain; give {name} the methods state_dict() and load_state_dict(state)"
-    return row, hidden
+        return row, None
+    base = hidden_base(layer)
+    if hidden is not None:
+        hidden += ", which is not plain"
+    elif base is not None:
+        hidden = f"{name} is a {base} as well, whose content is no attribute"
+    return row, hidden and f"{hidden}; give {name} the methods state_dict() and load_state_dict(state)"
 
 
 def _check(layers: Sequence[Any], rows: Sequence[dict[str, Any]], place: str) -> None:
@@ -197,8 +196,8 @@ def _check(layers: Sequence[Any], rows: Sequence[dict[str, Any]], place: str) ->
     if names != written:
         raise ValueError(f"{place}the state is of the layers {written}, but the environment has {names}")
     for layer, row in zip(layers, rows, strict=True):
-        unknown = _attributes(layer).keys() - row["attributes"].keys() - set(row["left_out"])
-        if unknown or _answers_itself(layer) != ("own" in row):
+        unknown = state_attributes(layer).keys() - row["attributes"].keys() - set(row["left_out"])
+        if unknown or answers_itself(layer) != ("own" in row):
             what = f"{type(layer).__qualname__} has {sorted(unknown)}" if unknown else "one of them has state_dict()"
             raise ValueError(
                 f"{place}{what}, of which the state does not tell; it is of other code, or the environment has "
@@ -207,15 +206,17 @@ def _check(layers: Sequence[Any], rows: Sequence[dict[str, Any]], place: str) ->
 
 
 def _read(reader: Reader, layer: Any, row: dict[str, Any], place: str) -> None:
-    attributes = vars(layer)
+    attributes, slots, present = vars(layer), slots_of(layer), present_attributes(layer)
     for name, value in row["attributes"].items():
-        current = attributes.get(name, getattr(type(layer), name, None))
+        current = present.get(name, None if name in slots else getattr(type(layer), name, None))
         try:
             found = reader.attribute(value, current)
         except ValueError as error:
             text = f"{place}{row['class']}.{name} {error}; build it as that one was, and reset it if a reset makes it"
             raise ValueError(text) from error
-        if name in attributes or found is not current:
+        if name in slots:
+            slots[name].__set__(layer, found)
+        elif name in attributes or found is not current:
             attributes[name] = found
     if "own" in row:
         layer.load_state_dict(reader.attribute(row["own"], None))

@@ -15,7 +15,6 @@ import random
 import types
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,7 +26,6 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 
 _IMMUTABLE = (type(None), bool, int, float, str)
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
-_STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
 OBJECTS = (RunningMeanStd, GymRunningMeanStd, StackedObservations)
 """Objects that are all of their attributes and that the constructor of what holds them has made."""
 
@@ -70,7 +68,7 @@ class Writer:
         if id(value) in self._layers:
             return {"@layer": self._layers[id(value)]}
         write = self._WRITERS.get(kind)
-        if write is not None:
+        if write is not None and not _is_fixed(value):
             return self._once(id(value), value, lambda: write(self, value))
         if isinstance(value, spaces.Space):
             return self._once(id(value), value, lambda: self._space(value))
@@ -132,6 +130,19 @@ class Writer:
     def _space(self, value: spaces.Space[Any]) -> dict[str, Any]:
         return {"@space": [kind_of_space(value), [self._write(part._np_random) for part in parts_of(value)]]}
 
+    def _function(self, value: types.FunctionType) -> dict[str, Any]:
+        parts = [value.__defaults__, value.__kwdefaults__, vars(value), contents(value)]
+        return {"@function": [value.__qualname__, self._inside("a function", parts)]}
+
+    def _partial(self, value: "functools.partial[Any]") -> dict[str, Any]:
+        return {"@partial": self._inside("a partial", [value.func, value.args, value.keywords])}
+
+    def _inside(self, what: str, parts: list[Any]) -> list[Any]:
+        try:
+            return [self._write(part) for part in parts]
+        except NotPlainError as error:
+            raise NotPlainError(f"{what} that holds {error}") from None
+
     def _object(self, value: Any) -> dict[str, Any]:
         return {"@object": [type(value).__qualname__, {name: self._write(item) for name, item in vars(value).items()}]}
 
@@ -144,17 +155,18 @@ class Writer:
         np.random.Generator: _generator,
         np.random.RandomState: lambda self, value: {"@random_state": value.get_state(legacy=False)},
         random.Random: lambda self, value: {"@random": value.getstate()},
+        types.FunctionType: _function,
+        functools.partial: _partial,
         **dict.fromkeys(OBJECTS, _object),
     }
 
 
 def constant_name(value: Any) -> str | None:
-    """:return: the name of what does not change, if it is such; a function that carries a random stream does"""
+    """:return: the name of what does not change, or of a function, whose code does not; None for all else"""
     if isinstance(value, functools.partial):
-        inside = (*value.args, *value.keywords.values())
-        return None if any(isinstance(item, _STREAMS) for item in inside) else constant_name(value.func)
+        return constant_name(value.func)
     if isinstance(value, types.FunctionType):
-        return None if _holds_streams(value) else value.__qualname__
+        return value.__qualname__
     if isinstance(value, (types.MethodType, types.BuiltinFunctionType)):
         return value.__qualname__ if isinstance(value.__self__, (types.ModuleType, type)) else None
     if isinstance(value, EnvSpec):
@@ -185,12 +197,22 @@ def seeds_of(bits: Any) -> dict[str, Any] | None:
     return {**seeds.state, "entropy": plain}
 
 
-def _holds_streams(function: types.FunctionType) -> bool:
-    held = list(function.__defaults__ or ())
+def _is_fixed(value: Any) -> bool:
+    """:return: whether it is a function that holds nothing which could change"""
+    if not isinstance(value, types.FunctionType) or value.__closure__ or vars(value):
+        return False
+    return all(map(_is_immutable, [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]))
+
+
+def contents(function: types.FunctionType) -> tuple[tuple[Any, ...], ...]:
+    """:return: for each variable that it has closed over, its value, or nothing while it has none"""
+    found: list[tuple[Any, ...]] = []
     for cell in function.__closure__ or ():
-        with suppress(ValueError):  # an empty cell
-            held.append(cell.cell_contents)
-    return any(isinstance(value, _STREAMS) for value in held)
+        try:
+            found.append((cell.cell_contents,))
+        except ValueError:  # how an empty one answers
+            found.append(())
+    return tuple(found)
 
 
 def parts_of(space: spaces.Space[Any]) -> Iterator[spaces.Space[Any]]:

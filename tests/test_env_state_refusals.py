@@ -61,7 +61,7 @@ def test_statistics_come_back_all_the_same(build: Builder, why: str) -> None:
         first.training = False
         state = deepcopy(get_state(first))
         assert missing_state(state).startswith(why)
-        assert set_state(second, state) is False
+        assert set_state(second, state) == missing_state(state)
         for name in ("mean", "var", "count"):
             assert bits(getattr(second.obs_rms, name)) == bits(getattr(first.obs_rms, name))
             assert bits(getattr(second.ret_rms, name)) == bits(getattr(first.ret_rms, name))
@@ -75,7 +75,7 @@ def test_the_plain_part_of_a_wrapper_comes_back() -> None:
     first, second = HidingWrapper(cart_poles()), HidingWrapper(cart_poles())
     first.reset()
     play(first, 5, 0)
-    assert set_state(second, get_state(first)) is False
+    assert "'world'" in (set_state(second, get_state(first)) or "")
     assert second.count == 5
     assert second.trace == [1, 2, 3, 4, 5]
     assert second.alias is second.trace

@@ -159,7 +159,7 @@ def test_an_environment_that_was_seeded_but_not_reset_is_reset_in_the_same_way()
     first, second = cart_poles(), cart_poles()
     first.seed(5)
     first.set_options({"low": 0.01, "high": 0.02})
-    assert set_state(second, get_state(first))
+    assert set_state(second, get_state(first)) is None
     observations = second.reset()
     np.testing.assert_array_equal(observations, first.reset())
     assert (observations >= 0.01).all()
@@ -213,7 +213,7 @@ def test_a_vec_env_can_tell_its_state_itself() -> None:
     first, second = TellingVecEnv([HidingEnv] * 2), TellingVecEnv([HidingEnv] * 2)
     first.reset()
     play(first, 9, 0)
-    assert set_state(second, get_state(first))
+    assert set_state(second, get_state(first)) is None
     assert second.get_attr("world")[1].position == first.get_attr("world")[1].position != 0.0
 
 

@@ -1,11 +1,17 @@
 """Attributes that share parts share them again; what is not plain is named."""
 
+import ctypes
 import enum
+import itertools
 import logging
 import random
-from collections import OrderedDict, deque
+import sys
+import threading
+import weakref
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -130,8 +136,21 @@ class OtherBits(np.random.PCG64):
     """A source of random numbers that a user could have changed."""
 
 
-def drawing(stream: np.random.Generator) -> Callable[[], float]:
-    return lambda: float(stream.random())
+def drawing(world: World) -> Callable[[], float]:
+    return lambda: world.position
+
+
+class Stack(list):  # type: ignore[type-arg]
+    """A container with a meaning of its own."""
+
+
+class Metres(float):
+    """A number with a meaning of its own."""
+
+
+@dataclass(slots=True)
+class Point:
+    x: float
 
 
 HIDDEN: dict[str, tuple[Any, str]] = {
@@ -145,9 +164,26 @@ HIDDEN: dict[str, tuple[Any, str]] = {
     "a subclass": (Pair(1.0), "a Pair"),
     "a set": ({1, 2}, "a set"),
     "a method of a stream": (rng.random, "a method"),
-    "a function that holds a stream": (drawing(rng), "a function"),
-    "a default that is a stream": (lambda stream=rng: stream.random(), "a function"),
-    "a partial of a stream": (partial(max, rng), "a partial"),
+    "a function that holds an object": (drawing(World()), "a function that holds a World"),
+    "a default that is an object": (lambda world=World(): world, "a function that holds a World"),  # noqa: B008
+    "a partial of an object": (partial(max, World()), "a partial that holds a World"),
+    "a partial of a method": (partial(rng.random, 3), "a partial that holds a method"),
+    "a generator": ((number for number in range(3)), "a generator"),
+    "a counter": (itertools.count(), "a count"),
+    "a cycle": (itertools.cycle([1, 2]), "a cycle"),
+    "an iterator": (iter([1, 2]), "a list_iterator"),
+    "the next of an iterator": (partial(next, iter([1])), "a partial that holds a list_iterator"),
+    "a file": (sys.__stdin__, "a TextIOWrapper"),
+    "a thread": (threading.current_thread(), "a _MainThread"),
+    "a lock": (threading.Lock(), "a lock"),
+    "a cache": (lru_cache(max), "a _lru_cache_wrapper"),
+    "a list of another class": (Stack([1]), "a Stack"),
+    "a dict of another class": (Counter("ab"), "a Counter"),
+    "an array of another class": (np.zeros(2).view(np.recarray), "a recarray"),
+    "a number of another class": (Metres(1), "a Metres"),
+    "a dataclass": (Point(1.0), "a Point"),
+    "a structure of C": (ctypes.c_int(3), "a c_int"),
+    "a dict whose keys go": (weakref.WeakKeyDictionary(), "a WeakKeyDictionary"),
     "a stream of another kind": (np.random.Generator(OtherBits(0)), "a random generator on a OtherBits"),
     "a bound method": (World().__init__, "a method"),
 }
