@@ -1,20 +1,30 @@
 """What callbacks have counted and found, as plain values, and back into the same callbacks of another process."""
 
 import inspect
+import os
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EventCallback, ProgressBarCallback
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_vpg.env_attributes import hidden_base, present_attributes, put_attribute
+from sb3_vpg.env_reader import Reader
 from sb3_vpg.env_states import get_state, set_state
+from sb3_vpg.env_values import NotPlainError, Writer
 from sb3_vpg.files import replaced_whole, written_whole
-from sb3_vpg.plain import encode, is_plain
+from sb3_vpg.plain import encode
 
-_ANOTHER_PROCESS = ("locals", "globals")
+_ANOTHER_PROCESS = ("locals", "globals", "parent")
+_CONNECTIONS = (BaseAlgorithm, BaseCallback, VecEnv, Logger, KVWriter)
+_STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
+_LOOKS = ("verbose", "warn", "render")
 _BEST = "best_model.zip"
 
 
@@ -39,36 +49,100 @@ def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
 
 def callback_state(callback: BaseCallback) -> dict[str, Any]:
     """
-    :return: ``own``, what its ``state_dict`` gives; or ``attributes``, all that are plain but for its arguments and texts (a
-        path may be another one when it is taken up again); and ``env``, the state of an environment that it evaluates in
+    :return: ``own``, what its ``state_dict`` gives; or ``attributes``, all that are plain (see ``sb3_vpg.env_states``) and not
+        given to its constructor, ``hidden``, which others there are, and ``arguments``, the plain ones of those that it was
+        given; and ``env``, the state of an environment that it evaluates in
     """
     if hasattr(callback, "state_dict"):
         state = {"own": callback.state_dict(), "attributes": {"n_calls": callback.n_calls}}
         encode(state["own"], f"state_dict() of {type(callback).__name__}")
     else:
-        state = {"attributes": dict(_plain_attributes(callback))}
+        state = _written(callback)
     env = getattr(callback, "eval_env", None)
     if isinstance(env, VecEnv):
         state["env"] = get_state(env)
     return state
 
 
-def _plain_attributes(callback: BaseCallback) -> Iterator[tuple[str, Any]]:
-    arguments = inspect.signature(type(callback).__init__).parameters
-    for name, value in vars(callback).items():
-        if name not in (*arguments, *_ANOTHER_PROCESS) and not isinstance(value, str) and is_plain(value):
-            yield name, value
+def _written(callback: BaseCallback) -> dict[str, Any]:
+    given, writer, kind = _arguments(callback), Writer([callback]), type(callback).__name__
+    attributes: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
+    hidden = []
+    for name, value in present_attributes(callback).items():
+        if name in _ANOTHER_PROCESS or isinstance(value, _CONNECTIONS) or _is_path(value):
+            continue
+        is_argument = name in given and not isinstance(value, _STREAMS)
+        try:
+            # What it is given is only compared, each for itself
+            written = (Writer([]) if is_argument else writer).attribute(value)
+        except NotPlainError as error:
+            if not is_argument:
+                hidden.append(f"the attribute {name!r} of the callback {kind} holds {error}, which is not plain")
+        else:
+            (arguments if is_argument else attributes)[name] = written
+    base = hidden_base(callback)
+    if base is not None:
+        hidden.append(f"the callback {kind} is a {base} as well, whose content is no attribute")
+    return {"attributes": attributes, "arguments": arguments, "hidden": hidden}
 
 
-def restore_callback(callback: BaseCallback, state: dict[str, Any]) -> None:
-    """:param state: what ``callback_state`` has returned for such a callback"""
+def _arguments(callback: BaseCallback) -> set[str]:
+    return {name for cls in type(callback).__mro__ for name in inspect.signature(cls).parameters}
+
+
+def _is_path(value: Any) -> bool:
+    """:return: whether it may be another one where training is taken up"""
+    return isinstance(value, os.PathLike) or (isinstance(value, str) and ("/" in value or os.sep in value))
+
+
+def restore_callbacks(callback: BaseCallback, states: dict[str, Any], best: dict[str, bytes]) -> list[str]:
+    """
+    :param callback: that of ``learn``
+    :param states: what ``callback_state`` has returned, by the names of ``callbacks_in``
+    :param best: contents of the best models, by the same names
+    :return: what does not go on as it was
+    """
+    present, reasons = dict(callbacks_in(callback)), []
+    for name in dict.fromkeys([*present, *states]):
+        one = present.get(name)
+        if one is not None and name in states:
+            reasons += _restore(one, states[name])
+            restore_files(one, best.get(name))
+        elif _counts(states[name] if one is None else callback_state(one)):
+            when = "is not there now, so that what it has counted is lost" if one is None else "was not there before"
+            reasons.append(f"the callback {name.rpartition(' ')[0]} {when}")
+    return reasons
+
+
+def _counts(state: dict[str, Any]) -> bool:
+    """:return: whether a callback has a state besides what all have"""
+    return bool({*state, *state["attributes"]} - {"attributes", "arguments", "hidden", "n_calls", "num_timesteps"})
+
+
+def _restore(callback: BaseCallback, state: dict[str, Any]) -> list[str]:
+    kind, reasons = type(callback).__name__, list(state.get("hidden", ()))
+    if reasons:
+        reasons[-1] += f"; give {kind} the methods state_dict() and load_state_dict(state)"
     if "own" in state:
         callback.load_state_dict(state["own"])  # type: ignore[attr-defined]  # it had a state_dict
-    for name, value in state.get("attributes", {}).items():
-        setattr(callback, name, value)
+    # Older checkpoints say nothing of arguments
+    now = _written(callback)["arguments"] if state.get("arguments") else {}
+    for name, was in state.get("arguments", {}).items():
+        if name in now and name not in _LOOKS and encode(now[name]) != encode(was):
+            reasons.append(f"the callback {kind} had {name}={was!r:.80}, and has {name}={now[name]!r:.80} now")
+    reader, present = Reader([callback]), present_attributes(callback)
+    for name, value in state["attributes"].items():
+        try:
+            put_attribute(callback, name, reader.attribute(value, present.get(name)))
+        except ValueError as error:
+            reasons.append(f"{name} of the callback {kind} {error}")
+            break
     env = getattr(callback, "eval_env", None)
     if isinstance(env, VecEnv) and "env" in state:
-        set_state(env, state["env"])
+        reason = set_state(env, state["env"])
+        reasons += [] if reason is None else [f"the callback {kind} evaluates in new episodes, because {reason}"]
+    return reasons
 
 
 def best_model(callback: BaseCallback) -> Path | None:

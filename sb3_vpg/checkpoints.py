@@ -42,7 +42,8 @@ class TrainingCheckpoint(BaseCallback):
     What goes on: weights, both optimisers, schedules, the random streams of the model, Python, NumPy and torch, statistics of
     ``VecNormalize``, the counters of all callbacks, the history and the best model of ``EvalCallback``, and the environments
     where they can give their state as plain values (see ``sb3_vpg.env_states``; where they cannot, new episodes begin). A
-    callback may have ``state_dict()`` and ``load_state_dict(state)`` for what is its own.
+    callback may have ``state_dict()`` and ``load_state_dict(state)`` for what is its own. What does not go on exactly is told
+    in one warning when training is taken up, whatever ``verbose`` is.
 
     :param save_path: folder of the checkpoints; those of one run alone
     :param save_freq: environment steps from one checkpoint to the next, of all environments together; each is written before
@@ -82,6 +83,13 @@ class TrainingCheckpoint(BaseCallback):
     def request(self) -> None:
         """Ask for a checkpoint before the next rollout, out of turn. May be called from a signal handler."""
         self._requested = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """:return: nothing: it may be given other arguments when training is taken up"""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
 
     def _init_callback(self) -> None:
         if not isinstance(self.model, LeanOnPolicyAlgorithm):
@@ -167,28 +175,23 @@ class TrainingCheckpoint(BaseCallback):
         check_settings(self.model, checkpoint.data, written, checkpoint.path)
         best = dict(zip(checkpoint.state["best_models"], checkpoint.best, strict=True))
         parts = checkpoint.data, checkpoint.weights, checkpoint.state, best
-        reason = restore_training(self.model, self._callback, *parts, self.monitor_dir)
+        reasons = restore_training(self.model, self._callback, *parts, self.monitor_dir)
         for path in _checkpoints(self.save_path):
             if _steps(path) > checkpoint.num_timesteps:
                 path.unlink()
-        self._tell(checkpoint, damaged, reason)
+        self._tell(checkpoint, damaged, reasons)
 
-    def _tell(self, checkpoint: "Checkpoint", damaged: list[str], reason: str | None) -> None:
-        here = versions()
-        others = [
-            f"{name} {was} is {here.get(name)} now"
-            for name, was in checkpoint.state["versions"].items()
-            if was != here.get(name)
-        ]
-        if damaged:
-            warnings.warn(f"damaged and passed over: {'; '.join(damaged)}", stacklevel=2)
-        if others:
-            warnings.warn(f"training goes on, but perhaps not to the last bit: {', '.join(others)}", stacklevel=2)
+    def _tell(self, checkpoint: "Checkpoint", damaged: list[str], reasons: list[str]) -> None:
+        was, now = checkpoint.state["versions"], {**versions(), "device": str(self.model.device)}
+        reasons = [*reasons, *(f"{name} {was[name]} is {now.get(name)} now" for name in was if was[name] != now.get(name))]
         if self.verbose >= 1:
             steps = f"{checkpoint.num_timesteps:,} of {checkpoint.total_timesteps:,} steps"
             print(f"Taking up training after {steps}, from {checkpoint.path}")
-            if reason is not None:
-                print(f"New episodes begin, because {reason}")
+        if damaged:
+            warnings.warn(f"damaged and passed over: {'; '.join(damaged)}", stacklevel=2)
+        if reasons:
+            listed = "; ".join(dict.fromkeys(reasons))
+            warnings.warn(f"training goes on, but perhaps not to the last bit: {listed}", stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -230,12 +233,13 @@ class Checkpoint:
             checkpoint = Checkpoint(path, data, weights_of(members, str(path)), state, best)
             if not state.keys() >= PARTS:
                 raise ValueError(f"it lacks {sorted(PARTS - state.keys())}")
-            assert checkpoint.num_timesteps >= 0
-            assert checkpoint.total_timesteps > 0
-            assert isinstance(data, dict)
+            if checkpoint.num_timesteps < 0 or checkpoint.total_timesteps <= 0:
+                raise ValueError(f"it tells of {checkpoint.num_timesteps} of {checkpoint.total_timesteps} steps")
+            if not isinstance(data, dict):
+                raise ValueError(f"its settings are a {type(data).__name__}, not a dict")
         except RefusedFileError:
             raise
-        except (ValueError, TypeError, LookupError, AssertionError, ArithmeticError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
             raise RefusedFileError(f"{path} is no whole checkpoint: {type(error).__name__}: {error}") from error
         return checkpoint
 

@@ -31,6 +31,8 @@ _LEFT_ALONE: dict[type, tuple[str, ...]] = {
     Monitor: ("results_writer", "episode_returns", "episode_lengths", "episode_times"),
     VecMonitor: ("results_writer",),
 }
+_LIBRARIES = ("gymnasium", "stable_baselines3", "sb3_vpg", "typing", "abc")
+"""Modules whose classes keep nothing in themselves."""
 _HEAP_TYPE = 1 << 9  # CPython's flag of classes that were made while the program ran
 
 
@@ -77,6 +79,15 @@ def present_attributes(layer: Any) -> dict[str, Any]:
     return present
 
 
+def put_attribute(layer: Any, name: str, value: Any) -> None:
+    """Set an attribute that ``present_attributes`` names, past all properties."""
+    slot = slots_of(layer).get(name)
+    if slot is None:
+        vars(layer)[name] = value
+    else:
+        slot.__set__(layer, value)
+
+
 def _left_alone(layer: Any) -> set[str]:
     return set(chain(*(names for kind, names in _LEFT_ALONE.items() if isinstance(layer, kind))))
 
@@ -102,7 +113,7 @@ def class_attributes(layers: Sequence[Any]) -> dict[str, dict[str, str]]:
         left_alone = {*_left_alone(layer), *_SPACES}
         for cls in _python_classes(layer):
             key = f"{cls.__module__}:{cls.__qualname__}"
-            if key not in found:
+            if key not in found and cls.__module__.partition(".")[0] not in _LIBRARIES:
                 names = [name for name in vars(cls) if name not in left_alone and not name.startswith("__")]
                 found[key] = {name: digest for name in names if (digest := _digest(layers, vars(cls)[name])) is not None}
     return found

@@ -33,6 +33,7 @@ from sb3_vpg.env_attributes import (
     class_attributes,
     hidden_base,
     present_attributes,
+    put_attribute,
     slots_of,
     state_attributes,
 )
@@ -206,7 +207,7 @@ def _check(layers: Sequence[Any], rows: Sequence[dict[str, Any]], place: str) ->
 
 
 def _read(reader: Reader, layer: Any, row: dict[str, Any], place: str) -> None:
-    attributes, slots, present = vars(layer), slots_of(layer), present_attributes(layer)
+    slots, present = slots_of(layer), present_attributes(layer)
     for name, value in row["attributes"].items():
         current = present.get(name, None if name in slots else getattr(type(layer), name, None))
         try:
@@ -214,9 +215,8 @@ def _read(reader: Reader, layer: Any, row: dict[str, Any], place: str) -> None:
         except ValueError as error:
             text = f"{place}{row['class']}.{name} {error}; build it as that one was, and reset it if a reset makes it"
             raise ValueError(text) from error
-        if name in slots:
-            slots[name].__set__(layer, found)
-        elif name in attributes or found is not current:
-            attributes[name] = found
+        # What the class has for all of its objects stays there
+        if name in present or name in slots or not hasattr(type(layer), name) or found is not current:
+            put_attribute(layer, name, found)
     if "own" in row:
         layer.load_state_dict(reader.attribute(row["own"], None))

@@ -17,16 +17,18 @@ def log_state(model: BaseAlgorithm) -> dict[str, Any]:
     folder = logger.get_dir()
     return {
         "waiting": {name: value for name, value in waiting.items() if is_plain(value)},
+        "lost": [name for name, value in waiting.items() if not is_plain(value)],
         "folder": None if folder is None else Path(folder).name,
     }
 
 
-def restore_log(model: BaseAlgorithm, state: dict[str, Any]) -> None:
+def restore_log(model: BaseAlgorithm, state: dict[str, Any]) -> list[str]:
     """
     Go on with the log that ``state`` is of. TensorBoard's points from after the checkpoint are purged.
 
     :param model: with the logger that ``learn`` has made, which for TensorBoard begins a folder of its own
     :param state: what ``log_state`` has returned
+    :return: what is missing in the log
     """
     for name, (value, excluded) in state["waiting"].items():
         model.logger.record(name, value, excluded)
@@ -42,6 +44,9 @@ def restore_log(model: BaseAlgorithm, state: dict[str, Any]) -> None:
                 _remove_unused(begun)
                 model.logger.dir = str(folder)
             output.writer = type(writer)(str(folder), purge_step=model.num_timesteps + 1)
+    # Older checkpoints have no such entry
+    lost = state.get("lost")
+    return [f"the next line of the log lacks {lost}, whose values are not plain"] if lost else []
 
 
 def _remove_unused(folder: Path) -> None:

@@ -10,11 +10,12 @@ from platform import python_version
 from typing import Any
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 import sb3_vpg
-from sb3_vpg.callback_states import best_model, callback_state, callbacks_in, restore_callback, restore_files
-from sb3_vpg.env_states import get_state, missing_state, set_state
+from sb3_vpg.callback_states import best_model, callback_state, callbacks_in, restore_callbacks
+from sb3_vpg.env_states import get_state, set_state
 from sb3_vpg.log_states import log_state, restore_log
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.plain import decode
@@ -30,8 +31,9 @@ _LIBRARIES = ("stable_baselines3", "gymnasium", "torch", "numpy")
 
 
 def versions() -> dict[str, str]:
-    """:return: of what decides the course of training"""
-    return {"python": python_version(), "sb3_vpg": sb3_vpg.__version__, **{name: version(name) for name in _LIBRARIES}}
+    """:return: of what decides the course of training, and how many threads share the sums, which rounds otherwise"""
+    ours = {"python": python_version(), "sb3_vpg": sb3_vpg.__version__, "number of threads": str(th.get_num_threads())}
+    return {**ours, **{name: version(name) for name in _LIBRARIES}}
 
 
 def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor_dir: Path | None) -> dict[str, Any]:
@@ -43,7 +45,7 @@ def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor
     """
     assert model.env is not None
     return {
-        "versions": versions(),
+        "versions": {**versions(), "device": str(model.device)},
         "num_timesteps": model.num_timesteps,
         "total_timesteps": model._total_timesteps,
         "streams": {**copy_streams(), "training": model._rng, "predict": model._predict_rng},
@@ -100,7 +102,7 @@ def restore_training(
     state: dict[str, Any],
     best: dict[str, bytes],
     monitor_dir: Path | None,
-) -> str | None:
+) -> list[str]:
     """
     Give a model that was built with the same arguments what ``training_state`` has taken.
 
@@ -108,39 +110,38 @@ def restore_training(
     :param weights: its state dicts
     :param state: what ``training_state`` has returned
     :param best: what ``best_models`` has returned
-    :return: None if training goes on exactly; else why the environments begin new episodes
+    :return: empty if training goes on exactly; else why not
     :raises ValueError: if environment or weights do not fit
     """
     assert model.env is not None
-    counters = _counters(type(model), data)
+    counters, reasons = _counters(type(model), data)
     model.set_parameters(weights, device=model.device)
     for name, value in counters.items():
         setattr(model, name, value)
     model._num_timesteps_at_start = model.num_timesteps
-    goes_on = set_state(model.env, state["env"])
-    if not goes_on:
+    hidden = set_state(model.env, state["env"])
+    if hidden is not None:
         _begin_episodes(model)
-    for name, one in callbacks_in(callback):
-        if name in state["callbacks"]:
-            restore_callback(one, state["callbacks"][name])
-            restore_files(one, best.get(name))
+        reasons.append(f"new episodes begin, because {hidden}")
+    reasons += restore_callbacks(callback, state["callbacks"], best)
     _cut_monitors(monitor_dir, state["monitors"])
-    restore_log(model, state["log"])
+    reasons += restore_log(model, state["log"])
     streams = state["streams"]
     model._rng, model._predict_rng = streams["training"], streams["predict"]
     # Last, since whatever draws on the way must leave no trace
     restore_streams(streams)
-    return None if goes_on else missing_state(state["env"])
+    return reasons
 
 
-def _counters(cls: type, data: dict[str, Any]) -> dict[str, Any]:
-    """:return: what a model has besides its settings"""
+def _counters(cls: type, data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """:return: what a model has besides its settings, and what of that the file could not hold"""
     skipped = {*_arguments(cls), *_OF_THE_TASK, *_OF_A_PROCESS}
-    counters = {name: decode(value) for name, value in data.items() if name not in skipped and not was_left_out(value)}
+    others = {name: value for name, value in data.items() if name not in skipped}
+    counters = {name: decode(value) for name, value in others.items() if not was_left_out(value)}
     for name in counters:
         if callable(getattr(cls, name, None)):
             raise ValueError(f"the checkpoint has a setting {name!r}, which would take the place of a method; refused")
-    return counters
+    return counters, [f"the model's attribute {name!r} is not plain" for name in others if was_left_out(others[name])]
 
 
 def _begin_episodes(model: LeanOnPolicyAlgorithm) -> None:

@@ -9,6 +9,7 @@ import platform
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,7 +125,8 @@ def _run(name: str, arguments: list[str]) -> int:
     try:
         # The zoo's programs read sys.argv and nothing else
         argv = replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs])
-        with signals, argv, _help_of_ours(name, defaults, theirs):
+        words = replaced(warnings, "formatwarning", _warning)
+        with signals, argv, words, _help_of_ours(name, defaults, theirs):
             _start(name, ours, theirs, signals)
     except KeyboardInterrupt:
         return signals.exit_code or 130
@@ -156,6 +158,11 @@ def _start(name: str, ours: argparse.Namespace, theirs: list[str], signals: Sign
         scripts.run_play(name, command.target, theirs, native, getattr(ours, "gif", False))
     else:
         scripts.run(command.target)
+
+
+def _warning(message: Warning | str, *_: object, **__: object) -> str:
+    """:return: what a user is to read: nothing of the file and the line that it came from"""
+    return f"Warning: {message}\n"
 
 
 def _report(name: str, error: Exception) -> None:
