@@ -1,5 +1,6 @@
 """What a constructor takes, and what it refuses: every refusal names the argument, its value and the way out."""
 
+import inspect
 import math
 import operator
 import os
@@ -10,11 +11,16 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch as th
+from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, get_device
 
+from sb3_vpg.env_checks import check_features
+
 _LONGEST = 2**31
+_LIBRARIES = ("sb3_vpg.", "stable_baselines3.")
 _LARGEST = float(np.finfo(np.float32).max)
 ScheduleLike = float | str | Schedule
 """A number, a function of the remaining progress (1 at the start, 0 at the end), or the zoo's ``"lin_0.001"``."""
@@ -34,21 +40,46 @@ class OnPolicyKwargs(TypedDict, total=False):
     device: th.device | str
 
 
+_ONE_STEP = "the policy takes one step per rollout, so there is nothing to bound; make it smaller with 'learning_rate'"
+_SEARCH = "the policy follows the gradient without a line search; its step size is 'learning_rate'"
+_OFF_POLICY = "it is of algorithms with a replay buffer; VPG learns from each rollout once, whose length is 'n_steps'"
+_RMS_PROP = "use policy_kwargs={'optimizer_class': torch.optim.RMSprop, 'optimizer_kwargs': {'eps': 1e-5}}"
+_COUNTERPARTS = {
+    "vf_coef": "the critic has an optimiser of its own, so set its step size with 'vf_learning_rate' and its number of passes "
+    "with 'n_critic_updates'",
+    "n_epochs": "the policy takes one step per rollout; the critic's number of passes is 'n_critic_updates'",
+    **dict.fromkeys(("clip_range", "clip_range_vf", "target_kl"), _ONE_STEP),
+    **dict.fromkeys(("use_rms_prop", "rms_prop_eps"), _RMS_PROP),
+    **dict.fromkeys(("cg_max_steps", "cg_damping", "line_search_shrinking_factor", "line_search_max_iter"), _SEARCH),
+    "sub_sampling_factor": "the policy learns from all steps of a rollout; 'batch_size' is that of the critic",
+}
+"""Arguments of A2C, PPO and TRPO, and what VPG has in their place."""
+
+
 def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
     """
-    :raises TypeError: if ``given`` holds a keyword that is not in ``known``; the message suggests the nearest one
+    :param algorithm: the name of one of ours
+    :raises TypeError: if ``given`` holds a keyword that is not in ``known``; the message says what takes the place of an
+        argument of another algorithm, or suggests the nearest one
     """
     known = list(known)
     for name in given:
-        if name == "vf_coef":
-            raise TypeError(
-                f"{algorithm}() has no 'vf_coef': the critic has an optimiser of its own, "
-                "so set its step size with 'vf_learning_rate' and its number of passes with 'n_critic_updates'"
-            )
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise TypeError(f"{algorithm}() got an unexpected keyword argument {name!r}{hint}")
+            raise TypeError(f"{algorithm}() got an unexpected keyword argument {name!r}{_hint(name, known)}")
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """:return: what to use instead of a keyword that is not known, if that can be said"""
+    # RandomSearch learns nothing, so that nothing of it takes the place of what others learn by
+    if "learning_rate" in known:
+        if name in _COUNTERPARTS:
+            return f": {_COUNTERPARTS[name]}"
+        if name in inspect.signature(ActorCriticPolicy).parameters:
+            return f": the policy takes it, so use policy_kwargs={{{name!r}: ...}}"
+        if any(name in inspect.signature(algorithm).parameters for algorithm in (DQN, SAC, TD3)):
+            return f": {_OFF_POLICY}"
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def check_keywords(algorithm: str, given: Any, known: Iterable[str]) -> None:
@@ -190,6 +221,8 @@ def check_arguments(model: Any) -> None:
     """
     if not hasattr(model, "n_envs"):
         raise ValueError("env must be an environment or an id of one; None is for models that are loaded to predict")
+    if "features_extractor_class" not in model.policy_kwargs and model.policy_class.__module__.startswith(_LIBRARIES):
+        check_features(model.observation_space)
     if not isinstance(model.baseline, str):
         raise ValueError(f"baseline must be a name, but is {model.baseline!r:.200}")
     for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from sb3_vpg.env_attributes import hidden_base, present_attributes, put_attribute
 from sb3_vpg.env_reader import Reader
 from sb3_vpg.env_states import get_state, set_state
-from sb3_vpg.env_values import NotPlainError, Writer
+from sb3_vpg.env_values import Writer
 from sb3_vpg.files import replaced_whole, written_whole
 from sb3_vpg.plain import encode
 
@@ -76,7 +76,8 @@ def _written(callback: BaseCallback) -> dict[str, Any]:
         try:
             # What it is given is only compared, each for itself
             written = (Writer([]) if is_argument else writer).attribute(value)
-        except NotPlainError as error:
+            encode(written, "something")
+        except TypeError as error:
             if not is_argument:
                 hidden.append(f"the attribute {name!r} of the callback {kind} holds {error}, which is not plain")
         else:

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from threadpoolctl import threadpool_limits
 from typing_extensions import Self
@@ -17,6 +17,7 @@ from sb3_vpg.actors import DistributionError, LeanActor, StepwiseActor, lean_act
 from sb3_vpg.buffers import is_known
 from sb3_vpg.checks import UnsoundNumberError, check_rollout, checked_steps, unsound_view
 from sb3_vpg.credit import assign_credit, bootstrap
+from sb3_vpg.env_checks import check_env
 from sb3_vpg.estimators import AVERAGING, Estimator
 from sb3_vpg.failures import failures_named
 from sb3_vpg.rollouts import collect
@@ -54,6 +55,11 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _stop_requested = False
     at_boundary = False
     """Whether ``learn`` is between an update and the next rollout: the only place where training can be taken up again."""
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        check_env(env)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def set_random_seed(self, seed: int | None = None) -> None:
         """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have streams of their own."""

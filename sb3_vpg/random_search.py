@@ -3,6 +3,7 @@ Random search: weights are drawn, never learnt. It is the floor of every compari
 shows beside what luck alone finds with the same number of steps.
 """
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypedDict
@@ -18,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.arguments import check_keywords, flag, real_number
+from sb3_vpg.env_checks import check_env, check_features
 from sb3_vpg.failures import failures_named
 from sb3_vpg.linear_decision import LinearDecisionPolicy
 from sb3_vpg.saving import PlainSaving
@@ -83,7 +85,7 @@ class RandomSearch(PlainSaving):
         _init_setup_model: bool = True,
         **kwargs: Unpack[BaseKwargs],
     ) -> None:
-        check_keywords("RandomSearch", kwargs, BaseKwargs.__annotations__)
+        check_keywords("RandomSearch", kwargs, [*BaseKwargs.__annotations__, *inspect.signature(RandomSearch).parameters])
         kwargs.setdefault("device", "cpu")
         super().__init__(policy, env, learning_rate=0.0, support_multi_env=True, **kwargs)
         if not (isinstance(self.policy_class, type) and issubclass(self.policy_class, LinearDecisionPolicy)):
@@ -97,6 +99,12 @@ class RandomSearch(PlainSaving):
         self._episodes: _Episodes | None = None
         if _init_setup_model:
             self._setup_model()
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        check_env(env)
+        check_features(env.observation_space)
+        return PlainSaving._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:
         if self.reward_threshold is not None:

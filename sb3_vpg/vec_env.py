@@ -3,19 +3,21 @@
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_vpg.arguments import whole_number
-from sb3_vpg.vec_infos import check_observation_space, own_observations, split_infos
+from sb3_vpg.env_checks import check_action_space, check_observation_space
+from sb3_vpg.vec_infos import own_observations, split_infos
 from sb3_vpg.vec_members import members_of
 from sb3_vpg.vec_resets import ResetHook, find_turner
 
@@ -58,8 +60,7 @@ class GymVecEnv(VecEnv):
         override_existing: bool = True,
     ) -> None:
         check_observation_space(env, env.single_observation_space)
-        if isinstance(env.single_action_space, (spaces.Dict, spaces.Tuple)):
-            raise ValueError(f"{env} has the action space {env.single_action_space}, but SB3 takes no Dict and no Tuple")
+        check_action_space(env, env.single_action_space)
         self._turn = find_turner(env, reset_hook)
         self.env = env
         self.spec = env.spec
@@ -200,7 +201,7 @@ class GymVecEnv(VecEnv):
 
 
 def make_vec_env(
-    env_id: str,
+    env_id: str | Callable[..., gym.Env[Any, Any]],
     n_envs: int = 1,
     seed: int | None = None,
     monitor_dir: str | None = None,
@@ -211,11 +212,12 @@ def make_vec_env(
     """
     Like SB3's ``make_vec_env``, on the fastest of gymnasium's vector environments.
 
-    :param env_id: a registered environment, also as ``"module:id"``
+    :param env_id: a registered environment, also as ``"module:id"``; or a class or function that makes one, which has no
+        native vector environment
     :param n_envs: how many
     :param seed: of the environments and their action space; None: a random one
     :param monitor_dir: folder for ``0.monitor.csv``, which holds the episodes of all environments; None: no file
-    :param env_kwargs: for the environment's constructor. Unlike SB3's function, this one sets no ``render_mode``
+    :param env_kwargs: for what makes the environment. Unlike SB3's function, this one sets no ``render_mode``
     :param monitor_kwargs: may hold ``info_keywords`` and ``override_existing``
     :param vectorization_mode: ``"native"`` takes the environment's own vector entry point, ``"sync"`` steps one environment
         after the other, ``"async"`` in a process each; None: native where there is such an entry point, else sync
@@ -241,28 +243,28 @@ def make_vec_env(
     return env
 
 
-def _make_vector_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any], mode: str | None) -> VectorEnv:
-    module, _, name = env_id.rpartition(":")
-    try:
-        if module:
-            import_module(module)
-        spec = gym.spec(name)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(f"there is no environment {env_id!r}: {error}") from error
+def _make_vector_env(env_id: Any, n_envs: int, env_kwargs: dict[str, Any], mode: str | None) -> VectorEnv:
+    spec = _spec(env_id) if isinstance(env_id, str) else None
+    if spec is None and not callable(env_id):
+        raise ValueError(f"env_id must be an id, a class or a function that makes an environment, but is {env_id!r:.200}")
+    has_native = spec is not None and spec.vector_entry_point is not None
     if mode is None:
-        mode = "sync" if spec.vector_entry_point is None else "native"
+        mode = "native" if has_native else "sync"
     if mode not in ("native", "sync", "async"):
         raise ValueError(f"vectorization_mode must be 'native', 'sync', 'async' or None, but is {mode!r}")
-    if mode == "native" and spec.vector_entry_point is None:
+    if mode == "native" and not has_native:
         raise ValueError(
             f"{env_id} has no native vector environment; use vectorization_mode='sync' or 'async', "
             "or on the command line leave out --vec-env native"
         )
+    at_once = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
-        if mode == "native":
+        if spec is None:
+            build: Any = SyncVectorEnv if mode == "sync" else AsyncVectorEnv
+            env: VectorEnv = build([partial(_called, env_id, env_kwargs)] * n_envs, **at_once)
+        elif mode == "native":
             env = gym.make_vec(spec, n_envs, vectorization_mode="vector_entry_point", **env_kwargs)
         else:
-            at_once = {"autoreset_mode": AutoresetMode.SAME_STEP}
             env = gym.make_vec(spec, n_envs, vectorization_mode=mode, vector_kwargs=at_once, **env_kwargs)
     except (TypeError, gym.error.Error) as error:
         raise ValueError(f"{env_id} ({mode}) cannot be built with env_kwargs {env_kwargs}: {error}") from error
@@ -271,3 +273,21 @@ def _make_vector_env(env_id: str, n_envs: int, env_kwargs: dict[str, Any], mode:
         env.close()
         raise ValueError(f"{env_id} ({mode}) has no render_mode {env.render_mode!r}; choose from {render_modes}, or None")
     return env
+
+
+def _spec(env_id: str) -> EnvSpec:
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            import_module(module)
+        return gym.spec(name)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        raise ValueError(f"there is no environment {env_id!r}: {error}") from error
+
+
+def _called(make: Callable[..., Any], env_kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    env = make(**env_kwargs)
+    if isinstance(env, gym.Env):
+        return env
+    way = "put it into GymVecEnv" if isinstance(env, VectorEnv) else "let it make one"
+    raise ValueError(f"{make!r:.200} has made a {type(env).__qualname__}, which is no gymnasium.Env: {way}")

@@ -10,19 +10,6 @@ Batch = np.ndarray | dict[str, np.ndarray]
 """Observations of all environments: (n_envs, *shape), or a dict of such arrays."""
 
 
-def check_observation_space(env: Any, space: spaces.Space[Any]) -> None:
-    """
-    :raises ValueError: if SB3 has no array for observations of ``space``: tuples, dicts in dicts, texts, graphs, sequences
-    """
-    parts = list(space.spaces.values()) if isinstance(space, spaces.Dict) else [space]
-    for part in parts:
-        if not isinstance(part, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)):
-            raise ValueError(
-                f"{env} has the observation space {space}, but SB3 takes a Box, Discrete, MultiDiscrete or MultiBinary, "
-                "or one Dict of them; let a wrapper turn it into one of these"
-            )
-
-
 def own_observations(space: spaces.Space[Any], observations: Any, copy: bool) -> Batch:
     """
     :param space: of one environment

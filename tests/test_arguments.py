@@ -1,5 +1,6 @@
 """What VPG refuses, and in which words: at construction, and in the same way at load()."""
 
+import inspect
 import math
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 from helpers import RandomEnv, make_model, weights
 from hypothesis import given
 from hypothesis import strategies as st
+from sb3_contrib import TRPO
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
 from sb3_vpg import VPG
-from sb3_vpg.arguments import CheckedSchedule
+from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs
+from sb3_vpg.random_search import RandomSearch
 
 WHOLE = ["n_steps", "batch_size", "n_critic_updates"]
 SCHEDULES = ["learning_rate", "vf_learning_rate", "ent_coef"]
@@ -176,7 +180,48 @@ def test_argument_that_resembles_nothing_is_refused():
     assert "did you mean" not in str(refusal.value)
 
 
-def test_vf_coef_is_refused_with_what_takes_its_place():
-    """Users of A2C and PPO look for it; VPG's critic has step sizes of its own instead."""
-    with pytest.raises(TypeError, match=r"vf_coef.*vf_learning_rate.*n_critic_updates"):
-        make_model(vf_coef=0.5)
+COUNTERPARTS = {
+    "vf_coef": r"vf_learning_rate.*n_critic_updates",
+    "n_epochs": "the policy takes one step per rollout; the critic's number of passes is 'n_critic_updates'",
+    "clip_range": "nothing to bound; make it smaller with 'learning_rate'",
+    "clip_range_vf": "nothing to bound",
+    "target_kl": "nothing to bound",
+    "use_rms_prop": "optimizer_class.*RMSprop",
+    "rms_prop_eps": r"optimizer_kwargs': \{'eps'",
+    "cg_max_steps": "without a line search",
+    "line_search_max_iter": "without a line search",
+    "sub_sampling_factor": "all steps of a rollout",
+    "net_arch": r"policy_kwargs=\{'net_arch': ...\}",
+    "optimizer_class": "policy_kwargs",
+    "buffer_size": "replay buffer.*'n_steps'",
+    "exploration_fraction": "replay buffer",
+    "target_entropy": "replay buffer",
+}
+
+
+@pytest.mark.parametrize(("name", "message"), COUNTERPARTS.items(), ids=COUNTERPARTS)
+def test_argument_of_another_algorithm_is_refused_with_its_counterpart(name, message):
+    """Not with the name that looks most like it."""
+    with pytest.raises(TypeError, match=rf"got an unexpected keyword argument '{name}': .*{message}"):
+        make_model(**{name: 1})
+
+
+@pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO, DQN, SAC, TD3])
+def test_no_argument_of_another_algorithm_is_taken_for_a_slip(algorithm):
+    """Whatever SB3's and contrib's algorithms take, VPG takes as well or says why not."""
+    ours = {*inspect.signature(VPG).parameters, *OnPolicyKwargs.__annotations__}
+    for name in set(inspect.signature(algorithm).parameters) - ours:
+        with pytest.raises(TypeError, match=f"'{name}': "):
+            make_model(**{name: 1})
+
+
+@pytest.mark.parametrize("name", ["vf_coef", "n_epochs", "learning_rate", "net_arch", "buffer_size"])
+def test_random_search_is_not_advised_as_vpg_is(name):
+    """It has no critic and no step size."""
+    with pytest.raises(TypeError, match=rf"^RandomSearch\(\) got an unexpected keyword argument '{name}'$"):
+        RandomSearch("LinearPolicy", RandomEnv(), **{name: 1})
+
+
+def test_a_slip_in_its_own_arguments_is_found():
+    with pytest.raises(TypeError, match="did you mean 'reward_threshold'"):
+        RandomSearch("LinearPolicy", RandomEnv(), reward_treshold=1.0)

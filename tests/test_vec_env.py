@@ -196,3 +196,24 @@ def test_actions_of_every_kind_reach_the_environments(algorithm, action_space):
     makers = [lambda: Takes(action_space=action_space)] * 2
     env = GymVecEnv(SyncVectorEnv(makers, autoreset_mode=SAME_STEP))
     algorithm("MlpPolicy", env, n_steps=8, device="cpu").learn(16)
+
+
+class Limited(RandomEnv):
+    """An environment with an argument of its own."""
+
+    def __init__(self, size: int = 2) -> None:
+        super().__init__(spaces.Box(-1, 1, (size,), np.float32))
+
+
+@pytest.mark.parametrize("mode", ["sync", "async", None])
+@pytest.mark.parametrize("make", [Limited, lambda size: Limited(size=size)], ids=["class", "function"])
+def test_classes_and_functions_make_environments_as_for_sb3(make: Any, mode: str | None) -> None:
+    """With the seeds and the arguments that SB3's make_vec_env gives them."""
+    with closing(make_vec_env(make, 2, seed=5, env_kwargs={"size": 4}, vectorization_mode=mode)) as ours:
+        assert assert_twins(ours, sb3_make_vec_env(make, 2, seed=5, env_kwargs={"size": 4}), steps=20) > 2
+
+
+def test_seeds_are_sb3s_for_functions_too() -> None:
+    ours, theirs = make_vec_env(Limited, 3, seed=5), sb3_make_vec_env(Limited, 3, seed=5)
+    assert equal(ours.reset(), theirs.reset())
+    assert ours.action_space.sample() == theirs.action_space.sample()

@@ -49,6 +49,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown id": (lambda: make_vec_env("CartPoel-v1"), "there is no environment 'CartPoel-v1'.*"),
     "unknown mode": (lambda: make_vec_env("CartPole-v1", vectorization_mode="gpu"), "but is 'gpu'"),
     "no native one": (lambda: make_vec_env("Pendulum-v1", vectorization_mode="native"), "Pendulum-v1 has no native"),
+    "native for a function": (lambda: make_vec_env(lambda: None, vectorization_mode="native"), "has no native"),
+    "neither id nor function": (lambda: make_vec_env(7), "env_id must be an id, a class or a function .* but is 7"),
+    "a function of nothing": (lambda: make_vec_env(lambda: None), "has made a NoneType, which is no gymnasium.Env: let it"),
+    "a vector class": (
+        lambda: make_vec_env(CartPoleVectorEnv),
+        "CartPoleVectorEnv.*is no gymnasium.Env: put it into GymVecEnv",
+    ),
+    "arguments of a function": (lambda: make_vec_env(lambda: None, env_kwargs={"g": 1}), "env_kwargs {'g': 1}.*'g'"),
+    "text of actions": (lambda: GymVecEnv(sync(action_space=spaces.Text(3))), "action space Text"),
     "env_kwargs": (lambda: make_vec_env("CartPole-v1", env_kwargs={"gravity": 1}), "env_kwargs {'gravity': 1}.*gravity"),
     "render_mode": (lambda: make_vec_env("CartPole-v1", env_kwargs={"render_mode": "human"}), "no render_mode 'human'"),
     "monitor_kwargs": (

@@ -1,0 +1,102 @@
+"""What environments the algorithms take, and what they refuse: every refusal names the way out."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import VectorEnv
+from stable_baselines3.common.vec_env import VecEnv
+
+_KINDS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def check_env(env: Any) -> None:
+    """
+    :param env: what an algorithm was given, which SB3 is about to wrap
+    :raises ValueError: if it is no environment of this kind, or has a space that no algorithm of SB3 takes
+    """
+    if isinstance(env, VectorEnv):
+        raise ValueError(
+            f"{env} is a vector environment of gymnasium, not of SB3: put it into sb3_vpg.vec_env.GymVecEnv, or make one with "
+            "sb3_vpg.vec_env.make_vec_env"
+        )
+    if isinstance(env, (gym.Env, VecEnv)):
+        observations, actions = (getattr(env, name, None) for name in ("observation_space", "action_space"))
+        check_observation_space(env, observations)
+        check_action_space(env, actions)
+        _check_shapes(env, "observation", _parts(observations))
+        _check_shapes(env, "action", [actions])
+        _check_actions(env, actions)
+    elif callable(env):
+        raise ValueError(
+            f"env must be an environment, but is {env!r:.200}, which makes one: call it, or make several with "
+            "stable_baselines3.common.env_util.make_vec_env"
+        )
+
+
+def check_observation_space(env: Any, space: Any) -> None:
+    """
+    :raises ValueError: if SB3 has no array for observations of ``space``: tuples, dicts in dicts, texts, graphs, sequences
+    """
+    for part in _parts(space):
+        if not isinstance(part, _KINDS):
+            raise ValueError(
+                f"{env} has the observation space {space}, but SB3 takes a Box, Discrete, MultiDiscrete or MultiBinary, "
+                "or one Dict of them; let a wrapper turn it into one of these, such as gymnasium.wrappers.FlattenObservation"
+            )
+
+
+def check_action_space(env: Any, space: Any) -> None:
+    """
+    :raises ValueError: if no policy of SB3 acts in ``space``
+    """
+    if not isinstance(space, _KINDS):
+        raise ValueError(
+            f"{env} has the action space {space}, but SB3 takes a Box, Discrete, MultiDiscrete or MultiBinary, no Dict and no "
+            "Tuple; let a wrapper turn it into one of these, such as gymnasium.wrappers.TransformAction"
+        )
+
+
+def check_features(space: spaces.Space[Any]) -> None:
+    """
+    :param space: of observations that SB3's own extractors are to flatten
+    :raises ValueError: if there is nothing to flatten
+    """
+    for part in _parts(space):
+        if isinstance(part, spaces.Box) and part.shape == ():
+            raise ValueError(
+                f"the observation space {space} has a part of the shape (), of which SB3's extractors make no features: let "
+                "gymnasium.wrappers.ReshapeObservation give it the shape (1,), or bring a features_extractor_class of your own"
+            )
+    if isinstance(space, spaces.Dict) and not space.spaces:
+        raise ValueError(f"the observation space {space} is empty: a policy needs at least one entry")
+
+
+def _parts(space: Any) -> Iterable[Any]:
+    return space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+
+
+def _check_shapes(env: Any, what: str, parts: Iterable[Any]) -> None:
+    for part in parts:
+        if isinstance(part, spaces.MultiDiscrete) and part.nvec.ndim != 1:
+            raise ValueError(
+                f"{env} has {what}s in {part}, of the shape {part.shape}, but SB3 takes a MultiDiscrete of one dimension; let "
+                f"gymnasium.wrappers.Transform{what.capitalize()} flatten it"
+            )
+        if isinstance(part, spaces.Box) and 0 in part.shape:
+            raise ValueError(f"{env} has {what}s in {part}, of the shape {part.shape}, which have no entry: leave them out")
+
+
+def _check_actions(env: Any, space: Any) -> None:
+    if isinstance(space, spaces.MultiBinary) and len(space.shape) != 1:
+        raise ValueError(
+            f"{env} has the action space {space}, but SB3 takes a MultiBinary of one dimension; let "
+            "gymnasium.wrappers.TransformAction flatten it"
+        )
+    if isinstance(space, spaces.Box) and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise ValueError(
+            f"{env} has the action space {space}, but SB3 needs finite bounds: give it some, for example with "
+            "gymnasium.wrappers.TransformAction"
+        )
