@@ -27,6 +27,8 @@ _OF_THE_TASK = ("policy_class", "observation_space", "action_space", "n_envs")
 _OF_A_PROCESS = ("verbose", "tensorboard_log", "start_time", "_num_timesteps_at_start", "_log_interval", "action_noise")
 PARTS = {"versions", "num_timesteps", "total_timesteps", "streams", "env", "callbacks", "monitors", "log"}
 """What ``training_state`` returns."""
+_OF_A_ROLLOUT = ("training", "pos", "full", "generator_ready")
+_KEEP_NONE = ("torch", "stable_baselines3", "sb3_vpg")
 _LIBRARIES = ("stable_baselines3", "gymnasium", "torch", "numpy")
 
 
@@ -53,7 +55,19 @@ def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor
         "callbacks": {name: callback_state(one) for name, one in callbacks_in(callback)},
         "monitors": {} if monitor_dir is None else {path.name: _size(path) for path in monitor_dir.glob("*.monitor.csv")},
         "log": log_state(model),
+        "numbers": _numbers(model),
     }
+
+
+def _numbers(model: LeanOnPolicyAlgorithm) -> dict[str, float]:
+    """:return: those that are attributes of a user's own layers, policy or rollout buffer, which no file of weights holds"""
+    owners = {f"policy.{name}".rstrip("."): module for name, module in model.policy.named_modules()}
+    found = {}
+    for owner, value in {**owners, "rollout_buffer": model.rollout_buffer}.items():
+        if type(value).__module__.partition(".")[0] not in _KEEP_NONE:
+            numbers = {name: one for name, one in vars(value).items() if type(one) in (bool, int, float)}
+            found.update({f"{owner}.{name}": one for name, one in numbers.items() if name not in _OF_A_ROLLOUT})
+    return found
 
 
 def _size(path: Path) -> int:
@@ -123,6 +137,10 @@ def restore_training(
     if hidden is not None:
         _begin_episodes(model)
         reasons.append(f"new episodes begin, because {hidden}")
+    # Older checkpoints have no such entry
+    was, now = state.get("numbers", {}), _numbers(model)
+    for name in [name for name in now if name in was and repr(was[name]) != repr(now[name])]:
+        reasons.append(f"{name} was {was[name]}, and is {now[name]} now (a layer keeps a number with register_buffer)")
     reasons += restore_callbacks(callback, state["callbacks"], best)
     _cut_monitors(monitor_dir, state["monitors"])
     reasons += restore_log(model, state["log"])

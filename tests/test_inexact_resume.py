@@ -11,7 +11,7 @@ import pytest
 import torch as th
 from going_on import HidingEnv
 from gymnasium import spaces
-from helpers import RandomEnv, make_model
+from helpers import RandomEnv, UsersBuffer, make_model
 from resumption import Crash, CrashAt, assert_same, disturb, random_envs
 from stable_baselines3.common.callbacks import (
     BaseCallback,
@@ -22,6 +22,7 @@ from stable_baselines3.common.callbacks import (
     StopTrainingOnNoModelImprovement,
 )
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG
@@ -171,6 +172,40 @@ def test_an_attribute_of_the_model_that_no_file_can_hold_is_told(tmp_path: Path)
     crash(tmp_path, model=model)
     with pytest.warns(UserWarning, match="the model's attribute 'mine' is not plain"):
         learn(tmp_path)
+
+
+class Counting(FlattenExtractor):
+    def __init__(self, observation_space: spaces.Space[Any]) -> None:
+        super().__init__(observation_space)
+        self.calls, self.scale = 0, 0.5
+
+    def forward(self, observations: th.Tensor) -> th.Tensor:
+        self.calls += 1
+        return self.scale * super().forward(observations)
+
+
+class CountingBuffer(UsersBuffer):
+    resets = 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.resets += 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "name"),
+    [
+        ({"policy_kwargs": {"features_extractor_class": Counting}}, r"policy\.features_extractor\.calls"),
+        ({"rollout_buffer_class": CountingBuffer}, r"rollout_buffer\.resets"),
+    ],
+    ids=["layer", "buffer"],
+)
+def test_numbers_of_layers_and_buffers_that_have_changed_are_told(kwargs: Any, name: str, tmp_path: Path) -> None:
+    """No file of weights holds them."""
+    crash(tmp_path, model=make_model(env=random_envs(), **kwargs))
+    with pytest.warns(UserWarning, match=rf"{name} was \d+, and is \d+ now \(a layer keeps a number with register_buffer") as told:
+        learn(tmp_path, model=make_model(env=random_envs(), **kwargs))
+    assert "scale" not in str(told[0].message)
 
 
 class Draws(BaseCallback):
