@@ -284,3 +284,28 @@ def test_a_state_from_before_classes_were_looked_at_is_read() -> None:
         state = get_state(env)
         del state["classes"]
         assert set_state(env, state) is None
+
+
+class LateNone(Walk):
+    """Its first reset makes an attribute that is None."""
+
+    def begin(self) -> None:
+        self.before: float | None = None
+
+    def walk(self, way: float) -> float:
+        self.before = way if self.before is None else self.before + way
+        return self.before
+
+
+def test_an_attribute_that_a_reset_makes_may_be_none() -> None:
+    assert goes_on(lambda: DummyVecEnv([LateNone]), before=0) > 0
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Closure, "counter.<locals>.add"), (Partial, "append")])
+def test_a_state_from_before_functions_were_looked_into_is_read(kind: type[Walk], name: str) -> None:
+    """It has nothing but their names."""
+    env = DummyVecEnv([kind])
+    env.reset()
+    state = get_state(env)
+    state["base"][1][0]["attributes"]["walk"] = {"@constant": name}
+    assert set_state(DummyVecEnv([kind]), state) is None

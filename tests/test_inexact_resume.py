@@ -203,7 +203,9 @@ class CountingBuffer(UsersBuffer):
 def test_numbers_of_layers_and_buffers_that_have_changed_are_told(kwargs: Any, name: str, tmp_path: Path) -> None:
     """No file of weights holds them."""
     crash(tmp_path, model=make_model(env=random_envs(), **kwargs))
-    with pytest.warns(UserWarning, match=rf"{name} was \d+, and is \d+ now \(a layer keeps a number with register_buffer") as told:
+    with pytest.warns(
+        UserWarning, match=rf"{name} was \d+, and is \d+ now \(a layer keeps a number with register_buffer"
+    ) as told:
         learn(tmp_path, model=make_model(env=random_envs(), **kwargs))
     assert "scale" not in str(told[0].message)
 
