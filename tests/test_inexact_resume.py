@@ -66,6 +66,10 @@ class ListToo(Silent, list):  # type: ignore[type-arg]
     __hash__ = object.__hash__
 
 
+class DictToo(Silent, dict):  # type: ignore[type-arg]
+    __hash__ = object.__hash__
+
+
 class Patient(BaseCallback):
     """Counts down what it was given."""
 
@@ -76,6 +80,12 @@ class Patient(BaseCallback):
     def _on_step(self) -> bool:
         self.patience -= 1
         return True
+
+
+class Limited(Silent):
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
 
 
 class Counter(BaseCallback):
@@ -113,6 +123,7 @@ TOLD: dict[str, tuple[list[Callable[[], BaseCallback]], list[Callable[[], BaseCa
         [ListToo],
         "the callback ListToo is a list as well, whose content is no attribute" + METHODS.format("ListToo"),
     ),
+    "a base class of unknown parameters": ([DictToo], [DictToo], "DictToo is a dict as well, .*" + METHODS.format("DictToo")),
     "a changed argument": (
         [lambda: Patient(100)],
         [lambda: Patient(100)],
@@ -246,6 +257,7 @@ def test_callbacks_of_sb3_go_on_without_a_word(tmp_path: Path) -> None:
             CheckpointCallback(100, str(tmp_path / name)),
             EveryNTimesteps(64, Counter()),
             StopTrainingOnMaxEpisodes(1000),
+            Limited(float("nan")),
             EvalCallback(random_envs(1), patience, eval_freq=20, log_path=str(tmp_path / name), verbose=0, warn=False),
         ]
 
