@@ -132,10 +132,12 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _path(name: str, value: Any) -> Any:
-    if value is not None and not isinstance(value, (str, os.PathLike)):
+def _path(name: str, value: Any) -> str | None:
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if path is not None and not isinstance(path, str):
         raise ValueError(f"{name} must be a path or None, but is {value!r:.200} ({type(value).__name__})")
-    return value
+    # A subclass of str, such as numpy's, is no plain data
+    return None if path is None else str(path)
 
 
 def _keywords(name: str, value: Any) -> Any:

@@ -7,10 +7,12 @@ the modules that the program has already imported, and imports nothing.
 """
 
 import base64
+import inspect
 import re
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -44,6 +46,10 @@ _KINDS = (BasePolicy, BaseFeaturesExtractor, th.nn.Module, th.optim.Optimizer, R
 
 class NotPlainError(TypeError):
     """A value that only a pickle could hold; its text names the value and its type."""
+
+
+class UnknownClassError(ValueError):
+    """A class that a file names, and that this program does not have; its text names it and says how to have it."""
 
 
 def encode(value: Any, name: str = "value") -> Any:
@@ -113,9 +119,18 @@ def _find(name: str) -> Any:
         # getattr would let a module import what it offers lazily
         names = object.__getattribute__(found, "__dict__") if isinstance(found, (ModuleType, type)) else {}
         found = names.get(part)
-    if not isinstance(found, type) or class_name(found) != name:
-        raise ValueError(f"the file names the class {name}, which this program has not imported; import its module first")
-    return found
+    # The script that is run may have imported what the one that saved the model had defined
+    if isinstance(found, type) and (class_name(found) == name or module == "__main__"):
+        return found
+    if module == "__main__":
+        raise UnknownClassError(
+            f"the file names the class {name}, of the script that saved it: import {path} into the script that you run, out "
+            "of that one or of a module"
+        )
+    raise UnknownClassError(
+        f"the file names the class {name}, which this program has not imported; import its module first (on the command line: "
+        f"--gym-packages {module})"
+    )
 
 
 def _is_allowed(cls: type) -> bool:
@@ -189,6 +204,12 @@ def _read_array(parts: Any) -> np.ndarray:
     return np.frombuffer(base64.b64decode(content, validate=True), dtype=_read_dtype(dtype)).reshape(shape).copy()
 
 
+def _read_path(text: Any) -> Path:
+    if not isinstance(text, str):
+        raise ValueError(f"the file holds the path {text!r:.80}, which is no text")
+    return Path(text)
+
+
 def _write_generator(value: Any, name: str) -> list[Any]:
     bits = value.bit_generator
     return [type(bits).__name__, encode(bits.state, name)]
@@ -228,7 +249,13 @@ def _read_space(parts: Any) -> spaces.Space[Any]:
         fields["dtype"] = fields["dtype"].type
     if parts[0] == "Discrete":
         fields = {**fields, "n": int(fields["n"]), "start": int(fields["start"])}
-    return kinds[parts[0]](**fields)
+    if parts[0] == "Dict":
+        # Of a plain dict gymnasium would sort the keys, and the features would follow each other in another order
+        fields["spaces"] = OrderedDict(fields["spaces"])
+    kind = kinds[parts[0]]
+    # Before 1.2.2 gymnasium's Discrete was always of int64, and took no dtype
+    known = inspect.signature(kind).parameters
+    return kind(**{field: value for field, value in fields.items() if field in known})
 
 
 _Codec = tuple[Callable[[Any], bool], Callable[[Any, str], Any], Callable[[Any], Any]]
@@ -244,6 +271,7 @@ _CODECS: dict[str, _Codec] = {
         lambda value, name: [value.maxlen, encode(list(value), name)],
         lambda parts: deque(decode(parts[1]), maxlen=parts[0]),
     ),
+    "!path": (lambda value: type(value) is type(Path()), lambda value, name: value.as_posix(), _read_path),
     "!array": (lambda value: type(value) is np.ndarray, _write_array, _read_array),
     "!scalar": (
         lambda value: isinstance(value, np.generic),

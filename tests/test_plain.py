@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
+from sb3_vpg import plain
 from sb3_vpg.plain import NotPlainError, class_name, decode, encode, is_plain
 from sb3_vpg.policies import MlpPolicy
 
@@ -114,6 +115,7 @@ SPACES = [
     spaces.Box(0, 255, (4, 4, 3), np.uint8),
     spaces.Box(-1.0, 1.0, (), np.float32),
     spaces.Dict({"b": spaces.Discrete(2), "a": spaces.Dict({"x": spaces.MultiBinary(2)})}),
+    spaces.Dict(OrderedDict(b=spaces.Discrete(2), a=spaces.Dict([("y", spaces.Discrete(2)), ("x", spaces.MultiBinary(2))]))),
 ]
 
 
@@ -125,7 +127,31 @@ def test_spaces_come_back(space):
     assert again.dtype == space.dtype
     for one in (space, again):
         one.seed(7)
+    # Also in the order of the keys, in which features are put together
     assert str(again.sample()) == str(space.sample())
+
+
+class OldDiscrete(spaces.Discrete):
+    """As gymnasium had it before 1.2.2."""
+
+    def __init__(self, n, seed=None, start=0):
+        super().__init__(n, seed, start)
+
+
+OldDiscrete.__name__ = "Discrete"
+
+
+def test_spaces_of_another_gymnasium_are_read(monkeypatch):
+    """Before 1.2.2 ``Discrete`` took no ``dtype``, but had one."""
+    written = json.dumps(encode(spaces.Dict(a=spaces.Discrete(5, start=-2))))
+    monkeypatch.setitem(plain._SPACES, OldDiscrete, plain._SPACES[spaces.Discrete])
+    old = decode(json.loads(written))["a"]
+    assert type(old) is OldDiscrete
+    assert (old.n, old.start, old.dtype) == (5, -2, np.int64)
+    again = json.dumps(encode(spaces.Dict(a=old)))
+    assert again == written
+    monkeypatch.undo()
+    assert decode(json.loads(again)) == spaces.Dict(a=spaces.Discrete(5, start=-2))
 
 
 @pytest.mark.parametrize("kind", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
@@ -229,6 +255,7 @@ MALFORMED = {
     "state of another": {"!generator": ["PCG64", encode(np.random.Generator(np.random.SFC64(0)))["!generator"][1]]},
     "no space": {"!space": ["Text", {}]},
     "negative space": {"!space": ["MultiBinary", {"n": -1}]},
+    "path of numbers": {"!path": 5},
     "not a name": {"!class": 5},
     "no module": {"!class": "nowhere:Thing"},
     "no class": {"!class": f"{class_name(MlpPolicy)}.forward"},
@@ -253,7 +280,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
-TAGS = ["!dict", "!tuple", "!deque", "!array", "!scalar", "!dtype", "!generator", "!space", "!class", "!schedule"]
+TAGS = ["!dict", "!tuple", "!deque", "!path", "!array", "!scalar", "!dtype", "!generator", "!space", "!class", "!schedule"]
 KNOWN = [
     "<f4",
     "MT19937",
