@@ -14,7 +14,7 @@ from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.monitor import load_results
 
 from sb3_vpg.archives import DATA, WEIGHTS, read_archive, write_archive
-from sb3_vpg.saving import weights_of
+from sb3_vpg.unpacking import weights_of
 from sb3_vpg.zoo.curves import EPISODES_PER_ROW
 from sb3_vpg.zoo.plain_yaml import is_foreign, read_plain
 

@@ -7,8 +7,10 @@ compressed can grow to any size, and a name that is a path can leave the folder.
 
 import io
 import math
+import os
 import re
 import struct
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -30,6 +32,10 @@ _BEST = re.compile(r"best_model_\d{1,4}\.zip")
 
 # What a reader needs of what torch.save writes
 _RECORDS = re.compile(r"([^/]+)/(data\.pkl|data/\d+|version|byteorder)")
+_DTYPES = (
+    *(th.bool, th.uint8, th.int8, th.int16, th.int32, th.int64),
+    *(th.float16, th.bfloat16, th.float32, th.float64, th.complex64, th.complex128),
+)
 
 
 class RefusedFileError(ValueError):
@@ -41,30 +47,36 @@ class RefusedFileError(ValueError):
         super().__init__(shown)
 
 
-def read_archive(path: str | Path | io.BufferedIOBase) -> dict[str, bytes]:
+def read_archive(path: str | os.PathLike[str] | io.BufferedIOBase, trust: bool = False) -> dict[str, bytes]:
     """
     :param path: a model or a checkpoint, ``.zip`` may be left out; or an open file
+    :param trust: let it hold state dicts that our algorithms do not have, but a subclass of the user's
     :return: the content of each member
     :raises RefusedFileError: for an archive that is cut off, damaged, or not made as SB3 makes it
     :raises FileNotFoundError: if there is no such file
     """
-    named = isinstance(path, (str, Path))
-    file = open_path(path, "r", suffix="zip")
+    named = isinstance(path, (str, os.PathLike))
+    file = open_path(Path(path) if isinstance(path, (str, os.PathLike)) else path, "r", suffix="zip")
     try:
-        return read_members(file, str(path) if named else "the file")
+        return read_members(file, name_of(path), trust)
     finally:
         if named:
             file.close()
 
 
-def read_members(file: BinaryIO, name: str) -> dict[str, bytes]:
+def name_of(path: Any) -> str:
+    """:return: what errors call a file"""
+    return os.fspath(path) if isinstance(path, (str, os.PathLike)) else "the file"
+
+
+def read_members(file: BinaryIO, name: str, trust: bool = False) -> dict[str, bytes]:
     """As ``read_archive``. ``name`` is what errors call the file."""
     size = file.seek(0, io.SEEK_END)
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             _check_whole(members, name)
-            _check_members(members, size, name)
+            _check_members(members, size, name, trust)
             check_layout(file, archive)
             return {member.filename: archive.read(member) for member in members}
     except RefusedFileError:
@@ -79,13 +91,18 @@ def _check_whole(members: list[zipfile.ZipInfo], name: str) -> None:
         raise RefusedFileError(f"{name} is no whole zip archive: it begins with something else; it is cut off, or two in one")
 
 
-def _check_members(members: list[zipfile.ZipInfo], size: int, name: str) -> None:
+def is_known_member(what: str) -> bool:
+    """:return: whether models of ours have a member of this name"""
+    return what in (*_MEMBERS, *_OPTIONAL) or _BEST.fullmatch(what) is not None
+
+
+def _check_members(members: list[zipfile.ZipInfo], size: int, name: str, trust: bool) -> None:
     seen: set[str] = set()
     for member in members:
         what = member.filename
         if "/" in what or "\\" in what or ":" in what or what in ("", ".", ".."):
             raise RefusedFileError(f"{name} holds a member {what!r} whose name is a path; refused")
-        if what not in (*_MEMBERS, *_OPTIONAL) and not _BEST.fullmatch(what):
+        if not is_known_member(what) and not (trust and what.endswith(WEIGHTS)):
             raise RefusedFileError(f"{name} holds a member {what!r}, which no model of ours has; refused")
         if what in seen:
             raise RefusedFileError(f"{name} holds the member {what!r} twice; refused")
@@ -112,19 +129,23 @@ def best_member(index: int) -> str:
     return f"best_model_{index}.zip"
 
 
-def read_weights(content: bytes, member: str, name: str) -> Any:
+def read_weights(content: bytes, member: str, name: str, trust: bool = False) -> Any:
     """
     :param content: of a member that torch has written
     :param member: its name
     :param name: of the archive
-    :return: the state dict or what else it is: strided tensors on the CPU and plain values
+    :param trust: read all that torch's ``weights_only`` reads
+    :return: the state dict or what else it is: dense tensors on the CPU and plain values. Those of the policy may be NaN
     :raises RefusedFileError: if it is not in torch's format, holds a pickle that does more than rebuild tensors, a tensor
-        that the file has no room for, or a number that is NaN or infinite
+        that the file has no room for, or, but for the policy's, a number that is NaN or infinite
     """
     where = f"{name}: {member!r}"
     try:
+        if trust:
+            return th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         # A reference costs two bytes, and what it refers to can hold references in turn
-        return _Plain(room=16 * len(content)).copy(read_pickle(_records(content, where)), where)
+        plain = _Plain(room=16 * len(content), finite=member != f"policy{WEIGHTS}")
+        return plain.copy(read_pickle(_records(content, where)), where)
     except RefusedFileError:
         raise
     except PickleError as error:
@@ -133,10 +154,19 @@ def read_weights(content: bytes, member: str, name: str) -> Any:
         ) from error
     except LayoutError as error:
         raise RefusedFileError(f"{where} is no whole zip archive: {error}; refused") from error
-    except Exception as error:
+    except Exception as error:  # nothing of the user's is run here, and torch's readers raise whatever they stumble over
         raise RefusedFileError(
             f"{where} cannot be read as tensors ({type(error).__name__}: {str(error)[:200]}); refused"
         ) from error
+
+
+def check_plain(value: Any, where: str) -> None:
+    """
+    :param value: part of a state dict that is to be saved
+    :param where: what to call it in the error
+    :raises RefusedFileError: if ``read_weights`` would refuse it
+    """
+    _Plain(room=sys.maxsize, finite=False).copy(value, where)
 
 
 def _records(content: bytes, where: str) -> dict[str, bytes]:
@@ -166,13 +196,15 @@ class _Plain:
     Copies what torch has read into bare dicts, lists and tensors, and looks at each on the way.
 
     :param room: for so many bytes and values, counted again for each reference to them
+    :param finite: whether a tensor may hold neither NaN nor infinite numbers
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, finite: bool) -> None:
         self.room = room
+        self.finite = finite
 
     def copy(self, value: Any, where: str) -> Any:
-        """:raises RefusedFileError: for what is neither a plain value nor a plain and finite tensor"""
+        """:raises RefusedFileError: for what is neither a plain value nor a plain tensor"""
         self._take(1, where)
         if type(value) in (dict, OrderedDict):
             copied = OrderedDict((key, self.copy(item, f"{where}, {key!s:.80}")) for key, item in value.items())
@@ -185,10 +217,12 @@ class _Plain:
         if type(value) in (th.Tensor, th.nn.Parameter):
             self._take(value.numel() * value.element_size(), where)
             _check_tensor(value, where)
+            if self.finite:
+                _check_finite(value, where)
             return value.detach()
         if type(value) not in (bool, int, float, str, type(None)):
             raise RefusedFileError(f"{where} is a {type(value).__name__}, which is no tensor and no plain value; refused")
-        if isinstance(value, float) and math.isnan(value):
+        if self.finite and isinstance(value, float) and math.isnan(value):
             raise RefusedFileError(f"{where} is NaN; refused")
         return value
 
@@ -207,9 +241,12 @@ def _versions(metadata: Any) -> dict[str, dict[str, int]]:
 
 
 def _check_tensor(value: th.Tensor, where: str) -> None:
-    if value.layout is not th.strided or value.device.type != "cpu" or value.is_quantized or value.is_complex():
+    if value.layout is not th.strided or value.is_quantized or value.device.type == "meta" or value.dtype not in _DTYPES:
         kind = f"{value.layout}, {value.dtype}, {value.device}"
-        raise RefusedFileError(f"{where} is no plain tensor of real numbers ({kind}); refused")
+        raise RefusedFileError(f"{where} is no plain tensor of numbers ({kind}); refused")
+
+
+def _check_finite(value: th.Tensor, where: str) -> None:
     # A single infinity means that there is no such number yet, as in RandomSearch.best_return
     bad = th.isnan(value) if value.dim() == 0 else ~th.isfinite(value)
     if bad.any():

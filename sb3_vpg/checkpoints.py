@@ -18,13 +18,14 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_vpg.archives import DATA, TRAINING, RefusedFileError, best_member, read_archive, read_members
-from sb3_vpg.arguments import whole_number
+from sb3_vpg.arguments import flag, whole_number
 from sb3_vpg.callback_states import callback_state, callbacks_in
 from sb3_vpg.files import remove_parts, written_whole
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
-from sb3_vpg.plain import decode, encode
-from sb3_vpg.saving import pack, weights_of
+from sb3_vpg.packing import pack
+from sb3_vpg.plain import NotPlainError, decode, encode
 from sb3_vpg.training_state import PARTS, best_models, check_settings, restore_training, training_state, versions
+from sb3_vpg.unpacking import check_weights, weights_of
 
 _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 
@@ -54,6 +55,8 @@ class TrainingCheckpoint(BaseCallback):
         ``monitor_kwargs={"override_existing": latest(save_path) is None}``
     :param resume: take up training from the newest good checkpoint in ``save_path``; False: remove what is there and begin
     :param verbose: 1 tells when training is taken up, 2 of every checkpoint
+    :param trust: take up checkpoints as ``VPG.load(path, trust=True)`` reads models: for policies with sparse or quantised
+        buffers. Only for a folder that nobody else writes to
     :raises ValueError: for arguments out of range; in ``learn``, if the checkpoints there are of another run: of other
         settings, another environment or another ``total_timesteps``
     :raises TypeError: in ``learn``, for another algorithm than ours, and for a callback whose ``state_dict`` is not plain
@@ -69,6 +72,7 @@ class TrainingCheckpoint(BaseCallback):
         monitor_dir: str | Path | None = None,
         resume: bool = True,
         verbose: int = 1,
+        trust: bool = False,
     ) -> None:
         super().__init__(verbose)
         self.save_path = Path(save_path)
@@ -76,6 +80,7 @@ class TrainingCheckpoint(BaseCallback):
         self.keep = whole_number("keep", keep, at_least=1)
         self.monitor_dir = None if monitor_dir is None else Path(monitor_dir)
         self.resume = resume
+        self.trust = flag("trust", trust)
         self._requested = False
         self._total, self._last = 0, -1
         self._callback: BaseCallback = self
@@ -125,19 +130,16 @@ class TrainingCheckpoint(BaseCallback):
     def _write(self) -> None:
         """A checkpoint that cannot be written is no reason to end training: the one before is still there."""
         path = self.save_path / f"checkpoint_{self.model.num_timesteps}_steps.zip"
-        state = training_state(self.model, self._callback, self.monitor_dir)
-        best = best_models(self._callback)
-        state["best_models"] = list(best)
-        more = {best_member(index): content for index, content in enumerate(best.values())}
-        more[TRAINING] = json.dumps(encode(state)).encode()
-        content = pack(self.model, more=more, pickles=False)
         self._requested, self._last = False, self.model.num_timesteps
+        # What learn() could not tell yet
+        self.model.warn_of_refusals(stacklevel=3)
         try:
+            content = self._content()
             with written_whole(path) as file:
                 file.write(content)
             for old in _checkpoints(self.save_path)[: -self.keep]:
                 old.unlink()
-        except OSError as error:
+        except (OSError, NotPlainError) as error:
             warnings.warn(
                 f"no checkpoint could be written after {self.model.num_timesteps:,} steps ({error}); training goes on, and "
                 f"would be taken up from {latest(self.save_path) or 'the beginning'}",
@@ -147,6 +149,14 @@ class TrainingCheckpoint(BaseCallback):
         if self.verbose >= 2:
             print(f"Checkpoint: {path}")
 
+    def _content(self) -> bytes:
+        state = training_state(self.model, self._callback, self.monitor_dir)
+        best = best_models(self._callback)
+        state["best_models"] = list(best)
+        more = {best_member(index): content for index, content in enumerate(best.values())}
+        more[TRAINING] = json.dumps(encode(state)).encode()
+        return pack(self.model, more=more, pickles=False)
+
     def _restore(self) -> None:
         paths, damaged = _checkpoints(self.save_path), []
         if self.save_path.is_dir():
@@ -154,7 +164,9 @@ class TrainingCheckpoint(BaseCallback):
         while paths:
             path = paths.pop()
             try:
-                checkpoint = Checkpoint.read(path)
+                checkpoint = Checkpoint.read(path, self.trust)
+                if not self.trust:
+                    check_weights(self.model.policy, checkpoint.weights, str(path))
             except (RefusedFileError, OSError) as error:
                 damaged.append(f"{path.name} ({error})")
                 continue
@@ -219,26 +231,26 @@ class Checkpoint:
         return int(self.state["total_timesteps"])
 
     @staticmethod
-    def read(path: Path) -> "Checkpoint":
+    def read(path: Path, trust: bool = False) -> "Checkpoint":
         """
+        :param trust: as in ``VPG.load``
         :raises RefusedFileError: if it is damaged, or no checkpoint
         :raises OSError: if it cannot be read
         """
-        members = read_archive(path)
+        members = read_archive(path, trust)
         if TRAINING not in members:
             raise RefusedFileError(f"{path} is a model, but no checkpoint: it does not say how training goes on")
+        weights = weights_of(members, str(path), trust)
         try:
             data, state = json.loads(members[DATA]), decode(json.loads(members[TRAINING]))
             best = [members[best_member(index)] for index in range(len(state["best_models"]))]
-            checkpoint = Checkpoint(path, data, weights_of(members, str(path)), state, best)
+            checkpoint = Checkpoint(path, data, weights, state, best)
             if not state.keys() >= PARTS:
                 raise ValueError(f"it lacks {sorted(PARTS - state.keys())}")
             if checkpoint.num_timesteps < 0 or checkpoint.total_timesteps <= 0:
                 raise ValueError(f"it is of {checkpoint.num_timesteps} of {checkpoint.total_timesteps} steps")
             if not isinstance(data, dict):
                 raise ValueError(f"its settings are a {type(data).__name__}")
-        except RefusedFileError:
-            raise
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise RefusedFileError(f"{path} is no whole checkpoint: {type(error).__name__}: {error}") from error
         return checkpoint

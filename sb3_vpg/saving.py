@@ -6,10 +6,11 @@ What SB3 would pickle (spaces, classes, arrays) is written as ``sb3_vpg.plain`` 
 function, is still pickled, and is only read by who says ``trust=True``.
 """
 
+import copy
 import io
-import json
+import os
+import sys
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,46 +18,77 @@ from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr, save_to_zip_file
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from typing_extensions import Self
 
-from sb3_vpg.archives import DATA, STATISTICS, VARIABLES, WEIGHTS, RefusedFileError, read_archive, read_weights, write_archive
+from sb3_vpg.archives import VARIABLES, WEIGHTS, RefusedFileError, name_of, read_archive, read_weights
 from sb3_vpg.files import written_whole
-from sb3_vpg.limits import LimitedMemory
-from sb3_vpg.normalization import describe
-from sb3_vpg.plain import NotPlainError, decode, encode
+from sb3_vpg.limits import LimitedMemory, TooLargeError
+from sb3_vpg.packing import pack, warn_of_refusals
+from sb3_vpg.plain import class_name
+from sb3_vpg.unpacking import (
+    FAULTS,
+    check_fit,
+    check_kinds,
+    check_weights,
+    fault,
+    rebuilt,
+    refusing,
+    set_variables,
+    settings_in,
+    weights_of,
+    with_own_states,
+)
 
-_PICKLED = ":serialized:"
-_LEFT_OUT = "!left_out"
+PathOrFile = str | os.PathLike[str] | io.BufferedIOBase
+_WITH_CLASSES = ("policy_class", "policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs")
+_LIBRARIES = ("sb3_vpg", "stable_baselines3", "torch", "builtins")
 
 
 class PlainSaving(BaseAlgorithm):
     """Differs from its parent in ``save``, ``load`` and ``set_parameters``, which are SB3's with what this module says."""
 
-    def save(
-        self,
-        path: str | Path | io.BufferedIOBase,
-        exclude: Iterable[str] | None = None,
-        include: Iterable[str] | None = None,
-    ) -> None:
+    _told: dict[str, set[str]] | None = None
+
+    def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
         See ``BaseAlgorithm.save``. The file is written whole or not at all, and holds the statistics of a ``VecNormalize``
-        as well, which ``sb3_vpg.normalization.load_vec_normalize`` reads.
+        as well, which ``sb3_vpg.normalization.load_vec_normalize`` reads. A warning says, once for each attribute, what
+        ``load`` will not read without further arguments.
 
+        :raises ValueError: if ``path`` is neither a path nor a binary file
         :raises OSError: if it cannot be written; what was there before is then still there
         """
+        if not isinstance(path, (str, os.PathLike)) and not hasattr(path, "write"):
+            raise ValueError(f"path must be a path or a binary file, but is {path!r:.200} ({type(path).__name__})")
         content = pack(self, exclude, include)
-        if isinstance(path, (str, Path)):
+        if isinstance(path, (str, os.PathLike)):
             with written_whole(_target(Path(path))) as file:
                 file.write(content)
         else:
             path.write(content)
+        warn_of_refusals(self, self._told_at("save"), exclude, include, stacklevel=3)
+
+    def warn_of_refusals(self, stacklevel: int) -> None:
+        """
+        Say what ``load`` will refuse of this model. ``learn`` begins with it, so that nobody hears of it after hours only.
+
+        :param stacklevel: of the warning, counted from here
+        """
+        warn_of_refusals(self, self._told_at("learn"), stacklevel=stacklevel + 1)
+
+    def _told_at(self, occasion: str) -> set[str]:
+        """:return: attributes of which this has been said, so that it is not said a hundred times"""
+        self._told = self._told or {}
+        return self._told.setdefault(occasion, set())
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_told"]
 
     @classmethod
     def load(
         cls,
-        path: str | Path | io.BufferedIOBase,
+        path: PathOrFile,
         env: GymEnv | None = None,
         device: th.device | str = "auto",
         custom_objects: dict[str, Any] | None = None,
@@ -68,30 +100,44 @@ class PlainSaving(BaseAlgorithm):
         """
         See ``BaseAlgorithm.load``. Nothing is unpickled unless you say so.
 
-        :param trust: unpickle what the file holds as pickles, which runs whatever code its author put there: for older files
-            of your own, and for settings that are functions. ``custom_objects`` may replace such settings instead
+        :param trust: read all that SB3's own ``load`` reads. It unpickles what the file holds as pickles, which runs whatever
+            code its author put there: for older files of your own, and for settings that are functions. ``custom_objects``
+            may replace such settings instead. Weights that are NaN are loaded, with a warning
         :raises RefusedFileError: (a ``ValueError``) for a file that is damaged, that holds a pickle, a path, weights of other
             shapes than its settings say, or NaN weights; nothing of it has been run then
-        :raises ValueError: for settings that VPG cannot have, and for an environment with other spaces
+        :raises ValueError: for settings that VPG cannot have; for an environment with other spaces, and for ``policy_kwargs``
+            other than those of the file (``custom_objects`` replaces them); and if a class of yours raises an error
         :raises FileNotFoundError: if there is no such file
         """
-        name = str(path) if isinstance(path, (str, Path)) else "the file"
-        members = read_archive(path)
+        name = name_of(path)
+        members = read_archive(path, trust)
         custom = dict(custom_objects or {})
-        with _refusing(name):
-            settings, pickles = _settings(cls, members, name, {**custom, **kwargs}, trust)
-            weights = weights_of(members, name)
-            variables = read_weights(members[VARIABLES], VARIABLES, name) if VARIABLES in members else {}
-            content = io.BytesIO(_rebuilt(members, settings, pickles, weights))
-            with LimitedMemory(len(members[f"policy{WEIGHTS}"])):
+        # The constructor would look an environment's name up, which can import any module
+        hidden = [] if trust else cls._excluded_save_params(cls.__new__(cls))
+        with refusing(name):
+            settings, pickles = settings_in(cls, members, name, hidden, custom, kwargs, trust)
+            weights = weights_of(members, name, trust)
+            variables = read_weights(members[VARIABLES], VARIABLES, name, trust) if VARIABLES in members else {}
+            content = io.BytesIO(rebuilt(members, settings, pickles, weights))
+        # Who trusts a file lets it build networks of any size
+        limit = sys.maxsize if trust else len(members[f"policy{WEIGHTS}"])
+        with _building(cls, name, {**settings, **custom, **kwargs}):
+            with LimitedMemory(limit):
                 model = super().load(content, env, device, {**settings, **custom}, print_system_info, force_reset, **kwargs)
-            _set_variables(model, variables, name)
-            _check_fit(model, weights, name)
+            if not trust and not all(th.isfinite(parameter).all() for parameter in model.policy.parameters()):
+                # Perhaps by design, as in a mask; then a model that was just built has them too
+                fresh = copy.copy(model)
+                with LimitedMemory(limit):
+                    fresh._setup_model()
+                check_weights(fresh.policy, weights, name)
+        with refusing(name):
+            set_variables(model, variables, name)
+            check_fit(model, weights, name, trust)
         return model
 
     def set_parameters(
         self,
-        load_path_or_dict: str | Path | io.BufferedIOBase | TensorDict | dict[str, Any],
+        load_path_or_dict: PathOrFile | TensorDict | dict[str, Any],
         exact_match: bool = True,
         device: th.device | str = "auto",
     ) -> None:
@@ -99,59 +145,23 @@ class PlainSaving(BaseAlgorithm):
         See ``BaseAlgorithm.set_parameters``.
 
         :raises RefusedFileError: as ``load``
+        :raises ValueError: for complex weights in the place of real ones, of which torch would drop a part
         """
         if isinstance(load_path_or_dict, dict):
-            super().set_parameters(load_path_or_dict, exact_match, device)
+            given: dict[str, Any] = dict(load_path_or_dict)
+            if exact_match and isinstance(given.get("policy"), dict):
+                check_kinds(self.policy, given["policy"])
+                given["policy"] = with_own_states(self.policy, given["policy"])
+            super().set_parameters(given, exact_match, device)
             return
-        name = str(load_path_or_dict) if isinstance(load_path_or_dict, (str, Path)) else "the file"
+        name = name_of(load_path_or_dict)
         members = read_archive(load_path_or_dict)
-        with _refusing(name):
+        with refusing(name):
             weights = weights_of(members, name)
-            super().set_parameters(weights, exact_match, device)
+            check_weights(self.policy, weights, name)
+            self.set_parameters(weights, exact_match, device)
             if exact_match:
-                _check_fit(self, weights, name)
-
-
-def pack(
-    model: BaseAlgorithm,
-    exclude: Iterable[str] | None = None,
-    include: Iterable[str] | None = None,
-    more: dict[str, bytes] | None = None,
-    pickles: bool = True,
-) -> bytes:
-    """
-    :param model: to save
-    :param exclude: as in ``save``
-    :param include: as in ``save``
-    :param more: further members
-    :param pickles: pickle what is not plain; False: leave it out, with a note of what it was
-    :return: the archive
-    """
-    state_dicts, variables = model._get_torch_save_params()
-    hidden = {*(exclude or ()), *model._excluded_save_params()} - set(include or ())
-    hidden |= {name.split(".")[0] for name in [*state_dicts, *variables]}
-    data = {name: _written(name, value, pickles) for name, value in vars(model).items() if name not in hidden}
-    file = io.BytesIO()
-    save_to_zip_file(file, data, model.get_parameters(), {name: getattr(model, name) for name in variables})
-    normalizer = model.get_vec_normalize_env()
-    if normalizer is not None:
-        more = {STATISTICS: json.dumps(encode(describe(normalizer))).encode(), **(more or {})}
-    with zipfile.ZipFile(file, "a") as archive:
-        for name, content in (more or {}).items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def _written(name: str, value: Any, pickles: bool) -> Any:
-    try:
-        return encode(value, name)
-    except NotPlainError as error:
-        return value if pickles else {_LEFT_OUT: str(error)}
-
-
-def was_left_out(value: Any) -> bool:
-    """:return: whether this is what ``pack`` puts in the place of a setting that is not plain"""
-    return isinstance(value, dict) and _LEFT_OUT in value
+                check_fit(self, weights, name)
 
 
 def _target(path: Path) -> Path:
@@ -164,132 +174,33 @@ def _target(path: Path) -> Path:
 
 
 @contextmanager
-def _refusing(name: str) -> Iterator[None]:
-    """Whatever goes wrong while a model is built from a file is the file's fault, and named as such."""
+def _building(algorithm: type, name: str, settings: dict[str, Any]) -> Iterator[None]:
+    """
+    As above while the model is built. Where classes of the user's take part, the fault may be theirs, and not the file's.
+
+    :param algorithm: that is built
+    :param settings: of which it is built
+    """
     try:
         yield
     except RefusedFileError:
         raise
-    except ValueError as error:
-        raise RefusedFileError(f"{name}: {str(error)[:1000]}") from error
-    except (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError) as error:
-        text = f"{type(error).__name__}: {str(error)[:400]}"
-        raise RefusedFileError(f"{name} holds settings or weights that make no model ({text})") from error
+    except TooLargeError as error:
+        raise RefusedFileError(f"{name}: {error}; if you made the file yourself, load it with trust=True") from error
+    except (ValueError, *FAULTS) as error:
+        found = {algorithm, *_classes(list(map(settings.get, _WITH_CLASSES)))}
+        yours = sorted(class_name(cls) for cls in found if cls.__module__.split(".")[0] not in _LIBRARIES)
+        if not yours:
+            raise RefusedFileError(fault(name, error)) from error
+        raise ValueError(
+            f"{name} was read, but its model could not be built again: {type(error).__name__}: {str(error)[:400]}. If that "
+            f"comes of a class of yours ({', '.join(yours)[:400]}), see the traceback of the cause"
+        ) from error
 
 
-def _settings(
-    cls: type[BaseAlgorithm], members: dict[str, bytes], name: str, given: dict[str, Any], trust: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """
-    :param cls: whose settings they are
-    :param given: what the caller has for them, which is not looked at in the file
-    :return: the settings that are plain; and, with ``trust``, those that SB3 is to unpickle
-    """
-    if DATA not in members:
-        raise RefusedFileError(f"{name} holds no settings (no member {DATA!r}), so it is no model")
-    raw = _json(members[DATA], name)
-    # The constructor would look an environment's name up, which can import any module
-    hidden = [] if trust else cls._excluded_save_params(cls.__new__(cls))
-    settings, pickled = {}, {}
-    for key, value in raw.items():
-        if callable(getattr(cls, key, None)):
-            raise RefusedFileError(f"{name} has a setting {key!r}, which would take the place of a method; refused")
-        if key in given:
-            settings[key] = given[key]
-        elif key in hidden:
-            raise RefusedFileError(f"{name} has a setting {key!r}, which no model of ours saves; refused")
-        elif isinstance(value, dict) and _PICKLED in value:
-            pickled[key] = value
-        elif was_left_out(value):
-            raise RefusedFileError(f"{name} could not hold {value[_LEFT_OUT]}; pass custom_objects={{{key!r}: ...}}")
-        else:
-            settings[key] = _decoded(key, value, name)
-    if pickled and not trust:
-        listed = ", ".join(f"{key} ({value.get(':type:', '?')})" for key, value in pickled.items())[:400]
-        raise RefusedFileError(
-            f"{name} holds pickles, which can run any code when they are read, and were not read: {listed}. "
-            "If you made the file yourself, load it with trust=True, or replace them with custom_objects"
-        )
-    return settings, pickled
-
-
-def _rebuilt(members: dict[str, bytes], settings: dict[str, Any], pickles: dict[str, Any], weights: dict[str, Any]) -> bytes:
-    """:return: an archive for SB3 to read, with nothing in it that has not been looked at; SB3 is told the settings anyway"""
-    more = {DATA: json.dumps({**dict.fromkeys(settings), **pickles}).encode()}
-    for what, state in weights.items():
-        file = io.BytesIO()
-        th.save(state, file)
-        more[f"{what}{WEIGHTS}"] = file.getvalue()
-    about = {member: content for member, content in members.items() if member.endswith(".txt")}
-    return write_archive({**about, **more})
-
-
-def _set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) -> None:
-    """SB3 would let the file choose what is replaced."""
-    own = model._get_torch_save_params()[1]
-    if not isinstance(variables, dict) or set(variables) != set(own):
-        raise RefusedFileError(f"{name}: {VARIABLES!r} should hold {own}, but holds {variables!s:.200}; refused")
-    for what, value in variables.items():
-        if value.shape != recursive_getattr(model, what).shape:
-            raise RefusedFileError(f"{name}: {what} has the shape {tuple(value.shape)}; refused")
-        recursive_setattr(model, f"{what}.data", value.to(model.device))
-
-
-def _json(content: bytes, name: str) -> dict[str, Any]:
-    try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RefusedFileError(f"{name}: {DATA!r} is no JSON: {error}") from error
-    if not isinstance(raw, dict):
-        raise RefusedFileError(f"{name}: {DATA!r} must hold an object, but holds a {type(raw).__name__}")
-    return raw
-
-
-def _decoded(key: str, value: Any, name: str) -> Any:
-    try:
-        return decode(value)
-    except (ValueError, RecursionError) as error:
-        raise RefusedFileError(f"{name}: {key}: {error}; refused") from error
-
-
-def weights_of(members: dict[str, bytes], name: str) -> dict[str, Any]:
-    """
-    :param members: of the archive ``name``
-    :return: the state dicts by the name of what they belong to
-    :raises RefusedFileError: for weights that are missing, damaged, NaN or infinite, and for pickles
-    """
-    weights = {
-        member[: -len(WEIGHTS)]: read_weights(content, member, name)
-        for member, content in members.items()
-        if member.endswith(WEIGHTS) and member != VARIABLES
-    }
-    if not isinstance(weights.get("policy"), dict):
-        raise RefusedFileError(f"{name} holds no weights (no member 'policy{WEIGHTS}'), so it is no model")
-    return weights
-
-
-def _check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str) -> None:
-    """SB3 forgives missing weights, and torch moments of another shape than their weights, and what overflows a float32."""
-    own = model.policy.state_dict()
-    if set(own) != set(weights["policy"]):
-        odd = sorted(map(str, set(own) ^ set(weights["policy"])))
-        raise RefusedFileError(f"{name}: the weights {odd} are missing or too many; refused")
-    tensors = [("policy", key, value) for key, value in own.items() if value.dim()]
-    for what in model._get_torch_save_params()[0]:
-        optimizer = recursive_getattr(model, what)
-        if isinstance(optimizer, th.optim.Optimizer):
-            for parameter, state in optimizer.state.items():
-                moments = [(what, key, value) for key, value in state.items() if isinstance(value, th.Tensor)]
-                tensors += moments
-                for _, key, value in moments:
-                    if value.numel() != 1 and not _fits(value, parameter):
-                        raise RefusedFileError(f"{name}: {key!r} in {what} has the shape {tuple(value.shape)}; refused")
-    for what, key, value in tensors:
-        if not th.isfinite(value).all():
-            raise RefusedFileError(f"{name}: {key!r} in {what} is NaN or infinite; refused")
-
-
-def _fits(value: th.Tensor, parameter: th.Tensor) -> bool:
-    """:return: whether it has the shape of its weights, or of their rows or columns, as in Adafactor"""
-    pairs = zip(value.shape, parameter.shape, strict=False)
-    return value.dim() == parameter.dim() and all(one in (1, size) for one, size in pairs)
+def _classes(value: Any) -> Iterator[type]:
+    """:return: the classes in a setting"""
+    if isinstance(value, type):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from _classes(item)

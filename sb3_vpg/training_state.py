@@ -18,8 +18,8 @@ from sb3_vpg.callback_states import best_model, callback_state, callbacks_in, re
 from sb3_vpg.env_states import get_state, set_state
 from sb3_vpg.log_states import log_state, restore_log
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
+from sb3_vpg.packing import was_left_out
 from sb3_vpg.plain import decode
-from sb3_vpg.saving import was_left_out
 from sb3_vpg.streams import copy_streams, restore_streams
 
 _LOOKS = ("verbose", "tensorboard_log", "device", "stats_window_size", "monitor_wrapper", "env", "policy")

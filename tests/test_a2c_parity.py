@@ -81,6 +81,7 @@ EXPLORATION = {
 }
 
 
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize(("kwargs", "policy_kwargs"), EXPLORATION.values(), ids=EXPLORATION.keys())
 def test_learning_from_a_seed_follows_a2c_to_the_last_bit(kwargs, policy_kwargs):
     """The whole of learn() in SB3's loop does: the same actions, the same rollouts, the same decaying step sizes."""

@@ -106,6 +106,7 @@ def test_what_is_no_number_is_refused(build, name, value):
         build(**{name: value})
 
 
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize("bad", [float("nan"), -0.5, math.inf], ids=str)
 @pytest.mark.parametrize("late", [False, True], ids=["at_once", "half_way"])
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -125,6 +126,7 @@ def test_schedule_that_returns_no_sound_value_is_refused(build, name, late, bad)
     assert all(tensor.isfinite().all() for tensor in weights(model).values())
 
 
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_overshooting_linear_schedule_stops_at_zero(name):
     """20 steps asked for, 32 taken: SB3's progress is then -0.6, and the step size or bonus 0 rather than negative."""
@@ -141,6 +143,7 @@ def test_linear_text_is_a_straight_line_that_never_turns_negative(start, progres
     assert CheckedSchedule("learning_rate", f"lin_{start!r}")(progress) == pytest.approx(start * max(progress, 0.0), abs=1e-12)
 
 
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_form_of_a_schedule_trains(build, name):
     """Number, text and function, alone or mixed."""

@@ -30,7 +30,8 @@ class StopAt(BaseCallback):
 def test_checkpoint_holds_no_pickle_and_is_a_model(tmp_path):
     """Plain data and arrays; whoever wants to play with it loads it as any model."""
     model = make_model(env=VecNormalize(random_envs()), learning_rate=lambda progress: 0.01)
-    model.learn(100, TrainingCheckpoint(tmp_path))
+    with pytest.warns(UserWarning, match="learning_rate.*custom_objects"):
+        model.learn(100, TrainingCheckpoint(tmp_path))
     path = latest(tmp_path)
     with zipfile.ZipFile(path) as archive:
         for name in ("data", "training.json", "vecnormalize.json"):

@@ -34,6 +34,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES.keys())
 def test_resumed_training_equals_uninterrupted_training(build, tmp_path):
     """Weights, optimisers, streams and counters, whatever is collected and learnt in whichever way."""

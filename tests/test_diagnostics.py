@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize(("log_interval", "expected"), [(1, 10), (3, 3), (4, 2), (12, 0), (None, 0)])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_costly_numbers_are_computed_for_the_next_log_alone(

@@ -84,7 +84,9 @@ def huge(repository: Path, canary: str) -> None:
 
 def pickled_model(repository: Path, canary: str) -> None:
     """A function has to be pickled, with whatever its author puts beside it."""
-    VPG("MlpPolicy", "CartPole-v1", device="cpu", learning_rate=lambda progress: 0.1).save(repository / NAME)
+    model = VPG("MlpPolicy", "CartPole-v1", device="cpu", learning_rate=lambda progress: 0.1)
+    with pytest.warns(UserWarning, match="learning_rate.*is pickled"):
+        model.save(repository / NAME)
 
 
 CODE = "__import__('pathlib').Path('CANARY').touch()"
@@ -215,10 +217,12 @@ def test_what_training_would_run_is_left_out(
 def as_the_zoo_saves(repository: Path) -> None:
     """A model with a function in it, and its statistics in a pickle beside it."""
     env = VecNormalize(make_vec_env("CartPole-v1"))
-    model = VPG("MlpPolicy", env, device="cpu", n_steps=8, learning_rate=lambda progress: 0.1).learn(8)
+    with pytest.warns(UserWarning, match="learning_rate.*is pickled"):
+        model = VPG("MlpPolicy", env, device="cpu", n_steps=8, learning_rate=lambda progress: 0.1).learn(8)
     env.save(str(repository / "vec_normalize.pkl"))
     model.env = None
-    model.save(repository / NAME)
+    with pytest.warns(UserWarning, match="learning_rate.*is pickled"):
+        model.save(repository / NAME)
 
 
 @pytest.mark.parametrize("normalize", [False, True], ids=["bare", "normalised"])

@@ -211,6 +211,7 @@ def test_construction_draws_no_random_numbers_beyond_those_of_sb3(use_sde):
     assert not differing(*starts)
 
 
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 def test_the_two_step_sizes_are_those_asked_for():
     """Each optimiser steps with its own rate, from construction to the end of a decaying schedule."""
     model = make_model(learning_rate="lin_0.01", vf_learning_rate=lambda progress: 0.5 * progress)

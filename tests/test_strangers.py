@@ -217,8 +217,9 @@ def test_checkpoints_are_read_as_models_are(name, members, marker, tmp_path):
     path.write_bytes(write_archive({**members, "training.json": state}))
     assert progress(path) == (32, 32)
     path.write_bytes(HOSTILE[name].build({**members, "training.json": state}, marker))
+    # What NaN means is known beside a policy: buffers may hold it, weights may not
     with pytest.raises(RefusedFileError, match=HOSTILE[name].says):
-        progress(path)
+        make_model().learn(32, TrainingCheckpoint(tmp_path)) if name == "NaN" else progress(path)
     assert not marker.exists()
 
 

@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 
 from sb3_vpg.archives import STATISTICS, RefusedFileError, read_archive
 from sb3_vpg.normalization import describe, load_vec_normalize
+from sb3_vpg.packing import pack
 from sb3_vpg.plain import encode, is_plain
-from sb3_vpg.saving import pack
 from sb3_vpg.zoo.hub_files import ARGS, CONFIG, PICKLED_STATISTICS, Repository
 from sb3_vpg.zoo.registration import our_class
 
@@ -106,9 +106,10 @@ def _check_plays(model: BaseAlgorithm, env: VecEnv, found: Repository, env_name:
     try:
         actions, _ = model.predict(env.reset(), deterministic=True)  # type: ignore[arg-type]  # what SB3's predict takes
         env.step(actions)
-    except Exception as error:
+    except Exception as error:  # environments and wrappers raise what they like
         raise RefusedFileError(
-            f"{found.model} cannot play in the wrappers of the config.yml beside it: {type(error).__name__}: {error}; refused"
+            f"{found.model} cannot play in {env_name.gym_id} with the wrappers of the config.yml beside it: "
+            f"{type(error).__name__}: {error}; refused (if {env_name.gym_id} is yours, see the traceback of the cause)"
         ) from error
 
 

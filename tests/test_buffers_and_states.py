@@ -1,0 +1,205 @@
+"""What a policy and its optimisers hold besides weights comes back, or is told beforehand."""
+
+import io
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from helpers import RandomEnv, make_model, weights
+from holding import BUFFERS, FOR_TRUST, Holding, Opaque, Remembering, assert_loaded, build, same, weights_and_more
+from resumption import Crash, CrashAt, assert_same, disturb, random_envs
+from stable_baselines3 import A2C
+from torch import nn
+
+from sb3_vpg import VPG
+from sb3_vpg.archives import RefusedFileError
+from sb3_vpg.checkpoints import TrainingCheckpoint
+
+KINDS = {name: (Holding, {"kind": name}) for name in BUFFERS}
+KINDS |= {f"frozen {name}": (Holding, {"kind": name, "frozen": True}) for name in ("mask", "nan", "infinite number")}
+KINDS |= {f"state: {name}": (Remembering, {"state": name}) for name in ("dict", "number")}
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), KINDS.values(), ids=KINDS)
+def test_buffers_and_states_come_back_without_trust(cls, kwargs, model_path):
+    """As with A2C, whose file of the same policy loads. Only what is learnt is judged."""
+    a2c = build(A2C, cls, **kwargs).learn(32)
+    a2c.save(model_path)
+    assert_loaded(a2c, A2C.load(model_path, device="cpu"))
+    model = build(VPG, cls, **kwargs).learn(32)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
+    assert_loaded(model, loaded)
+    other = build(VPG, cls, **kwargs)
+    other.set_parameters(model_path)
+    assert_loaded(model, other)
+    loaded.learn(32)
+
+
+@pytest.mark.parametrize(
+    "cls_kwargs", [KINDS["mask"], KINDS["frozen mask"], KINDS["complex"]], ids=["mask", "frozen", "complex"]
+)
+def test_killed_run_with_such_buffers_is_taken_up(cls_kwargs, tmp_path):
+    cls, kwargs = cls_kwargs
+    whole = build(VPG, cls, random_envs(), **kwargs).learn(200)
+    with pytest.raises(Crash):
+        build(VPG, cls, random_envs(), **kwargs).learn(200, [TrainingCheckpoint(tmp_path, 60, verbose=0), CrashAt(150)])
+    disturb()
+    resumed = build(VPG, cls, random_envs(), **kwargs).learn(200, TrainingCheckpoint(tmp_path, 60, verbose=0))
+    assert_same(whole, resumed)
+
+
+TRUSTED = {name: (Holding, {"kind": name}) for name in FOR_TRUST}
+TRUSTED |= {"state: set": (Remembering, {"state": "set"})}
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), TRUSTED.values(), ids=TRUSTED)
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor", "ignore:.*quantiz", "ignore:TypedStorage is deprecated")
+def test_what_needs_trust_is_told_and_loads_with_it(cls, kwargs, model_path, tmp_path):
+    """Sparse, quantised and rare tensors: the archive reader lets them pass only for who trusts the file."""
+    model = build(VPG, cls, **kwargs)
+    with pytest.warns(UserWarning, match=r"policy: .*features_extractor.*load\(path, trust=True\)"):
+        model.learn(32)
+    with pytest.warns(UserWarning, match=r"policy: .*features_extractor.*load\(path, trust=True\)"):
+        model.save(model_path)
+    with pytest.raises(RefusedFileError, match=r"policy\.pth"):
+        VPG.load(model_path, device="cpu")
+    assert_loaded(model, VPG.load(model_path, device="cpu", trust=True))
+
+
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
+def test_killed_run_that_needs_trust_is_taken_up_with_it(tmp_path):
+    def learn(folder: str, *callbacks: Any, trust: bool = True) -> VPG:
+        checkpoint = TrainingCheckpoint(tmp_path / folder, 60, verbose=0, trust=trust)
+        return build(VPG, Holding, random_envs(), kind="sparse").learn(200, [checkpoint, *callbacks])
+
+    whole = learn("whole")
+    with pytest.raises(Crash):
+        learn("killed", CrashAt(150))
+    disturb()
+    with pytest.raises(RefusedFileError, match=r"no checkpoint in .* can be read"):
+        learn("killed", trust=False)
+    disturb()
+    resumed = learn("killed")
+    one, other = weights_and_more(whole), weights_and_more(resumed)
+    assert all(same(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("state", ["object", "lock"])
+def test_state_that_torch_cannot_read_is_left_out(state, model_path):
+    """Left in, it makes A2C's file unreadable, or cannot be written; here the weights are safe, and learn() has said so."""
+    stream, a2c = io.BytesIO(), build(A2C, Remembering, state=state)
+    with pytest.raises((pickle.UnpicklingError, TypeError), match=r"Weights only|cannot pickle"):  # noqa: PT012  # either
+        a2c.save(stream)
+        A2C.load(stream)
+    model = build(VPG, Remembering, state=state)
+    with pytest.warns(UserWarning, match=r"_extra_state is a \w+, .*so it is left out"):
+        model.learn(32)
+    with pytest.warns(UserWarning, match="so it is left out"):
+        model.save(model_path)
+    with pytest.warns(UserWarning, match="_extra_state'.* are not among the weights"):
+        assert_loaded(model, VPG.load(model_path, device="cpu"))
+    other = build(VPG, Remembering, state=state)
+    with pytest.warns(UserWarning, match="_extra_state'.* are not among the weights"):
+        other.set_parameters(model_path)
+    assert_loaded(model, other)
+
+
+def test_weights_of_nan_load_with_trust_and_a_warning(model_path):
+    """SB3 says nothing. Without trust they are refused, wherever the policy that was just built has none."""
+    model = build()
+    with th.no_grad():
+        model.policy.value_net.bias.fill_(float("nan"))
+    model.save(model_path)
+    with pytest.raises(RefusedFileError, match=r"value_net\.bias has 1 numbers that are NaN or infinite"):
+        VPG.load(model_path, device="cpu")
+    other = build()
+    before = weights(other)
+    with pytest.raises(RefusedFileError, match=r"value_net\.bias has 1 numbers that are NaN or infinite"):
+        other.set_parameters(model_path)
+    assert all(th.equal(value, before[key]) for key, value in weights(other).items())
+    with pytest.warns(UserWarning, match=r"has NaN weights: value_net\.bias"):
+        assert_loaded(model, VPG.load(model_path, device="cpu", trust=True))
+
+
+class Masked(Holding):
+    """With a mask that is a parameter like any other."""
+
+    def __init__(self, space: Any) -> None:
+        super().__init__(space)
+        self.mask = nn.Parameter(nn.Transformer.generate_square_subsequent_mask(3))
+
+
+def test_parameter_that_is_infinite_by_design_is_not_judged(model_path):
+    """Where the policy that was just built has the same. One number more is refused."""
+    model = build(cls=Masked)
+    model.save(model_path)
+    assert_loaded(model, VPG.load(model_path, device="cpu"))
+    other = build(cls=Masked)
+    other.set_parameters(model_path)
+    with th.no_grad():
+        model.policy.features_extractor.mask[2, 0] = float("inf")
+    model.save(model_path)
+    for load in (lambda: VPG.load(model_path, device="cpu"), lambda: other.set_parameters(model_path)):
+        with pytest.raises(RefusedFileError, match=r"features_extractor\.mask has 1 numbers that are NaN or infinite"):
+            load()
+
+
+def test_complex_weights_in_the_place_of_real_ones_are_refused():
+    """Torch would drop the imaginary part, with a warning."""
+    model = make_model()
+    parameters = model.get_parameters()
+    parameters["policy"]["value_net.bias"] = parameters["policy"]["value_net.bias"].to(th.complex64)
+    with pytest.raises(ValueError, match=r"value_net\.bias is no plain tensor of real numbers"):
+        model.set_parameters(parameters)
+
+
+class Factored(th.optim.SGD):
+    """An optimiser that remembers matrices of another shape than its weights, as Shampoo does."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["preconditioner"] = th.eye(parameter.shape[0])
+        return super().step(closure)
+
+
+def test_optimiser_of_the_users_may_remember_what_it_likes(model_path):
+    model = make_model(policy_kwargs={"optimizer_class": Factored}).learn(32)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
+    th.testing.assert_close(loaded.critic_optimizer.state_dict(), model.critic_optimizer.state_dict(), rtol=0, atol=0)
+    loaded.learn(32)
+
+
+def test_numbers_of_numpy_among_the_optimisers_arguments_are_plain(model_path):
+    """From a search over ``np.logspace``, for example. Torch would read them with a pickle alone."""
+    optimizer_kwargs = {"eps": np.float64(1e-5), "betas": (np.float64(0.5), np.float64(0.75)), "weight_decay": np.int64(0)}
+    model = make_model(policy_kwargs={"optimizer_kwargs": optimizer_kwargs}).learn(32)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
+    assert {type(value) for value in loaded.policy.optimizer.param_groups[0]["betas"]} == {float}
+    assert loaded.policy.optimizer.param_groups[0]["eps"] == 1e-5
+    assert_loaded(model, loaded)
+
+
+class Noting(th.optim.SGD):
+    """An optimiser that remembers an object."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["note"] = Opaque()
+        return super().step(closure)
+
+
+def test_memory_of_an_optimiser_that_cannot_be_written_is_left_out(model_path):
+    """Weights come back, and the optimiser begins anew, which ``save`` says."""
+    model = make_model(policy_kwargs={"optimizer_class": Noting}).learn(32)
+    with pytest.warns(UserWarning, match=r"policy\.optimizer: state.* is a Opaque, .*so it is left out"):
+        model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
+    assert_loaded(model, loaded)
+    loaded.learn(32)

@@ -1,0 +1,102 @@
+"""What load() takes and compares is as in SB3, and what goes wrong is reported as whose fault it is."""
+
+import json
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from helpers import RandomEnv, make_model
+from holding import Holding, assert_loaded, build
+from stable_baselines3 import A2C
+from torch import nn
+
+from sb3_vpg import VPG
+from sb3_vpg.archives import RefusedFileError, read_archive
+
+
+class Choosy(Holding):
+    """A class of the user's that has changed since the model was saved."""
+
+    error: Any = None
+
+    def __init__(self, space: Any) -> None:
+        super().__init__(space)
+        if Choosy.error is not None:
+            raise Choosy.error
+
+
+@pytest.mark.parametrize("error", [TypeError("mine"), AssertionError("mine"), ValueError("mine"), KeyError("mine")], ids=repr)
+def test_error_of_the_users_class_is_no_damaged_file(error, model_path, monkeypatch):
+    build(cls=Choosy).save(model_path)
+    monkeypatch.setattr(Choosy, "error", error)
+    with pytest.raises(
+        ValueError, match=rf"could not be built again: {type(error).__name__}: .*mine.*{__name__}:Choosy"
+    ) as refusal:
+        VPG.load(model_path, device="cpu")
+    assert not isinstance(refusal.value, RefusedFileError)
+    assert refusal.value.__cause__ is error
+
+
+def test_paths_are_plain(tmp_path):
+    """Wherever a path is taken: it may be any that the system understands, and comes back."""
+
+    class Anywhere:
+        def __fspath__(self) -> str:
+            return str(tmp_path / "model.zip")
+
+    for folder in (tmp_path / "tb", np.str_(tmp_path / "tb")):
+        model = make_model(tensorboard_log=folder)
+        model.mine = Path("a/b")
+        model.save(Anywhere())
+        assert json.loads(read_archive(Anywhere())["data"])["tensorboard_log"] == str(tmp_path / "tb")
+        loaded = VPG.load(Anywhere(), device="cpu")
+        assert (loaded.tensorboard_log, loaded.mine) == (str(tmp_path / "tb"), Path("a/b"))
+        loaded.set_parameters(Anywhere())
+    assert type(loaded.tensorboard_log) is str
+    for wrong in (b"model", 3):
+        with pytest.raises(ValueError, match="path must be a path or a binary file"):
+            model.save(wrong)
+        with pytest.raises(ValueError, match="tensorboard_log must be a path"):
+            make_model(tensorboard_log=wrong)
+
+
+def test_policy_kwargs_are_compared_as_sb3_compares_them(model_path):
+    """The keyword must equal what is stored, as in A2C; custom_objects is the explicit replacement."""
+    stored, other = {"net_arch": [8], "activation_fn": nn.Tanh}, {"net_arch": [8], "activation_fn": nn.ReLU}
+    model = make_model(policy_kwargs=stored)
+    model.save(model_path)
+    assert_loaded(model, VPG.load(model_path, device="cpu", policy_kwargs=stored))
+    with pytest.raises(ValueError, match="specified policy kwargs do not equal the stored policy kwargs"):
+        VPG.load(model_path, device="cpu", policy_kwargs=other)
+    assert VPG.load(model_path, device="cpu", custom_objects={"policy_kwargs": other}).policy.activation_fn is nn.ReLU
+
+
+def test_parts_of_an_observation_keep_their_order(model_path):
+    """An OrderedDict makes a space whose keys are not sorted; the features follow each other in that order."""
+    box = spaces.Box(-1.0, 1.0, (2,))
+    env = RandomEnv(spaces.Dict(OrderedDict(b=box, a=spaces.Box(-1.0, 1.0, (3,)))))
+    model = make_model("MultiInputPolicy", env).learn(32)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=env, device="cpu")
+    assert list(loaded.observation_space.spaces) == ["b", "a"]
+    for observation in [model.observation_space.sample() for _ in range(20)]:
+        probabilities = [
+            one.policy.get_distribution(one.policy.obs_to_tensor(observation)[0]).distribution.probs for one in (model, loaded)
+        ]
+        assert th.equal(*probabilities)
+
+
+def test_environment_is_compared_with_the_stored_spaces(model_path):
+    """Also where the keyword brings others, as in A2C."""
+    a2c_path = model_path.with_name("a2c.zip")
+    model, a2c = make_model(), A2C("MlpPolicy", RandomEnv(), device="cpu")
+    model.save(model_path)
+    a2c.save(a2c_path)
+    other = RandomEnv(action_space=type(model.action_space)(5))
+    for cls, path in ((A2C, a2c_path), (VPG, model_path)):
+        with pytest.raises(ValueError, match="spaces do not match"):
+            cls.load(path, env=other, device="cpu", action_space=other.action_space)
