@@ -5,14 +5,16 @@ without them, and SB3's ``VecNormalize.save`` is a pickle.
 
 import io
 import json
-from pathlib import Path
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_vpg.archives import STATISTICS, RefusedFileError, read_archive
+from sb3_vpg.archives import STATISTICS, RefusedFileError, name_of, read_archive
 from sb3_vpg.arguments import flag, real_number
 from sb3_vpg.plain import decode
 
@@ -29,7 +31,7 @@ def describe(env: VecNormalize) -> dict[str, Any]:
     return {**{name: getattr(env, name) for name in _ARGUMENTS}, "obs_rms": observations, "ret_rms": _numbers(env.ret_rms)}
 
 
-def has_statistics(path: str | Path) -> bool:
+def has_statistics(path: str | os.PathLike[str]) -> bool:
     """:return: whether a model's file holds statistics of a ``VecNormalize``; False for files that we have not written"""
     try:
         return STATISTICS in read_archive(path)
@@ -37,7 +39,7 @@ def has_statistics(path: str | Path) -> bool:
         return False
 
 
-def load_vec_normalize(path: str | Path | io.BufferedIOBase, venv: VecEnv) -> VecNormalize:
+def load_vec_normalize(path: str | os.PathLike[str] | io.BufferedIOBase, venv: VecEnv) -> VecNormalize:
     """
     Normalise as the model in this file was used to, without unpickling anything.
 
@@ -47,19 +49,31 @@ def load_vec_normalize(path: str | Path | io.BufferedIOBase, venv: VecEnv) -> Ve
     :raises RefusedFileError: for a file that is damaged or holds no such statistics, or none for this environment
     :raises FileNotFoundError: if there is no such file
     """
-    name = str(path) if isinstance(path, (str, Path)) else "the file"
+    name = name_of(path)
     members = read_archive(path)
     if STATISTICS not in members:
         raise RefusedFileError(
             f"{name} holds no statistics of a VecNormalize: its model was trained without, or not saved by us"
         )
-    try:
+    with _fitting(name):
         state = decode(json.loads(members[STATISTICS]))
-        env = VecNormalize(venv, **_arguments(state))
+        arguments = _arguments(state)
+    try:
+        env = VecNormalize(venv, **arguments)
+    except (ValueError, KeyError) as error:
+        raise RefusedFileError(f"{name}: {STATISTICS!r} does not fit this environment: {error}") from error
+    with _fitting(name):
         _restore(env, state)
+    return env
+
+
+@contextmanager
+def _fitting(name: str) -> Iterator[None]:
+    """Around what is done with the file's values alone: whatever goes wrong is the file's fault."""
+    try:
+        yield
     except (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RecursionError) as error:
         raise RefusedFileError(f"{name}: {STATISTICS!r} does not fit this environment: {error}") from error
-    return env
 
 
 def _arguments(state: dict[str, Any]) -> dict[str, Any]:

@@ -89,3 +89,23 @@ def four_numbers():
 def test_missing_file_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_vec_normalize(tmp_path / "nowhere.zip", vector_env(1))
+
+
+class BrokenVecEnv(VecFrameStack):
+    """A VecEnv of the user's with an error in it."""
+
+    broken = False
+
+    def __getattribute__(self, name):
+        if name == "num_envs" and BrokenVecEnv.broken:
+            raise TypeError("mine")
+        return super().__getattribute__(name)
+
+
+def test_error_of_the_users_environment_is_no_damaged_file(model_path, monkeypatch):
+    make_model(env=VecNormalize(vector_env(2))).learn(32).save(model_path)
+    env = BrokenVecEnv(vector_env(2), 1)
+    load_vec_normalize(model_path, env)
+    monkeypatch.setattr(BrokenVecEnv, "broken", True)
+    with pytest.raises(TypeError, match="mine"):
+        load_vec_normalize(model_path, env)

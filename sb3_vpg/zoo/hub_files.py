@@ -150,7 +150,7 @@ def _metrics(path: Path) -> dict[str, bytes]:
                 found[one.filename] = _episodes(content) if one.filename.endswith(".csv") else _evaluations(content, path)
     except RefusedFileError:
         raise
-    except Exception as error:
+    except Exception as error:  # nothing of the user's is run here, and numpy's readers raise whatever they stumble over
         raise RefusedFileError(
             f"{path} is no archive of learning curves ({type(error).__name__}: {error}); refused"
         ) from error
