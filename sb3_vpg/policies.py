@@ -9,8 +9,11 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import MlpExtractor
+
+_LONGEST = 1000
 
 
 class MlpPolicy(ActorCriticPolicy):
@@ -75,6 +78,11 @@ POLICY_ALIASES: dict[str, type[BasePolicy]] = {
 }
 
 
+def original(policy: Any) -> Any:
+    """:return: the policy that ``th.compile(policy)`` has wrapped, as SB3 unwraps it; any other one as it is"""
+    return getattr(policy, "_orig_mod", policy)
+
+
 def is_untouched(policy: Any, methods: Iterable[str]) -> bool:
     """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
     cls, own = type(policy), vars(policy)
@@ -113,6 +121,35 @@ def _is_split(policy: ActorCriticPolicy) -> bool:
         return False
     apart = not policy.share_features_extractor or type(policy.mlp_extractor) is MlpExtractor
     return apart and next(policy.buffers(), None) is None
+
+
+def drop_graph(policy: ActorCriticPolicy) -> None:
+    """
+    Detach what the policy's modules and its distribution remember of their last call, since a policy that holds a graph
+    cannot be deep-copied or pickled. SB3's loop writes over it at the next step.
+    """
+    for module in policy.modules():
+        _detach(vars(module))
+
+
+def _detach(held: Any, depth: int = 4) -> None:
+    """:param held: a dict or a list, whose tensors are exchanged for detached ones"""
+    for key, value in list(held.items() if isinstance(held, dict) else enumerate(held)):
+        if isinstance(value, th.Tensor):
+            if value.grad_fn is not None:
+                held[key] = value.detach()
+        elif depth == 0:
+            continue
+        elif isinstance(value, (Distribution, th.distributions.Distribution)):
+            _detach(vars(value), depth - 1)
+        # Long ones are data of the user's
+        elif type(value) in (dict, list) and len(value) <= _LONGEST:
+            _detach(value, depth - 1)
+        elif type(value) is tuple and len(value) <= _LONGEST:
+            items = list(value)
+            _detach(items, depth - 1)
+            if any(one is not other for one, other in zip(items, value, strict=True)):
+                held[key] = tuple(items)
 
 
 def check_policy_class(policy_class: Any) -> None:

@@ -1,6 +1,8 @@
 """Vanilla policy gradient as a Stable-Baselines3 algorithm."""
 
 import inspect
+import warnings
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -16,14 +18,14 @@ from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, che
 from sb3_vpg.buffers import buffer_class, by_environment, episode_lengths, whole_batch
 from sb3_vpg.diagnostics import approximate_kl, parts_of, signal_to_noise
 from sb3_vpg.estimators import Baseline, Estimator
-from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
-from sb3_vpg.optimizers import split_optimizer, trainable_parameters
-from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, evaluate_steps, unknown_policy
+from sb3_vpg.optimizers import settle, trainable_parameters
+from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, drop_graph, evaluate_steps, unknown_policy
 from sb3_vpg.regression import regression
+from sb3_vpg.two_optimizers import TwoOptimizers
 from sb3_vpg.updates import NotFiniteError, minibatches, normalize, take_step, undone_unless_finite
 
 
-class VPG(LeanOnPolicyAlgorithm):
+class VPG(TwoOptimizers):
     """
     Vanilla Policy Gradient (REINFORCE with a learned baseline).
 
@@ -77,7 +79,8 @@ class VPG(LeanOnPolicyAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
-    critic_optimizer: Optimizer | None  # None where the value has no parameter of its own
+    vf_lr_schedule: Callable[[float], float] | None
+    """None: the critic follows ``lr_schedule``."""
 
     def __init__(
         self,
@@ -131,6 +134,8 @@ class VPG(LeanOnPolicyAlgorithm):
         self.n_episodes = n_episodes
         self.reward_to_go = reward_to_go
         self.discount_steps = discount_steps
+        # The largest step size of each kind in this learn(), in a checkpoint as well
+        self._step_sizes: dict[str, float] = {}
         if _init_setup_model:
             self._setup_model()
 
@@ -144,12 +149,15 @@ class VPG(LeanOnPolicyAlgorithm):
             super()._setup_model()
         except MemoryError as error:
             raise ValueError(f"no memory for n_steps={self.n_steps:,} of {self.n_envs:,} environments: {error}") from error
-        self.critic_optimizer = split_optimizer(self.policy, self.vf_lr_schedule(1.0))
+        self._begin_split()
 
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = CheckedSchedule("learning_rate", self.learning_rate)
-        critic = self.learning_rate if self.vf_learning_rate is None else self.vf_learning_rate
-        self.vf_lr_schedule = CheckedSchedule("vf_learning_rate", critic)
+        value = self.vf_learning_rate
+        self.vf_lr_schedule = None if value is None else CheckedSchedule("vf_learning_rate", value)
+
+    def _vf_step_size(self, progress_remaining: float) -> float:
+        return (self.vf_lr_schedule or self.lr_schedule)(progress_remaining)
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "MlpPolicy") -> None:
         super()._maybe_recommend_cpu(mlp_class_name)
@@ -169,14 +177,17 @@ class VPG(LeanOnPolicyAlgorithm):
         :raises ValueError: if a loss, a gradient or a weight becomes NaN or infinite; the weights, and the statistics of a
             ``VecNormalize``, are then those from before the rollout
         """
+        self._split()
+        rollout = whole_batch(self.rollout_buffer)
+        settle(self.policy, rollout.observations, rollout.actions, self._vf_step_size(1.0))
         # Batch norm and dropout behave differently while training
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
+        self._note_step_size("learning_rate", self.policy.optimizer)
         # Where nobody reads, as with verbose=0, a look at the gradient is a waste
         log_follows = bool(self._log_interval and self.logger.output_formats)
         log_follows = log_follows and (self._iteration + 1) % self._log_interval == 0
 
-        rollout = whole_batch(self.rollout_buffer)
         critic = self.critic_optimizer if self._estimator.has_critic else None
         optimizers = [self.policy.optimizer] if critic is None else [self.policy.optimizer, critic]
         try:
@@ -184,16 +195,21 @@ class VPG(LeanOnPolicyAlgorithm):
                 self._train_policy(rollout, log_follows)
                 if critic is not None:
                     self._train_critic(rollout, critic)
+            if log_follows:
+                self._record_change(rollout)
         except NotFiniteError as error:
             raise self._stop(str(error)) from None
-
-        if log_follows:
-            self._record_change(rollout)
+        finally:
+            drop_graph(self.policy)
 
         self._n_updates += 1
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
+
+    def _note_step_size(self, name: str, optimizer: Optimizer) -> None:
+        present = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
+        self._step_sizes[name] = max(self._step_sizes.get(name, 0.0), present)
 
     def _train_policy(self, rollout: RolloutBufferSamples, log_follows: bool) -> None:
         log_prob, entropy = self._evaluate(rollout)
@@ -216,8 +232,10 @@ class VPG(LeanOnPolicyAlgorithm):
         self.logger.record("train/grad_norm", norm)
 
     def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
-        vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
+        vf_learning_rate = self._vf_step_size(self._current_progress_remaining)
         update_learning_rate(optimizer, vf_learning_rate)
+        if self.vf_lr_schedule is not None:
+            self._note_step_size("vf_learning_rate", optimizer)
         batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
         losses = regression(self.policy, optimizer, self.max_grad_norm).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
@@ -245,13 +263,28 @@ class VPG(LeanOnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> Self:
-        """See ``OnPolicyAlgorithm.learn``."""
-        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        """
+        See ``OnPolicyAlgorithm.learn``. Warns if nothing could be learned: every parameter is frozen, or the step size was 0
+        at each update, as with ``"lin_0.001"`` and a single rollout, after which no progress remains.
+        """
+        self._check_policy()
+        self._step_sizes = {}
+        super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+        self._warn_of_standstill()
+        return self
+
+    def _warn_of_standstill(self) -> None:
+        for name, largest in self._step_sizes.items():
+            schedule = self.lr_schedule if name == "learning_rate" else self._vf_step_size
+            # A step size that is always 0 is a choice
+            if largest == 0.0 and any(schedule(progress) > 0.0 for progress in (1.0, 0.75, 0.5, 0.25)):
+                warnings.warn(
+                    f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights have not moved. "
+                    "A schedule is read when a rollout is over, and the last rollout leaves no progress. Use a constant, or "
+                    f"shorter rollouts (n_steps={self.n_steps}, {self.n_envs} environments), or raise total_timesteps",
+                    stacklevel=3,
+                )
 
     def _excluded_save_params(self) -> list[str]:
         # Derived from the arguments whenever a model is built
         return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        state_dicts, variables = super()._get_torch_save_params()
-        return [*state_dicts, *([] if self.critic_optimizer is None else ["critic_optimizer"])], variables
