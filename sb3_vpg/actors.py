@@ -18,6 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.buffers import take
+from sb3_vpg.eligibility import forward_hooks
 from sb3_vpg.networks import N_ROWS, PlainNetwork, plain_network
 from sb3_vpg.policies import is_untouched
 from sb3_vpg.samplers import Sampler, sampler_of
@@ -209,7 +210,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
     :param current: the one that was found before, which is kept while it fits
     :return: the fast actor; None if the policy has a way of its own from observation to action or value
     """
-    if not is_untouched(policy, _COLLECTING) or policy._forward_hooks or policy._forward_pre_hooks:
+    if not is_untouched(policy, _COLLECTING) or any(forward_hooks([policy])):
         return None
     if current is not None and current.policy is policy and current.sampler.distribution is policy.action_dist:
         return current

@@ -10,7 +10,7 @@ from sb3_vpg.advantages import Episodes, Floats, gae
 from sb3_vpg.buffers import counted_steps, take
 from sb3_vpg.estimators import Estimator
 from sb3_vpg.optimizers import trainable_parameters
-from sb3_vpg.policies import evaluate_steps
+from sb3_vpg.policies import drop_graph, evaluate_steps
 from sb3_vpg.scores import score_products
 
 
@@ -57,7 +57,9 @@ def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, p
         # In float32 as SB3's buffer hands them over
         actions = th.as_tensor(buffer.actions[steps].astype(np.float32), device=buffer.device)
         log_prob, _ = evaluate_steps(policy, observations, actions, estimator.has_critic)
-        return score_products(log_prob, trainable_parameters(policy.optimizer), episodes, weights_M, returns_EM)
+        found = score_products(log_prob, trainable_parameters(policy.optimizer), episodes, weights_M, returns_EM)
+        drop_graph(policy)
+        return found
 
     rewards_EM = episodes.gather(buffer.rewards)
     advantages_EM, returns_EM, mean = estimator.monte_carlo(episodes, rewards_EM, average, products)

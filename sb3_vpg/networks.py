@@ -18,7 +18,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
-from torch.nn.modules import module
+
+from sb3_vpg.eligibility import children, forward_hooks, is_read_in_place, parameters
 
 Array = npt.NDArray[Any]
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
@@ -43,9 +44,7 @@ _BACKWARD: dict[type[nn.Module], Callable[[Array, Array], Array]] = {
     nn.Identity: lambda y, gradient: gradient,
 }
 """From an activation's output and the gradient by it to the gradient by its input."""
-_GLOBAL_HOOKS: list[dict[Any, Any]] = [module._global_forward_hooks, module._global_forward_pre_hooks]
 _LONGEST_TABLE = 1000
-_FORWARDS = {"forward", "forward_actor", "forward_critic"}
 N_ROWS = 1024
 """So many at a time, since their activations fit into the processor's cache: a third of the time of many more."""
 
@@ -63,10 +62,9 @@ class PlainNetwork:
         self._layers = layers
         self._flatten = _flattening(space)
         self._dtype = np.dtype(np.float32)
-        self._held = [(holder._modules, list(holder._modules.values())) for holder in holders]
+        self._held = [(children(holder), list(children(holder).values())) for holder in holders]
         modules = [*holders, *layers]
-        self._hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
-        self._hooks += _GLOBAL_HOOKS
+        self._hooks = forward_hooks(modules)
         # A ``forward`` of the object's own would be one more entry
         self._own = [vars(one) for one in modules]
         self._n_own = sum(map(len, self._own))
@@ -76,7 +74,7 @@ class PlainNetwork:
             if not isinstance(layer, nn.Linear):
                 self._steps.append((None, _ACTIVATIONS[type(layer)]))
                 continue
-            held = layer._parameters
+            held = parameters(layer)
             self._pointers += [(held, name, None if p is None else p.data_ptr()) for name, p in held.items()]
             bias = None if layer.bias is None else layer.bias.detach().numpy()
             self._steps.append((layer.weight.detach().numpy().T, bias))
@@ -87,8 +85,8 @@ class PlainNetwork:
         for modules, held in self._held:
             if [*modules.values()] != held:
                 return False
-        for parameters, name, pointer in self._pointers:
-            parameter = parameters.get(name)
+        for held_there, name, pointer in self._pointers:
+            parameter = held_there.get(name)
             if (None if parameter is None else parameter.data_ptr()) != pointer:
                 return False
         return not any(self._hooks)
@@ -177,10 +175,8 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
     layers = [*hidden, getattr(policy, head)]
     if not _is_plain(policy.observation_space, policy.normalize_images) or not _are_known(layers):
         return None
-    if any(one._forward_hooks or one._forward_pre_hooks for one in policy.modules()) or any(_GLOBAL_HOOKS):
-        return None
     holders = [policy, body, hidden, *extractor.modules()]
-    if any(_FORWARDS & vars(one).keys() for one in (*holders, *layers)):
+    if not is_read_in_place([*holders, *layers]) or any(forward_hooks(policy.modules())):
         return None
     return PlainNetwork(policy.observation_space, holders, layers)
 
@@ -190,9 +186,9 @@ def _are_known(layers: list[nn.Module]) -> bool:
     known = all(type(layer) in (nn.Linear, *_ACTIVATIONS) for layer in layers) and type(layers[0]) is nn.Linear
     # An activation's slope is read off its output, which the next one would overwrite
     known = known and all(nn.Linear in (type(one), type(other)) for one, other in pairwise(layers))
-    parameters = [parameter for layer in layers for parameter in layer.parameters()]
-    on_cpu = all(p.device.type == "cpu" and p.layout is th.strided and p.dtype is parameters[0].dtype for p in parameters)
-    return known and on_cpu and parameters[0].dtype in (th.float32, th.float64)
+    held = [parameter for layer in layers for parameter in layer.parameters()]
+    on_cpu = all(p.device.type == "cpu" and p.layout is th.strided and p.dtype is held[0].dtype for p in held)
+    return known and on_cpu and held[0].dtype in (th.float32, th.float64)
 
 
 def _is_plain(space: spaces.Space[Any], normalize_images: bool) -> bool:

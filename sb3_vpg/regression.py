@@ -8,7 +8,7 @@ agree with torch's to rounding, and which of the two runs is decided by ``regres
 
 from collections.abc import Iterable
 from math import isfinite, sqrt
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from sb3_vpg.eligibility import is_plain_adam, is_watched_backward
 from sb3_vpg.networks import N_ROWS, PlainNetwork, plain_network
 from sb3_vpg.optimizers import trainable_parameters
 from sb3_vpg.policies import is_untouched
@@ -80,7 +81,7 @@ class NumpyRegression:
         losses: list[float] = []
         keeps_weights = True
         try:
-            self._descend(batches, moments, n_before, losses)
+            gradient = self._descend(batches, moments, n_before, losses)
         except NotFiniteError:
             # The weights will be those from before the fit, and so are the moments
             keeps_weights = False
@@ -88,9 +89,14 @@ class NumpyRegression:
         finally:
             if keeps_weights:
                 self._remember(state, moments, n_before + len(losses))
+        # Where torch leaves the gradient of its last step, for callbacks that log it
+        for parameter, part in zip(self.parameters, self._parts(gradient), strict=True):
+            parameter.grad = th.from_numpy(part.copy())
         return losses
 
-    def _descend(self, batches: Iterable[Batch], moments: list[Array], n_before: float, losses: list[float]) -> None:
+    def _descend(self, batches: Iterable[Batch], moments: list[Array], n_before: float, losses: list[float]) -> Array:
+        """:return: the gradient of the last step, bounded"""
+        gradient = np.zeros_like(moments[0])
         # What overflows is refused by its number
         with np.errstate(all="ignore"):
             for observations, returns in batches:
@@ -98,6 +104,12 @@ class NumpyRegression:
                 _bound(gradient, self.max_grad_norm, loss)
                 self._step(gradient, moments, n_before + len(losses) + 1)
                 losses.append(loss)
+        return gradient
+
+    def _parts(self, flat: Array) -> list[Array]:
+        """:return: what belongs to each parameter, in its shape"""
+        ends = np.cumsum([view.size for view in self.views])
+        return [part.reshape(view.shape) for part, view in zip(np.split(flat, ends[:-1]), self.views, strict=True)]
 
     def _moment(self, state: list[dict[str, Any]], name: str) -> Array:
         """:return: Adam's running mean of that name, of all parameters; zero before the first step"""
@@ -135,12 +147,11 @@ class NumpyRegression:
 
     def _remember(self, state: list[dict[str, Any]], moments: list[Array], n_steps: float) -> None:
         """Put the moments where the optimiser keeps them, so that it is saved, loaded and carried on as ever."""
-        start = 0
-        for one, view in zip(state, self.views, strict=True):
-            for name, flat in zip(_MOMENTS, moments, strict=True):
-                one[name] = th.from_numpy(flat[start : start + view.size].reshape(view.shape).copy())
+        for name, flat in zip(_MOMENTS, moments, strict=True):
+            for one, part in zip(state, self._parts(flat), strict=True):
+                one[name] = th.from_numpy(part.copy())
+        for one in state:
             one["step"] = th.tensor(n_steps, dtype=th.float32)
-            start += view.size
 
 
 def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float) -> Regression:
@@ -151,7 +162,7 @@ def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     :return: the faster way where it does the same
     """
     network = plain_network(policy, "value_net") if is_untouched(policy, ("predict_values", "extract_features")) else None
-    if network is None or not _is_plain_adam(optimizer):
+    if network is None or not is_plain_adam(optimizer):
         return TorchRegression(policy, optimizer, max_grad_norm)
     fitted = NumpyRegression(network, optimizer, max_grad_norm)
     # All of the network's parameters, none of them frozen, none twice, and no others
@@ -159,18 +170,9 @@ def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     # All have taken as many steps as the first
     state = [optimizer.state.get(parameter, {}) for parameter in fitted.parameters]
     complete = complete and len({float(one.get("step", 0.0)) for one in state}) == 1
-    watched = any(module._backward_hooks or module._backward_pre_hooks for module in policy.modules())
+    complete = complete and all(not one or one.keys() >= {"step", *_MOMENTS} for one in state)
+    watched = is_watched_backward(policy.modules(), fitted.parameters)
     return fitted if complete and not watched else TorchRegression(policy, optimizer, max_grad_norm)
-
-
-def _is_plain_adam(optimizer: Optimizer) -> TypeGuard[th.optim.Adam]:
-    """:return: whether it is Adam as published, with nobody watching its steps or the gradients"""
-    if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1:
-        return False
-    group = optimizer.param_groups[0]
-    watched = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks or "step" in vars(optimizer)
-    watched = watched or any(p._backward_hooks or p._post_accumulate_grad_hooks for p in group["params"])
-    return not (watched or group["weight_decay"] or any(group.get(name) for name in ("amsgrad", "maximize", "capturable")))
 
 
 def _bound(gradient: Array, max_grad_norm: float, loss: float) -> None:

@@ -46,7 +46,8 @@ def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> V
 def undone_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     """
     The steps of an update as a whole or not at all: when it raises, and when they leave a weight that is not finite,
-    every weight, and what the optimisers remember of earlier gradients, is again what it was before.
+    every weight, and what the optimisers remember of earlier gradients, is again what it was before. A weight that was
+    infinite before, such as a mask of minus infinity, and has stayed what it was, is not judged.
 
     :param optimizers: which take the steps
     :raises NotFiniteError: if the update has left NaN or infinite weights
@@ -56,7 +57,11 @@ def undone_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     remembered = [_copy(optimizer.state) for optimizer in optimizers]
     try:
         yield
-        _check_finite("norm of the weights after the step", th.nn.utils.get_total_norm(parameters))
+        norm = th.nn.utils.get_total_norm(parameters)
+        if not isfinite(norm.item()):
+            pairs = zip(parameters, before, strict=True)
+            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs])
+        _check_finite("norm of the weights after the step", norm)
     except BaseException:
         # Also an interrupt
         with th.no_grad():
@@ -130,6 +135,12 @@ def normalize(advantages: th.Tensor) -> th.Tensor:
     if centred.abs().max() <= rounding:
         return th.zeros_like(advantages)
     return centred / (advantages.std() + 1e-8)
+
+
+def _without_constants(value: th.Tensor, before: th.Tensor) -> th.Tensor:
+    """:return: the weights, with zero for those that were not finite before and are what they were"""
+    unchanged = (value == before) | (value.isnan() & before.isnan())
+    return th.where(unchanged & ~before.isfinite(), 0.0, value.detach())
 
 
 def _copy(state: Any) -> Any:
