@@ -5,6 +5,7 @@ Torch keeps hooks, layers and parameters in attributes whose names are its own a
 asked for by name, here alone, and a name that is missing, or an option that is new, means no: torch does the work then.
 """
 
+import sys
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
@@ -31,7 +32,7 @@ _UNKNOWN: dict[str, None] = {"unknown": None}
 
 def forward_hooks(modules: Iterable[nn.Module]) -> list[Any]:
     """:return: where torch keeps what it calls around ``forward``; if all are empty, nobody watches these modules"""
-    everywhere = getattr(th.nn.modules, "module", None)
+    everywhere = sys.modules.get(nn.Module.__module__)
     hooks = [getattr(one, name, _UNKNOWN) for one in modules for name in _FORWARD]
     return hooks + [getattr(everywhere, name, _UNKNOWN) for name in _GLOBAL_FORWARD]
 
@@ -60,7 +61,7 @@ def parameters(module: nn.Module) -> dict[str, th.Tensor]:
 
 def is_watched_backward(modules: Iterable[nn.Module], tensors: Iterable[th.Tensor]) -> bool:
     """:return: whether anybody may watch the gradients of these modules and parameters"""
-    everywhere = getattr(th.nn.modules, "module", None)
+    everywhere = sys.modules.get(nn.Module.__module__)
     places: list[tuple[Any, tuple[str, ...]]] = [(everywhere, _GLOBAL_BACKWARD)]
     places += [(one, _BACKWARD) for one in modules] + [(one, _OF_TENSORS) for one in tensors]
     return any(getattr(owner, name, _UNKNOWN) for owner, names in places for name in names)
@@ -70,7 +71,7 @@ def is_plain_adam(optimizer: Optimizer) -> TypeGuard[th.optim.Adam]:
     """:return: whether it is Adam as published, in one group, with nobody watching its steps"""
     if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1 or "step" in vars(optimizer):
         return False
-    everywhere = getattr(th.optim, "optimizer", None)
+    everywhere = sys.modules.get(Optimizer.__module__)
     hooks = [getattr(optimizer, name, _UNKNOWN) for name in _STEP]
     hooks += [getattr(everywhere, name, _UNKNOWN) for name in _GLOBAL_STEP]
     group = optimizer.param_groups[0]

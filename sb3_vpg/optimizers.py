@@ -46,14 +46,13 @@ class Split:
         return set(held) >= set(self.held) and set(held).isdisjoint(parameters_of(self.critic))
 
 
-def split_of(policy: ActorCriticPolicy, vf_learning_rate: float) -> Split:
+def split_of(policy: ActorCriticPolicy) -> Split:
     """
     The split of a policy, which is made here unless it is there. An optimiser that was put in the place of the actor's, and
     holds all of the actor's parameters and none of the critic's, leaves the critic's as it is. Any other one is taken for an
     optimiser of everything, and split anew: what it leaves out is not trained.
 
     :param policy: whose ``optimizer`` may hold its parameters in any groups
-    :param vf_learning_rate: the critic's first step size
     :return: the split
     :raises ValueError: if VPG cannot train the policy, or no parameter in its optimiser belongs to the actor
     """
@@ -72,19 +71,18 @@ def split_of(policy: ActorCriticPolicy, vf_learning_rate: float) -> Split:
         new = Split(optimizer, held, None, set(held))
     owned = owners_by_probe(policy) if new.unsettled else None
     if owned is not None:
-        _settle(policy, new, owned, vf_learning_rate)
+        _settle(policy, new, owned)
     setattr(policy, _SPLIT, new)
     return new
 
 
-def settle(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, vf_learning_rate: float) -> None:
+def settle(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> None:
     """
     Ask once more whose the unsettled parameters are, with real steps. What is still unsettled then is the actor's.
 
     :param policy: one that ``split_of`` has seen
     :param observations: of the first rollout
     :param actions: likewise
-    :param vf_learning_rate: the critic's first step size
     """
     policy = original(policy)
     split: Split = vars(policy)[_SPLIT]
@@ -95,27 +93,27 @@ def settle(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, vf_
     except Exception as error:
         _explain(error, "VPG was asking, with the first rollout, which parameters of the policy belong to the critic alone")
         raise
-    _settle(policy, split, owned, vf_learning_rate)
+    _settle(policy, split, owned)
     split.unsettled = set()
 
 
-def _settle(policy: ActorCriticPolicy, split: Split, owned: Owned, vf_learning_rate: float) -> None:
+def _settle(policy: ActorCriticPolicy, split: Split, owned: Owned) -> None:
     actor, only_critic = owned
     if actor.isdisjoint(split.held):
         raise ValueError(
             f"{type(policy).__name__} has nothing to train: no parameter in its optimizer reaches its log-probabilities. "
             "(To freeze the actor, leave it in the optimizer and call requires_grad_(False) on its parameters)"
         )
-    _give_to_critic(split, only_critic & split.unsettled, vf_learning_rate)
+    _give_to_critic(split, only_critic & split.unsettled)
     split.held = parameters_of(split.optimizer)
     split.unsettled -= actor | only_critic
 
 
-def _give_to_critic(split: Split, parameters: set[th.Tensor], vf_learning_rate: float) -> None:
+def _give_to_critic(split: Split, parameters: set[th.Tensor]) -> None:
     """Group by group, with the options of the group, and with what the optimiser remembers of them."""
     optimizer = split.optimizer
     groups = [
-        {**group, "params": moved, "lr": vf_learning_rate}
+        {**group, "params": moved}
         for group in optimizer.param_groups
         if (moved := [parameter for parameter in group["params"] if parameter in parameters])
     ]
@@ -123,7 +121,7 @@ def _give_to_critic(split: Split, parameters: set[th.Tensor], vf_learning_rate: 
         for group in groups:
             split.critic.add_param_group(group)
     elif groups:
-        split.critic = _of_the_same_class(optimizer, groups, vf_learning_rate)
+        split.critic = _of_the_same_class(optimizer, groups)
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if parameter not in parameters]
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
@@ -132,14 +130,15 @@ def _give_to_critic(split: Split, parameters: set[th.Tensor], vf_learning_rate: 
         split.critic.state[parameter] = optimizer.state.pop(parameter)
 
 
-def _of_the_same_class(optimizer: Optimizer, groups: list[dict[str, Any]], learning_rate: float) -> Optimizer:
+def _of_the_same_class(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """:param groups: parameters, with all options of the class"""
+    cls, step_size = type(optimizer), groups[0].get("lr", 0.0)
     try:
-        return type(optimizer)(groups, lr=learning_rate)  # type: ignore[call-arg]  # every subclass that SB3 builds has lr
+        return cls(groups, lr=step_size)  # type: ignore[call-arg]  # every subclass that SB3 builds has lr
     except Exception as error:
-        name = type(optimizer).__name__
         raise ValueError(
-            f"VPG trains the critic by an optimizer of its own, of the class of policy.optimizer, but {name}(groups, "
-            f"lr={learning_rate}) fails: {error}. Write a subclass whose constructor needs nothing but these two"
+            f"VPG trains the critic by an optimizer of its own, of the class of policy.optimizer, but {cls.__name__}(groups, "
+            f"lr={step_size}) fails: {error}. Write a subclass whose constructor needs nothing but these two"
         ) from error
 
 
@@ -181,6 +180,9 @@ def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any
     names = _Names.read(saved[ACTOR][_NAMES])
     by_name = dict(original(policy).named_parameters())
     names.check(by_name)
+    for what, groups in ((ACTOR, names.actor), (CRITIC, names.critic)):
+        if what in saved and _sizes(what, saved[what]) != [len(group) for group in groups]:
+            raise ValueError(f"{_NAMES!r} in {ACTOR} names other numbers of parameters than {what} has in its groups")
     if names == _Names.of(policy, split):
         return
     settled, critics = {*split.held} - split.unsettled, {*parameters_of(split.critic)}
@@ -193,11 +195,18 @@ def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any
         [{**options, "params": [by_name[name] for name in group]} for group in groups]
         for groups in (names.actor, names.critic)
     )
-    split.critic = _of_the_same_class(split.optimizer, critic, float(options["lr"])) if critic else None
+    split.critic = _of_the_same_class(split.optimizer, critic) if critic else None
     split.optimizer.state.clear()
     split.optimizer.param_groups[:] = actor
     split.held = parameters_of(split.optimizer)
     split.unsettled = {by_name[name] for name in names.unsettled}
+
+
+def _sizes(what: str, state: Any) -> list[int]:
+    try:
+        return [len(group["params"]) for group in state["param_groups"]]
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"{what} has no whole param_groups: {type(error).__name__}: {error}") from error
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import TensorDict
+from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
@@ -26,20 +28,19 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
     Parameters: see ``OnPolicyAlgorithm``.
     """
 
+    vf_lr_schedule: Callable[[float], float]
     _built: dict[str, tuple[int, ...]]
-
-    def _vf_step_size(self, progress_remaining: float) -> float:
-        """:return: the critic's step size"""
-        raise NotImplementedError
 
     def _split(self) -> Split:
         """:return: that of the present policy and its present optimiser"""
-        return split_of(self.policy, self._vf_step_size(1.0))
+        return split_of(self.policy)
 
     def _begin_split(self) -> None:
         """The policy has just been built."""
         self._built = _shapes(self.policy)
-        self._split()
+        critic = self._split().critic
+        if critic is not None:
+            update_learning_rate(critic, self.vf_lr_schedule(1.0))
 
     def _check_policy(self) -> None:
         """
@@ -50,8 +51,8 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         split = self._split()
         if _shapes(self.policy) != self._built:
             warnings.warn(
-                "model.policy has been replaced by one with other parameters than policy_class and policy_kwargs build. To "
-                'load what is saved, pass custom_objects={"policy_class": ..., "policy_kwargs": {...}} that build this one',
+                "model.policy has other parameters than policy_class and policy_kwargs build. To load what is saved, pass "
+                'custom_objects={"policy_class": ..., "policy_kwargs": {...}} that build this one',
                 stacklevel=3,
             )
         critic = split.critic if self._estimator.has_critic else None

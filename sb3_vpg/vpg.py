@@ -2,7 +2,6 @@
 
 import inspect
 import warnings
-from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -79,8 +78,6 @@ class VPG(TwoOptimizers):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
-    vf_lr_schedule: Callable[[float], float] | None
-    """None: the critic follows ``lr_schedule``."""
 
     def __init__(
         self,
@@ -154,10 +151,11 @@ class VPG(TwoOptimizers):
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = CheckedSchedule("learning_rate", self.learning_rate)
         value = self.vf_learning_rate
-        self.vf_lr_schedule = None if value is None else CheckedSchedule("vf_learning_rate", value)
+        self.vf_lr_schedule = self._step_size if value is None else CheckedSchedule("vf_learning_rate", value)
 
-    def _vf_step_size(self, progress_remaining: float) -> float:
-        return (self.vf_lr_schedule or self.lr_schedule)(progress_remaining)
+    def _step_size(self, progress_remaining: float) -> float:
+        # Asked each time, since a user may give the model another lr_schedule
+        return self.lr_schedule(progress_remaining)
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "MlpPolicy") -> None:
         super()._maybe_recommend_cpu(mlp_class_name)
@@ -179,7 +177,7 @@ class VPG(TwoOptimizers):
         """
         self._split()
         rollout = whole_batch(self.rollout_buffer)
-        settle(self.policy, rollout.observations, rollout.actions, self._vf_step_size(1.0))
+        settle(self.policy, rollout.observations, rollout.actions)
         # Batch norm and dropout behave differently while training
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
@@ -232,9 +230,9 @@ class VPG(TwoOptimizers):
         self.logger.record("train/grad_norm", norm)
 
     def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
-        vf_learning_rate = self._vf_step_size(self._current_progress_remaining)
+        vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
         update_learning_rate(optimizer, vf_learning_rate)
-        if self.vf_lr_schedule is not None:
+        if self.vf_learning_rate is not None:
             self._note_step_size("vf_learning_rate", optimizer)
         batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
         losses = regression(self.policy, optimizer, self.max_grad_norm).run(batches)
@@ -275,7 +273,7 @@ class VPG(TwoOptimizers):
 
     def _warn_of_standstill(self) -> None:
         for name, largest in self._step_sizes.items():
-            schedule = self.lr_schedule if name == "learning_rate" else self._vf_step_size
+            schedule = self.lr_schedule if name == "learning_rate" else self.vf_lr_schedule
             # A step size that is always 0 is a choice
             if largest == 0.0 and any(schedule(progress) > 0.0 for progress in (1.0, 0.75, 0.5, 0.25)):
                 warnings.warn(

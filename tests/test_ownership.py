@@ -1,0 +1,362 @@
+"""
+Whose parameter is it: asked with members of the spaces, or with the first rollout, without a trace; and written into files.
+"""
+
+import random
+from copy import deepcopy
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from helpers import CONTINUOUS, DICT, DISCRETE, IMAGE, VECTOR, RandomEnv, differing, make_model, vector_env, weights
+from resumption import Crash, CrashAt, assert_same, disturb
+from stable_baselines3 import A2C
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from tampering import tensors
+from torch import nn
+
+from sb3_vpg import VPG
+from sb3_vpg.archives import RefusedFileError, read_archive
+from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.policies import MlpPolicy, MultiInputPolicy
+
+LENGTHS = spaces.Dict(seq=spaces.Box(-1, 1, (5, 2)), length=spaces.Box(1, 5, (1,), np.int64))
+SPACES = {
+    "vector": VECTOR,
+    "unbounded": spaces.Box(-np.inf, np.inf, (3,)),
+    "far_from_zero": spaces.Box(np.array([1, -5, 2], np.float32), np.array([2, -4, np.inf], np.float32)),
+    "whole_numbers": spaces.Box(1, 5, (3,), np.int64),
+    "image": IMAGE,
+    "discrete": DISCRETE,
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "multi_binary": spaces.MultiBinary(4),
+    "dict": DICT,
+    "dict_of_lengths": LENGTHS,
+}
+ACTIONS = {
+    "discrete": DISCRETE,
+    "discrete_from_5": spaces.Discrete(3, start=5),
+    "box": CONTINUOUS,
+    "box_far_from_zero": spaces.Box(1.0, 2.0, (2,)),
+    "multi_discrete": spaces.MultiDiscrete([2, 3]),
+    "multi_binary": spaces.MultiBinary(4),
+}
+
+
+class Showing(ActorCriticPolicy):
+    """Keeps what it is shown."""
+
+    shown: list[tuple[Any, Any]]
+
+    def evaluate_actions(self, obs, actions):
+        vars(self).setdefault("shown", []).append((deepcopy(obs), deepcopy(actions)))
+        return super().evaluate_actions(obs, actions)
+
+
+class ShowingDict(Showing, MultiInputPolicy):
+    pass
+
+
+def rows(shown):
+    if isinstance(shown, dict):
+        return [{key: value[i].numpy() for key, value in shown.items()} for i in range(2)]
+    return list(shown.numpy())
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
+def test_observations_that_a_policy_is_shown_are_members_of_its_space(space):
+    """Also where the space does not contain zero."""
+    model = make_model(ShowingDict if isinstance(space, spaces.Dict) else Showing, RandomEnv(space))
+    assert len(model.policy.shown) == 1
+    for observation in rows(model.policy.shown[0][0]):
+        if isinstance(observation, dict):
+            own = model.observation_space
+            # Discrete numbers are single ones
+            observation = {k: v.astype(own[k].dtype).reshape(own[k].shape)[()] for k, v in observation.items()}
+        assert model.observation_space.contains(observation)
+    assert model.critic_optimizer is not None
+
+
+@pytest.mark.parametrize("space", ACTIONS.values(), ids=ACTIONS.keys())
+def test_actions_that_a_policy_is_shown_are_members_of_its_space(space):
+    """As policies know them: SB3's count choices from 0."""
+    model = make_model(Showing, vector_env(1, action_space=space))
+    for action in model.policy.shown[0][1].numpy():
+        member = action.astype(space.dtype) + getattr(space, "start", 0)
+        assert space.contains(member)
+
+
+class Packed(BaseFeaturesExtractor):
+    """Reads sequences of a length that is never 0."""
+
+    def __init__(self, space):
+        super().__init__(space, 8)
+        self.gru = nn.GRU(2, 8, batch_first=True)
+
+    def forward(self, observations):
+        lengths = observations["length"].flatten().cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(observations["seq"], lengths, batch_first=True, enforce_sorted=False)
+        return self.gru(packed)[1][0]
+
+
+def test_a_policy_that_cannot_read_zeros_is_trained_as_with_a2c():
+    """A sequence of length 0 is none."""
+    kwargs = {"policy_kwargs": {"features_extractor_class": Packed}}
+    A2C("MultiInputPolicy", RandomEnv(LENGTHS), **deepcopy(kwargs)).learn(10)
+    model = make_model("MultiInputPolicy", RandomEnv(LENGTHS), **kwargs)
+    before = weights(model)
+    model.learn(32)
+    assert differing(before, weights(model)) == set(before)
+
+
+class Drawing(BaseFeaturesExtractor):
+    """Draws from every stream that there is, drops out, counts, and has a frozen layer."""
+
+    def __init__(self, space):
+        super().__init__(space, 3)
+        self.layer = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5), nn.BatchNorm1d(3))
+        self.register_buffer("mean", th.zeros(3))
+        self.layer[0].bias.requires_grad_(False)
+
+    def forward(self, observations):
+        noise = float(th.rand(1)) + np.random.random() + random.random()
+        self.mean = 0.9 * self.mean + 0.1 * observations.mean(dim=0)
+        return self.layer(observations) + noise + self.mean
+
+
+def test_the_question_leaves_no_trace():
+    """Streams of torch, NumPy and Python, buffers, the frozen layer and the space are where A2C's constructor leaves them."""
+    found = []
+    for cls in (A2C, VPG):
+        env = RandomEnv(spaces.Box(1.0, 2.0, (3,)))
+        env.observation_space.seed(3)
+        env.action_space.seed(3)
+        kwargs = {"share_features_extractor": True, "features_extractor_class": Drawing}
+        model = cls("MlpPolicy", env, seed=7, policy_kwargs=kwargs)
+        streams = [th.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()]
+        streams += [str(one.np_random.bit_generator.state) for one in (model.observation_space, model.action_space)]
+        frozen = {name for name, one in model.policy.named_parameters() if not one.requires_grad}
+        modes = {name: one.training for name, one in model.policy.named_modules()}
+        found.append((streams, frozen, modes, {name: value.tolist() for name, value in model.policy.state_dict().items()}))
+    assert found[0] == found[1]
+
+
+class UnitEnv(RandomEnv):
+    """Observations of length 1, which no space of gymnasium's can ask for."""
+
+    def reset(self, **kwargs):
+        observation, info = super().reset(**kwargs)
+        return observation / np.linalg.norm(observation), info
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return (observation / np.linalg.norm(observation), *rest)
+
+
+class Tolerant(BaseFeaturesExtractor):
+    """Features with weights of directions."""
+
+    def __init__(self, space):
+        super().__init__(space, 3)
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, observations):
+        return self.layer(observations)
+
+
+class Strict(Tolerant):
+    """The same features, of nothing but directions."""
+
+    def forward(self, observations):
+        assert th.allclose(observations.norm(dim=1), th.ones(len(observations))), "no direction"
+        return super().forward(observations)
+
+
+def assert_same_parameters(first, second, tolerance=0.0):
+    """Weights, what the optimisers remember and their options, and whose each parameter is."""
+    one, other = deepcopy(first.get_parameters()), deepcopy(second.get_parameters())
+    assert one["policy.optimizer"].pop("split") == other["policy.optimizer"].pop("split")
+    th.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+def directions(extractor, **kwargs):
+    env = kwargs.pop("env", None)
+    return make_model(env=UnitEnv() if env is None else env, policy_kwargs={"features_extractor_class": extractor}, **kwargs)
+
+
+@pytest.mark.parametrize("mode", [{}, {"n_episodes": 2}, {"n_episodes": 2, "baseline": "optimal"}], ids=str)
+def test_where_no_probe_works_the_first_rollout_tells(mode):
+    """Such a policy is trained to the same weights as one that could be asked before."""
+    asked, late = directions(Tolerant, **mode), directions(Strict, **mode)
+    assert asked.critic_optimizer is not None
+    assert late.critic_optimizer is None
+    asked.learn(48)
+    late.learn(48)
+    # The constant of least variance is a quotient of sums, here with the zeros of the critic's gradient among them
+    tolerance = 1e-5 if mode.get("baseline") == "optimal" else 0
+    assert_same_parameters(asked, late, tolerance)
+
+
+def test_models_that_were_not_asked_yet_save_load_and_begin_again(model_path):
+    """A file from before the first rollout, and the parameters from then, which take a trained model back to its start."""
+    model = directions(Strict)
+    model.save(model_path)
+    start = deepcopy(model.get_parameters())
+    loaded = VPG.load(model_path, env=UnitEnv())
+    assert loaded.critic_optimizer is None
+    ends = []
+    for one in (model, loaded):
+        one.learn(32)
+        ends.append(weights(one))
+    assert not differing(*ends)
+    model.set_parameters(start)
+    assert model.critic_optimizer is None
+    assert not differing(start["policy"], weights(model))
+    model.learn(32)
+    assert model.critic_optimizer is not None
+
+
+@pytest.mark.parametrize("how", ["load", "set_parameters_file", "set_parameters_dict"])
+def test_the_split_comes_with_the_file(how, model_path):
+    """Whoever loads a model whose policy cannot be asked needs no rollout to train the critic as before."""
+    model = directions(Strict).learn(32)
+    model.save(model_path)
+    if how == "load":
+        loaded = VPG.load(model_path, env=UnitEnv())
+    else:
+        loaded = directions(Strict, seed=1)
+        loaded.set_parameters(str(model_path) if how == "set_parameters_file" else model.get_parameters())
+    assert_same_parameters(loaded, model)
+    before = weights(loaded)
+    loaded.learn(16)
+    assert differing(before, weights(loaded)) == set(before)
+
+
+@pytest.mark.parametrize("killed_at", [10, 60], ids=["before_the_first_update", "later"])
+def test_training_goes_on_exactly_where_no_probe_works(killed_at, tmp_path):
+    def script(callback, folder):
+        model = directions(Strict, env=UnitEnv())
+        model.env.seed(5)
+        checkpoint = TrainingCheckpoint(folder, save_freq=16, verbose=0)
+        return model.learn(96, [checkpoint, *callback])
+
+    whole = script([], tmp_path / "whole")
+    with pytest.raises(Crash):
+        script([CrashAt(killed_at)], tmp_path / "killed")
+    disturb()
+    assert_same(whole, script([], tmp_path / "killed"))
+
+
+class Broken(Tolerant):
+    """A mistake of the user's."""
+
+    def forward(self, observations):
+        if th.is_grad_enabled():
+            raise KeyError("my own mistake")
+        return super().forward(observations)
+
+
+def test_a_mistake_in_the_policy_comes_through():
+    """As the user has raised it; a note says what VPG was doing."""
+    with pytest.raises(KeyError, match="my own mistake") as error:
+        directions(Broken).learn(16)
+    notes = getattr(error.value, "__notes__", None)
+    assert notes is None or "which parameters of the policy belong to the critic alone" in notes[0]
+
+
+class Branching(BaseFeaturesExtractor):
+    """Has a layer for observations that are all zero, and another one for the rest."""
+
+    def __init__(self, space):
+        super().__init__(space, 3)
+        self.nothing, self.something = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, observations):
+        return (self.something if observations.any() else self.nothing)(observations)
+
+
+def test_layers_that_no_probe_has_used_are_asked_for_in_the_first_rollout(model_path):
+    """The critic's second layer is trained; A2C trains it too. And the file says so."""
+    kwargs = {"policy_kwargs": {"features_extractor_class": Branching, "share_features_extractor": False}}
+    moved = []
+    for model in (A2C(MlpPolicy, RandomEnv(), n_steps=16, seed=0, **deepcopy(kwargs)), make_model(**kwargs)):
+        before = weights(model)
+        model.learn(32)
+        moved.append({name for name in differing(before, weights(model)) if "extractor.something" in name})
+    assert moved[0] == moved[1]
+    assert "vf_features_extractor.something.weight" in moved[1]
+    model.save(model_path)
+    loaded = VPG.load(model_path)
+    assert_same_parameters(loaded, model)
+
+
+def test_files_from_before_are_split_by_asking(model_path):
+    """A file that names no parameters is read as ever."""
+    model = make_model().learn(32)
+    model.save(model_path)
+    old = tensors("policy.optimizer", lambda state: state.pop("split"))
+    model_path.write_bytes(old(read_archive(model_path), model_path))
+    loaded = VPG.load(model_path)
+    assert_same_parameters(loaded, model)
+
+
+def claim(**changes):
+    return tensors("policy.optimizer", lambda state: state["split"].update(changes))
+
+
+def exchange(state, first, second):
+    """One name of the actor's for one of the critic's."""
+    other = {first: second, second: first}
+    for side in ("actor", "critic"):
+        state["split"][side] = [[other.get(name, name) for name in group] for group in state["split"][side]]
+
+
+HEAD = ["action_net.weight", "action_net.bias"]
+CLAIMS = {
+    "no_dict": (tensors("policy.optimizer", lambda state: state.update(split=3)), "must name actor, critic and unsettled"),
+    "a_part": (tensors("policy.optimizer", lambda state: state["split"].pop("critic")), "must name actor, critic and"),
+    "no_lists": (claim(actor="action_net.weight"), "must hold lists of names"),
+    "no_groups": (claim(critic=["value_net.weight"]), "must hold lists of names"),
+    "no_names": (claim(actor=[[1, 2]]), "must hold lists of names"),
+    "lists_for_names": (claim(actor=[[["a"]]]), "must hold lists of names"),
+    "unsettled_text": (claim(unsettled="log_std"), "must hold lists of names"),
+    "unknown": (claim(actor=[["action_net.weight", "secret"]]), "does not have: .'secret'"),
+    "unknown_unsettled": (claim(unsettled=["secret"]), "does not have: .'secret'"),
+    "twice": (claim(actor=[[*HEAD, *HEAD]]), "named twice"),
+    "on_both_sides": (claim(critic=[HEAD]), "named twice"),
+    "nothing_for_the_actor": (claim(actor=[]), "names no parameter"),
+    "everything_for_the_critic": (
+        tensors("policy.optimizer", lambda s: s["split"].update(actor=[], critic=[s["split"]["actor"][0] * 1])),
+        "names no parameter",
+    ),
+    "the_actors_for_the_critic": (
+        tensors("policy.optimizer", lambda state: exchange(state, "action_net.bias", "value_net.bias")),
+        "'value_net.bias'. belong to the other one",
+    ),
+    "unsettled_on_the_critics_side": (claim(unsettled=["value_net.weight"]), "unsettled parameters must be in"),
+    "another_number": (claim(actor=[HEAD]), "other numbers of parameters"),
+    "another_number_of_the_critics": (claim(critic=[["value_net.weight", "value_net.bias"]]), "other numbers of parameters"),
+    "another_number_of_groups": (claim(actor=[HEAD, []]), "other numbers of parameters"),
+}
+
+
+@pytest.mark.parametrize("how", ["load", "set_parameters"])
+@pytest.mark.parametrize(("change", "text"), CLAIMS.values(), ids=CLAIMS.keys())
+def test_claims_of_a_file_that_cannot_be_are_refused(change, text, how, model_path):
+    """Names are read as a stranger's."""
+    model = make_model().learn(16)
+    model.save(model_path)
+    model_path.write_bytes(change(read_archive(model_path), model_path))
+    with pytest.raises(RefusedFileError, match=text):
+        VPG.load(model_path) if how == "load" else model.set_parameters(model_path)
+
+
+def test_the_zoo_of_gymnasium_is_asked_with_zeros():
+    """Where zero is a member, nothing has changed: old files find the same split."""
+    env = gym.make("CartPole-v1")
+    model = VPG(Showing, env, device="cpu")
+    assert model.policy.shown[0][0].abs().sum() == 0
