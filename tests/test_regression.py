@@ -12,6 +12,7 @@ from helpers import CONTINUOUS, IMAGE, LinearExtractor, OddlyNamedPolicy, Partly
 from stable_baselines3.common.callbacks import BaseCallback
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from sb3_vpg import VPG
 from sb3_vpg.regression import NumpyRegression, TorchRegression, regression
@@ -61,12 +62,16 @@ def test_both_end_at_the_same_weights(make: Callable[[], VPG], max_grad_norm: fl
     start, results = weights(model), []
     for one, fit in both(model, max_grad_norm):
         losses = [loss for number in range(3) for loss in fit.run(batches_of(one, [1, 7, 2500, 7], number))]
-        results.append((weights(one), losses, one.critic_optimizer.state_dict()["state"]))
-    (torch_weights, torch_losses, torch_state), (numpy_weights, numpy_losses, numpy_state) = results
+        gradients = {name: one.grad for name, one in one.policy.named_parameters()}
+        results.append((weights(one), losses, one.critic_optimizer.state_dict()["state"], gradients))
+    (torch_weights, torch_losses, torch_state, torch_grads), (numpy_weights, numpy_losses, numpy_state, numpy_grads) = results
     np.testing.assert_allclose(numpy_losses, torch_losses, rtol=1e-4)
     # Adam turns rounding into a step where a gradient is nearly zero: compared with the 12 steps of 0.01 that were taken
     th.testing.assert_close(numpy_weights, torch_weights, rtol=1e-4, atol=2e-4)
     th.testing.assert_close(numpy_state, torch_state, rtol=1e-3, atol=1e-5)
+    # What a callback finds that logs the gradients of the last step; the actor has taken none
+    assert {name for name, gradient in numpy_grads.items() if gradient is not None} == {n for n in start if "value" in n}
+    th.testing.assert_close(numpy_grads, torch_grads, rtol=1e-3, atol=1e-4)
     moved = {name for name in start if not th.equal(start[name], numpy_weights[name])}
     assert moved == {name for name in start if "value" in name}
 
@@ -158,6 +163,53 @@ def with_a_forward_of_its_own(model: VPG) -> VPG:
     return model
 
 
+def with_a_subclass_of_tensors(model: VPG) -> VPG:
+    model.policy.value_net.weight.__class__ = Doubling
+    return model
+
+
+class Doubling(nn.Parameter):
+    """Counts twice wherever torch computes with it."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(function, types, args, kwargs or {})
+        return result * 2 if function is nn.functional.linear else result
+
+
+class Twice(nn.Module):
+    """A parametrisation: the weight that is used is twice the one that is learned."""
+
+    def forward(self, weight: th.Tensor) -> th.Tensor:
+        return 2 * weight
+
+
+def parametrised(model: VPG) -> VPG:
+    nn.utils.parametrize.register_parametrization(model.policy.value_net, "weight", Twice())
+    return model
+
+
+def with_spectral_norm(model: VPG) -> VPG:
+    nn.utils.parametrizations.spectral_norm(model.policy.mlp_extractor.value_net[0])
+    return model
+
+
+def with_weight_norm(model: VPG) -> VPG:
+    nn.utils.parametrizations.weight_norm(model.policy.value_net)
+    return model
+
+
+def with_a_compiled_layer(model: VPG) -> VPG:
+    model.policy.mlp_extractor.value_net[0].compile(backend="eager")
+    return model
+
+
+def with_a_new_option_of_adam(model: VPG) -> VPG:
+    """As a later torch might have one."""
+    model.critic_optimizer.defaults["lookahead"] = False
+    return model
+
+
 def with_two_activations(model: VPG) -> VPG:
     model.policy.mlp_extractor.value_net.append(nn.ReLU())
     return model
@@ -173,6 +225,12 @@ TORCH = {
     "a_hook_on_the_way_back": lambda: watched_from_behind(make_model()),
     "a_layer_with_a_forward_of_its_own": lambda: with_a_forward_of_its_own(make_model()),
     "two_activations_in_a_row": lambda: with_two_activations(make_model()),
+    "a_subclass_of_tensors": lambda: with_a_subclass_of_tensors(make_model()),
+    "a_parametrisation": lambda: parametrised(make_model()),
+    "spectral_norm": lambda: with_spectral_norm(make_model()),
+    "weight_norm": lambda: with_weight_norm(make_model()),
+    "a_compiled_layer": lambda: with_a_compiled_layer(make_model()),
+    "an_option_that_is_new": lambda: with_a_new_option_of_adam(make_model()),
     "images": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
     "own_extractor": lambda: make_model(policy_kwargs={"features_extractor_class": LinearExtractor}),
     "own_networks": lambda: make_model(OddlyNamedPolicy),
@@ -188,6 +246,28 @@ TORCH = {
 def test_torch_fits_whatever_is_not_plain(make: Callable[[], VPG]) -> None:
     model = make()
     assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
+
+
+GLOBAL = {
+    "forward": nn.modules.module.register_module_forward_hook,
+    "forward_pre": nn.modules.module.register_module_forward_pre_hook,
+    "backward": nn.modules.module.register_module_full_backward_hook,
+    "backward_pre": nn.modules.module.register_module_full_backward_pre_hook,
+    "step_pre": register_optimizer_step_pre_hook,
+    "step_post": register_optimizer_step_post_hook,
+}
+
+
+@pytest.mark.parametrize("register", GLOBAL.values(), ids=GLOBAL.keys())
+def test_who_watches_every_module_or_optimizer_sees_the_fit(register: Callable[..., Any]) -> None:
+    """Hooks for all modules or optimisers of the process count, and nobody is watched any more once they are gone."""
+    model = make_model()
+    handle = register(lambda *_: None)
+    try:
+        assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
+    finally:
+        handle.remove()
+    assert type(regression(model.policy, model.critic_optimizer, 0.5)) is NumpyRegression
 
 
 class Pools(BaseCallback):

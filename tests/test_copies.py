@@ -1,0 +1,101 @@
+"""A policy can be deep-copied and pickled wherever SB3's can: frozen opponents, pools of policies, models for workers."""
+
+import pickle
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch as th
+from helpers import CONTINUOUS, DICT, IMAGE, RandomEnv, differing, make_model, sample_observations, silence, values, weights
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
+
+SEVERAL = {"n_episodes": 2}
+MODELS = {
+    "mlp": lambda: make_model(),
+    "box": lambda: make_model(env=RandomEnv(action_space=CONTINUOUS)),
+    "cnn": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
+    "multi_input": lambda: make_model("MultiInputPolicy", RandomEnv(DICT)),
+    "gsde": lambda: make_model(env=RandomEnv(action_space=CONTINUOUS), use_sde=True),
+    "remembering": lambda: make_model(policy_kwargs={"features_extractor_class": Remembering}),
+    "episodes": lambda: make_model(**SEVERAL),
+    "optimal": lambda: make_model(**SEVERAL, baseline="optimal"),
+    "no_baseline": lambda: make_model(baseline="none"),
+}
+
+
+class Remembering(BaseFeaturesExtractor):
+    """Keeps what it has computed last, as extractors with attention do, to be looked at."""
+
+    def __init__(self, space):
+        super().__init__(space, 3)
+        self.layer = nn.Linear(3, 3)
+        self.kept: dict[str, Any] = {}
+
+    def forward(self, observations):
+        features = self.layer(observations)
+        self.last, self.pair, self.kept["features"] = features, (features, [features]), features
+        return features
+
+
+class Copies(BaseCallback):
+    """Copies the policy at every place where callbacks are called."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def _copy(self):
+        self.copies.append(deepcopy(self.model.policy))
+        pickle.loads(pickle.dumps(self.model.policy))
+        return True
+
+    _on_training_start = _on_rollout_start = _on_rollout_end = _on_training_end = _on_step = _copy
+
+
+class Nowhere(KVWriter):
+    """A log that is written, so that an update is evaluated, and that can be copied."""
+
+    def write(self, key_values, key_excluded, step=0):
+        pass
+
+
+@pytest.mark.parametrize("logs", [False, True], ids=["silent", "logging"])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_a_policy_can_be_copied_at_every_place(make, logs):
+    """In callbacks, after training, after a prediction, and before all of that; the copy computes the same."""
+    model = make()
+    if logs:
+        model.set_logger(Logger(folder=None, output_formats=[Nowhere()]))
+    deepcopy(model.policy)
+    # SB3 draws gSDE's noise with a graph in its loop, so that its policies cannot be copied there either
+    model.learn(48, None if model.use_sde else Copies(), log_interval=1)
+    observations = sample_observations(model)
+    for one in (deepcopy(model.policy), pickle.loads(pickle.dumps(model.policy))):
+        assert th.equal(values(one, observations), values(model.policy, observations))
+    model.predict(model.env.reset())
+    deepcopy(model.policy)
+
+
+@pytest.mark.parametrize("make", [MODELS[name] for name in ("mlp", "remembering", "optimal")])
+def test_a_copied_model_goes_on_by_itself(make):
+    """With optimisers of its own weights. (SB3 cannot copy environments of images and dicts.)"""
+    model = make().learn(48)
+    copied, before = deepcopy(model), weights(model)
+    copied.learn(48)
+    assert not differing(before, weights(model))
+    assert differing(before, weights(copied)) == differing(before, weights(model.learn(48)))
+
+
+def test_an_update_by_hand_leaves_a_policy_that_can_be_copied():
+    """Also one that has failed."""
+    model = make_model().learn(16)
+    silence(model)
+    model.train()
+    deepcopy(model.policy)
+    model.rollout_buffer.advantages[:] = float("nan")
+    with pytest.raises(ValueError, match="diverged"):
+        model.train()
+    deepcopy(model.policy)

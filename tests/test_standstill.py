@@ -1,0 +1,139 @@
+"""A training in which no weight can move says so, once; one in which the user means it does not."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+import torch as th
+from helpers import RandomEnv, differing, make_model, weights
+from resumption import Crash, CrashAt, random_envs
+from stable_baselines3 import A2C, PPO
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.utils import LinearSchedule
+from torch import nn
+
+from sb3_vpg.checkpoints import TrainingCheckpoint
+
+
+def told(learn):
+    """:return: the texts of the warnings"""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learn()
+    return [str(one.message) for one in caught]
+
+
+def test_a_schedule_that_ends_with_its_first_rollout_moves_nothing_and_says_so():
+    """As PPO's does, without a word: progress is counted when the rollout is over."""
+    ppo = PPO("MlpPolicy", RandomEnv(), LinearSchedule(0.01, 0.0, 1.0), n_steps=16, batch_size=16, device="cpu")
+    model = make_model(learning_rate="lin_0.01")
+    for one, expected in ((ppo, []), (model, ["learning_rate='lin_0.01' was 0 at each update"])):
+        before = weights(one)
+        texts = told(lambda one=one: one.learn(16))
+        assert not differing(before, weights(one))
+        assert [text[: len(start)] for text, start in zip(texts, expected, strict=True)] == expected
+    assert "n_steps=16" in texts[0]
+    assert "raise total_timesteps" in texts[0]
+
+
+def test_each_learn_of_a_loop_says_it_once():
+    """Also with reset_num_timesteps=False, where the progress of each learn() ends with its only rollout."""
+    model = make_model(learning_rate="lin_0.01")
+    for _ in range(3):
+        assert len(told(lambda: model.learn(16, reset_num_timesteps=False))) == 1
+    assert told(lambda: model.learn(48, reset_num_timesteps=False)) == []
+
+
+def rising(progress):
+    return 0.01 * (0.2 < progress < 0.8)
+
+
+SAID = {
+    "policy": ({"learning_rate": "lin_0.01", "vf_learning_rate": 0.01}, ["learning_rate"]),
+    "critic": ({"vf_learning_rate": "lin_0.01"}, ["vf_learning_rate"]),
+    "both": ({"learning_rate": "lin_0.01", "vf_learning_rate": "lin_0.01"}, ["learning_rate", "vf_learning_rate"]),
+    "a_function": ({"learning_rate": rising}, ["learning_rate"]),
+    "no_critic": ({"learning_rate": "lin_0.01", "baseline": "none", "vf_learning_rate": "lin_0.01"}, ["learning_rate"]),
+    "zero": ({"learning_rate": 0.0}, []),
+    "zero_text": ({"learning_rate": "0"}, []),
+    "a_function_of_zero": ({"learning_rate": lambda progress: 0.0}, []),
+    "constant": ({"learning_rate": 0.01}, []),
+}
+
+
+@pytest.mark.parametrize(("kwargs", "names"), SAID.values(), ids=SAID.keys())
+def test_what_could_not_move_is_named_and_a_choice_is_not(kwargs, names):
+    """A step size that is 0 all along is what somebody has asked for."""
+    texts = told(lambda: make_model(**kwargs).learn(16))
+    assert [re.match(r"\w+", text)[0] for text in texts] == names
+
+
+def test_who_takes_up_training_for_its_last_update_is_not_told(tmp_path):
+    """The updates before the kill belong to the same training."""
+
+    def script(*callbacks):
+        model = make_model(env=random_envs(), learning_rate="lin_0.01")
+        return model.learn(128, [TrainingCheckpoint(tmp_path, save_freq=32, verbose=0), *callbacks])
+
+    with pytest.raises(Crash):
+        script(CrashAt(100))
+    assert told(script) == []
+
+
+@pytest.mark.parametrize("part", ["all", "actor", "actor_without_critic"])
+def test_a_policy_that_is_frozen_altogether_is_told(part):
+    """A frozen actor alone is a critic that is fitted."""
+    model = make_model(baseline="none" if part == "actor_without_critic" else "value")
+    for name, parameter in model.policy.named_parameters():
+        parameter.requires_grad_(part != "all" and "value" in name)
+    before = weights(model)
+    texts = told(lambda: model.learn(32))
+    assert [text[:40] for text in texts] == ([] if part == "actor" else ["every parameter of the policy is frozen "])
+    assert bool(differing(before, weights(model))) == (part == "actor")
+
+
+def test_the_critic_follows_a_schedule_that_the_user_has_put_in_place():
+    """``model.lr_schedule = f`` holds for both, as for all of A2C's parameters, unless the critic has its own step size."""
+    rates = []
+    for kwargs in ({}, {"vf_learning_rate": 0.5}):
+        model = make_model(**kwargs)
+        model.lr_schedule = lambda progress: 0.25
+        model.learn(32)
+        rates.append([one.param_groups[0]["lr"] for one in (model.policy.optimizer, model.critic_optimizer)])
+    assert rates == [[0.25, 0.25], [0.25, 0.5]]
+
+
+class Masked(BaseFeaturesExtractor):
+    """Weighs its features by the softmax of a parameter, in which minus infinity rules one out."""
+
+    def __init__(self, space, learned):
+        super().__init__(space, 3)
+        self.layer = nn.Linear(3, 3)
+        self.mask = nn.Parameter(th.tensor([0.0, -np.inf, 0.5]), requires_grad=learned)
+
+    def forward(self, observations):
+        return self.layer(observations) * th.softmax(self.mask, dim=0)
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["frozen", "learned"])
+def test_a_constant_of_minus_infinity_is_no_divergence(learned):
+    """A2C trains such a policy: the rest of the mask moves, if it is learned."""
+    kwargs = {"features_extractor_class": Masked, "features_extractor_kwargs": {"learned": learned}}
+    for model in (A2C("MlpPolicy", RandomEnv(), policy_kwargs=dict(kwargs)), make_model(policy_kwargs=kwargs)):
+        before = weights(model)
+        model.learn(32)
+        after = weights(model)
+        assert {name for name in differing(before, after) if "mask" in name} == {n for n in before if "mask" in n and learned}
+        assert float(after["features_extractor.mask"][1]) == -np.inf
+
+
+def test_an_update_that_spoils_a_constant_is_a_divergence():
+    """Minus infinity that becomes NaN has changed; the weights are those from before."""
+    model = make_model(policy_kwargs={"features_extractor_class": Masked, "features_extractor_kwargs": {"learned": True}})
+    before = weights(model)
+    mask = model.policy.pi_features_extractor.mask
+    model.policy.optimizer.register_step_post_hook(lambda *_: mask.data.copy_(mask.data * 0.0))
+    with pytest.raises(ValueError, match="norm of the weights after the step is nan"):
+        model.learn(32)
+    assert not differing(before, weights(model))
