@@ -14,6 +14,8 @@ from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticP
 from stable_baselines3.common.torch_layers import MlpExtractor
 
 _LONGEST = 1000
+_NO_TENSORS = {int, float, bool, str, type(None), type}
+_OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
 
 
 class MlpPolicy(ActorCriticPolicy):
@@ -129,27 +131,31 @@ def drop_graph(policy: ActorCriticPolicy) -> None:
     cannot be deep-copied or pickled. SB3's loop writes over it at the next step.
     """
     for module in policy.modules():
-        _detach(vars(module))
+        held = vars(module)
+        for name in held.keys() - _OF_EVERY_MODULE:
+            held[name] = _detached(held[name])
 
 
-def _detach(held: Any, depth: int = 4) -> None:
-    """:param held: a dict or a list, whose tensors are exchanged for detached ones"""
-    for key, value in list(held.items() if isinstance(held, dict) else enumerate(held)):
-        if isinstance(value, th.Tensor):
-            if value.grad_fn is not None:
-                held[key] = value.detach()
-        elif depth == 0:
-            continue
-        elif isinstance(value, (Distribution, th.distributions.Distribution)):
-            _detach(vars(value), depth - 1)
+def _detached(value: Any, depth: int = 4) -> Any:
+    """:return: the value, a dict, list or distribution with its tensors exchanged in place; a tuple anew if need be"""
+    cls = type(value)
+    if cls in _NO_TENSORS:
+        return value
+    if isinstance(value, th.Tensor):
+        return value if value.grad_fn is None else value.detach()
+    if cls in (dict, list, tuple):
         # Long ones are data of the user's
-        elif type(value) in (dict, list) and len(value) <= _LONGEST:
-            _detach(value, depth - 1)
-        elif type(value) is tuple and len(value) <= _LONGEST:
-            items = list(value)
-            _detach(items, depth - 1)
-            if any(one is not other for one, other in zip(items, value, strict=True)):
-                held[key] = tuple(items)
+        if depth == 0 or len(value) > _LONGEST:
+            return value
+        items = list(value.items()) if cls is dict else list(enumerate(value))
+        changed = {key: new for key, item in items if (new := _detached(item, depth - 1)) is not item}
+        if cls is tuple:
+            return tuple(changed.get(key, item) for key, item in items) if changed else value
+        for key, new in changed.items():
+            value[key] = new
+    elif isinstance(value, (Distribution, th.distributions.Distribution)):
+        _detached(vars(value), depth)
+    return value
 
 
 def check_policy_class(policy_class: Any) -> None:

@@ -10,7 +10,8 @@ import torch as th
 def copy_streams() -> dict[str, Any]:
     """:return: the states of Python's, NumPy's and torch's global generators, as plain values"""
     streams = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state().numpy().copy()}
-    if th.cuda.is_available():
+    # To ask a GPU that nobody has used would claim memory on it, and forbid forks
+    if th.cuda.is_initialized():
         streams["cuda"] = [state.numpy().copy() for state in th.cuda.get_rng_state_all()]
     return streams
 
