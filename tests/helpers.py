@@ -6,6 +6,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pytest
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -18,6 +19,8 @@ from torch import nn
 
 from sb3_vpg import VPG
 
+MAY_STAND_STILL = pytest.mark.filterwarnings("ignore:(vf_)?learning_rate=.* was 0 at each update:UserWarning")
+"""For tests that train for one rollout with a schedule that falls to 0: what is learned is not their subject."""
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 DICT = spaces.Dict({"vector": VECTOR, "flag": spaces.Discrete(3), "image": IMAGE})

@@ -15,6 +15,7 @@ import numpy as np
 import optuna
 import pytest
 import torch as th
+from helpers import MAY_STAND_STILL
 from hub_repositories import LEAVES_FILES_OPEN
 from old_files import write as old
 from optuna.storages import JournalStorage
@@ -70,6 +71,8 @@ def test_a_run_ends_as_it_would_have(name: str, tmp_path: Path) -> None:
     tolerance = {"rtol": 0.0, "atol": 0.0} if same_machine else {"rtol": 1e-5, "atol": 1e-5}
     found, wanted = model.get_parameters(), expected.get_parameters()
     assert found.keys() == wanted.keys()
+    # Whose each parameter is: names, which this file does not hold
+    assert found["policy.optimizer"].pop("split") == wanted["policy.optimizer"].pop("split")
     th.testing.assert_close(found, wanted, **tolerance)
 
 
@@ -88,6 +91,8 @@ def test_a_repository_of_the_hub_plays(tmp_path: Path, capsys: pytest.CaptureFix
     assert f"mean {results['mean_reward']:.1f}" in capsys.readouterr().out
 
 
+# The budget of a trial is less than a rollout of some
+@MAY_STAND_STILL
 def test_a_study_goes_on(tmp_path: Path) -> None:
     study = Path(shutil.copy(old.FILES / "study.log", tmp_path))
     assert main([*old.optimize_flags(study, tmp_path / "logs", 3), "--verbose", "0"]) == 0

@@ -123,6 +123,8 @@ class Drawing(BaseFeaturesExtractor):
         self.layer[0].bias.requires_grad_(False)
 
     def forward(self, observations):
+        if (observations == 1.0).all():
+            raise ValueError("at the lower bound there is nothing to draw from")
         noise = float(th.rand(1)) + np.random.random() + random.random()
         self.mean = 0.9 * self.mean + 0.1 * observations.mean(dim=0)
         return self.layer(observations) + noise + self.mean

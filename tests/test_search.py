@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import optuna
 import pytest
+from helpers import MAY_STAND_STILL
 from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from torch import nn
@@ -23,7 +24,10 @@ from sb3_vpg.zoo.tuning import AS_IT_STANDS
 SEARCH = ["optimize", "--env", "CartPole-v1", "--verbose", "0", "--eval-episodes", "1", "--num-threads", "1"]
 QUICK = [*SEARCH, "--no-optim-plots"]
 # When a trial fails, its environments are left to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    MAY_STAND_STILL,
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 def opened(storage: str) -> list[optuna.trial.FrozenTrial]:

@@ -40,6 +40,7 @@ def test_a_schedule_that_ends_with_its_first_rollout_moves_nothing_and_says_so()
 def test_each_learn_of_a_loop_says_it_once():
     """Also with reset_num_timesteps=False, where the progress of each learn() ends with its only rollout."""
     model = make_model(learning_rate="lin_0.01")
+    assert told(lambda: model.learn(48)) == []
     for _ in range(3):
         assert len(told(lambda: model.learn(16, reset_num_timesteps=False))) == 1
     assert told(lambda: model.learn(48, reset_num_timesteps=False)) == []

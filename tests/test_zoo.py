@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import rl_zoo3.train
 import yaml
+from helpers import MAY_STAND_STILL
 from rl_zoo3 import ALGOS
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
@@ -49,6 +50,7 @@ def test_the_unmodified_zoo_trains_vpg_after_register(tmp_path: Path) -> None:
 
 # Versions that are out of date, and Box2D, whose import crashes Python where its warnings are errors
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@MAY_STAND_STILL
 @pytest.mark.parametrize("env_id", ENTRIES)
 def test_every_entry_trains(env_id: str, tmp_path: Path) -> None:
     """The first update of the command: a misspelt key, a wrong type or an environment that is not there would end it."""
