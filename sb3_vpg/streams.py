@@ -11,7 +11,7 @@ def copy_streams() -> dict[str, Any]:
     """:return: the states of Python's, NumPy's and torch's global generators, as plain values"""
     streams = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state().numpy().copy()}
     # To ask a GPU that nobody has used would claim memory on it, and forbid forks
-    if th.cuda.is_initialized():
+    if th.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         streams["cuda"] = [state.numpy().copy() for state in th.cuda.get_rng_state_all()]
     return streams
 

@@ -1,9 +1,7 @@
 """An on-policy algorithm whose critic has an optimiser of its own, which comes along with the policy and with its file."""
 
-import io
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch as th
@@ -18,6 +16,7 @@ from torch.optim import Optimizer
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.optimizers import CRITIC, Split, name_parameters, split_as_named, split_of, trainable_parameters
 from sb3_vpg.policies import original
+from sb3_vpg.saving import PathOrFile
 
 
 class TwoOptimizers(LeanOnPolicyAlgorithm):
@@ -91,7 +90,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
 
     def set_parameters(
         self,
-        load_path_or_dict: str | Path | io.BufferedIOBase | TensorDict | dict[str, Any],
+        load_path_or_dict: PathOrFile | TensorDict | dict[str, Any],
         exact_match: bool = True,
         device: th.device | str = "auto",
     ) -> None:
