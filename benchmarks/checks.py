@@ -38,11 +38,11 @@ def tasks(kind: str, n_envs: int, normalized: bool) -> dict[str, Callable[[], in
         return 1
 
     def look() -> int:
-        check = raw_check(env)
+        check = raw_check(env, model.policy)
         if check is not None:
             for step in range(1, model.n_steps + 1):
                 check(step)
-        check_rollout(model.rollout_buffer, model._last_obs)
+        check_rollout(model.rollout_buffer, model._last_obs, model.policy)
         return 1
 
     collect()

@@ -3,10 +3,12 @@ Who acts while a rollout is collected, and when.
 
 ``LeanActor`` does per step only what the next action needs, and knows every policy that keeps SB3's own way from observation
 to action: in NumPy where the networks are plain, in torch for images, dicts and extractors of a user's own, and on a GPU.
-``StepwiseActor`` asks the policy at each step, as SB3's loop does: for gSDE and for policies with a way of their own.
+All others have a ``StepwiseActor`` (see ``sb3_vpg.stepwise_actor``), which asks the policy at each step, as SB3's loop does.
+
+N environments, T steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -17,15 +19,14 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_vpg.buffers import take
-from sb3_vpg.eligibility import forward_hooks
+from sb3_vpg.buffers import stacked, take
 from sb3_vpg.networks import N_ROWS, PlainNetwork, plain_network
-from sb3_vpg.policies import is_untouched
-from sb3_vpg.samplers import Sampler, sampler_of
+from sb3_vpg.policies import is_split, is_untouched
+from sb3_vpg.samplers import Sampler, is_known, sampler_of
 
 Array = npt.NDArray[Any]
-_COLLECTING = ("forward", "extract_features", "get_distribution", "predict_values", "_get_action_dist_from_latent")
-_PREDICTING = ("predict", "_predict", "obs_to_tensor")
+_PREDICTING = ("predict", "_predict")
+_WATCHED = ("features_extractor", "pi_features_extractor", "vf_features_extractor", "mlp_extractor")
 _N_NOISE = 8192
 _REFUSALS = ("of distribution", "probability tensor")
 """How torch refuses a distribution, and its sampling where ``th.compile`` has switched that off for the process."""
@@ -47,19 +48,31 @@ def recognised() -> Iterator[None]:
 
 
 class Actor(Protocol):
-    """What collection asks of an actor. N environments, T steps."""
+    """What collection asks of an actor."""
 
     def start(self, rng: np.random.Generator) -> None:
         """A rollout begins; what was remembered of the last one is forgotten."""
 
+    def fits(self) -> bool:
+        """:return: whether the policy still acts in the way that this actor knows"""
+
     def act(self, observations: Any) -> Array:
         """:return: sampled actions, shape (N, *action_space.shape)"""
+
+    def latest(self, observations: Any, actions: Array) -> tuple[th.Tensor, th.Tensor]:
+        """:return: value, shape (N, 1), and log-probability, shape (N,), of the step that ``act`` was called for last"""
 
     def log_probs(self, actions_TNA: Array) -> Array:
         """:return: log-probability of every action since the start, shape (T, N)"""
 
+    def played_values(self, observations: Any) -> Array:
+        """:return: value of all T * N observations since the start, which are given once more, shape (T * N,)"""
+
     def values(self, observations: Any) -> Array:
         """:return: the critic's value of each of n observations, shape (n,)"""
+
+    def terminal_values(self, observations: Sequence[Any]) -> Array:
+        """:return: the critic's value of n single observations, shape (n,)"""
 
 
 class LeanActor:
@@ -74,18 +87,38 @@ class LeanActor:
         self.policy = policy
         self.sampler = sampler
         self._action_shape: tuple[int, ...] = policy.action_space.shape or ()
-        self.predicts = is_untouched(policy, _PREDICTING)
         self._networks: dict[str, PlainNetwork | None] = {}
+        self._look()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Networks read the memory of this policy, not of its copy
-        return {**vars(self), "_networks": {}}
+        # Networks read the memory of this policy, not of its copy, at which nobody has looked yet
+        return {**vars(self), "_networks": {}, "_held": [], "_own": [], "_n_own": -1, "_hooks": []}
 
     def start(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
         self._played: list[Array] = []
         self._networks.clear()
+        self._look()
+
+    def fits(self) -> bool:
+        # Each step pays for it: an attribute more, a hook, or another module is looked at closely
+        policy, modules = self.policy, self.policy._modules
+        same = policy.action_dist is self.sampler.distribution and self._n_own == sum(map(len, self._own))
+        same = same and all(modules.get(name) is module for name, module in self._held)
+        if same and not any(self._hooks):
+            return True
+        self._look()
+        return _is_lean(policy) and policy.action_dist is self.sampler.distribution
+
+    def _look(self) -> None:
+        """Remember what tells whether the policy has been given a method or a module of its own."""
+        policy = self.policy
+        self._held = [(name, policy._modules.get(name)) for name in _WATCHED]
+        modules: list[Any] = [policy, self.policy.mlp_extractor]
+        self._own = [*map(vars, modules), vars(policy.action_dist)]
+        self._n_own = sum(map(len, self._own))
+        self._hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
 
     def act(self, observations: Any) -> Array:
         outputs = self.outputs(observations)
@@ -97,6 +130,12 @@ class LeanActor:
         self._played.append(self.sampler.remembered(outputs))
         return self._shaped(self.sampler.sample(outputs, noise))
 
+    def latest(self, observations: Any, actions: Array) -> tuple[th.Tensor, th.Tensor]:
+        log_probs = self.sampler.log_prob(self._played[-1], actions.reshape(len(actions), -1)).astype(np.float32, copy=False)
+        numbers = (self.values(observations)[:, None], log_probs)
+        values, log_probs_N = (th.as_tensor(one, device=self.policy.device) for one in numbers)
+        return values, log_probs_N
+
     def log_probs(self, actions_TNA: Array) -> Array:
         remembered_TNR = np.stack(self._played)
         self._played.clear()
@@ -104,9 +143,15 @@ class LeanActor:
         flat = self.sampler.log_prob(remembered_TNR.reshape(-1, width), actions_TNA.reshape(n_rows * n_envs, -1))
         return flat.reshape(n_rows, n_envs)
 
+    def played_values(self, observations: Any) -> Array:
+        return self.values(observations)
+
     def values(self, observations: Any) -> Array:
         network = self._network("value_net")
         return values_of(self.policy, observations) if network is None else network(observations)[:, 0]
+
+    def terminal_values(self, observations: Sequence[Any]) -> Array:
+        return self.values(stacked(observations))
 
     def outputs(self, observations: Any) -> Array:
         """
@@ -133,11 +178,12 @@ class LeanActor:
         :return: actions within their bounds; None if the policy must be asked
         """
         space = self.policy.observation_space
-        network = self._networks.get("action_net")
-        if network is None or network.is_bypassed():
-            # It may have become plain since, or a hook may have been added
+        if self._networks.get("action_net") is None:
+            # It may have become plain since
             self._networks.pop("action_net", None)
-        if not self.predicts or type(observation) is not np.ndarray or self._network("action_net") is None:
+        if type(observation) is not np.ndarray or not is_untouched(self.policy, _PREDICTING):
+            return None
+        if self._network("action_net") is None:
             return None
         single = observation.shape == space.shape
         if not single and observation.shape[1:] != space.shape:
@@ -155,7 +201,7 @@ class LeanActor:
     def _network(self, head: str) -> PlainNetwork | None:
         """:return: the current one that NumPy can compute; None where torch must"""
         network = self._networks.get(head)
-        if network is not None and network.is_current():
+        if network is not None and network.is_current() and not network.is_bypassed():
             return network
         if network is not None or head not in self._networks:
             self._networks[head] = plain_network(self.policy, head)
@@ -166,42 +212,9 @@ class LeanActor:
         with th.no_grad():
             tensors: Any = obs_as_tensor(observations, policy.device)
             features = BaseModel.extract_features(policy, tensors, policy.pi_features_extractor)
-            outputs: Array = policy.action_net(policy.mlp_extractor.forward_actor(features)).cpu().numpy()
-        return outputs
-
-
-class StepwiseActor:
-    """
-    The one that fits every policy.
-
-    :param policy: any
-    :param sde_sample_freq: steps after which gSDE draws new noise; -1: once per rollout
-    """
-
-    def __init__(self, policy: ActorCriticPolicy, sde_sample_freq: int) -> None:
-        self.policy = policy
-        self.sde_sample_freq = sde_sample_freq
-
-    def start(self, rng: np.random.Generator) -> None:
-        self._log_probs: list[Array] = []
-
-    def act(self, observations: Any) -> Array:
-        n_steps, policy = len(self._log_probs), self.policy
-        with th.no_grad(), recognised():
-            tensors: Any = obs_as_tensor(observations, policy.device)
-            if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
-                policy.reset_noise(n_observations(observations))
-            distribution = policy.get_distribution(tensors)
-            actions = distribution.get_actions()
-            self._log_probs.append(distribution.log_prob(actions).cpu().numpy())
-        sampled: Array = actions.reshape((-1, *policy.action_space.shape)).cpu().numpy()  # type: ignore[misc]  # never None here
-        return sampled
-
-    def log_probs(self, actions_TNA: Array) -> Array:
-        return np.stack(self._log_probs)
-
-    def values(self, observations: Any) -> Array:
-        return values_of(self.policy, observations)
+            outputs = policy.action_net(policy.mlp_extractor.forward_actor(features)).cpu().numpy()
+        # An action_net of the user's may return memory that is written to again, such as the observation's
+        return np.array(outputs)
 
 
 def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | None:
@@ -210,12 +223,15 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
     :param current: the one that was found before, which is kept while it fits
     :return: the fast actor; None if the policy has a way of its own from observation to action or value
     """
-    if not is_untouched(policy, _COLLECTING) or any(forward_hooks([policy])):
+    if not _is_lean(policy):
         return None
     if current is not None and current.policy is policy and current.sampler.distribution is policy.action_dist:
         return current
-    sampler = sampler_of(policy)
-    return None if sampler is None else LeanActor(policy, sampler)
+    return LeanActor(policy, sampler_of(policy))
+
+
+def _is_lean(policy: Any) -> bool:
+    return is_split(policy) and is_untouched(policy, ("obs_to_tensor",)) and is_known(policy.action_dist)
 
 
 def random_streams(seed: int | None) -> tuple[np.random.Generator, np.random.Generator]:

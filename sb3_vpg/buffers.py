@@ -1,6 +1,6 @@
 """The seam on SB3's rollout buffers: whole episodes, steps that do not count, and a batch in the order of collection."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,9 +98,16 @@ def buffer_class(
     """
     :param chosen: the user's choice, or what SB3 or this function has put in its place before
     :return: the class to use; None lets SB3 choose
-    :raises ValueError: if the user has chosen one and the estimator needs ours
+    :raises ValueError: if the user has chosen one that does not fit the observations, or one where the estimator needs ours
     """
-    if chosen not in (None, RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer):
+    has_dict = isinstance(observation_space, spaces.Dict)
+    own = (RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
+    if chosen is not None and issubclass(chosen, DictRolloutBuffer) != has_dict and (not has_dict or chosen in own):
+        raise ValueError(
+            f"rollout_buffer_class={chosen.__name__} does not fit observations of {observation_space}: leave it out, or take "
+            f"{'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
+        )
+    if chosen is not None and chosen not in own:
         if not estimator.runs_in_sb3:
             raise ValueError(
                 f"rollout_buffer_class={chosen.__name__} computes advantages of its own and cannot hold masks: leave it out "
@@ -109,7 +116,7 @@ def buffer_class(
         return chosen
     if estimator.n_episodes is None:
         return None
-    return EpisodeDictRolloutBuffer if isinstance(observation_space, spaces.Dict) else EpisodeRolloutBuffer
+    return EpisodeDictRolloutBuffer if has_dict else EpisodeRolloutBuffer
 
 
 def is_known(buffer: RolloutBuffer) -> bool:
@@ -141,8 +148,13 @@ def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
 
 
-def put(buffer: RolloutBuffer, observations: Any, actions: np.ndarray, rewards: np.ndarray, starts: np.ndarray) -> None:
-    """``RolloutBuffer.add`` without values and log-probabilities, which follow for the whole rollout, and without copies."""
+def put_view(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
+    """
+    Write what is known before a step into the next row: a ``VecEnv`` may overwrite its arrays in the step.
+
+    :param observations: of N environments, (N, *shape) or a dict of such
+    :param starts: whether an episode begins with them, shape (N,)
+    """
     row = buffer.pos
     stored: Any = buffer.observations
     if isinstance(stored, dict):
@@ -150,9 +162,17 @@ def put(buffer: RolloutBuffer, observations: Any, actions: np.ndarray, rewards: 
             array[row] = observations[key].reshape(array.shape[1:])
     else:
         stored[row] = observations.reshape(stored.shape[1:])
+    buffer.episode_starts[row] = starts
+
+
+def put_step(buffer: RolloutBuffer, actions: np.ndarray, rewards: np.ndarray) -> None:
+    """
+    Write what a step was into that row. With ``put_view`` that is ``RolloutBuffer.add`` without values and
+    log-probabilities, which follow for the whole rollout, and without copies.
+    """
+    row = buffer.pos
     buffer.actions[row] = actions.reshape(buffer.actions.shape[1:])
     buffer.rewards[row] = rewards
-    buffer.episode_starts[row] = starts
     buffer.pos = row + 1
 
 
@@ -192,6 +212,13 @@ def take(observations: Any, indices: Any) -> Any:
     if isinstance(observations, dict):
         return {key: value[indices] for key, value in observations.items()}
     return observations[indices]
+
+
+def stacked(observations: Sequence[Any]) -> Any:
+    """:return: single observations as one array, shape (n, *shape), or as a dict of such"""
+    if isinstance(observations[0], dict):
+        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
+    return np.stack(observations)
 
 
 def _resized(array: np.ndarray, n_rows: int) -> np.ndarray:

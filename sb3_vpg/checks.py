@@ -6,24 +6,33 @@ each array with itself, which is small and a number if all of its entries are; o
 by one. ``VecNormalize`` averages over all environments, so that one NaN in one of them makes NaN of them all in the same
 step: what it was given is looked at in each step.
 
+Observations are looked at where SB3's own layers compute with them. A features extractor or a policy of the user's may know
+how to read NaN: there it passes, and what counts is what comes out, the distribution over actions and the losses.
+
 N environments, T steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from math import inf, isfinite
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from torch import nn
 
+from sb3_vpg.policies import is_split
 from sb3_vpg.statistics import are_statistics_finite, normalizers
 
 LARGEST = 1e18
 """Numbers that are not smaller in magnitude are huge: their squares, which a critic's loss takes, come near float32's end."""
 
 Index = tuple[int, ...]
+_FORWARDS = {"forward", "forward_actor", "forward_critic"}
+_FLAT = (FlattenExtractor, NatureCNN, nn.Flatten)
 
 
 class UnsoundNumberError(ValueError):
@@ -64,22 +73,56 @@ def first_unsound(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
     return tuple(map(int, np.unravel_index(position, numbers.shape))) if unsound.flat[position] else None
 
 
-def check_rollout(buffer: RolloutBuffer, last_obs: Any, reward: str = "reward") -> None:
+def read_by_sb3(policy: Any, observations: Any) -> Any:
+    """
+    :param policy: any
+    :param observations: an array, or a dict of arrays
+    :return: those of them that SB3's own layers compute with; an empty dict where there are none
+    """
+    extractors = _sb3s_extractors(policy) if is_split(policy) else []
+    if not isinstance(observations, dict):
+        return observations if extractors else {}
+    read: set[str] = set()
+    for one in extractors:
+        parts = one.extractors.items() if type(one) is CombinedExtractor else dict.fromkeys(observations, one).items()
+        read.update(key for key, part in parts if type(part) in _FLAT)
+    return {key: array for key, array in observations.items() if key in read}
+
+
+def _sb3s_extractors(policy: Any) -> list[Any]:
+    """:return: the features extractors that are SB3's own and lead into a linear layer; none where a hook may intervene"""
+    body = policy.mlp_extractor
+    changed = any(_FORWARDS & vars(one).keys() or one._forward_hooks or one._forward_pre_hooks for one in policy.modules())
+    if changed or type(body) is not MlpExtractor:
+        return []
+    actor = (policy.pi_features_extractor, body.policy_net, policy.action_net)
+    critic = (policy.vf_features_extractor, body.value_net, policy.value_net)
+    return [
+        extractor
+        for extractor, hidden, head in (actor, critic)
+        if type(extractor) in (*_FLAT, CombinedExtractor)
+        and type(hidden) is nn.Sequential
+        and type(next(hidden.children(), head)) is nn.Linear
+    ]
+
+
+def check_rollout(buffer: RolloutBuffer, last_obs: Any, policy: Any, reward: str = "reward") -> None:
     """
     :param buffer: filled
     :param last_obs: what followed its last row, (N, *shape) or a dict of such
+    :param policy: which reads the observations
     :param reward: what to call the buffer's rewards
     :raises UnsoundNumberError: for the earliest unsound observation or reward
     """
     found = []
-    for quantity, array in ((reward, buffer.rewards), *_named(buffer.observations)):
+    for quantity, array in ((reward, buffer.rewards), *_named(read_by_sb3(policy, buffer.observations))):
         rows = _by_row(buffer, array)
         index = None if rows is None else first_unsound(rows)
         if rows is not None and index is not None:
             # A row holds the observation before a step, and the reward of the step
             step = index[0] + (quantity == reward)
             found.append(UnsoundNumberError(_entry(quantity, index[2:]), rows[index], index[1], step))
-    for quantity, array in _named(last_obs):
+    for quantity, array in _named(read_by_sb3(policy, last_obs)):
         index = first_unsound(array)
         if index is not None:
             found.append(UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], buffer.pos))
@@ -87,14 +130,15 @@ def check_rollout(buffer: RolloutBuffer, last_obs: Any, reward: str = "reward") 
         raise min(found, key=lambda error: error.step)
 
 
-def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ...]) -> None:
+def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ...], policy: Any) -> None:
     """
     :param observations: last ones of n episodes that a time limit has ended, (n, *shape) or a dict of such
     :param rows: in which they ended
     :param envs: whose they are
+    :param policy: which reads them
     :raises UnsoundNumberError: for an unsound one
     """
-    for quantity, array in _named(observations, "terminal observation"):
+    for quantity, array in _named(read_by_sb3(policy, observations), "terminal observation"):
         index = first_unsound(array)
         if index is not None:
             episode = index[0]
@@ -102,46 +146,49 @@ def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ..
             raise UnsoundNumberError(name, array[index], envs[episode], rows[episode] + 1)
 
 
-def unsound_view(env: VecEnv, observations: Any, step: int) -> UnsoundNumberError | None:
+def unsound_view(env: VecEnv, observations: Any, step: int, policy: Any) -> UnsoundNumberError | None:
     """
     What a policy cannot act on may be the environment's fault.
 
     :param env: the one that is learned from
     :param observations: what the policy was shown
     :param step: steps of the rollout before
+    :param policy: itself
     :return: the error to raise if an observation is unsound; None if it is the policy's fault
     """
-    for layer in normalizers(env)[-1:]:
-        found = _unsound_raw(layer, step)
+    layers = normalizers(env)
+    for layer in layers[-1:]:
+        found = _unsound_raw(layer, step, _raw_names(layers, policy))
         if found is not None:
             return found
-    for quantity, array in _named(observations):
+    for quantity, array in _named(read_by_sb3(policy, observations)):
         index = first_unsound(array)
         if index is not None:
             return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
     return None
 
 
-def raw_check(env: VecEnv) -> Callable[[int], None] | None:
+def raw_check(env: VecEnv, policy: Any) -> Callable[[int], None] | None:
     """
     :param env: the one that is learned from
+    :param policy: which reads the observations
     :return: a function to call after each step, with its number, from 1: it raises ``UnsoundNumberError`` if ``VecNormalize``
         was given a number that is NaN or infinite, or too large for its statistics. None without a ``VecNormalize``
     """
     layers = normalizers(env)
     if not layers:
         return None
-    innermost, vdot = layers[-1], np.vdot
+    innermost, vdot, names = layers[-1], np.vdot, _raw_names(layers, policy)
 
     def check(step: int) -> None:
         observations, rewards = innermost.old_obs, innermost.old_reward
         # Each step pays for it. Where all rewards enter the statistics, these tell
         sound = isfinite(innermost.ret_rms.var if innermost.training else vdot(rewards, rewards))
         if type(observations) is np.ndarray:
-            sound = sound and isfinite(vdot(observations, observations))
+            sound = sound and (not names or isfinite(vdot(observations, observations)))
         else:
-            sound = sound and all(isfinite(vdot(array, array)) for _, array in _named(observations))
-        found = None if sound else _unsound_raw(innermost, step)
+            sound = sound and all(isfinite(vdot(observations[name], observations[name])) for name in names)
+        found = None if sound else _unsound_raw(innermost, step, names)
         if found is not None:
             raise found
 
@@ -168,16 +215,33 @@ class _CheckedSteps:
         return getattr(self._env, name)
 
 
-def checked_steps(env: VecEnv) -> VecEnv:
+def checked_steps(env: VecEnv, policy: Any) -> VecEnv:
     """:return: the environment with ``raw_check`` in each ``step``, for a loop that is not ours"""
-    check = raw_check(env)
+    check = raw_check(env, policy)
     checked: Any = env if check is None else _CheckedSteps(env, check)
     return checked  # type: ignore[no-any-return]  # as good as one, for who steps it
 
 
-def _unsound_raw(normalizer: VecNormalize, step: int) -> UnsoundNumberError | None:
+def _raw_names(layers: Sequence[VecNormalize], policy: Any) -> frozenset[str]:
+    """
+    :return: the keys of raw observations that are looked at before they are normalised, because they enter statistics or
+        because SB3's own layers read them; of one array, some name or none
+    """
+    names: set[str] = set()
+    space = layers[-1].observation_space
+    every = list(space.spaces) if isinstance(space, spaces.Dict) else [""]
+    for layer in layers:
+        keys = layer.norm_obs_keys or every
+        if layer.norm_obs:
+            names.update(keys if layer.training else read_by_sb3(policy, dict.fromkeys(keys)))
+    return frozenset(names.intersection(every))
+
+
+def _unsound_raw(normalizer: VecNormalize, step: int, names: frozenset[str]) -> UnsoundNumberError | None:
     # It clips what is large, but neither NaN nor an infinity that has entered its statistics
-    raw = [part for part in (("reward", normalizer.old_reward), *_named(normalizer.old_obs)) if part[1].size]
+    seen: Any = normalizer.old_obs
+    seen = {name: seen[name] for name in names} if isinstance(seen, dict) else seen if names else {}
+    raw = [part for part in (("reward", normalizer.old_reward), *_named(seen)) if part[1].size]
     for quantity, array in raw:
         index = first_unsound(array, limit=inf)
         if index is not None:

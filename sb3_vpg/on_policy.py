@@ -1,7 +1,7 @@
 """SB3's ``OnPolicyAlgorithm`` with a collection, a ``predict`` and random streams of its own."""
 
 import math
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch as th
@@ -10,19 +10,21 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
-from threadpoolctl import threadpool_limits
 from typing_extensions import Self
 
-from sb3_vpg.actors import DistributionError, LeanActor, StepwiseActor, lean_actor, random_streams, recognised
+from sb3_vpg.actors import DistributionError, LeanActor, lean_actor, random_streams, recognised
+from sb3_vpg.blas_threads import torchs_threads
 from sb3_vpg.buffers import is_known
+from sb3_vpg.callback_locals import Locals, locals_of
 from sb3_vpg.checks import UnsoundNumberError, check_rollout, checked_steps, unsound_view
 from sb3_vpg.credit import assign_credit, bootstrap
 from sb3_vpg.env_checks import check_env
 from sb3_vpg.estimators import AVERAGING, Estimator
 from sb3_vpg.failures import failures_named
-from sb3_vpg.rollouts import collect
+from sb3_vpg.rollouts import changed, collect, forbids_early_resets
 from sb3_vpg.saving import PlainSaving
 from sb3_vpg.statistics import are_statistics_finite, copy_statistics, normalizers, restore_statistics
+from sb3_vpg.stepwise_actor import StepwiseActor
 from sb3_vpg.updates import ENVIRONMENT, diverged
 
 _DERIVED = ("_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested", "at_boundary")
@@ -79,15 +81,16 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``. NumPy's
         matrix products use as many threads as torch is set to (``torch.set_num_threads``) while it lasts.
 
-        :raises ValueError: if there is no environment, and as ``collect_rollouts`` and ``train``
+        :raises ValueError: if there is no environment, or one that cannot play ``n_episodes``; and as ``collect_rollouts``
+            and ``train``
         :raises EnvironmentFailedError: as ``collect_rollouts``
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
         self.warn_of_refusals(stacklevel=4)
+        self._check_resets(self.env)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
-        layers = normalizers(self.env)
-        self._statistics = copy_statistics(layers)
+        self._keep_statistics()
         with failures_named(self.env, self):
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
@@ -95,19 +98,47 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             self.at_boundary = True
             for hook in self._hooks:
                 hook.begin(total_timesteps, callback)
-        if not are_statistics_finite(layers):
-            found = unsound_view(self.env, self._last_obs, 0)
-            raise self._stop(found.placed(0, self.n_envs) if found else "an observation is NaN or infinite", ENVIRONMENT)
-        callback.on_training_start(locals(), globals())
+        self._check_first_observation()
+        callback.on_training_start(Locals(locals()), globals())
         # NumPy's threads are not torch's: left alone, those of runs side by side wait for one another most of the time
-        with threadpool_limits(th.get_num_threads(), user_api="blas"):
+        with torchs_threads():
             self._iterate(total_timesteps, callback)
         callback.on_training_end()
         return self
 
-    def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
+    def _check_resets(self, env: VecEnv) -> None:
+        if self._estimator.n_episodes is not None and env.num_envs > 1 and forbids_early_resets(env):
+            raise ValueError(
+                "n_episodes resets all environments before each update, also in the middle of an episode, which their "
+                "Monitor(allow_early_resets=False) forbids: use Monitor(allow_early_resets=True), a single environment, or "
+                "n_steps instead of n_episodes"
+            )
+
+    def _reset_new_env(self) -> None:
+        """Begin episodes where a callback has called ``set_env``."""
+        if self._last_obs is not None or self.env is None:
+            return
+        self._check_resets(self.env)
+        self._keep_statistics()
+        with failures_named(self.env, self):
+            self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
+        self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
+        self._check_first_observation()
+
+    def _keep_statistics(self) -> None:
+        layers = normalizers(self.env)
+        self._statistics = layers, copy_statistics(layers)
+
+    def _check_first_observation(self) -> None:
         assert self.env is not None
+        if not are_statistics_finite(normalizers(self.env)):
+            found = unsound_view(self.env, self._last_obs, 0, self.policy)
+            what = found.placed(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
+            raise self._stop(what, ENVIRONMENT)
+
+    def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
         while self.num_timesteps < total_timesteps and self._pass_boundary():
+            assert self.env is not None
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
                 break
             self._iteration += 1
@@ -119,6 +150,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _pass_boundary(self) -> bool:
         """:return: False if training is to stop here"""
+        self._reset_new_env()
         for hook in self._hooks:
             hook.pass_boundary()
         if self._stop_requested:
@@ -148,7 +180,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
         :raises ValueError: if the weights or the observation are NaN or infinite
         """
-        self._actor = lean_actor(self.policy, self._actor)
+        if self._actor is None or self._actor.policy is not self.policy or not self._actor.fits():
+            self._actor = lean_actor(self.policy, self._actor)
         actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)
         if actions is None:
             return super().predict(observation, state, episode_start, deterministic)
@@ -160,27 +193,30 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """
-        See ``OnPolicyAlgorithm.collect_rollouts``. Values and log-probabilities are computed when the rollout is complete, so
-        the ``locals`` of a callback do not hold them while it is played. gSDE, policies with their own way from observation
-        to action, and a ``rollout_buffer_class`` of the user's are left to SB3's loop. With ``n_episodes``,
-        ``n_rollout_steps`` is not looked at.
+        See ``OnPolicyAlgorithm.collect_rollouts``. Values and log-probabilities are computed when the rollout is complete, or
+        when a callback reads them in its ``locals``. gSDE, policies with their own way from observation to action, and a
+        ``rollout_buffer_class`` of the user's are left to SB3's loop. With ``n_episodes``, ``n_rollout_steps`` is not looked
+        at.
 
         :raises ValueError: if an observation or a reward is NaN, infinite or huge; if the policy has no valid distribution
-            over actions; and if an environment does not finish its ``n_episodes``
+            over actions; if an environment does not finish its ``n_episodes``; if a callback changes policy or environment
+            in the middle
         :raises EnvironmentFailedError: if an environment raises an error, or its process dies
         """
-        layers, begun = normalizers(self.env), self.num_timesteps
-        self._statistics = copy_statistics(layers)
+        self._reset_new_env()
+        self._keep_statistics()
+        begun = self.num_timesteps
         try:
             with failures_named(env, self):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except UnsoundNumberError as error:
             raise self._stop(error.placed(begun, env.num_envs), ENVIRONMENT) from None
         except DistributionError as error:
-            seen = unsound_view(env, self._last_obs, rollout_buffer.pos)
+            seen = unsound_view(env, self._last_obs, rollout_buffer.pos, self.policy)
             if seen is not None:
                 raise self._stop(seen.placed(begun, env.num_envs), ENVIRONMENT) from None
             raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
+        layers, _ = self._statistics
         if not are_statistics_finite(layers):
             raise self._stop("an observation or a reward is NaN or infinite", ENVIRONMENT)
         return collected
@@ -189,22 +225,56 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._actor = lean_actor(self.policy, self._actor)
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
         if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
-            with recognised():
-                collected = super().collect_rollouts(checked_steps(env), callback, buffer, n_rollout_steps)
-            if collected:
-                check_rollout(buffer, self._last_obs, "reward (with the value that SB3 adds at a time-out)")
-            return collected
+            return self._collect_as_sb3(env, callback, buffer, n_rollout_steps)
         actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
         actor.start(self._rng)
         if not collect(self, self._estimator, actor, env, callback, buffer, n_rollout_steps):
             return False
+        shown = locals_of(callback)
+
+        def last_values() -> th.Tensor:
+            return th.as_tensor(actor.values(self._last_obs), device=self.device)[:, None]
+
         if self._estimator.runs_in_sb3:
-            last_dones: Any = self._last_episode_starts
-            bootstrap(self._estimator, buffer, actor.values(self._last_obs), last_dones)
+            values, last_dones = last_values(), cast(Any, self._last_episode_starts)
+            bootstrap(self._estimator, buffer, values.flatten().cpu().numpy(), last_dones)
+            callback.update_locals({"values": values})
         else:
             self._compute_advantages(buffer)
+            shown.promise({"values": last_values})
+        returns = buffer.returns
         callback.on_rollout_end()
+        shown.promise({})
+        self._refuse_other_advantages(buffer, returns)
         return True
+
+    def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
+        own_env = self.env
+        locals_of(callback).promise({})
+        try:
+            with recognised():
+                collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
+        except Exception as error:
+            if self.env is own_env:
+                raise
+            raise changed("model.set_env was called", "call it") from error
+        if collected:
+            check_rollout(buffer, self._last_obs, self.policy, "reward (with the value that SB3 adds at a time-out)")
+        return collected
+
+    def _refuse_other_advantages(self, buffer: RolloutBuffer, returns: np.ndarray) -> None:
+        """SB3's buffer computes GAE and nothing else, when a callback asks it to compute anew."""
+        if (
+            buffer.returns is returns
+            or buffer.generator_ready
+            or (self._estimator.has_critic and not self._estimator.discount_steps)
+        ):
+            return
+        raise ValueError(
+            "a callback has called compute_returns_and_advantage(), which computes GAE, in the place of the advantages that "
+            f"baseline={self._estimator.baseline!r} and discount_steps={self._estimator.discount_steps} ask for: leave it out "
+            "and change rewards in _on_step(), as in self.locals['rewards'] += bonus"
+        )
 
     def _compute_advantages(self, buffer: RolloutBuffer) -> None:
         # What is subtracted comes from earlier updates alone
@@ -214,7 +284,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 
     def _stop(self, what: str, *advice: str) -> ValueError:
-        restore_statistics(normalizers(self.env), self._statistics)
+        restore_statistics(*self._statistics)
         return diverged(what, self._n_updates, self.num_timesteps, *advice)
 
     def _excluded_save_params(self) -> list[str]:

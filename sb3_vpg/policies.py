@@ -17,6 +17,8 @@ _LONGEST = 1000
 _NO_TENSORS = {int, float, bool, str, type(None), type}
 _OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
 
+from sb3_vpg.eligibility import forward_hooks
+
 
 class MlpPolicy(ActorCriticPolicy):
     """
@@ -85,6 +87,17 @@ def original(policy: Any) -> Any:
     return getattr(policy, "_orig_mod", policy)
 
 
+_SPLIT = (
+    "__call__",
+    "forward",
+    "evaluate_actions",
+    "get_distribution",
+    "predict_values",
+    "extract_features",
+    "_get_action_dist_from_latent",
+)
+
+
 def is_untouched(policy: Any, methods: Iterable[str]) -> bool:
     """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
     cls, own = type(policy), vars(policy)
@@ -93,36 +106,43 @@ def is_untouched(policy: Any, methods: Iterable[str]) -> bool:
     return all(getattr(cls, name) is getattr(ActorCriticPolicy, name) and name not in own for name in methods)
 
 
+def is_split(policy: Any) -> bool:
+    """
+    :return: whether ``get_distribution`` and ``predict_values`` say of an observation what ``forward`` and
+        ``evaluate_actions`` say: these methods, and those that they call, are SB3's own. If not, SB3's algorithms sample from
+        ``policy(observation)`` and learn from ``evaluate_actions``
+    """
+    if not is_untouched(policy, _SPLIT) or any(forward_hooks([policy])):
+        return False
+    if not policy.share_features_extractor:
+        return True
+    # forward() and evaluate_actions() call the body as a whole, and the extractor by its first name
+    body = policy.mlp_extractor
+    whole = type(body) is MlpExtractor and "forward" not in vars(body) and not any(forward_hooks([body]))
+    return whole and policy.features_extractor is policy.pi_features_extractor is policy.vf_features_extractor
+
+
 def evaluate_steps(
     policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, has_critic: bool
 ) -> tuple[th.Tensor, th.Tensor]:
     """
+    What ``evaluate_actions`` says, without the values where they can be left out.
+
     :param policy: the one that is learning
     :param observations: of n steps
     :param actions: of n steps as the rollout buffer holds them, shape (n, A)
-    :param has_critic: False leaves the value network alone
+    :param has_critic: whether the value network learns as well: its batch norm must see the rollout then
     :return: log-probability of each action and entropy of the distribution it came from, both of shape (n,)
     """
     if isinstance(policy.action_space, spaces.Discrete):
         actions = actions.long().flatten()
-    if has_critic and not _is_split(policy):
-        _, log_prob, entropy = policy.evaluate_actions(observations, actions)
-    else:
+    if is_split(policy) and not (has_critic and any(True for _ in policy.buffers())):
         distribution = policy.get_distribution(observations)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+    else:
+        _, log_prob, entropy = policy.evaluate_actions(observations, actions)
     # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
     return log_prob, -log_prob if entropy is None else entropy
-
-
-def _is_split(policy: ActorCriticPolicy) -> bool:
-    """
-    :return: whether the distribution can be had without the values at no other price: ``evaluate_actions`` and what it calls
-        are SB3's own, and no batch norm waits for both networks to see the rollout
-    """
-    if not is_untouched(policy, ("evaluate_actions", "get_distribution", "extract_features", "_get_action_dist_from_latent")):
-        return False
-    apart = not policy.share_features_extractor or type(policy.mlp_extractor) is MlpExtractor
-    return apart and next(policy.buffers(), None) is None
 
 
 def drop_graph(policy: ActorCriticPolicy) -> None:

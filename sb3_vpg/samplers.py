@@ -184,10 +184,17 @@ _SAMPLERS: dict[type, type[Sampler]] = {
 }
 
 
-def sampler_of(policy: ActorCriticPolicy) -> Sampler | None:
-    """:return: the one for the policy's distribution; None for those that it does not know, such as gSDE's"""
-    found = _SAMPLERS.get(type(policy.action_dist))
-    return None if found is None else found(policy)
+def is_known(distribution: Any) -> bool:
+    """
+    :return: whether there is a sampler of it: not for gSDE's, nor for one that has a method of its own, as after
+        ``policy.action_dist.sample = f``
+    """
+    return type(distribution) in _SAMPLERS and not any(hasattr(type(distribution), name) for name in vars(distribution))
+
+
+def sampler_of(policy: ActorCriticPolicy) -> Sampler:
+    """:return: the one for the policy's distribution, which must be known"""
+    return _SAMPLERS[type(policy.action_dist)](policy)
 
 
 def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
