@@ -26,7 +26,6 @@ from sb3_vpg.samplers import Sampler, is_known, sampler_of
 
 Array = npt.NDArray[Any]
 _PREDICTING = ("predict", "_predict")
-_WATCHED = ("features_extractor", "pi_features_extractor", "vf_features_extractor", "mlp_extractor")
 _N_NOISE = 8192
 _REFUSALS = ("of distribution", "probability tensor")
 """How torch refuses a distribution, and its sampling where ``th.compile`` has switched that off for the process."""
@@ -54,7 +53,7 @@ class Actor(Protocol):
         """A rollout begins; what was remembered of the last one is forgotten."""
 
     def fits(self) -> bool:
-        """:return: whether the policy still acts in the way that this actor knows"""
+        """:return: whether the policy still acts in the way that this actor knows; asked when a rollout is complete"""
 
     def act(self, observations: Any) -> Array:
         """:return: sampled actions, shape (N, *action_space.shape)"""
@@ -87,38 +86,23 @@ class LeanActor:
         self.policy = policy
         self.sampler = sampler
         self._action_shape: tuple[int, ...] = policy.action_space.shape or ()
+        self._predicts = is_untouched(policy, _PREDICTING)
         self._networks: dict[str, PlainNetwork | None] = {}
-        self._look()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Networks read the memory of this policy, not of its copy, at which nobody has looked yet
-        return {**vars(self), "_networks": {}, "_held": [], "_own": [], "_n_own": -1, "_hooks": []}
+        # Networks read the memory of this policy, not of its copy
+        return {**vars(self), "_networks": {}}
 
     def start(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
         self._played: list[Array] = []
         self._networks.clear()
-        self._look()
 
     def fits(self) -> bool:
-        # Each step pays for it: an attribute more, a hook, or another module is looked at closely
-        policy, modules = self.policy, self.policy._modules
-        same = policy.action_dist is self.sampler.distribution and self._n_own == sum(map(len, self._own))
-        same = same and all(modules.get(name) is module for name, module in self._held)
-        if same and not any(self._hooks):
-            return True
-        self._look()
-        return _is_lean(policy) and policy.action_dist is self.sampler.distribution
-
-    def _look(self) -> None:
-        """Remember what tells whether the policy has been given a method or a module of its own."""
-        policy = self.policy
-        self._held = [(name, policy._modules.get(name)) for name in _WATCHED]
-        modules: list[Any] = [policy, self.policy.mlp_extractor]
-        self._own = [*map(vars, modules), vars(policy.action_dist)]
-        self._n_own = sum(map(len, self._own))
-        self._hooks = [hooks for one in modules for hooks in (one._forward_hooks, one._forward_pre_hooks)]
+        if not _is_lean(self.policy) or self.policy.action_dist is not self.sampler.distribution:
+            return False
+        return not any(network.is_bypassed() for network in self._networks.values() if network is not None)
 
     def act(self, observations: Any) -> Array:
         outputs = self.outputs(observations)
@@ -178,12 +162,12 @@ class LeanActor:
         :return: actions within their bounds; None if the policy must be asked
         """
         space = self.policy.observation_space
-        if self._networks.get("action_net") is None:
-            # It may have become plain since
+        network = self._networks.get("action_net")
+        if network is None or network.is_bypassed():
+            # It may have become plain since, or a hook may have been added
             self._networks.pop("action_net", None)
-        if type(observation) is not np.ndarray or not is_untouched(self.policy, _PREDICTING):
-            return None
-        if self._network("action_net") is None:
+        predicts = self._predicts and vars(self.policy).keys().isdisjoint(_PREDICTING)
+        if not predicts or type(observation) is not np.ndarray or self._network("action_net") is None:
             return None
         single = observation.shape == space.shape
         if not single and observation.shape[1:] != space.shape:
@@ -201,7 +185,7 @@ class LeanActor:
     def _network(self, head: str) -> PlainNetwork | None:
         """:return: the current one that NumPy can compute; None where torch must"""
         network = self._networks.get(head)
-        if network is not None and network.is_current() and not network.is_bypassed():
+        if network is not None and network.is_current():
             return network
         if network is not None or head not in self._networks:
             self._networks[head] = plain_network(self.policy, head)
@@ -231,7 +215,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
 
 
 def _is_lean(policy: Any) -> bool:
-    return is_split(policy) and is_untouched(policy, ("obs_to_tensor",)) and is_known(policy.action_dist)
+    return is_split(policy, values=True) and is_known(policy.action_dist)
 
 
 def random_streams(seed: int | None) -> tuple[np.random.Generator, np.random.Generator]:

@@ -106,6 +106,12 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
     ]
 
 
+def _judged(policy: Any, observations: Any) -> Any:
+    """:return: what of them is not sound and should be, with more around it; an empty dict if all is well"""
+    arrays = [array for _, array in _named(observations) if isinstance(array, np.ndarray)]
+    return read_by_sb3(policy, observations) if any(first_unsound(array) is not None for array in arrays) else {}
+
+
 def check_rollout(buffer: RolloutBuffer, last_obs: Any, policy: Any, reward: str = "reward") -> None:
     """
     :param buffer: filled
@@ -115,14 +121,14 @@ def check_rollout(buffer: RolloutBuffer, last_obs: Any, policy: Any, reward: str
     :raises UnsoundNumberError: for the earliest unsound observation or reward
     """
     found = []
-    for quantity, array in ((reward, buffer.rewards), *_named(read_by_sb3(policy, buffer.observations))):
+    for quantity, array in ((reward, buffer.rewards), *_named(_judged(policy, buffer.observations))):
         rows = _by_row(buffer, array)
         index = None if rows is None else first_unsound(rows)
         if rows is not None and index is not None:
             # A row holds the observation before a step, and the reward of the step
             step = index[0] + (quantity == reward)
             found.append(UnsoundNumberError(_entry(quantity, index[2:]), rows[index], index[1], step))
-    for quantity, array in _named(read_by_sb3(policy, last_obs)):
+    for quantity, array in _named(_judged(policy, last_obs)):
         index = first_unsound(array)
         if index is not None:
             found.append(UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], buffer.pos))
@@ -138,7 +144,7 @@ def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ..
     :param policy: which reads them
     :raises UnsoundNumberError: for an unsound one
     """
-    for quantity, array in _named(read_by_sb3(policy, observations), "terminal observation"):
+    for quantity, array in _named(_judged(policy, observations), "terminal observation"):
         index = first_unsound(array)
         if index is not None:
             episode = index[0]
@@ -161,7 +167,7 @@ def unsound_view(env: VecEnv, observations: Any, step: int, policy: Any) -> Unso
         found = _unsound_raw(layer, step, _raw_names(layers, policy))
         if found is not None:
             return found
-    for quantity, array in _named(read_by_sb3(policy, observations)):
+    for quantity, array in _named(_judged(policy, observations)):
         index = first_unsound(array)
         if index is not None:
             return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)

@@ -21,7 +21,7 @@ from sb3_vpg.credit import assign_credit, bootstrap
 from sb3_vpg.env_checks import check_env
 from sb3_vpg.estimators import AVERAGING, Estimator
 from sb3_vpg.failures import failures_named
-from sb3_vpg.rollouts import changed, collect, forbids_early_resets
+from sb3_vpg.rollouts import collect, env_replaced, forbids_early_resets
 from sb3_vpg.saving import PlainSaving
 from sb3_vpg.statistics import are_statistics_finite, copy_statistics, normalizers, restore_statistics
 from sb3_vpg.stepwise_actor import StepwiseActor
@@ -180,8 +180,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
         :raises ValueError: if the weights or the observation are NaN or infinite
         """
-        if self._actor is None or self._actor.policy is not self.policy or not self._actor.fits():
-            self._actor = lean_actor(self.policy, self._actor)
+        self._actor = lean_actor(self.policy, self._actor)
         actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)
         if actions is None:
             return super().predict(observation, state, episode_start, deterministic)
@@ -226,7 +225,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
         if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
             return self._collect_as_sb3(env, callback, buffer, n_rollout_steps)
-        actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq)
+        actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic)
         actor.start(self._rng)
         if not collect(self, self._estimator, actor, env, callback, buffer, n_rollout_steps):
             return False
@@ -257,7 +256,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         except Exception as error:
             if self.env is own_env:
                 raise
-            raise changed("model.set_env was called", "call it") from error
+            raise env_replaced(self) from error
         if collected:
             check_rollout(buffer, self._last_obs, self.policy, "reward (with the value that SB3 adds at a time-out)")
         return collected

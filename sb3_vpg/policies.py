@@ -4,7 +4,9 @@ default: VPG fits the critic in steps of its own, and those must not move the ac
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import torch as th
@@ -13,11 +15,11 @@ from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.torch_layers import MlpExtractor
 
+from sb3_vpg.eligibility import forward_hooks
+
 _LONGEST = 1000
 _NO_TENSORS = {int, float, bool, str, type(None), type}
 _OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
-
-from sb3_vpg.eligibility import forward_hooks
 
 
 class MlpPolicy(ActorCriticPolicy):
@@ -92,27 +94,37 @@ _SPLIT = (
     "forward",
     "evaluate_actions",
     "get_distribution",
-    "predict_values",
     "extract_features",
     "_get_action_dist_from_latent",
 )
+_SPLIT_WITH_VALUES = (*_SPLIT, "predict_values", "obs_to_tensor")
 
 
-def is_untouched(policy: Any, methods: Iterable[str]) -> bool:
+def is_untouched(policy: Any, methods: tuple[str, ...]) -> bool:
     """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
-    cls, own = type(policy), vars(policy)
-    if not isinstance(policy, ActorCriticPolicy):
+    cls = type(policy)
+    # Each prediction asks: this is isinstance() without the price of an abstract class
+    if ActorCriticPolicy not in cls.__mro__ or not vars(policy).keys().isdisjoint(methods):
         return False
-    return all(getattr(cls, name) is getattr(ActorCriticPolicy, name) and name not in own for name in methods)
+    read, sb3s = _sb3s(methods)
+    return bool(read(cls) == sb3s)
 
 
-def is_split(policy: Any) -> bool:
+@cache
+def _sb3s(methods: tuple[str, ...]) -> tuple[Callable[[Any], Any], Any]:
+    read = attrgetter(*methods)
+    return read, read(ActorCriticPolicy)
+
+
+def is_split(policy: Any, values: bool = False) -> bool:
     """
-    :return: whether ``get_distribution`` and ``predict_values`` say of an observation what ``forward`` and
+    :param policy: any
+    :param values: whether the values count, too
+    :return: whether ``get_distribution`` (and ``predict_values``) says of an observation what ``forward`` and
         ``evaluate_actions`` say: these methods, and those that they call, are SB3's own. If not, SB3's algorithms sample from
         ``policy(observation)`` and learn from ``evaluate_actions``
     """
-    if not is_untouched(policy, _SPLIT) or any(forward_hooks([policy])):
+    if not is_untouched(policy, _SPLIT_WITH_VALUES if values else _SPLIT) or any(forward_hooks([policy])):
         return False
     if not policy.share_features_extractor:
         return True

@@ -63,8 +63,9 @@ def collect(
     time_outs: list[TimeOut] = []
     finished, n_steps = np.zeros(n_envs, dtype=int), 0
     counted: np.ndarray | None = None
-    _refuse_changes(self, policy, own_env, actor)
     while n_steps < n_rollout_steps if quota is None else (finished < quota).any():
+        if self.policy is not policy or self.env is not own_env:
+            break
         observations: Any = self._last_obs
         if isinstance(rollout_buffer, EpisodeBuffer):
             counted = finished < quota
@@ -82,7 +83,6 @@ def collect(
         if not callback.on_step():
             return False
 
-        _refuse_changes(self, policy, own_env, actor)
         shown.forget()
         finished += dones
         _note_ends(self, infos, dones, counted, n_steps, time_outs)
@@ -91,6 +91,7 @@ def collect(
         self._last_episode_starts = dones
         n_steps += 1
 
+    _refuse_changes(self, policy, own_env, actor)
     _complete(self, estimator, actor, rollout_buffer, time_outs)
     shown.promise({})
     callback.update_locals({"n_steps": n_steps, **_last_step(self, rollout_buffer, observations, actions, rewards)})
@@ -146,17 +147,22 @@ def _promised(self: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, buf
 
 def _refuse_changes(self: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, actor: Actor) -> None:
     """:raises ValueError: if a callback has replaced what the rollout is played with"""
-    if self.policy is not policy:
-        raise changed("model.policy was replaced", "use model.set_parameters, or replace it")
     if self.env is not env:
-        raise changed("model.set_env was called", "call it")
+        raise env_replaced(self)
+    if self.policy is not policy:
+        raise _changed("model.policy was replaced")
     if not actor.fits():
-        raise changed("model.policy was given a method, a hook, a distribution or a module of its own", "do that")
+        raise _changed("model.policy was given a method, a hook, a distribution or a module of its own")
 
 
-def changed(what: str, way_out: str) -> ValueError:
-    """:return: the error for what must not be changed while a rollout is played"""
-    return ValueError(f"{what} in the middle of a rollout: {way_out} before learn() or in _on_rollout_end()")
+def env_replaced(self: OnPolicyAlgorithm) -> ValueError:
+    """:return: the error for a ``set_env`` in a rollout; the new environment will be reset"""
+    self._last_obs = None
+    return _changed("model.set_env was called")
+
+
+def _changed(what: str) -> ValueError:
+    return ValueError(f"{what} in the middle of a rollout: do that before learn() or in _on_rollout_end()")
 
 
 def _note_ends(

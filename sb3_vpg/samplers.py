@@ -184,12 +184,17 @@ _SAMPLERS: dict[type, type[Sampler]] = {
 }
 
 
+_NAMES = {kind: frozenset(dir(kind)) for kind in _SAMPLERS}
+"""The attributes of each of these classes: a distribution with an attribute of such a name has one of its own."""
+
+
 def is_known(distribution: Any) -> bool:
     """
     :return: whether there is a sampler of it: not for gSDE's, nor for one that has a method of its own, as after
         ``policy.action_dist.sample = f``
     """
-    return type(distribution) in _SAMPLERS and not any(hasattr(type(distribution), name) for name in vars(distribution))
+    names = _NAMES.get(type(distribution))
+    return names is not None and vars(distribution).keys().isdisjoint(names)
 
 
 def sampler_of(policy: ActorCriticPolicy) -> Sampler:

@@ -15,23 +15,29 @@ from sb3_vpg.policies import is_split
 class StepwiseActor:
     """
     The one that fits every policy: actions, and their log-probabilities and values, are those of ``policy(observations)``,
-    as in SB3's loop. Where the policy's ``forward`` is SB3's own, the values are left for later.
+    as in SB3's loop. Where the policy's methods are SB3's own, the values are left for later.
 
     :param policy: any
     :param sde_sample_freq: steps after which gSDE draws new noise; -1: once per rollout
+    :param has_critic: whether anybody will ask for values
     """
 
-    def __init__(self, policy: ActorCriticPolicy, sde_sample_freq: int) -> None:
+    def __init__(self, policy: ActorCriticPolicy, sde_sample_freq: int, has_critic: bool) -> None:
         self.policy = policy
         self.sde_sample_freq = sde_sample_freq
+        self.has_critic = has_critic
 
     def start(self, rng: np.random.Generator) -> None:
-        self._is_split = is_split(self.policy)
+        self._is_split = self._may_split()
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
 
     def fits(self) -> bool:
-        return is_split(self.policy) is self._is_split
+        return self._may_split() is self._is_split
+
+    def _may_split(self) -> bool:
+        """:return: whether values can be left for later, when they are the same, or left out"""
+        return is_split(self.policy, values=self.has_critic)
 
     def act(self, observations: Any) -> Array:
         n_steps, policy = len(self._log_probs), self.policy
