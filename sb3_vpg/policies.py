@@ -146,8 +146,7 @@ def evaluate_steps(
     :param has_critic: whether the value network learns as well: its batch norm must see the rollout then
     :return: log-probability of each action and entropy of the distribution it came from, both of shape (n,)
     """
-    if isinstance(policy.action_space, spaces.Discrete):
-        actions = actions.long().flatten()
+    actions = _as_evaluated(policy, actions)
     if is_split(policy) and not (has_critic and any(True for _ in policy.buffers())):
         distribution = policy.get_distribution(observations)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
@@ -188,6 +187,17 @@ def _detached(value: Any, depth: int = 4) -> Any:
     elif isinstance(value, (Distribution, th.distributions.Distribution)):
         _detached(vars(value), depth)
     return value
+
+
+def evaluate_values(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> th.Tensor:
+    """:return: the values that ``evaluate_actions`` says, on which SB3's algorithms train the critic, shape (n, 1)"""
+    values, _, _ = policy.evaluate_actions(observations, _as_evaluated(policy, actions))
+    return values
+
+
+def _as_evaluated(policy: ActorCriticPolicy, actions: th.Tensor) -> th.Tensor:
+    """:return: actions of a rollout buffer as SB3's algorithms hand them to ``evaluate_actions``"""
+    return actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else actions
 
 
 def check_policy_class(policy_class: Any) -> None:

@@ -20,12 +20,12 @@ from torch.optim import Optimizer
 from sb3_vpg.eligibility import is_plain_adam, is_watched_backward
 from sb3_vpg.networks import N_ROWS, PlainNetwork, plain_network
 from sb3_vpg.optimizers import trainable_parameters
-from sb3_vpg.policies import is_untouched
+from sb3_vpg.policies import evaluate_values, is_split
 from sb3_vpg.updates import NotFiniteError, take_step
 
 Array = npt.NDArray[Any]
-Batch = tuple[Any, Any]
-"""Observations and returns of some steps, as tensors."""
+Batch = tuple[Any, ...]
+"""Observations, returns and actions of some steps, as tensors; only policies with a way of their own need the actions."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -42,7 +42,7 @@ class Regression(Protocol):
 
 class TorchRegression:
     """
-    :param policy: its ``predict_values`` is fitted
+    :param policy: its values are fitted: ``predict_values``, or what ``evaluate_actions`` says where that may be another one
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
     """
@@ -54,9 +54,13 @@ class TorchRegression:
         # Batch statistics may be the policy's as well: they have seen this rollout once, and stay
         for module in self.policy.modules():
             module.training = module.training and not any(True for _ in module.buffers(recurse=False))
-        losses = []
-        for observations, returns in batches:
-            loss = F.mse_loss(returns, self.policy.predict_values(observations).flatten())
+        apart, losses = is_split(self.policy, values=True), []
+        for observations, returns, *actions in batches:
+            if apart or not actions:
+                values = self.policy.predict_values(observations)
+            else:
+                values = evaluate_values(self.policy, observations, *actions)
+            loss = F.mse_loss(returns, values.flatten())
             take_step(self.optimizer, loss, self.max_grad_norm, "critic")
             losses.append(loss.item())
         return losses
@@ -99,7 +103,7 @@ class NumpyRegression:
         gradient = np.zeros_like(moments[0])
         # What overflows is refused by its number
         with np.errstate(all="ignore"):
-            for observations, returns in batches:
+            for observations, returns, *_ in batches:
                 loss, gradient = self._gradient(observations.numpy(), returns.numpy())
                 _bound(gradient, self.max_grad_norm, loss)
                 self._step(gradient, moments, n_before + len(losses) + 1)
@@ -161,7 +165,7 @@ def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     :param max_grad_norm: bound on the norm of the gradient
     :return: the faster way where it does the same
     """
-    network = plain_network(policy, "value_net") if is_untouched(policy, ("predict_values", "extract_features")) else None
+    network = plain_network(policy, "value_net") if is_split(policy, values=True) else None
     if network is None or not is_plain_adam(optimizer):
         return TorchRegression(policy, optimizer, max_grad_norm)
     fitted = NumpyRegression(network, optimizer, max_grad_norm)

@@ -99,9 +99,9 @@ def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: 
 
 def minibatches(
     rollout: RolloutBufferSamples, n_passes: int, size: int | None, rng: np.random.Generator
-) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor]]:
+) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor, th.Tensor]]:
     """
-    Observations and returns of some passes over the rollout: all of it at once, or in random parts.
+    Observations, returns and actions of some passes over the rollout: all of it at once, or in random parts.
 
     :param rollout: the batch
     :param n_passes: how often each step is yielded
@@ -111,11 +111,11 @@ def minibatches(
     n_samples = len(rollout.returns)
     for _ in range(n_passes):
         if size is None or size >= n_samples:
-            yield rollout.observations, rollout.returns
+            yield rollout.observations, rollout.returns, rollout.actions
             continue
         order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
         for part in order.tensor_split(-(-n_samples // size)):
-            yield take(rollout.observations, part), rollout.returns[part]
+            yield take(rollout.observations, part), rollout.returns[part], rollout.actions[part]
 
 
 def normalize(advantages: th.Tensor) -> th.Tensor:

@@ -266,6 +266,43 @@ def test_the_log_probability_that_is_differentiated_is_evaluate_actions(kind: st
     assert any(gradient is not None and gradient.abs().max() > 1e-6 for gradient in expected)
 
 
+class OwnValues(ActorCriticPolicy):
+    """Learns and plays by other values than those that it predicts."""
+
+    def forward(self, obs: Any, deterministic: bool = False) -> Any:
+        actions, values, log_prob = super().forward(obs, deterministic)
+        return actions, 3.0 * values, log_prob
+
+    def evaluate_actions(self, obs: Any, actions: Any) -> Any:
+        values, log_prob, entropy = super().evaluate_actions(obs, actions)
+        return 3.0 * values, log_prob, entropy
+
+
+class OwnPrediction(ActorCriticPolicy):
+    """Predicts other values than those that it learns and plays by."""
+
+    def predict_values(self, obs: Any) -> th.Tensor:
+        return 5.0 * super().predict_values(obs)
+
+
+@pytest.mark.parametrize("policy", [OwnValues, OwnPrediction])
+@pytest.mark.parametrize("options", [{}, {"n_episodes": 3}], ids=["steps", "episodes"])
+def test_the_values_that_are_fitted_are_those_of_evaluate_actions(policy: Any, options: dict[str, Any]) -> None:
+    """As in A2C: the gradient of the critic's only step, recomputed by autograd; and the rollout has the values of forward."""
+    model = make_model(policy, Game(), max_grad_norm=float("inf"), n_critic_updates=1, **options)
+    silence(model)
+    _, callback = model._setup_learn(32)
+    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+    batch = whole_batch(model.rollout_buffer)
+    values, _, _ = model.policy.evaluate_actions(batch.observations, batch.actions.long().flatten())
+    th.testing.assert_close(batch.old_values, values.detach().flatten())
+    critic = [parameter for group in model.critic_optimizer.param_groups for parameter in group["params"]]
+    expected = th.autograd.grad(nn.functional.mse_loss(batch.returns, values.flatten()), critic)
+    model.train()
+    for parameter, gradient in zip(critic, expected, strict=True):
+        th.testing.assert_close(parameter.grad, gradient)
+
+
 @kinds
 @pytest.mark.parametrize("options", [{}, {"n_episodes": 3}], ids=["steps", "episodes"])
 def test_values_and_log_probabilities_of_the_rollout_are_those_of_forward(kind: str, options: dict[str, Any]) -> None:
