@@ -115,7 +115,8 @@ class LeanActor:
         return self._shaped(self.sampler.sample(outputs, noise))
 
     def latest(self, observations: Any, actions: Array) -> tuple[th.Tensor, th.Tensor]:
-        log_probs = self.sampler.log_prob(self._played[-1], actions.reshape(len(actions), -1)).astype(np.float32, copy=False)
+        remembered = self._played[-1]
+        log_probs = self.sampler.log_prob(remembered, actions.reshape(len(actions), -1)).astype(remembered.dtype, copy=False)
         numbers = (self.values(observations)[:, None], log_probs)
         values, log_probs_N = (th.as_tensor(one, device=self.policy.device) for one in numbers)
         return values, log_probs_N

@@ -74,7 +74,7 @@ POLICIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "sb3s_own": (ActorCriticPolicy, {}),
     "extractor": ("MlpPolicy", {"features_extractor_class": LinearExtractor}),
     "shared_extractor": ("MlpPolicy", {"features_extractor_class": LinearExtractor, "share_features_extractor": True}),
-    "own_body": (OddlyNamedPolicy, {}),
+    "own_body": (OddlyNamedPolicy, {"share_features_extractor": False}),
     "float64": (DoublePolicy, {"features_extractor_class": DoubleExtractor}),
     "small_deviation": ("MlpPolicy", {"log_std_init": -2.0}),
 }
@@ -141,15 +141,18 @@ def play(model: VPG, callback: BaseCallback, rollouts: int = 1, loop: Any = VPG.
     return model
 
 
-def replay(make: Callable[[], VPG], rollouts: int = 2, on_step: Any = lambda _: True) -> tuple[VPG, Seen, VPG, Seen]:
+def replay(
+    make: Callable[[], VPG], rollouts: int = 2, on_step: Any = lambda _: True, kind: type[Seen] = Seen
+) -> tuple[VPG, Seen, VPG, Seen]:
     """
     :param make: builds the same model in fresh environments each time
+    :param kind: of the callbacks
     :return: the model whose own loop has played with what its callback saw, and the same of the one in which SB3's loop
         was given the same actions one by one
     """
-    ours, seen = make(), Seen(on_step)
+    ours, seen = make(), kind(on_step)
     play(ours, seen, rollouts)
-    theirs, seen_by_sb3 = make(), Seen(on_step)
+    theirs, seen_by_sb3 = make(), kind(on_step)
     actions = iter([row["actions"] for row in seen.rows])
     theirs.policy.action_dist.get_actions = lambda deterministic=False: th.as_tensor(next(actions)).reshape(
         theirs.n_envs, *((-1,) if theirs.action_space.shape else ())

@@ -270,7 +270,7 @@ def test_an_episode_that_never_ends_is_named() -> None:
     model = make(vector_env(script(3), script(51), script(4)), **options)
     with pytest.raises(ValueError, match=r"Environments \[1\] .* 50 steps.*max_steps"):
         model.learn(1000)
-    assert model.num_timesteps == 3 * 51
+    assert model.num_timesteps == 3 * 50
     assert len(model.rollout_buffer.rewards) == 50
     assert make(vector_env(script(3), script(50)), **options).learn(1)._n_updates == 1
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from helpers import CONTINUOUS, RandomEnv, UsersBuffer, make_model, vector_env
+from helpers import CONTINUOUS, OddlyNamedPolicy, RandomEnv, UsersBuffer, make_model, vector_env
 from replay import (
     ACTIONS,
     OBSERVATIONS,
@@ -134,22 +134,6 @@ def test_what_a_callback_writes_into_the_arrays_is_what_is_stored():
     assert model.rollout_buffer.rewards.min() > 4
 
 
-def test_a_callback_is_shown_no_values_and_no_log_probabilities_of_a_step():
-    """They are not there yet. At the end of the rollout they are in the buffer."""
-    shown = []
-
-    def look(callback):
-        shown.append(set(callback.locals))
-        assert callback.locals["self"] is callback.model
-        assert callback.locals["env"] is callback.model.env
-        assert callback.locals["rollout_buffer"] is callback.model.rollout_buffer
-
-    model = play(model_for(), Seen(look))
-    assert len(shown) == 15
-    assert not {"values", "log_probs", "obs_tensor"} & set().union(*shown)
-    assert model.rollout_buffer.log_probs.all()
-
-
 @pytest.mark.parametrize("policy", ["tanh", "extractor"])
 @pytest.mark.parametrize("stop_at", [1, 7, 15, 17])
 def test_a_callback_that_returns_false_stops_on_that_very_step(stop_at, policy):
@@ -194,6 +178,7 @@ LEFT_TO_SB3 = {
     "gsde_squashed": lambda: make_model(env=RandomEnv(**BOX), use_sde=True, policy_kwargs={"squash_output": True}),
     "forward_of_its_class": lambda: make_model(ForwardPolicy),
     "forward_of_the_object": lambda: patched(make_model()),
+    "body_as_a_whole": lambda: make_model(OddlyNamedPolicy),
     "users_buffer": lambda: make_model(rollout_buffer_class=UsersBuffer),
     "compiled": lambda: compiled(make_model()),
 }
