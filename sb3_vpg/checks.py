@@ -84,7 +84,7 @@ def read_by_sb3(policy: Any, observations: Any) -> Any:
         return observations if extractors else {}
     read: set[str] = set()
     for one in extractors:
-        parts = one.extractors.items() if type(one) is CombinedExtractor else dict.fromkeys(observations, one).items()
+        parts = one.extractors.items() if _is_combined(one) else dict.fromkeys(observations, one).items()
         read.update(key for key, part in parts if type(part) in _FLAT)
     return {key: array for key, array in observations.items() if key in read}
 
@@ -100,10 +100,15 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
     return [
         extractor
         for extractor, hidden, head in (actor, critic)
-        if type(extractor) in (*_FLAT, CombinedExtractor)
+        if (type(extractor) in _FLAT or _is_combined(extractor))
         and type(hidden) is nn.Sequential
         and type(next(hidden.children(), head)) is nn.Linear
     ]
+
+
+def _is_combined(extractor: Any) -> bool:
+    """:return: whether each key of a dict goes through a part of its own, which may be the user's"""
+    return getattr(type(extractor), "forward", None) is CombinedExtractor.forward
 
 
 def _judged(policy: Any, observations: Any) -> Any:
