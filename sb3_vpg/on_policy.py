@@ -21,13 +21,23 @@ from sb3_vpg.credit import assign_credit, bootstrap
 from sb3_vpg.env_checks import check_env
 from sb3_vpg.estimators import AVERAGING, Estimator
 from sb3_vpg.failures import failures_named
-from sb3_vpg.rollouts import collect, env_replaced, forbids_early_resets
+from sb3_vpg.rollouts import check_resets, collect, env_replaced
 from sb3_vpg.saving import PlainSaving
 from sb3_vpg.statistics import are_statistics_finite, copy_statistics, normalizers, restore_statistics
 from sb3_vpg.stepwise_actor import StepwiseActor
 from sb3_vpg.updates import ENVIRONMENT, diverged
 
-_DERIVED = ("_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested", "at_boundary")
+_DERIVED = (
+    "_estimator",
+    "_statistics",
+    "_actor",
+    "_rng",
+    "_predict_rng",
+    "_hooks",
+    "_stop_requested",
+    "at_boundary",
+    "_played_env",
+)
 
 
 class BoundaryHook(Protocol):
@@ -53,6 +63,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _average_return: float | None = None
     _iteration = 0
     _log_interval = 0
+    _played_env: VecEnv | None = None
     _hooks: list[BoundaryHook] = []  # noqa: RUF012  # never written to; learn() begins with a list of its own
     _stop_requested = False
     at_boundary = False
@@ -89,6 +100,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
         self.warn_of_refusals(stacklevel=4)
         self._check_resets(self.env)
+        check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
         self._keep_statistics()
         with failures_named(self.env, self):
@@ -106,19 +118,11 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         callback.on_training_end()
         return self
 
-    def _check_resets(self, env: VecEnv) -> None:
-        if self._estimator.n_episodes is not None and env.num_envs > 1 and forbids_early_resets(env):
-            raise ValueError(
-                "n_episodes resets all environments before each update, also in the middle of an episode, which their "
-                "Monitor(allow_early_resets=False) forbids: use Monitor(allow_early_resets=True), a single environment, or "
-                "n_steps instead of n_episodes"
-            )
-
     def _reset_new_env(self) -> None:
         """Begin episodes where a callback has called ``set_env``."""
         if self._last_obs is not None or self.env is None:
             return
-        self._check_resets(self.env)
+        check_resets(self.env, self._estimator)
         self._keep_statistics()
         with failures_named(self.env, self):
             self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
@@ -248,18 +252,27 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return True
 
     def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        own_env = self.env
         locals_of(callback).promise({})
+        self._played_env = self.env
         try:
             with recognised():
                 collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
         except Exception as error:
-            if self.env is own_env:
+            # SB3's loop cannot go on without an observation, after set_env in _on_rollout_start
+            if self.env is self._played_env or buffer.pos > 0:
                 raise
             raise env_replaced(self) from error
+        finally:
+            self._played_env = None
         if collected:
             check_rollout(buffer, self._last_obs, self.policy, "reward (with the value that SB3 adds at a time-out)")
         return collected
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        # In SB3's loop, this comes after each on_step, and before the observation is stored
+        if self._played_env is not None and self.env is not self._played_env:
+            raise env_replaced(self)
+        super()._update_info_buffer(infos, dones)
 
     def _refuse_other_advantages(self, buffer: RolloutBuffer, returns: np.ndarray) -> None:
         """SB3's buffer computes GAE and nothing else, when a callback asks it to compute anew."""

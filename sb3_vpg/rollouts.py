@@ -98,7 +98,17 @@ def collect(
     return True
 
 
-def forbids_early_resets(env: VecEnv) -> bool:
+def check_resets(env: VecEnv, estimator: Estimator) -> None:
+    """:raises ValueError: if ``n_episodes`` would reset an environment that does not allow it"""
+    if estimator.n_episodes is not None and env.num_envs > 1 and _forbids_early_resets(env):
+        raise ValueError(
+            "n_episodes resets all environments before each update, also in the middle of an episode, which their "
+            "Monitor(allow_early_resets=False) forbids: use Monitor(allow_early_resets=True), a single environment, or "
+            "n_steps instead of n_episodes"
+        )
+
+
+def _forbids_early_resets(env: VecEnv) -> bool:
     """:return: whether a ``Monitor`` in there refuses to be reset in the middle of an episode"""
     try:
         indices = [index for index, is_wrapped in enumerate(env.env_is_wrapped(Monitor)) if is_wrapped]
@@ -114,7 +124,7 @@ def _begin(self: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer:
     callback.on_rollout_start()
     if quota is None:
         return
-    if env.num_envs == 1 and forbids_early_resets(env):
+    if env.num_envs == 1 and _forbids_early_resets(env):
         if not np.all(self._last_episode_starts):
             raise ValueError(
                 "n_episodes begins with a new episode, but the environment is in the middle of one, and its "

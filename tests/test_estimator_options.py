@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from gymnasium import spaces
+from helpers import RandomEnv
 from mdps import ScriptedEnv, play
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG
+from sb3_vpg.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 
 BASELINES = ["value", "none", "average", "leave_one_out", "optimal"]
 # Ends and time-outs, and returns that differ
@@ -126,6 +129,34 @@ def test_a_model_is_checked_again_when_it_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"leave_one_out.*n_episodes=1"):
         VPG.load(tmp_path / "model.zip", env=DummyVecEnv([lambda: ScriptedEnv(SCRIPT)]))
     VPG.load(tmp_path / "model.zip", env=DummyVecEnv([lambda: ScriptedEnv(SCRIPT)]), n_episodes=2).learn(1)
+
+
+BOXES = spaces.Dict({"first": spaces.Box(-1.0, 1.0, (2,), np.float32)})
+
+
+class OwnDictBuffer(DictRolloutBuffer):
+    """A user's."""
+
+
+@pytest.mark.parametrize("n_episodes", [None, 2], ids=["steps", "episodes"])
+@pytest.mark.parametrize(
+    ("kind", "space"),
+    [
+        (DictRolloutBuffer, BOXES["first"]),
+        (EpisodeDictRolloutBuffer, BOXES["first"]),
+        (OwnDictBuffer, BOXES["first"]),
+        (RolloutBuffer, BOXES),
+        (EpisodeRolloutBuffer, BOXES),
+    ],
+)
+def test_a_buffer_that_does_not_fit_the_observations_is_refused(kind: Any, space: Any, n_episodes: int | None) -> None:
+    """SB3 fails in its own ways; the ways out work."""
+    policy = "MultiInputPolicy" if space is BOXES else "MlpPolicy"
+    expected = DictRolloutBuffer if space is BOXES else RolloutBuffer
+    with pytest.raises(ValueError, match=rf"{kind.__name__} does not fit .* leave it out, or take {expected.__name__}"):
+        VPG(policy, RandomEnv(space), rollout_buffer_class=kind, n_episodes=n_episodes)
+    for right in (None, expected):
+        VPG(policy, RandomEnv(space), rollout_buffer_class=right, n_episodes=n_episodes, n_steps=8).learn(8)
 
 
 CRITIC_FREE: dict[str, dict[str, Any]] = {
