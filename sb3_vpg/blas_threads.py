@@ -2,30 +2,34 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import Lock, get_ident
 
 import torch as th
 from threadpoolctl import threadpool_limits
 
 _lock = Lock()
-_limits: list[threadpool_limits] = []
-"""One for each ``learn`` that is under way; only the first knows the number from before."""
+_learning: list[int] = []
+"""The Python threads in which somebody learns."""
+_first: list[threadpool_limits] = []
+"""Of the one that came first: it knows the number from before."""
 
 
 @contextmanager
 def torchs_threads() -> Iterator[None]:
     """
-    As many as torch is set to. The number belongs to the whole process: models that learn at the same time, each in a thread
-    of its own, share it, and the last one that ends gives back the number from before the first.
+    As many as torch is set to. The number belongs to the whole process, and threadpoolctl lets one Python thread set it at a
+    time: so each one that has done its learning sets what was there before any of them began.
     """
+    me = get_ident()
     with _lock:
-        _limits.append(threadpool_limits(th.get_num_threads(), user_api="blas"))
+        limits = threadpool_limits(th.get_num_threads(), user_api="blas")
+        if not _learning:
+            _first[:] = [limits]
+        _learning.append(me)
     try:
         yield
     finally:
         with _lock:
-            first = _limits[0]
-            # The first one stays until nobody learns any more
-            _limits.pop()
-            if not _limits:
-                first.restore_original_limits()
+            _learning.remove(me)
+            if me not in _learning:
+                _first[0].restore_original_limits()

@@ -1,51 +1,68 @@
 """Models that learn in several threads of one process at the same time."""
 
-from threading import Barrier, Thread
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch as th
 from helpers import differing, make_model, weights
-from stable_baselines3.common.callbacks import BaseCallback
 from threadpoolctl import threadpool_info, threadpool_limits
+
+PROGRAM = """
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Thread
+import torch as th
+from helpers import make_model
+from threadpoolctl import threadpool_info
+
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+meeting, seen = Barrier(3), []
+
+def learn(n_steps):
+    th.set_num_threads(1)
+    def look(variables, _):
+        step = variables["self"].num_timesteps
+        if step == 1:
+            meeting.wait(60)
+            seen.append(blas_threads())
+            meeting.wait(60)
+        return step < n_steps
+    make_model().learn(400, callback=look)
+
+def tell(how):
+    print(how, *seen, blas_threads())
+    seen.clear()
+
+tell("before")
+for lengths in (3, 80, 160), (160, 80, 3):
+    threads = [Thread(target=learn, args=(n_steps,)) for n_steps in lengths]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    tell("threads")
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(learn, lengths))
+        tell("pool")
+"""
+
+
+def test_the_threads_of_numpy_are_given_back() -> None:
+    """Whoever ends last, and whether the threads end with their learning or wait for more, as those of a pool do."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent), environment.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    told = ["threads {1} {1} {1} {2}", "pool {1} {1} {1} {2}"]
+    assert done.stdout.splitlines() == ["before {2}", *told, *told]
 
 
 def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-
-
-class Meets(BaseCallback):
-    """Waits for the others at its first step, and lets those that come first end first."""
-
-    def __init__(self, meeting: Barrier, n_steps: int, seen: list[set[int]]) -> None:
-        super().__init__()
-        self.meeting, self.n_steps, self.seen = meeting, n_steps, seen
-
-    def _on_step(self) -> bool:
-        if self.n_calls == 1:
-            self.meeting.wait(60)
-        self.seen.append(blas_threads())
-        return self.n_calls < self.n_steps
-
-
-def learn(callback: BaseCallback) -> None:
-    # The setting is one of each thread
-    th.set_num_threads(1)
-    make_model().learn(400, callback=callback)
-
-
-def test_the_threads_of_numpy_are_given_back_when_the_last_one_is_done() -> None:
-    """Whichever began first or ends last; while one of them learns they are torch's."""
-    with threadpool_limits(2, user_api="blas"):
-        before, seen, meeting = blas_threads(), [], Barrier(3)
-        calls: list[Any] = [Meets(meeting, n_steps, seen) for n_steps in (3, 40, 80)]
-        threads = [Thread(target=learn, args=(one,)) for one in calls]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert blas_threads() == before
-        assert len(seen) == 123
-        assert all(one == {1} for one in seen)
 
 
 def test_a_model_that_learns_within_another_ones_learning_gives_them_back() -> None:
@@ -57,7 +74,7 @@ def test_a_model_that_learns_within_another_ones_learning_gives_them_back() -> N
         def train_another(variables: Any, _: Any) -> bool:
             if variables["self"].num_timesteps == 5:
                 inner.learn(32)
-                assert blas_threads() == {th.get_num_threads()}
+            assert blas_threads() == {th.get_num_threads()}
             return True
 
         make_model().learn(16, callback=train_another)
