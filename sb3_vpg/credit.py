@@ -66,3 +66,22 @@ def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, p
     buffer.advantages = episodes.scatter(advantages_EM, counted_TN.shape)
     buffer.returns = episodes.scatter(returns_EM, counted_TN.shape)
     return mean
+
+
+def check_advantages(estimator: Estimator, buffer: RolloutBuffer, returns_TN: Floats) -> None:
+    """
+    SB3's buffer computes GAE and nothing else, when a callback asks it to compute anew.
+
+    :param estimator: which advantages there should be
+    :param buffer: a complete rollout that callbacks have seen
+    :param returns_TN: ``buffer.returns`` before they saw it
+    :raises ValueError: if a callback has put other advantages there
+    """
+    is_gae = estimator.has_critic and not estimator.discount_steps
+    if is_gae or buffer.returns is returns_TN or buffer.generator_ready:
+        return
+    raise ValueError(
+        "a callback has called compute_returns_and_advantage(), which computes GAE, in the place of the advantages that "
+        f"baseline={estimator.baseline!r} and discount_steps={estimator.discount_steps} ask for: leave it out and change "
+        "rewards in _on_step(), as in self.locals['rewards'] += bonus"
+    )

@@ -17,7 +17,7 @@ from sb3_vpg.blas_threads import torchs_threads
 from sb3_vpg.buffers import is_known
 from sb3_vpg.callback_locals import Locals, locals_of
 from sb3_vpg.checks import UnsoundNumberError, check_rollout, checked_steps, unsound_view
-from sb3_vpg.credit import assign_credit, bootstrap
+from sb3_vpg.credit import assign_credit, bootstrap, check_advantages
 from sb3_vpg.env_checks import check_env
 from sb3_vpg.estimators import AVERAGING, Estimator
 from sb3_vpg.failures import failures_named
@@ -248,7 +248,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         returns = buffer.returns
         callback.on_rollout_end()
         shown.promise({})
-        self._refuse_other_advantages(buffer, returns)
+        check_advantages(self._estimator, buffer, returns)
         return True
 
     def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
@@ -273,20 +273,6 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         if self._played_env is not None and self.env is not self._played_env:
             raise env_replaced(self)
         super()._update_info_buffer(infos, dones)
-
-    def _refuse_other_advantages(self, buffer: RolloutBuffer, returns: np.ndarray) -> None:
-        """SB3's buffer computes GAE and nothing else, when a callback asks it to compute anew."""
-        if (
-            buffer.returns is returns
-            or buffer.generator_ready
-            or (self._estimator.has_critic and not self._estimator.discount_steps)
-        ):
-            return
-        raise ValueError(
-            "a callback has called compute_returns_and_advantage(), which computes GAE, in the place of the advantages that "
-            f"baseline={self._estimator.baseline!r} and discount_steps={self._estimator.discount_steps} ask for: leave it out "
-            "and change rewards in _on_step(), as in self.locals['rewards'] += bonus"
-        )
 
     def _compute_advantages(self, buffer: RolloutBuffer) -> None:
         # What is subtracted comes from earlier updates alone
