@@ -17,6 +17,7 @@ class Locals(dict[str, Any]):
     def __init__(self, known: Mapping[str, Any]) -> None:
         super().__init__(known)
         self._later: Mapping[str, Callable[[], Any]] = {}
+        self.has_computed = False
 
     def promise(self, later: Mapping[str, Callable[[], Any]]) -> None:
         """:param later: the entries to compute when they are read, in the place of present ones of these names"""
@@ -28,9 +29,11 @@ class Locals(dict[str, Any]):
         """What was computed is not true any more: it is computed anew when it is read again."""
         for name in self._later:
             self.pop(name, None)
+        self.has_computed = False
 
     def __missing__(self, name: str) -> Any:
         value = self[name] = self._later[name]()
+        self.has_computed = True
         return value
 
     def __contains__(self, name: object) -> bool:

@@ -24,6 +24,7 @@ from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtr
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
+from sb3_vpg.eligibility import forward_hooks
 from sb3_vpg.policies import is_split
 from sb3_vpg.statistics import are_statistics_finite, normalizers
 
@@ -92,7 +93,7 @@ def read_by_sb3(policy: Any, observations: Any) -> Any:
 def _sb3s_extractors(policy: Any) -> list[Any]:
     """:return: the features extractors that are SB3's own and lead into a linear layer; none where a hook may intervene"""
     body = policy.mlp_extractor
-    changed = any(_FORWARDS & vars(one).keys() or one._forward_hooks or one._forward_pre_hooks for one in policy.modules())
+    changed = any(_FORWARDS & vars(one).keys() or any(forward_hooks([one])) for one in policy.modules())
     if changed or type(body) is not MlpExtractor:
         return []
     actor = (policy.pi_features_extractor, body.policy_net, policy.action_net)

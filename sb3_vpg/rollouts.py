@@ -63,13 +63,14 @@ def collect(
     time_outs: list[TimeOut] = []
     finished, n_steps = np.zeros(n_envs, dtype=int), 0
     counted: np.ndarray | None = None
+    growing = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
     while n_steps < n_rollout_steps if quota is None else (finished < quota).any():
         if self.policy is not policy or self.env is not own_env:
             break
         observations: Any = self._last_obs
-        if isinstance(rollout_buffer, EpisodeBuffer):
+        if growing is not None:
             counted = finished < quota
-            rollout_buffer.count(counted)
+            growing.count(counted)
         put_view(rollout_buffer, observations, self._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
         actions = actor.act(observations)
         clipped_actions = executable(policy, actions) if bounded else actions
@@ -83,7 +84,8 @@ def collect(
         if not callback.on_step():
             return False
 
-        shown.forget()
+        if shown.has_computed:
+            shown.forget()
         finished += dones
         _note_ends(self, infos, dones, counted, n_steps, time_outs)
         put_step(rollout_buffer, actions, rewards)
