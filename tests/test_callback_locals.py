@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch as th
 from helpers import CONTINUOUS, RandomEnv, make_model
+from own_policies import Masked
 from replay import ACTIONS, OBSERVATIONS, Seen, assert_same, environments, model_for, play, replay
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from test_own_policies import Bounded, Masked
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_vpg import VPG
 
@@ -244,7 +245,7 @@ def test_a_policys_own_values_are_shown() -> None:
     """Those of ``forward``, in every mode in which our own loop asks it."""
     shown: list[Any] = []
 
-    class Doubled(Bounded):
+    class Doubled(ActorCriticPolicy):
         def forward(self, obs: Any, deterministic: bool = False) -> Any:
             actions, values, log_prob = super().forward(obs, deterministic)
             return actions, values + 100.0, log_prob - 7.0
