@@ -99,7 +99,6 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
         self.warn_of_refusals(stacklevel=4)
-        self._check_resets(self.env)
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
         self._keep_statistics()
