@@ -214,7 +214,6 @@ def test_advantages_that_are_computed_anew_are_those_of_the_new_rewards(options:
     both = []
     for callback in (Curiosity(), Bonus()):
         model = make_model(env=environments(2, action_space=CONTINUOUS), gamma=0.9, n_steps=18, **options, **kwargs)
-        model.train = lambda: None  # type: ignore[method-assign]  # the rollout is looked at
         model.set_random_seed(0)
         model.learn(36, callback=callback)
         buffer = model.rollout_buffer
@@ -241,22 +240,22 @@ def test_advantages_that_are_computed_anew_are_refused_where_they_would_be_other
     model.learn(32, callback=Bonus())
 
 
+class Shifted(ActorCriticPolicy):
+    def forward(self, obs: Any, deterministic: bool = False) -> Any:
+        actions, values, log_prob = super().forward(obs, deterministic)
+        return actions, values + 100.0, log_prob - 7.0
+
+
 def test_a_policys_own_values_are_shown() -> None:
     """Those of ``forward``, in every mode in which our own loop asks it."""
     shown: list[Any] = []
-
-    class Doubled(ActorCriticPolicy):
-        def forward(self, obs: Any, deterministic: bool = False) -> Any:
-            actions, values, log_prob = super().forward(obs, deterministic)
-            return actions, values + 100.0, log_prob - 7.0
 
     class Show(BaseCallback):
         def _on_step(self) -> bool:
             shown.append((float(self.locals["values"]), float(self.locals["log_probs"])))
             return True
 
-    model = make_model(Doubled, RandomEnv(action_space=CONTINUOUS), n_episodes=2)
-    model.train = lambda: None  # type: ignore[method-assign]  # the rollout is looked at
+    model = make_model(Shifted, RandomEnv(action_space=CONTINUOUS), n_episodes=2)
     model.learn(12, callback=Show())
     buffer = model.rollout_buffer
     np.testing.assert_allclose(buffer.values[:, 0], [value for value, _ in shown])

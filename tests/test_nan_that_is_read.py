@@ -212,12 +212,13 @@ def test_the_keys_of_a_dict_are_judged_one_by_one(options: dict[str, Any]) -> No
         model.learn(96)
 
 
+class Careless(FlattenExtractor):
+    """The user's, and no better than SB3's."""
+
+
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys())
 def test_what_comes_out_of_the_users_layers_is_judged(options: dict[str, Any]) -> None:
     """An extractor that hands NaN on makes no distribution."""
-
-    class Careless(FlattenExtractor):
-        """The user's, and no better than SB3's."""
 
     model = make_model(env=sensors(VECTOR), policy_kwargs={"features_extractor_class": Careless}, **options)
     before = model.policy.action_net.weight.clone()
@@ -226,16 +227,18 @@ def test_what_comes_out_of_the_users_layers_is_judged(options: dict[str, Any]) -
     assert th.equal(model.policy.action_net.weight, before)
 
 
+class Half(MlpExtractor):
+    def forward_actor(self, features: th.Tensor) -> th.Tensor:
+        return super().forward_actor(features.nan_to_num())
+
+
+class ReadsHalf(ActorCriticPolicy):
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = Half(self.features_dim, self.net_arch, self.activation_fn, self.device)
+
+
 def test_a_value_that_is_nan_is_not_learned_from() -> None:
     """The actor reads what is missing, the critic does not: the loss tells."""
-
-    class Half(MlpExtractor):
-        def forward_actor(self, features: th.Tensor) -> th.Tensor:
-            return super().forward_actor(features.nan_to_num())
-
-    class ReadsHalf(ActorCriticPolicy):
-        def _build_mlp_extractor(self) -> None:
-            self.mlp_extractor = Half(self.features_dim, self.net_arch, self.activation_fn, self.device)
 
     model = make_model(ReadsHalf, sensors(VECTOR), policy_kwargs={"share_features_extractor": False})
     before = model.policy.action_net.weight.clone()
