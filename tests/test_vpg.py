@@ -19,19 +19,26 @@ from sb3_vpg import VPG
 
 
 class SpyCritic:
-    """Keeps the minibatches that the critic is asked about while it learns, as rows of plain numbers."""
+    """
+    Stands in the place of ``evaluate_actions``, on whose values the critic is fitted then, and keeps the observations of each
+    batch. The first batch of an update is the policy's, and is left out.
+    """
 
     def __init__(self, model: VPG) -> None:
-        self.batches: list[list[tuple[float, ...]]] = []
-        self.model, self.ask = model, model.policy.predict_values
-        model.policy.predict_values = self
+        self.model, self.ask = model, model.policy.evaluate_actions
+        self.evaluated: list[list[tuple[float, ...]]] = []
+        model.policy.evaluate_actions = self
 
-    def __call__(self, observations):
+    def __call__(self, observations, actions):
         if self.model.policy.training:
             parts = list(observations.values()) if isinstance(observations, dict) else [observations]
             rows = th.cat([part.reshape(len(part), -1).float() for part in parts], dim=1)
-            self.batches.append([tuple(row) for row in rows.tolist()])
-        return self.ask(observations)
+            self.evaluated.append([tuple(row) for row in rows.tolist()])
+        return self.ask(observations, actions)
+
+    @property
+    def batches(self) -> list[list[tuple[float, ...]]]:
+        return self.evaluated[1:]
 
 
 class Rollouts(BaseCallback):
@@ -291,5 +298,5 @@ class Replaces(BaseCallback):
 
 def test_a_policy_that_is_replaced_on_the_way_is_refused():
     """Half a rollout of each would be learnt from as if one had played."""
-    with pytest.raises(ValueError, match=r"use model\.set_parameters"):
+    with pytest.raises(ValueError, match="replaced in the middle of a rollout: do that before"):
         make_model().learn(64, Replaces())
