@@ -16,7 +16,7 @@ from sb3_vpg.zoo import register
 from sb3_vpg.zoo.best_entry import best_hyperparams, entry_text
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.entry_files import with_entry
-from sb3_vpg.zoo.studies import Begun, as_json
+from sb3_vpg.zoo.studies import Begun, as_json, opened
 from sb3_vpg.zoo.tuning import AS_IT_STANDS, sample_vpg_params, suggest_n_envs
 from tests.helpers import CONTINUOUS, vector_env
 
@@ -132,15 +132,16 @@ def test_what_it_cannot_write_ends_in_one_line(tmp_path: Path, capsys: pytest.Ca
     assert "no such file" in unusable(f"{tmp_path}/s.log", capsys)
     assert "must be a journal file" in unusable("study.db", capsys)
     assert not (tmp_path / "s.db").exists(), "asking makes no database"
-    study = optuna.create_study(storage=database, study_name="foreign")
-    assert "not begun by sb3-vpg" in unusable(database, capsys)
-    assert "it has 'foreign'" in unusable(database, capsys, "--study-name", "other")
-    Begun("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy"})).note(study)
-    assert "no completed trial" in unusable(database, capsys)
-    optuna.create_study(storage=database, study_name="second")
-    assert "several studies" in unusable(database, capsys)
-    Begun("vpg", "CartPole-v1", as_json({"policy": nn.Tanh})).note(study)
-    assert "no YAML file can say" in unusable(database, capsys, "--study-name", "foreign")
+    with opened(database) as there:
+        study = optuna.create_study(storage=there, study_name="foreign")
+        assert "not begun by sb3-vpg" in unusable(database, capsys)
+        assert "it has 'foreign'" in unusable(database, capsys, "--study-name", "other")
+        Begun("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy"})).note(study)
+        assert "no completed trial" in unusable(database, capsys)
+        optuna.create_study(storage=there, study_name="second")
+        assert "several studies" in unusable(database, capsys)
+        Begun("vpg", "CartPole-v1", as_json({"policy": nn.Tanh})).note(study)
+        assert "no YAML file can say" in unusable(database, capsys, "--study-name", "foreign")
 
 
 NEW = "B-v0:\n  # new\n  gamma: 0.5\n"

@@ -12,8 +12,8 @@ import numpy as np
 import optuna
 import pytest
 from helpers import MAY_STAND_STILL
-from optuna.storages import JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
 from torch import nn
 
 from sb3_vpg import VPG
@@ -31,8 +31,8 @@ pytestmark = [
 
 
 def opened(storage: str) -> list[optuna.trial.FrozenTrial]:
-    there = JournalStorage(JournalFileBackend(storage)) if storage.endswith(".log") else storage
-    return optuna.load_study(study_name=None, storage=there).trials
+    with studies.loaded(storage, None) as study:
+        return study.trials
 
 
 def states(storage: str) -> list[str]:
@@ -135,6 +135,39 @@ def test_a_trial_that_diverges_is_pruned(tmp_path: Path, monkeypatch: pytest.Mon
     assert states(storage) == ["PRUNED", "COMPLETE"] * 2
 
 
+@pytest.mark.parametrize("ends", ["well", "in an error", "interrupted"])
+def test_connections_to_a_database_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
+    """By a search, whatever its end, by the command that reads it, and those of its threads too. SQLAlchemy counts them."""
+    connected: list[object] = []
+    closed: list[object] = []
+
+    def connect(connection: object, _: object) -> None:
+        connected.append(connection)
+
+    def close(connection: object, _: object) -> None:
+        closed.append(connection)
+
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    if ends == "interrupted":
+        monkeypatch.setattr(VPG, "learn", interrupt)
+    storage = ["--storage", f"sqlite:///{tmp_path}/study.db", "--study-name", "closed"]
+    env = ["--env", "Broken-v0", "--env-kwargs", "kind:'error'"] if ends == "in an error" else []
+    jobs = "2" if ends == "well" else "1"
+    event.listen(Pool, "connect", connect)
+    event.listen(Pool, "close", close)
+    try:
+        code = main([*QUICK, *env, *storage, "--n-trials", "2", "--n-jobs", jobs, "-n", "600", "-f", str(tmp_path)])
+        assert code == {"well": 0, "in an error": 1, "interrupted": 130}[ends]
+        assert main(["best_entry", *storage]) == (0 if ends == "well" else 1)
+    finally:
+        event.remove(Pool, "connect", connect)
+        event.remove(Pool, "close", close)
+    assert len(connected) >= 3
+    assert set(map(id, closed)) == set(map(id, connected))
+
+
 def test_a_search_of_which_nothing_comes_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,10 +205,10 @@ def test_a_trial_of_a_killed_worker_is_queued_again(tmp_path: Path, monkeypatch:
     with warnings.catch_warnings():
         # That heartbeats are experimental, and for Study.optimize
         warnings.simplefilter("ignore")
-        database = RDBStorage(storage, heartbeat_interval=1)
-        lost = optuna.load_study(study_name="killed", storage=database).ask()
-    drawn = lost.suggest_float("learning_rate", 1e-4, 0.03, log=True)
-    database.record_heartbeat(lost._trial_id)
+        with studies.opened(storage, heartbeat_interval=1) as database:
+            lost = optuna.load_study(study_name="killed", storage=database).ask()
+            drawn = lost.suggest_float("learning_rate", 1e-4, 0.03, log=True)
+            database.record_heartbeat(lost._trial_id)
     time.sleep(3.5)
     assert main([*QUICK, *flags, "--max-total-trials", "2"]) == 0
     assert states(storage) == ["COMPLETE", "FAIL", "COMPLETE"]

@@ -16,7 +16,7 @@ from sb3_vpg.zoo import DEFAULT, OURS
 from sb3_vpg.zoo.entry_files import with_entry
 from sb3_vpg.zoo.printed import command
 from sb3_vpg.zoo.registration import our_class
-from sb3_vpg.zoo.studies import Begun, load
+from sb3_vpg.zoo.studies import Begun, loaded
 
 _FIRST = ("n_envs", "n_timesteps", "policy")
 # Of no effect where there is no critic, and with whole episodes
@@ -29,13 +29,13 @@ _PLAIN = (bool, int, float, str, type(None))
 def best_entry() -> None:
     """The command. Its arguments are ``sys.argv``."""
     args = _parser().parse_args()
-    study = load(args.storage, args.study_name)
-    env_id, text = entry_text(study)
+    with loaded(args.storage, args.study_name) as study:
+        env_id, text = entry_text(study)
+        begun = Begun.read(study)
     if args.output is None:
         print(text, end="")
         return
     with_entry(args.output, env_id, text, args.force)
-    begun = Begun.read(study)
     more = ["-conf", str(args.output), *(["--gym-packages", *begun.gym_packages] if begun.gym_packages else [])]
     print(f"{args.output} has the entry. Train with it: {command('train', begun.algo, env_id, *more)}")
 

@@ -2,16 +2,15 @@
 
 import inspect
 import math
-import time
 import warnings
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from rl_zoo3.exp_manager import ExperimentManager
-from sqlalchemy.exc import SQLAlchemyError
 
 from sb3_vpg import VPG
 from sb3_vpg.actors import DistributionError
@@ -20,13 +19,12 @@ from sb3_vpg.updates import DivergedError
 from sb3_vpg.zoo import DEFAULT, OURS
 from sb3_vpg.zoo.replaced import replaced
 from sb3_vpg.zoo.search_report import report
-from sb3_vpg.zoo.studies import Begun, as_json, create_or_load
+from sb3_vpg.zoo.studies import Begun, as_json, create_or_load, opened_for_search
 from sb3_vpg.zoo.tuning import AS_IT_STANDS, params_of, suggest_n_envs
 
 if TYPE_CHECKING:
     from sb3_vpg.zoo.session import Session
 
-_ATTEMPTS = 5
 # What other hyperparameters may mend
 _UNFIT = (DivergedError, DistributionError, EndlessEpisodeError)
 
@@ -81,33 +79,24 @@ class SearchManager(ExperimentManager):
 
     def hyperparameters_optimization(self) -> None:
         """
-        Search. Optuna's tables are made first, again and again while another process is making the same ones.
+        Search. A database stays open until the report is written.
 
         :raises ValueError: if no trial was completed; an error of an environment goes on as it is
         """
         self._errors: list[BaseException] = []
         self._study: optuna.Study | None = None
-        self._make_tables()
         plots, self.no_optim_plots = not self.no_optim_plots, True
         with warnings.catch_warnings():
             # Optuna calls heartbeats, and plots by matplotlib, experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            with replaced(optuna, "create_study", self._create_study):
-                self._search()
-            assert self._study is not None
-            report(self._study, self.storage, Path(self.log_folder) / self.algo if plots else None)
+            with opened_for_search(self.storage) as self._database:
+                with replaced(optuna, "create_study", self._create_study):
+                    self._search()
+                assert self._study is not None
+                report(self._study, self.storage, Path(self.log_folder) / self.algo if plots else None)
         for error in self._errors:
             if isinstance(error, Exception):
                 raise error
-
-    def _make_tables(self) -> None:
-        if self.storage is not None and "://" in self.storage:
-            for _ in range(_ATTEMPTS - 1):
-                try:
-                    optuna.storages.get_storage(self.storage)
-                    break
-                except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
-                    time.sleep(1.0)
 
     def _search(self) -> None:
         try:
@@ -126,9 +115,9 @@ class SearchManager(ExperimentManager):
                 "entry other hyperparameters to begin with, or look above at what the pruned ones say"
             ) from error
 
-    def _create_study(self, load_if_exists: bool, **kwargs: Any) -> optuna.Study:
+    def _create_study(self, load_if_exists: bool, storage: BaseStorage | None, **kwargs: Any) -> optuna.Study:
         """What the zoo takes for ``optuna.create_study``."""
-        study, is_new = create_or_load(**kwargs)
+        study, is_new = create_or_load(storage=self._database or storage, **kwargs)
         self._study = study
         # Each for itself: the sampler asks for it in the first trial
         study.set_user_attr("policy", str(self._hyperparams.get("policy")))

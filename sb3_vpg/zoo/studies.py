@@ -1,6 +1,9 @@
 """What a search leaves in its study: trials that no killed worker blocks, and what they were tried with."""
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,12 @@ from optuna.storages.journal import JournalFileBackend
 
 # Under its own name: while a search lasts, the zoo finds another function in its place
 from optuna.study import create_study
+from sqlalchemy.exc import SQLAlchemyError
 
 HEARTBEAT = 60
 """Seconds from one sign of life to the next. After two without one a trial counts as lost, and is queued once more."""
 
+_ATTEMPTS = 5
 _KEY = "sb3-vpg"
 
 
@@ -83,25 +88,61 @@ def as_json(entry: dict[str, Any]) -> dict[str, Any] | None:
     return same
 
 
-def with_heartbeat(storage: str | BaseStorage | None) -> str | BaseStorage | None:
+@contextmanager
+def opened(storage: str, **options: Any) -> Iterator[BaseStorage]:
     """
-    :param storage: as ``optuna.create_study`` takes it
-    :return: the same; a database where a trial whose worker was killed is queued again. A journal file has nothing like it
+    Open a storage, and close it at the end: Optuna leaves the connections of a database to the garbage collector.
+
+    :param storage: as the zoo's ``--storage``: a journal file that ends in .log, or the URL of a database
+    :param options: of ``RDBStorage``, for a database
+    :raises ValueError: if it is neither
     """
-    if not isinstance(storage, str) or "://" not in storage or storage.startswith("redis"):
-        return storage
+    if storage.endswith(".log"):
+        yield JournalStorage(JournalFileBackend(storage))
+        return
+    if "://" not in storage or storage.startswith("redis"):
+        raise ValueError(
+            f"--storage must be a journal file that ends in .log or a URL like sqlite:///FILE, but is {storage!r}"
+        )
+    database = _database(storage, **options)
+    try:
+        yield database
+    finally:
+        database.remove_session()
+        database.engine.dispose()
+
+
+def _database(url: str, **options: Any) -> RDBStorage:
+    """Tables are made for a new one. Whoever trips over another process that makes the same ones tries again."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return RDBStorage(url, **options)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError):
+            time.sleep(1.0)
+    return RDBStorage(url, **options)
+
+
+def opened_for_search(storage: str | None) -> AbstractContextManager[BaseStorage | None]:
+    """
+    Like ``opened``, for workers that share a database: if one is killed, its trial is queued again. Journal files have
+    nothing like it, and are opened by the zoo.
+
+    :param storage: as the zoo's ``--storage``
+    :return: gives None if it is no database
+    """
+    if storage is None or storage.endswith(".log"):
+        return nullcontext()
     again = RetryHeartbeatStaleTrialCallback(max_retry=1)
-    return RDBStorage(storage, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=again)
+    return opened(storage, heartbeat_interval=HEARTBEAT, heartbeat_stale_trial_callback=again)
 
 
-def create_or_load(study_name: str | None, storage: str | BaseStorage | None, **kwargs: Any) -> tuple[optuna.Study, bool]:
+def create_or_load(study_name: str | None, storage: BaseStorage | None, **kwargs: Any) -> tuple[optuna.Study, bool]:
     """
     :param study_name: None for one that Optuna makes up
-    :param storage: as ``optuna.create_study`` takes it
+    :param storage: None to keep the study in memory
     :param kwargs: others of ``optuna.create_study``
     :return: the study, and whether this process is the one of all that made it
     """
-    storage = with_heartbeat(storage)
     try:
         return create_study(storage=storage, study_name=study_name, **kwargs), True
     except optuna.exceptions.DuplicatedStudyError:
@@ -111,26 +152,23 @@ def create_or_load(study_name: str | None, storage: str | BaseStorage | None, **
     return study, False
 
 
-def load(storage: str, study_name: str | None) -> optuna.Study:
+@contextmanager
+def loaded(storage: str, study_name: str | None) -> Iterator[optuna.Study]:
     """
     :param storage: as the zoo's ``--storage``: a journal file that ends in .log, or the URL of a database
     :param study_name: None for the only one there is
-    :return: the study
+    :return: the study, whose storage is closed at the end
     :raises ValueError: if there is none of that name, naming those that there are
     """
-    if "://" not in storage and not storage.endswith(".log"):
-        raise ValueError(
-            f"--storage must be a journal file that ends in .log or a URL like sqlite:///FILE, but is {storage!r}"
-        )
-    file = Path(storage.removeprefix("sqlite:///")) if "://" not in storage or storage.startswith("sqlite:///") else None
-    if file is not None and not file.is_file():
+    is_file = storage.endswith(".log") or storage.startswith("sqlite:///")
+    if is_file and not Path(storage.removeprefix("sqlite:///")).is_file():
         # Optuna would make an empty one
         raise ValueError(f"there is no study in {storage}: no such file")
-    opened = JournalStorage(JournalFileBackend(storage)) if file is not None and "://" not in storage else storage
-    names = optuna.get_all_study_names(opened)
-    if study_name is None and len(names) == 1:
-        study_name = names[0]
-    if study_name not in names:
-        asked = "several studies: name one" if study_name is None else f"no study {study_name!r}: name another"
-        raise ValueError(f"{storage} has {asked} with --study-name (it has {', '.join(map(repr, names)) or 'none'})")
-    return optuna.load_study(study_name=study_name, storage=opened)
+    with opened(storage) as there:
+        names = optuna.get_all_study_names(there)
+        if study_name is None and len(names) == 1:
+            study_name = names[0]
+        if study_name not in names:
+            asked = "several studies: name one" if study_name is None else f"no study {study_name!r}: name another"
+            raise ValueError(f"{storage} has {asked} with --study-name (it has {', '.join(map(repr, names)) or 'none'})")
+        yield optuna.load_study(study_name=study_name, storage=there)
