@@ -21,6 +21,7 @@ from sb3_vpg.archives import DATA, TRAINING, RefusedFileError, best_member, read
 from sb3_vpg.arguments import flag, whole_number
 from sb3_vpg.callback_states import callback_state, callbacks_in
 from sb3_vpg.files import remove_parts, written_whole
+from sb3_vpg.limits import loads
 from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
 from sb3_vpg.packing import pack
 from sb3_vpg.plain import NotPlainError, decode, encode
@@ -242,7 +243,7 @@ class Checkpoint:
             raise RefusedFileError(f"{path} is a model, but no checkpoint: it does not say how training goes on")
         weights = weights_of(members, str(path), trust)
         try:
-            data, state = json.loads(members[DATA]), decode(json.loads(members[TRAINING]))
+            data, state = loads(members[DATA]), decode(loads(members[TRAINING]))
             best = [members[best_member(index)] for index in range(len(state["best_models"]))]
             checkpoint = Checkpoint(path, data, weights, state, best)
             if not state.keys() >= PARTS:

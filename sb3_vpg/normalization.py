@@ -4,7 +4,6 @@ without them, and SB3's ``VecNormalize.save`` is a pickle.
 """
 
 import io
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_vpg.archives import STATISTICS, RefusedFileError, name_of, read_archive
 from sb3_vpg.arguments import flag, real_number
+from sb3_vpg.limits import loads
 from sb3_vpg.plain import decode
 
 _ARGUMENTS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
@@ -56,7 +56,7 @@ def load_vec_normalize(path: str | os.PathLike[str] | io.BufferedIOBase, venv: V
             f"{name} holds no statistics of a VecNormalize: its model was trained without, or not saved by us"
         )
     with _fitting(name):
-        state = decode(json.loads(members[STATISTICS]))
+        state = decode(loads(members[STATISTICS]))
         arguments = _arguments(state)
     try:
         env = VecNormalize(venv, **arguments)

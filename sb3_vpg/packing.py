@@ -18,6 +18,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import data_to_json, recursive_getattr, save_to_zip_file
 
 from sb3_vpg.archives import STATISTICS, WEIGHTS, RefusedFileError, check_plain, is_known_member
+from sb3_vpg.limits import is_too_deep
 from sb3_vpg.normalization import describe
 from sb3_vpg.plain import NotPlainError, encode
 
@@ -122,14 +123,14 @@ def _written(name: str, value: Any, pickles: bool) -> tuple[Any, str | None]:
         return encode(value, name), None
     except NotPlainError as error:
         reason = str(error)
-    except RecursionError:
-        reason = f"{name} holds values inside of values without an end"
     if not pickles:
         return {_LEFT_OUT: reason}, reason
     try:
         written = json.loads(data_to_json({name: value}))[name]
     except Exception as error:  # the objects are the user's, and so is what their pickling raises
         reason = f"{reason}; it cannot be pickled either ({type(error).__name__}: {str(error)[:200]})"
+        return {_LEFT_OUT: reason}, reason
+    if is_too_deep(written):
         return {_LEFT_OUT: reason}, reason
     # SB3 writes subclasses of JSON's own types, such as an IntEnum, without a pickle
     return written, reason if is_pickled(written) else None

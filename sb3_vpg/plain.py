@@ -12,6 +12,7 @@ import re
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,8 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
+
+from sb3_vpg.limits import MAX_DEPTH, is_too_deep
 
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _BUFFERED = {"MT19937": 624, "Philox": 4}
@@ -57,17 +60,26 @@ def encode(value: Any, name: str = "value") -> Any:
     :param value: of the types that the module names, also inside of each other
     :param name: what to call it in the error
     :return: what ``json.dumps`` takes, and ``decode`` turns back into an equal value
-    :raises NotPlainError: for everything else
+    :raises NotPlainError: for everything else, and for what lies deeper than ``limits.loads`` reads
     """
+    # What lies too deep may even hold itself
+    with suppress(RecursionError):
+        encoded = _encode(value, name)
+        if not is_too_deep(encoded):
+            return encoded
+    raise NotPlainError(f"{name} holds values inside of values, more than {MAX_DEPTH} deep, which is not plain data")
+
+
+def _encode(value: Any, name: str) -> Any:
     kind = type(value)
     if value is None or kind in (bool, int, float, str):
         return value
     if kind is list:
-        return [encode(item, f"{name}[{index}]") for index, item in enumerate(value)]
+        return [_encode(item, f"{name}[{index}]") for index, item in enumerate(value)]
     if kind in (dict, OrderedDict):
         if all(type(key) is str and not key.startswith("!") for key in value):
-            return {key: encode(item, f"{name}[{key!r}]") for key, item in value.items()}
-        return {"!dict": [[encode(key, name), encode(item, f"{name}[{key!r}]")] for key, item in value.items()]}
+            return {key: _encode(item, f"{name}[{key!r}]") for key, item in value.items()}
+        return {"!dict": [[_encode(key, name), _encode(item, f"{name}[{key!r}]")] for key, item in value.items()]}
     for tag, (applies, write, _) in _CODECS.items():
         if applies(value):
             return {tag: write(value, name)}
@@ -87,7 +99,7 @@ def is_plain(value: Any) -> bool:
 
 def decode(value: Any) -> Any:
     """
-    :param value: what ``encode`` has made, read by ``json.loads``
+    :param value: what ``encode`` has made, read by ``limits.loads``
     :return: the value
     :raises ValueError: if it is nothing that ``encode`` makes, or names a class that is not there or not allowed
     """
@@ -150,20 +162,17 @@ def _read_class(name: str) -> type:
 def _is_nameable(value: Any) -> bool:
     if not isinstance(value, type) or not _is_allowed(value):
         return False
-    try:
+    with suppress(ValueError):
         return _find(class_name(value)) is value
-    except ValueError:
-        return False
+    return False
 
 
 def _is_schedule(value: Any) -> bool:
     """:return: whether it is of SB3's or the zoo's kinds, and consists of numbers"""
     parts = _SCHEDULES.get(class_name(type(value)))
-    return parts is not None and vars(value).keys() == parts and all(map(_is_part, vars(value).values()))
-
-
-def _is_part(value: Any) -> bool:
-    return type(value) in (int, float) or _is_schedule(value)
+    if parts is None or vars(value).keys() != parts:
+        return False
+    return all(type(part) in (int, float) or _is_schedule(part) for part in vars(value).values())
 
 
 def _read_schedule(parts: Any) -> Any:
@@ -204,15 +213,9 @@ def _read_array(parts: Any) -> np.ndarray:
     return np.frombuffer(base64.b64decode(content, validate=True), dtype=_read_dtype(dtype)).reshape(shape).copy()
 
 
-def _read_path(text: Any) -> Path:
-    if not isinstance(text, str):
-        raise ValueError(f"the file holds the path {text!r:.80}, which is no text")
-    return Path(text)
-
-
 def _write_generator(value: Any, name: str) -> list[Any]:
     bits = value.bit_generator
-    return [type(bits).__name__, encode(bits.state, name)]
+    return [type(bits).__name__, _encode(bits.state, name)]
 
 
 def _read_generator(parts: Any) -> np.random.Generator:
@@ -229,13 +232,12 @@ def _read_generator(parts: Any) -> np.random.Generator:
 
 
 def _write_space(value: Any, name: str) -> list[Any]:
-    return [type(value).__name__, encode({field: _field(value, field) for field in _SPACES[type(value)]}, name)]
+    return [type(value).__name__, _encode({field: _field(value, field) for field in _SPACES[type(value)]}, name)]
 
 
 def _field(space: Any, field: str) -> Any:
-    if isinstance(space, spaces.MultiBinary):
-        return space.shape if len(space.shape) > 1 else space.n
-    return getattr(space, field)
+    is_grid = isinstance(space, spaces.MultiBinary) and len(space.shape) > 1
+    return space.shape if is_grid else getattr(space, field)
 
 
 def _read_space(parts: Any) -> spaces.Space[Any]:
@@ -254,8 +256,7 @@ def _read_space(parts: Any) -> spaces.Space[Any]:
         fields["spaces"] = OrderedDict(fields["spaces"])
     kind = kinds[parts[0]]
     # Before 1.2.2 gymnasium's Discrete was always of int64, and took no dtype
-    known = inspect.signature(kind).parameters
-    return kind(**{field: value for field, value in fields.items() if field in known})
+    return kind(**{field: value for field, value in fields.items() if field in inspect.signature(kind).parameters})
 
 
 _Codec = tuple[Callable[[Any], bool], Callable[[Any, str], Any], Callable[[Any], Any]]
@@ -263,15 +264,15 @@ _CODECS: dict[str, _Codec] = {
     "!dict": (lambda value: False, lambda value, name: None, lambda pairs: {decode(key): decode(item) for key, item in pairs}),
     "!tuple": (
         lambda value: type(value) is tuple,
-        lambda value, name: encode(list(value), name),
+        lambda value, name: _encode(list(value), name),
         lambda items: tuple(decode(item) for item in items),
     ),
     "!deque": (
         lambda value: type(value) is deque,
-        lambda value, name: [value.maxlen, encode(list(value), name)],
+        lambda value, name: [value.maxlen, _encode(list(value), name)],
         lambda parts: deque(decode(parts[1]), maxlen=parts[0]),
     ),
-    "!path": (lambda value: type(value) is type(Path()), lambda value, name: value.as_posix(), _read_path),
+    "!path": (lambda value: type(value) is type(Path()), lambda value, name: value.as_posix(), Path),
     "!array": (lambda value: type(value) is np.ndarray, _write_array, _read_array),
     "!scalar": (
         lambda value: isinstance(value, np.generic),
@@ -292,7 +293,7 @@ _CODECS: dict[str, _Codec] = {
     "!class": (_is_nameable, lambda value, name: class_name(value), _read_class),
     "!schedule": (
         _is_schedule,
-        lambda value, name: [class_name(type(value)), encode(vars(value), name)],
+        lambda value, name: [class_name(type(value)), _encode(vars(value), name)],
         _read_schedule,
     ),
 }

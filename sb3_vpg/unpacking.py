@@ -16,6 +16,7 @@ from stable_baselines3.common.save_util import recursive_getattr, recursive_seta
 from torch import nn
 
 from sb3_vpg.archives import DATA, VARIABLES, WEIGHTS, RefusedFileError, read_weights, write_archive
+from sb3_vpg.limits import loads
 from sb3_vpg.packing import is_pickled, left_out, was_left_out
 from sb3_vpg.plain import UnknownClassError, decode
 
@@ -108,8 +109,8 @@ def set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) ->
 
 def _json(content: bytes, name: str) -> dict[str, Any]:
     try:
-        raw = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        raw = loads(content)
+    except ValueError as error:
         raise RefusedFileError(f"{name}: {DATA!r} is no JSON: {error}") from error
     if not isinstance(raw, dict):
         raise RefusedFileError(f"{name}: {DATA!r} must hold an object, but holds a {type(raw).__name__}")

@@ -188,7 +188,7 @@ def _archives() -> Cases:
         "deep settings",
         "to overflow the stack later",
         member("data", b'{"gamma":' + b"[" * 900 + b"]" * 900 + b"}"),
-        "gamma|no JSON",
+        "'data' is no JSON: it holds values inside of values",
     )
     yield case(
         "endless number",

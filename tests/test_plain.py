@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as npst
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
 from sb3_vpg import plain
+from sb3_vpg.limits import MAX_DEPTH, loads
 from sb3_vpg.plain import NotPlainError, class_name, decode, encode, is_plain
 from sb3_vpg.policies import MlpPolicy
 
@@ -235,6 +236,37 @@ def test_what_is_not_plain_is_refused_by_name(value):
     assert not is_plain(value)
     with pytest.raises(NotPlainError, match=r"settings\['a'\]\[1\].* is .*, which is not plain data"):
         encode({"a": (0, value)}, "settings")
+
+
+def nested(depth, tag=None):
+    value = []
+    for _ in range(depth - 1):
+        value = [value] if tag is None else {tag: value}
+    return value
+
+
+def cyclic():
+    value = {}
+    value["self"] = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("tag", [None, "a", "!"], ids=["list", "dict", "dict_of_odd_keys"])
+def test_depth_has_the_same_limit_in_every_python(tag):
+    """Their own limits on recursion differ; what is written can be read, as a setting of a model too."""
+    levels = 3 if tag == "!" else 1
+    deepest = nested(MAX_DEPTH // levels, tag)
+    assert_same(decode(loads(json.dumps({"gamma": encode(deepest)}).encode())["gamma"]), deepest)
+    for too_deep in (nested(MAX_DEPTH // levels + 1, tag), nested(900, tag), nested(100_000, tag), cyclic()):
+        with pytest.raises(NotPlainError, match="settings holds values inside of values, more than 300 deep"):
+            encode(too_deep, "settings")
+    assert not is_plain(too_deep)
+
+
+@pytest.mark.parametrize("text", ["[" * 302 + "]" * 302, "[" * 5000 + "]" * 5000, '{"a":' * 10**6 + "1" + "}" * 10**6])
+def test_json_that_is_too_deep_is_a_value_error(text):
+    with pytest.raises(ValueError, match="more than 300 deep"):
+        loads(text.encode())
 
 
 MALFORMED = {

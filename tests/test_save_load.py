@@ -219,6 +219,18 @@ def test_environment_with_other_spaces_is_refused(env, model_path):
         model.set_env(env)
 
 
+def test_an_attribute_that_holds_itself_is_left_out(model_path):
+    """Neither JSON nor SB3's pickles can hold it; the rest is saved, and whoever loads it says what takes its place."""
+    model = make_model()
+    model.history = []
+    model.history.append({"before": model.history})
+    with pytest.warns(UserWarning, match="history holds values inside of values.*is left out"):
+        model.save(model_path)
+    with pytest.raises(ValueError, match=r"could not hold history.*custom_objects={'history'"):
+        VPG.load(model_path, device="cpu")
+    assert VPG.load(model_path, device="cpu", custom_objects={"history": []}).history == []
+
+
 def test_compiled_policy_saves_and_loads(model_path, monkeypatch):
     """``th.compile(model.policy)``, for which SB3's loop plays, changes neither what is learnt nor what is stored."""
     # th.compile switches this off for the whole process; the fixture switches it on again for the tests that follow
