@@ -5,16 +5,23 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from email import message_from_bytes
+from email.message import Message
+from importlib import import_module
 from importlib.metadata import distribution, distributions, packages_distributions, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import sb3_vpg
 
 ROOT = Path(__file__).parent.parent
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / "scripts")
+    test_pythons = import_module("test_pythons")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +101,55 @@ def test_what_is_not_declared_is_not_there(name: str, installed: Path) -> None:
 
 def test_the_installed_version_is_the_one_in_the_code() -> None:
     assert version("sb3-vpg") == sb3_vpg.__version__
+
+
+@pytest.fixture(scope="module")
+def claims(wheel: Path) -> Message:
+    """What the wheel says of itself to whoever installs it."""
+    with zipfile.ZipFile(wheel) as archive:
+        return message_from_bytes(archive.read(f"sb3_vpg-{sb3_vpg.__version__}.dist-info/METADATA"))
+
+
+@pytest.fixture(scope="module")
+def bounds(claims: Message) -> dict[str, SpecifierSet]:
+    """The versions of each distribution that it admits, those of its extras included."""
+    found: dict[str, SpecifierSet] = {}
+    for requirement in map(Requirement, claims.get_all("Requires-Dist", [])):
+        found[requirement.name] = found.get(requirement.name, SpecifierSet()) & requirement.specifier
+    return found
+
+
+@pytest.mark.expensive
+def test_every_dependency_has_a_lower_bound(bounds: dict[str, SpecifierSet]) -> None:
+    """Or make test-lowest would install the first release that there ever was."""
+    assert len(bounds) > 20
+    assert not [name for name, admitted in bounds.items() if ">=" not in {one.operator for one in admitted}]
+
+
+@pytest.mark.expensive
+def test_no_torch_whose_reader_of_weights_corrupts_memory(bounds: dict[str, SpecifierSet]) -> None:
+    """CVE-2026-24747, whose mend came with 2.10."""
+    assert "2.9.1" not in bounds["torch"]
+    assert "2.10.0" in bounds["torch"]
+
+
+@pytest.mark.expensive
+def test_what_development_installs_is_admitted(bounds: dict[str, SpecifierSet]) -> None:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    pinned = [Requirement(line) for line in lines if line]
+    here = {canonicalize_name(one.name): one for one in pinned if one.marker is None or one.marker.evaluate()}
+    for name, admitted in bounds.items():
+        (pin,) = here[canonicalize_name(name)].specifier
+        assert pin.version in admitted, name
+
+
+@pytest.mark.expensive
+def test_the_pythons_that_it_claims_are_those_that_are_tested(claims: Message) -> None:
+    prefix = "Programming Language :: Python :: "
+    claimed = [text.removeprefix(prefix) for text in claims.get_all("Classifier", []) if text.startswith(prefix)]
+    assert claimed == test_pythons.claimed()
+    assert claims["Requires-Python"] == f">={claimed[0]}"
+    assert "{}.{}".format(*sys.version_info) in claimed
 
 
 @pytest.mark.expensive
