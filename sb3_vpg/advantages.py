@@ -73,7 +73,7 @@ def returns_to_go(rewards_EM: Floats, gamma: float) -> Floats:
     :return: ``G_EM``
     """
     returns_EM = np.zeros_like(rewards_EM)
-    following_E = np.zeros(len(rewards_EM))
+    following_E: Floats = np.zeros(len(rewards_EM))
     for time in reversed(range(rewards_EM.shape[1])):
         following_E = rewards_EM[:, time] + gamma * following_E
         returns_EM[:, time] = following_E

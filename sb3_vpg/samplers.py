@@ -205,7 +205,8 @@ def sampler_of(policy: ActorCriticPolicy) -> Sampler:
 def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """:return: standard Gumbel noise: minus the logarithm of an exponentially distributed number"""
     exponential = rng.standard_exponential(shape, dtype=np.float32)
-    return -np.log(np.maximum(exponential, _TINY))
+    noise: Array = -np.log(np.maximum(exponential, _TINY))
+    return noise
 
 
 def log_softmax_at(logits_nK: Array, indices_n: Array) -> Array:

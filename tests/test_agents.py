@@ -131,7 +131,7 @@ class TestEveryAgentThatShips:
         assert {"env_wrapper", "vec_env_wrapper", "frame_stack"}.isdisjoint(entry), "this test would have to know them"
         try:
             env = make_vec_env(agent.env_id, n_envs=n, seed=77, env_kwargs=entry.get("env_kwargs"))
-        except gym.error.DependencyNotInstalled as missing:
+        except (gym.error.DependencyNotInstalled, gym.error.VersionNotFound) as missing:
             pytest.skip(str(missing))
         model = agent.run / f"{agent.settings.name}.zip"
         if entry.get("normalize"):
@@ -235,6 +235,7 @@ def test_a_training_that_fails_ships_nothing(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif("Taxi-v4" not in gym.registry, reason="gymnasium has it from 1.3 on")
 def test_taxi_asks_for_more_than_there_is() -> None:
     """By value iteration over the task's own transitions, for as many steps as it has."""
     env: Any = gym.make("Taxi-v4")
