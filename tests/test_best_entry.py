@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from helpers import CONTINUOUS, vector_env
 from torch import nn
 
 from sb3_vpg import VPG
@@ -18,7 +19,6 @@ from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.entry_files import with_entry
 from sb3_vpg.zoo.studies import Begun, as_json, opened
 from sb3_vpg.zoo.tuning import AS_IT_STANDS, sample_vpg_params, suggest_n_envs
-from tests.helpers import CONTINUOUS, vector_env
 
 BEGUN = {"policy": "MlpPolicy", "n_timesteps": 1e5, "n_envs": 2, "batch_size": 32, "normalize": True, "gae_lambda": 0.9}
 BEGUN |= {"n_episodes": 3, "ent_coef": "lin_0.1", "policy_kwargs": "dict(net_arch=[8])", "stats_window_size": 7}

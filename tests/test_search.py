@@ -56,7 +56,8 @@ class Broken(gym.Wrapper):
 
 @pytest.fixture(autouse=True)
 def _broken_env():
-    gym.register("Broken-v0", Broken)
+    # No class: before 1.2 gymnasium would look for the metadata of one, and a wrapper has none
+    gym.register("Broken-v0", lambda kind: Broken(kind))
     yield
     del gym.registry["Broken-v0"]
 

@@ -8,12 +8,12 @@ import optuna
 import pytest
 import yaml
 from gymnasium import spaces
+from helpers import CONTINUOUS, vector_env
 from torch import nn
 
 from sb3_vpg import VPG
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.tuning import AS_IT_STANDS, convert_vpg_params, params_of, sample_vpg_params, suggest_n_envs
-from tests.helpers import CONTINUOUS, vector_env
 
 CRITIC = {"n_steps", "vf_learning_rate", "n_critic_updates", "critic_batch", "one_minus_gae_lambda", "use_sde"}
 # An entry that asks for what some baselines do not bear
