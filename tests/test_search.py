@@ -56,7 +56,7 @@ class Broken(gym.Wrapper):
 
 @pytest.fixture(autouse=True)
 def _broken_env():
-    # No class: before 1.2 gymnasium would look for the metadata of one, and a wrapper has none
+    # A function: an old gymnasium reads the metadata of a class, where a wrapper has only a property
     gym.register("Broken-v0", lambda kind: Broken(kind))
     yield
     del gym.registry["Broken-v0"]
