@@ -10,7 +10,8 @@ PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile 
 
 LOWEST := .venv-lowest
 # About two minutes of tests, in which each dependency is used
-LOWEST_TESTS := tests/test_save_load.py
+LOWEST_TESTS := $(patsubst %,tests/test_%.py,a2c_parity agents best_entry compare_ray compare_report env_values hub \
+	normalization plain save_load spaces tracking tuning videos)
 # The others in the lowest versions are the newest of this day, so that the same command tests the same
 LOWEST_DAY := 2026-11-29
 

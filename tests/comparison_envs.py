@@ -22,4 +22,5 @@ class Breaks(gym.Wrapper):
 
 
 if "Breaks-v0" not in gym.registry:
-    gym.register("Breaks-v0", Breaks, reward_threshold=475.0, max_episode_steps=50)
+    # A function: an old gymnasium reads the metadata of a class, where a wrapper has only a property
+    gym.register("Breaks-v0", lambda: Breaks(), reward_threshold=475.0, max_episode_steps=50)

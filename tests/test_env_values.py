@@ -163,7 +163,7 @@ HIDDEN: dict[str, tuple[Any, str]] = {
     "a record": (np.zeros(2, dtype=[("x", float)]), "an array of [('x', '<f8')]"),
     "a subclass": (Pair(1.0), "a Pair"),
     "a set": ({1, 2}, "a set"),
-    "a method of a stream": (rng.random, "a method"),
+    "a method of a stream": (rng.random, f"a {type(rng.random).__name__}"),
     "a function that holds an object": (drawing(World()), "a function that holds a World"),
     "a default that is an object": (lambda world=World(): world, "a function that holds a World"),  # noqa: B008
     "a partial of an object": (partial(max, World()), "a partial that holds a World"),

@@ -29,7 +29,7 @@ class PoisonedCartPole(gym.Wrapper):
 
 @pytest.fixture(autouse=True, scope="module")
 def _poisoned_env():
-    gym.register("PoisonedCartPole-v0", PoisonedCartPole)
+    gym.register("PoisonedCartPole-v0", lambda: PoisonedCartPole())
     yield
     del gym.registry["PoisonedCartPole-v0"]
 
