@@ -24,6 +24,8 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("second_seed")
 
 
+# One of its schedules is a function; none of its models is saved
+@pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize(
     ("step", "said", "n_charts"),
     [

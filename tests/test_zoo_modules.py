@@ -36,12 +36,12 @@ class Walk(gym.Env):
         return np.full((64, 64, 3), 20 * self.age, np.uint8)
 gym.register("OwnWalk-v0", Walk, max_episode_steps=20)
 """,
-    "own_policies": """
+    "walk_policies": """
 from stable_baselines3.common.policies import ActorCriticPolicy
 class Policy(ActorCriticPolicy):
     pass
 """,
-    "own_networks": """
+    "walk_networks": """
 import torch as th
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 class Net(BaseFeaturesExtractor):
@@ -53,8 +53,8 @@ class Net(BaseFeaturesExtractor):
 """,
 }
 ENTRY = f"""{ENV}:
-  policy: own_policies.Policy
-  policy_kwargs: dict(net_arch=[8], features_extractor_class=__import__('own_networks').Net)
+  policy: walk_policies.Policy
+  policy_kwargs: dict(net_arch=[8], features_extractor_class=__import__('walk_networks').Net)
   n_timesteps: 200
   n_steps: 64
 """
@@ -103,7 +103,7 @@ def test_what_was_trained_is_played_without_a_word_of_its_modules(command: str, 
         (afresh / "plain.yml").write_text(f"{ENV}: {{policy: MlpPolicy, n_timesteps: 64, n_steps: 32}}")
         words += ["-i", f"my logs/vpg/{ENV}_1/{ENV}.zip"]
     assert main(words) == 0
-    assert {"own_policies", "own_networks"} <= sys.modules.keys()
+    assert {"walk_policies", "walk_networks"} <= sys.modules.keys()
     if command == "benchmark":
         assert "Left out" not in (afresh / "table/benchmark.md").read_text()
 
@@ -116,7 +116,7 @@ def test_it_is_filmed_and_shared_and_loaded_by_what_is_printed(afresh: Path, cap
     repository = afresh / "my hub/me" / f"vpg-{ENV}"
     assert (repository / "replay.mp4").read_bytes()[4:8] == b"ftyp"
     load = next(line for line in (repository / "README.md").read_text().splitlines() if line.startswith("sb3-vpg load"))
-    assert load.endswith("--gym-packages own_walks own_policies own_networks")
+    assert load.endswith("--gym-packages own_walks walk_policies walk_networks")
     forget()
     assert main([*shlex.split(load)[1:], "--local-hub", "my hub", "-f", "my loads"]) == 0
     forget()
@@ -148,25 +148,25 @@ def test_modules_that_are_gone_are_named(
     """That of the environment may have another name by now, and be given with the command; that of the policy may not."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "renamed.py").write_text(SOURCES["own_walks"])
-    for name in ("own_policies", "own_networks"):
+    for name in ("walk_policies", "walk_networks"):
         shutil.copy(project / f"{name}.py", tmp_path)
     evaluate = ["evaluate", "--env", ENV, "-f", str(project / "my logs"), "-n", "1", "--gym-packages", "renamed"]
     with pytest.warns(UserWarning, match="gym_packages own_walks, which cannot be imported here"):
         assert main(evaluate) == 0
     forget()
-    (tmp_path / "own_policies.py").unlink()
+    (tmp_path / "walk_policies.py").unlink()
     with pytest.warns(UserWarning, match="own_walks"):
         assert main([*evaluate[:-1], "json"]) == 1
     message = capsys.readouterr().err
-    assert re.search(r"config\.yml: policy own_policies\.Policy cannot be imported here .* PYTHONPATH", message)
+    assert re.search(r"config\.yml: policy walk_policies\.Policy cannot be imported here .* PYTHONPATH", message)
     forget()
 
 
 def test_the_zoos_settings_of_classes_are_imported_too(tmp_path: Path, afresh: Path) -> None:
     """``-params`` and files in Python give classes, which the zoo writes as Python objects."""
-    (tmp_path / "config.yml").write_text("policy: !!python/name:own_policies.Policy ''")
+    (tmp_path / "config.yml").write_text("policy: !!python/name:walk_policies.Policy ''")
     assert import_modules_of(tmp_path) == []
-    assert "own_policies" in sys.modules
+    assert "walk_policies" in sys.modules
     (tmp_path / "config.yml").write_text("policy: !!python/name:nowhere.Policy ''")
     with pytest.raises(ValueError, match=r"(?s)config\.yml cannot be read, or names .*'nowhere'"):
         import_modules_of(tmp_path)
