@@ -8,7 +8,7 @@ import zipfile
 from email import message_from_bytes
 from email.message import Message
 from importlib import import_module
-from importlib.metadata import distribution, distributions, packages_distributions, version
+from importlib.metadata import distribution, distributions, version
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,16 @@ def declared(texts: list[str]) -> set[str]:
     return {name for name, _ in found}
 
 
+def distributions_of_modules() -> dict[str, set[str]]:
+    """:return: who brings each module; ``packages_distributions`` knows only some of them before Python 3.11"""
+    found: dict[str, set[str]] = {}
+    for one in distributions():
+        for file in one.files or []:
+            if file.suffix in (".py", ".so") and ".." not in file.parts:
+                found.setdefault(file.parts[0].partition(".")[0], set()).add(canonicalize_name(one.metadata["Name"]))
+    return found
+
+
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
@@ -83,9 +93,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site_packages,) = folder.rglob("site-packages")
     (ours,) = distributions(name="sb3-vpg", path=[str(site_packages)])
     allowed = declared(ours.requires or []) | {"sb3-vpg"}
-    undeclared = {
-        module for module, names in packages_distributions().items() if not allowed & set(map(canonicalize_name, names))
-    }
+    undeclared = {module for module, names in distributions_of_modules().items() if not allowed & names}
     (site_packages / "sitecustomize.py").write_text(BLOCKER.format(names=sorted(undeclared)))
     (site_packages / "declared.pth").write_text(sysconfig.get_path("purelib"))
     return programs
