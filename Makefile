@@ -26,9 +26,10 @@ train: $(READY) ## train VPG on CartPole-v1 (SEED=0), score it over 100 episodes
 	$(BIN)/sb3-vpg evaluate --env CartPole-v1 -f "$(LOGS)"
 
 # NumPy's last release for Python 3.10 has stubs in which np.ndarray means nothing without its type arguments
-test: $(READY) ## run every check: lint, format, types, tests with coverage
+test: $(READY) ## run every check: lint, format, floors, types, tests with coverage
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy `$(BIN)/python -c 'import sys; print("--allow-any-generics" * (sys.version_info < (3, 11)))'`
 	$(BIN)/$(PYTEST) --cov --durations=10
 

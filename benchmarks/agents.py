@@ -22,10 +22,10 @@ from typing import Any
 from huggingface_sb3 import EnvironmentName
 from shipping import ship
 
-from sb3_vpg.zoo.benchmark import reward_threshold
-from sb3_vpg.zoo.evaluation import evaluate_run
+from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.hyperparams import hyperparams
-from sb3_vpg.zoo.plain_yaml import as_written, read_plain
+from sb3_vpg.zoo.safe_yaml import as_written, read_plain
+from sb3_vpg.zoo.thresholds import reward_threshold
 
 SHIPPED = Path(__file__).parents[1] / "trained_agents"
 ALGO = "vpg"

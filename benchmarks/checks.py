@@ -19,7 +19,7 @@ from report import Goal, deliver, goal_table, parser, table
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg import VPG
-from sb3_vpg.checks import check_rollout, raw_check
+from sb3_vpg.collection.check_nan import check_rollout, raw_check
 
 SIZES = [("dummy", 1), ("dummy", 8), ("dummy", 64), ("native", 64), ("native", 1024)]
 N_STEPS = {"dummy": 256, "native": 128}

@@ -24,7 +24,7 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg import VPG
-from sb3_vpg.stepping import quick_step
+from sb3_vpg.vec_env.dummy_step import quick_step
 
 VPG_NAME, PLAIN, A2C_NAME, LIMIT, LEAN = "VPG", "VPG, no critic", "A2C", "random actions", "random actions, without copies"
 ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {

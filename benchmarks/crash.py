@@ -27,7 +27,7 @@ from tqdm import tqdm
 from victims import Victim
 from wholeness import damage, differences, part_in
 
-from sb3_vpg.checkpoints import latest
+from sb3_vpg.checkpoints.files import latest
 
 CASES = {
     "default": ["--env", "CartPole-v1"],

@@ -24,7 +24,7 @@ from report import Goal, deliver, goal_table, parser, table  # "hostile" is a na
 from tampering import Acting, Members, good_model
 
 from sb3_vpg import VPG
-from sb3_vpg.archives import RefusedFileError
+from sb3_vpg.exceptions import RefusedFileError
 
 
 def outcome(case: Hostile, members: Members, folder: Path) -> tuple[str, bool, float]:

@@ -1,5 +1,5 @@
 """What a figure was measured on; the command line's table has the same foot."""
 
-from sb3_vpg.zoo.machine import describe
+from sb3_vpg.common.system_info import describe
 
 __all__ = ["describe"]

@@ -21,7 +21,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env as make_dummy_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg import vec_env
+from sb3_vpg.vec_env import gym_vec_env as vec_env
 
 th.set_num_threads(1)
 

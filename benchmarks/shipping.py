@@ -13,10 +13,10 @@ import yaml
 from huggingface_sb3 import EnvironmentName
 from stable_baselines3.common.monitor import load_results
 
-from sb3_vpg.archives import DATA, WEIGHTS, read_archive, write_archive
-from sb3_vpg.unpacking import weights_of
-from sb3_vpg.zoo.curves import EPISODES_PER_ROW
-from sb3_vpg.zoo.plain_yaml import is_foreign, read_plain
+from sb3_vpg.persistence.archives import DATA, WEIGHTS, read_archive, write_archive
+from sb3_vpg.persistence.unpacking import weights_of
+from sb3_vpg.zoo.agents.learning_curve import EPISODES_PER_ROW
+from sb3_vpg.zoo.safe_yaml import is_foreign, read_plain
 
 # What playing, or whoever wants to repeat the run, asks for; no paths, no accounts
 _ARGUMENTS = ("algo", "env", "env_kwargs", "seed", "n_timesteps", "vec_env", "eval_freq", "eval_episodes", "n_eval_envs")

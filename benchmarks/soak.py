@@ -25,8 +25,9 @@ from report import Goal, deliver, folder_for, goal_table, parser, table
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints import TrainingCheckpoint, latest
-from sb3_vpg.vec_env import make_vec_env
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest
+from sb3_vpg.vec_env.gym_vec_env import make_vec_env
 
 N_ENVS, N_STEPS, N_CRITIC_UPDATES = 256, 32, 4
 N_SAMPLES, N_CHECKPOINTS, N_EVALUATIONS, N_EVALUATED = 100, 200, 20, 20

@@ -25,7 +25,7 @@ THRESHOLD = 475.0
 
 def train_with_zoo(folder: Path, seed: int) -> dict[str, float]:
     """``sb3-vpg train`` with an evaluation every 5000 steps, then 100 episodes with the final model."""
-    from sb3_vpg.zoo.evaluation import evaluate_run
+    from sb3_vpg.zoo.agents.evaluation import evaluate_run
 
     logs = folder / f"zoo_{seed}"
     flags = ["--env", "CartPole-v1", "--seed", str(seed), "--eval-freq", "5000", "--eval-episodes", "20"]

@@ -30,12 +30,12 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_vpg import VPG
-from sb3_vpg.buffers import counted_steps
-from sb3_vpg.credit import assign_credit
-from sb3_vpg.estimators import AVERAGING, Baseline, Estimator
-from sb3_vpg.optimizers import trainable_parameters
-from sb3_vpg.policies import evaluate_steps
-from sb3_vpg.scores import flat_gradient
+from sb3_vpg.collection.advantages import assign_credit
+from sb3_vpg.collection.buffers import counted_steps
+from sb3_vpg.estimation.estimator import AVERAGING, Baseline, Estimator
+from sb3_vpg.estimation.score_function import flat_gradient
+from sb3_vpg.optimization.optimizers import trainable_parameters
+from sb3_vpg.optimization.updates import evaluate_steps
 
 RESULTS = Path(__file__).parent / "results"
 GAMMA = 0.99

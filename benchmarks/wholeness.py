@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints import progress
-from sb3_vpg.zoo.plain_yaml import read_plain
+from sb3_vpg.checkpoints.files import progress
+from sb3_vpg.zoo.safe_yaml import read_plain
 
 
 def damage(run: Path) -> list[str]:

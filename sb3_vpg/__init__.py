@@ -7,12 +7,16 @@ The names below are loaded on first use: they need torch, whose import takes sec
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sb3_vpg import moved_exceptions
+from sb3_vpg.version import __version__
+
 if TYPE_CHECKING:
     from sb3_vpg.policies import CnnPolicy, LinearPolicy, MlpPolicy, MultiInputPolicy
     from sb3_vpg.random_search import RandomSearch
     from sb3_vpg.vpg import VPG
 
-__version__ = "0.1.0"
+moved_exceptions.install()
+
 __all__ = ["VPG", "CnnPolicy", "LinearPolicy", "MlpPolicy", "MultiInputPolicy", "RandomSearch", "__version__"]
 
 _HOMES = {

@@ -9,26 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_vpg.archives import STATISTICS, RefusedFileError, name_of, read_archive
-from sb3_vpg.arguments import flag, real_number
-from sb3_vpg.limits import loads
-from sb3_vpg.plain import decode
-
-_ARGUMENTS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
-
-
-def describe(env: VecNormalize) -> dict[str, Any]:
-    """:return: the arguments of ``VecNormalize`` and its running means and variances"""
-    observations: Any = getattr(env, "obs_rms", None)
-    if isinstance(observations, dict):
-        observations = {key: _numbers(rms) for key, rms in observations.items()}
-    elif observations is not None:
-        observations = _numbers(observations)
-    return {**{name: getattr(env, name) for name in _ARGUMENTS}, "obs_rms": observations, "ret_rms": _numbers(env.ret_rms)}
+from sb3_vpg.common.arguments import flag, real_number
+from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.persistence.archives import STATISTICS, name_of, read_archive
+from sb3_vpg.persistence.json_codec import decode
+from sb3_vpg.persistence.memory_limit import loads
+from sb3_vpg.vec_env.vec_normalize import _restore
 
 
 def has_statistics(path: str | os.PathLike[str]) -> bool:
@@ -84,29 +72,3 @@ def _arguments(state: dict[str, Any]) -> dict[str, Any]:
         "gamma": real_number("gamma", state["gamma"], high=1.0),
         "norm_obs_keys": None if keys is None else [str(key) for key in keys],
     }
-
-
-def _restore(env: VecNormalize, state: dict[str, Any]) -> None:
-    own, given = getattr(env, "obs_rms", None), state["obs_rms"]
-    if isinstance(own, dict):
-        if own.keys() != given.keys():
-            raise ValueError(f"it has statistics of {sorted(given)}, but the observations are {sorted(own)}")
-        for key, rms in own.items():
-            _fill(rms, given[key], key)
-    elif own is not None:
-        _fill(own, given, "observations")
-    _fill(env.ret_rms, state["ret_rms"], "returns")
-
-
-def _numbers(rms: RunningMeanStd) -> dict[str, Any]:
-    return {"mean": rms.mean, "var": rms.var, "count": rms.count}
-
-
-def _fill(rms: RunningMeanStd, numbers: dict[str, Any], what: str) -> None:
-    mean, var, count = (np.asarray(numbers[name], dtype=np.float64) for name in ("mean", "var", "count"))
-    shape = np.shape(rms.mean)
-    if mean.shape != shape or var.shape != shape:
-        raise ValueError(f"the statistics of the {what} have the shapes {mean.shape} and {var.shape}, but need {shape}")
-    if not (np.isfinite(mean).all() and np.isfinite(var).all() and (var >= 0).all() and 0 < count < np.inf):
-        raise ValueError(f"the statistics of the {what} hold numbers that are NaN, infinite or negative")
-    rms.mean, rms.var, rms.count = mean, var, float(count)

@@ -4,22 +4,16 @@ default: VPG fits the critic in steps of its own, and those must not move the ac
 """
 
 import inspect
-from collections.abc import Callable, Iterable
-from functools import cache
-from operator import attrgetter
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
-from stable_baselines3.common.torch_layers import MlpExtractor
-
-from sb3_vpg.eligibility import forward_hooks
-
-_LONGEST = 1000
-_NO_TENSORS = {int, float, bool, str, type(None), type}
-_OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
+from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, preprocess_obs
+from stable_baselines3.common.type_aliases import PyTorchObs
+from torch import nn
 
 
 class MlpPolicy(ActorCriticPolicy):
@@ -89,117 +83,6 @@ def original(policy: Any) -> Any:
     return getattr(policy, "_orig_mod", policy)
 
 
-_SPLIT = (
-    "__call__",
-    "forward",
-    "evaluate_actions",
-    "get_distribution",
-    "extract_features",
-    "_get_action_dist_from_latent",
-)
-_SPLIT_WITH_VALUES = (*_SPLIT, "predict_values", "obs_to_tensor")
-
-
-def is_untouched(policy: Any, methods: tuple[str, ...]) -> bool:
-    """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
-    cls = type(policy)
-    # Each prediction asks: this is isinstance() without the price of an abstract class
-    if ActorCriticPolicy not in cls.__mro__ or not vars(policy).keys().isdisjoint(methods):
-        return False
-    read, sb3s = _sb3s(methods)
-    return bool(read(cls) == sb3s)
-
-
-@cache
-def _sb3s(methods: tuple[str, ...]) -> tuple[Callable[[Any], Any], Any]:
-    read = attrgetter(*methods)
-    return read, read(ActorCriticPolicy)
-
-
-def is_split(policy: Any, values: bool = False) -> bool:
-    """
-    :param policy: any
-    :param values: whether the values count, too
-    :return: whether ``get_distribution`` (and ``predict_values``) says of an observation what ``forward`` and
-        ``evaluate_actions`` say: these methods, and those that they call, are SB3's own. If not, SB3's algorithms sample from
-        ``policy(observation)`` and learn from ``evaluate_actions``
-    """
-    if not is_untouched(policy, _SPLIT_WITH_VALUES if values else _SPLIT) or any(forward_hooks([policy])):
-        return False
-    if not policy.share_features_extractor:
-        return True
-    # forward() and evaluate_actions() call the body as a whole, and the extractor by its first name
-    body = policy.mlp_extractor
-    whole = type(body) is MlpExtractor and "forward" not in vars(body) and not any(forward_hooks([body]))
-    return whole and policy.features_extractor is policy.pi_features_extractor is policy.vf_features_extractor
-
-
-def evaluate_steps(
-    policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, has_critic: bool
-) -> tuple[th.Tensor, th.Tensor]:
-    """
-    What ``evaluate_actions`` says, without the values where they can be left out.
-
-    :param policy: the one that is learning
-    :param observations: of n steps
-    :param actions: of n steps as the rollout buffer holds them, shape (n, A)
-    :param has_critic: whether the value network learns as well: its batch norm must see the rollout then
-    :return: log-probability of each action and entropy of the distribution it came from, both of shape (n,)
-    """
-    actions = _as_evaluated(policy, actions)
-    if is_split(policy) and not (has_critic and any(True for _ in policy.buffers())):
-        distribution = policy.get_distribution(observations)
-        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
-    else:
-        _, log_prob, entropy = policy.evaluate_actions(observations, actions)
-    # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
-    return log_prob, -log_prob if entropy is None else entropy
-
-
-def drop_graph(policy: ActorCriticPolicy) -> None:
-    """
-    Detach what the policy's modules and its distribution remember of their last call, since a policy that holds a graph
-    cannot be deep-copied or pickled. SB3's loop writes over it at the next step.
-    """
-    for module in policy.modules():
-        held = vars(module)
-        for name in held.keys() - _OF_EVERY_MODULE:
-            held[name] = _detached(held[name])
-
-
-def _detached(value: Any, depth: int = 4) -> Any:
-    """:return: the value, a dict, list or distribution with its tensors exchanged in place; a tuple anew if need be"""
-    cls = type(value)
-    if cls in _NO_TENSORS:
-        return value
-    if isinstance(value, th.Tensor):
-        return value if value.grad_fn is None else value.detach()
-    if cls in (dict, list, tuple):
-        # Long ones are data of the user's
-        if depth == 0 or len(value) > _LONGEST:
-            return value
-        items = list(value.items()) if cls is dict else list(enumerate(value))
-        changed = {key: new for key, item in items if (new := _detached(item, depth - 1)) is not item}
-        if cls is tuple:
-            return tuple(changed.get(key, item) for key, item in items) if changed else value
-        for key, new in changed.items():
-            value[key] = new
-    elif isinstance(value, (Distribution, th.distributions.Distribution)):
-        _detached(vars(value), depth)
-    return value
-
-
-def evaluate_values(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> th.Tensor:
-    """:return: the values that ``evaluate_actions`` says, on which SB3's algorithms train the critic, shape (n, 1)"""
-    values, _, _ = policy.evaluate_actions(observations, _as_evaluated(policy, actions))
-    return values
-
-
-def _as_evaluated(policy: ActorCriticPolicy, actions: th.Tensor) -> th.Tensor:
-    """:return: actions of a rollout buffer as SB3's algorithms hand them to ``evaluate_actions``"""
-    return actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else actions
-
-
 def check_policy_class(policy_class: Any) -> None:
     """
     :raises ValueError: if the class is no ``ActorCriticPolicy``, or is one that needs more than observations and
@@ -222,3 +105,65 @@ def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
         f"VPG knows no policy {name!r}, only {', '.join(known)} and subclasses of ActorCriticPolicy given as a class. "
         "Recurrent policies (such as MlpLstmPolicy) are not supported; use sb3_contrib.RecurrentPPO for them"
     )
+
+
+class LinearDecisionPolicy(BasePolicy):
+    """
+    A linear decision without bias: one row of weights per action, and the action whose row has the largest product with
+    the features. For ``Box`` actions the products themselves, clipped to the bounds.
+
+    Features (F of them) are the observation, flattened; discrete ones are one-hot, the parts of a ``Dict`` follow each
+    other in the order of the space, images are divided by 255.
+
+    The state dict holds ``weights``, shape (A, F), and ``best_return``, the return of the episode that earned them.
+
+    :param observation_space: any that SB3 takes
+    :param action_space: ``Discrete`` (A: number of actions) or ``Box`` (A: number of components)
+    :param normalize_images: divide images by 255
+    :raises ValueError: for another action space
+    """
+
+    best_return: th.Tensor
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], normalize_images: bool = True
+    ) -> None:
+        super().__init__(observation_space, action_space, normalize_images=normalize_images)
+        if isinstance(action_space, spaces.Discrete):
+            n_rows = int(action_space.n)
+        elif isinstance(action_space, spaces.Box):
+            n_rows = get_action_dim(action_space)
+        else:
+            raise ValueError(
+                f"RandomSearch decides among Discrete actions or sets those of a Box, but the action space is {action_space}; "
+                "let an action wrapper turn it into one of them, or use VPG"
+            )
+        self.weights = nn.Parameter(th.zeros(n_rows, get_flattened_obs_dim(observation_space)), requires_grad=False)
+        self.register_buffer("best_return", th.tensor(-math.inf, dtype=th.float64))
+
+    def act(self, observations: PyTorchObs, weights: th.Tensor) -> th.Tensor:
+        """
+        :param observations: of N environments
+        :param weights: one draw for all, shape (A, F), or one for each, shape (N, A, F)
+        :return: N actions, those of a ``Box`` clipped to its bounds. Of equal products the first action wins
+        """
+        products_NA = (weights @ self._features(observations).unsqueeze(-1)).squeeze(-1)
+        if not th.isfinite(products_NA).all():
+            raise ValueError(f"an observation is NaN, infinite or huge, so that the decision is {products_NA.tolist()}")
+        if isinstance(self.action_space, spaces.Discrete):
+            return products_NA.argmax(dim=1) + int(self.action_space.start)
+        assert isinstance(self.action_space, spaces.Box)
+        low, high = (th.as_tensor(bound.ravel()).to(products_NA) for bound in (self.action_space.low, self.action_space.high))
+        return products_NA.clamp(low, high).reshape((-1, *self.action_space.shape))
+
+    def _features(self, observations: PyTorchObs) -> th.Tensor:
+        prepared = preprocess_obs(observations, self.observation_space, normalize_images=self.normalize_images)
+        if isinstance(prepared, th.Tensor):
+            return prepared.flatten(start_dim=1)
+        assert isinstance(self.observation_space, spaces.Dict)
+        # In the space's order: a caller's dict may have another
+        return th.cat([prepared[key].flatten(start_dim=1) for key in self.observation_space.spaces], dim=1)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
+        """There is nothing to sample: the decision is the same with and without ``deterministic``."""
+        return self.act(observation, self.weights)

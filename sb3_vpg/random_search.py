@@ -18,11 +18,11 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self, Unpack
 
-from sb3_vpg.arguments import check_keywords, flag, real_number
-from sb3_vpg.env_checks import check_env, check_features
-from sb3_vpg.failures import failures_named
-from sb3_vpg.linear_decision import LinearDecisionPolicy
-from sb3_vpg.saving import PlainSaving
+from sb3_vpg.common.arguments import check_keywords, flag, real_number
+from sb3_vpg.persistence.model_files import PlainSaving
+from sb3_vpg.policies import LinearDecisionPolicy
+from sb3_vpg.vec_env.env_checks import check_env, check_features
+from sb3_vpg.vec_env.failures import failures_named
 
 
 class BaseKwargs(TypedDict, total=False):

@@ -13,16 +13,16 @@ from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
-from sb3_vpg.on_policy import LeanOnPolicyAlgorithm
-from sb3_vpg.optimizers import CRITIC, Split, name_parameters, split_as_named, split_of, trainable_parameters
+from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
+from sb3_vpg.optimization.optimizers import CRITIC, Split, name_parameters, split_as_named, split_of, trainable_parameters
+from sb3_vpg.persistence.model_files import PathOrFile
 from sb3_vpg.policies import original
-from sb3_vpg.saving import PathOrFile
 
 
 class TwoOptimizers(LeanOnPolicyAlgorithm):
     """
     Differs from its parent in ``policy.optimizer``, which is the actor's alone, and in ``critic_optimizer``. The policy or its
-    optimiser may be replaced at any time, as with SB3's algorithms: see ``sb3_vpg.optimizers.split_of``.
+    optimiser may be replaced at any time, as with SB3's algorithms: see ``sb3_vpg.optimization.optimizers.split_of``.
 
     Parameters: see ``OnPolicyAlgorithm``.
     """

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from sb3_vpg.env_states import get_state, missing_state, set_state
+from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
 
 Builder = Callable[[], VecEnv]
 

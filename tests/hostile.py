@@ -45,7 +45,7 @@ from tampering import (
     weight,
 )
 
-from sb3_vpg.archives import write_archive
+from sb3_vpg.persistence.archives import write_archive
 
 
 def _pickles() -> Cases:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tampering import Builder, Cases, Members, Payload, case, member, tarred
 
-from sb3_vpg.archives import write_archive
+from sb3_vpg.persistence.archives import write_archive
 
 Change = Callable[[bytes], bytes]
 # Where a header and an entry of the directory hold the same

@@ -14,8 +14,10 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_vpg import VPG, vec_env
-from sb3_vpg.checkpoints import TrainingCheckpoint, latest
+from sb3_vpg import VPG
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest
+from sb3_vpg.vec_env import gym_vec_env as vec_env
 
 TOTAL = 3000
 

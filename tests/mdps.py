@@ -19,7 +19,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG
-from sb3_vpg.buffers import EpisodeBuffer
+from sb3_vpg.collection.buffers import EpisodeBuffer
 
 Outcomes = list[tuple[float, float, int | None]]
 """What may follow an action: probability, reward and next state, None for the end of the episode."""

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sb3_vpg.compare.execution import Record
-from sb3_vpg.compare.references import Reference
-from sb3_vpg.compare.scores import Comparison
-from sb3_vpg.compare.tasks import Task
+from sb3_vpg.compare.results import Comparison
+from sb3_vpg.compare.runs.records import Record
+from sb3_vpg.compare.runs.tasks import Task
+from sb3_vpg.compare.score_normalization import Reference
 
 REFERENCE = Reference(random=20.0, threshold=120.0, source="the task's own")
 

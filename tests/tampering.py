@@ -20,7 +20,7 @@ import torch as th
 from helpers import make_model
 from torch import nn
 
-from sb3_vpg.archives import write_archive
+from sb3_vpg.persistence.archives import write_archive
 
 Members = dict[str, bytes]
 Builder = Callable[[Members, Path], bytes]

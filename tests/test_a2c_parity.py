@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sb3_vpg import VPG
 from sb3_vpg import vpg as vpg_module
-from sb3_vpg.regression import TorchRegression
+from sb3_vpg.optimization.critic import TorchRegression
 
 OPTIMIZERS = {
     "adam": {"optimizer_class": th.optim.Adam, "optimizer_kwargs": {"eps": 1e-5}},

@@ -20,11 +20,12 @@ from stable_baselines3.common.monitor import load_results
 
 from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
-from sb3_vpg.zoo.agents import Agent, agents_in, shipped_folder
-from sb3_vpg.zoo.benchmark import in_thousands, reward_threshold
+from sb3_vpg.zoo.agents.benchmark import in_thousands
+from sb3_vpg.zoo.agents.evaluation import evaluate_run
+from sb3_vpg.zoo.agents.trained_agents import Agent, agents_in, shipped_folder
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.evaluation import evaluate_run
-from sb3_vpg.zoo.plain_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.thresholds import reward_threshold
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")

@@ -12,7 +12,7 @@ from sb3_contrib import TRPO
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
 from sb3_vpg import VPG
-from sb3_vpg.arguments import CheckedSchedule, OnPolicyKwargs
+from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs
 from sb3_vpg.random_search import RandomSearch
 
 WHOLE = ["n_steps", "batch_size", "n_critic_updates"]

@@ -14,11 +14,11 @@ from torch import nn
 
 from sb3_vpg import VPG
 from sb3_vpg.zoo import register
-from sb3_vpg.zoo.best_entry import best_hyperparams, entry_text
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.entry_files import with_entry
-from sb3_vpg.zoo.studies import Begun, as_json, opened
-from sb3_vpg.zoo.tuning import AS_IT_STANDS, sample_vpg_params, suggest_n_envs
+from sb3_vpg.zoo.tuning.best_entry import best_hyperparams, entry_text
+from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS, sample_vpg_params, suggest_n_envs
+from sb3_vpg.zoo.tuning.study import Begun, as_json, opened
+from sb3_vpg.zoo.tuning.yaml_editor import with_entry
 
 BEGUN = {"policy": "MlpPolicy", "n_timesteps": 1e5, "n_envs": 2, "batch_size": 32, "normalize": True, "gae_lambda": 0.9}
 BEGUN |= {"n_episodes": 3, "ent_coef": "lin_0.1", "policy_kwargs": "dict(net_arch=[8])", "stats_window_size": 7}

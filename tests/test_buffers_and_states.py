@@ -14,8 +14,8 @@ from stable_baselines3 import A2C
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.archives import RefusedFileError
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.exceptions import RefusedFileError
 
 KINDS = {name: (Holding, {"kind": name}) for name in BUFFERS}
 KINDS |= {f"frozen {name}": (Holding, {"kind": name, "frozen": True}) for name in ("mask", "nan", "infinite number")}

@@ -17,7 +17,8 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints import TrainingCheckpoint, latest, progress
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest, progress
 
 CASES = {
     "plain": lambda: make_model(env=random_envs(), learning_rate="lin_0.01"),

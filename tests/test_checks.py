@@ -15,8 +15,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
-from sb3_vpg.checks import LARGEST, first_unsound
-from sb3_vpg.vec_env import make_vec_env
+from sb3_vpg.collection.check_nan import LARGEST, first_unsound
+from sb3_vpg.vec_env.gym_vec_env import make_vec_env
 
 BAD = {"nan": math.nan, "inf": math.inf, "minus_inf": -math.inf, "huge": -3e25}
 PAIR = spaces.Dict({"vector": VECTOR, "wide": spaces.Box(-1.0, 1.0, (2, 2), np.float64), "flag": spaces.Discrete(3)})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from sb3_vpg import __version__
+from sb3_vpg.version import __version__
 from sb3_vpg.zoo.cli import COMMANDS, main
 
 SHORT = ["--env", "CartPole-v1", "-n", "1000", "--verbose", "0", "--num-threads", "1"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from results import task
 
-from sb3_vpg.compare.attempts import alone, begin, failures, note_failure
-from sb3_vpg.compare.tasks import Task
+from sb3_vpg.compare.runs.attempts import alone, begin, failures, note_failure
+from sb3_vpg.compare.runs.tasks import Task
 
 
 def stopped(of: Task, folder: Path) -> Path:

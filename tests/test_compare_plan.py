@@ -10,12 +10,12 @@ import gymnasium as gym
 import pytest
 from results import record, task
 
-from sb3_vpg.compare import tasks
+from sb3_vpg.compare.api import _references
 from sb3_vpg.compare.command import _steps
-from sb3_vpg.compare.comparing import _references
-from sb3_vpg.compare.records import add, finished, read
-from sb3_vpg.compare.references import random_return, references
-from sb3_vpg.compare.tasks import Plan, entry
+from sb3_vpg.compare.runs import tasks
+from sb3_vpg.compare.runs.records import add, finished, read
+from sb3_vpg.compare.runs.tasks import Plan, entry
+from sb3_vpg.compare.score_normalization import random_return, references
 from sb3_vpg.zoo.cli import main
 
 ENVS = ("CartPole-v1", "Pendulum-v1")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sb3_vpg.compare import compare
-from sb3_vpg.compare.records import RECORDS, read
+from sb3_vpg.compare.api import compare
+from sb3_vpg.compare.runs.records import RECORDS, read
 from sb3_vpg.zoo.cli import main
 
 ray = pytest.importorskip("ray")
@@ -57,7 +57,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
         end = time.monotonic() + 120
         while not killed and time.monotonic() < end:
             # At work, not only there
-            if any(processes("sb3_vpg.compare.worker")):
+            if any(processes("sb3_vpg.compare.runs.worker")):
                 killed.extend(list(processes("ray::run_remote"))[:1])
             time.sleep(0.1)
         for pid in killed:
@@ -70,7 +70,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(killed) == 1
     assert not found.failures
     assert len(found.records) == 2
-    assert not any(processes("sb3_vpg.compare.worker")), "one has outlived the comparison"
+    assert not any(processes("sb3_vpg.compare.runs.worker")), "one has outlived the comparison"
     for seed in (1, 2):
         assert (tmp_path / f"ray/random_search/CartPole-v1_{seed}/CartPole-v1.zip").is_file()
     local = compare(["random_search"], ["CartPole-v1"], 2, 600, tmp_path / "local", n_jobs=2, **FEW)

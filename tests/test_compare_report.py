@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from results import comparison, drawn
 
-from sb3_vpg.compare import report, stats
-from sb3_vpg.compare.references import Reference
-from sb3_vpg.compare.scores import Comparison
+from sb3_vpg.compare.report import pages as report
+from sb3_vpg.compare.report import stats
+from sb3_vpg.compare.results import Comparison
+from sb3_vpg.compare.score_normalization import Reference
 
 
 @pytest.fixture(autouse=True, scope="module")

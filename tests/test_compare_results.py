@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sb3_vpg.compare.records import RECORDS, read
-from sb3_vpg.compare.tasks import entry
-from sb3_vpg.zoo.plain_yaml import read_plain
+from sb3_vpg.compare.runs.records import RECORDS, read
+from sb3_vpg.compare.runs.tasks import entry
+from sb3_vpg.zoo.safe_yaml import read_plain
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"

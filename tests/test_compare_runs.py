@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sb3_vpg.compare import compare
-from sb3_vpg.compare.records import RECORDS, read
-from sb3_vpg.compare.worker import train_flags
+from sb3_vpg.compare.api import compare
+from sb3_vpg.compare.runs.records import RECORDS, read
+from sb3_vpg.compare.runs.worker import train_flags
 from sb3_vpg.zoo.cli import main
 
 ALGOS, ENV = ["vpg", "random_search"], "CartPole-v1"

@@ -7,9 +7,9 @@ import pytest
 from results import comparison, drawn, record, task
 from rliable import metrics
 
-from sb3_vpg.compare import stats
-from sb3_vpg.compare.references import Reference
-from sb3_vpg.compare.scores import N_POINTS, area, curve, points
+from sb3_vpg.compare.report import stats
+from sb3_vpg.compare.results import N_POINTS, area, curve, points
+from sb3_vpg.compare.score_normalization import Reference
 
 rng = np.random.default_rng(3)
 SCORES = rng.normal(0.6, 0.4, size=(12, 3))

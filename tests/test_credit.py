@@ -13,8 +13,9 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG
-from sb3_vpg.advantages import Episodes, leave_one_out, optimal_constant, returns_to_go, total_returns
-from sb3_vpg.scores import score_products
+from sb3_vpg.estimation.baselines import leave_one_out, optimal_constant
+from sb3_vpg.estimation.returns import Episodes, returns_to_go, total_returns
+from sb3_vpg.estimation.score_function import score_products
 
 # Sums of a few numbers of this size, in float32
 CLOSE = {"rtol": 1e-4, "atol": 1e-3}

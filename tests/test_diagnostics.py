@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Logger
 
 import sb3_vpg.vpg
 from sb3_vpg import VPG
-from sb3_vpg.diagnostics import N_PARTS, approximate_kl, parts_of, signal_to_noise
+from sb3_vpg.estimation.diagnostics import N_PARTS, approximate_kl, parts_of, signal_to_noise
 
 COSTLY = {"train/gradient_snr", "train/approx_kl", "train/explained_variance_after"}
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -8,9 +8,9 @@ import torch as th
 from helpers import RandomEnv, make_model, weights
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from sb3_vpg import eligibility
-from sb3_vpg.networks import plain_network
-from sb3_vpg.regression import NumpyRegression, TorchRegression, regression
+from sb3_vpg.numpy_policy import eligibility
+from sb3_vpg.numpy_policy.networks import plain_network
+from sb3_vpg.optimization.critic import NumpyRegression, TorchRegression, regression
 
 NAMES = ["_FORWARD", "_GLOBAL_FORWARD", "_BACKWARD", "_GLOBAL_BACKWARD", "_OF_TENSORS", "_STEP", "_GLOBAL_STEP"]
 SINGLE = ["_CHILDREN", "_PARAMETERS"]
@@ -89,7 +89,7 @@ class Without:
 
 sys.modules["torch.nn.modules.module"] = torch.nn.modules.module = Without()
 from sb3_vpg import VPG
-from sb3_vpg.networks import plain_network
+from sb3_vpg.numpy_policy.networks import plain_network
 model = VPG("MlpPolicy", "CartPole-v1", n_steps=16, device="cpu").learn(32)
 assert plain_network(model.policy, "action_net") is None
 print("trained")

@@ -17,8 +17,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper
 from vector_envs import SAME_STEP
 
-from sb3_vpg.env_states import get_state, missing_state, set_state
-from sb3_vpg.vec_env import GymVecEnv
+from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 
 class Walk(RandomEnv):

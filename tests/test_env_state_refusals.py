@@ -20,8 +20,8 @@ from stable_baselines3.common.vec_env import (
 )
 from vector_envs import SAME_STEP, talkative
 
-from sb3_vpg.env_states import get_state, missing_state, set_state
-from sb3_vpg.vec_env import GymVecEnv, make_vec_env
+from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 
 class Untelling(HidingEnv):

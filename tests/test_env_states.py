@@ -25,9 +25,9 @@ from stable_baselines3.common.vec_env import (
 )
 from vector_envs import DISABLED, SAME_STEP, talkative
 
-from sb3_vpg.env_states import get_state, set_state
-from sb3_vpg.vec_env import GymVecEnv
-from sb3_vpg.vec_env import make_vec_env as make_gym_vec_env
+from sb3_vpg.checkpoints.env_state import get_state, set_state
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
+from sb3_vpg.vec_env.gym_vec_env import make_vec_env as make_gym_vec_env
 from sb3_vpg.wrappers import SurvivalReward
 
 LIGHT = sorted(

@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import (
     VecNormalize,
 )
 
-from sb3_vpg.env_states import get_state, missing_state, set_state
+from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
 
 
 class Phase(enum.Enum):

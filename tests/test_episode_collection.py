@@ -20,7 +20,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_vpg import VPG
-from sb3_vpg.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
+from sb3_vpg.collection.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 
 LOCALS = ("self", "env", "callback", "rollout_buffer", "n_rollout_steps", "n_steps")
 LOCALS += ("actions", "clipped_actions", "new_obs", "rewards", "dones", "infos")

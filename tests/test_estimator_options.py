@@ -17,7 +17,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG
-from sb3_vpg.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
+from sb3_vpg.collection.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 
 BASELINES = ["value", "none", "average", "leave_one_out", "optimal"]
 # Ends and time-outs, and returns that differ

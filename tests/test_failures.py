@@ -16,8 +16,9 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecCheckNan, VecFrameStack, VecNormalize
 
-from sb3_vpg.failures import EnvironmentFailedError, failures_named
-from sb3_vpg.vec_env import GymVecEnv, make_vec_env
+from sb3_vpg.exceptions import EnvironmentFailedError
+from sb3_vpg.vec_env.failures import failures_named
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 # A worker's own error is printed, and gymnasium prints in the form of a warning. torch has threads, which fork may warn of
 pytestmark = pytest.mark.filterwarnings("ignore:.*ERROR:UserWarning", "ignore:.*fork:DeprecationWarning")

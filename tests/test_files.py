@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_vpg.files import remove_parts, replaced_whole, written_whole
+from sb3_vpg.common.atomic_files import remove_parts, replaced_whole, written_whole
 
 
 def write(path, content, error=None):
@@ -115,7 +115,7 @@ def test_file_in_the_place_of_a_folder_is_an_error(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from sb3_vpg.files import replaced_whole, written_whole
+from sb3_vpg.common.atomic_files import replaced_whole, written_whole
 with written_whole(sys.argv[1]) as file, replaced_whole(sys.argv[2]) as name:
     file.write(b"new" * 100_000)
     file.flush()

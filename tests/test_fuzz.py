@@ -20,9 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sb3_vpg import VPG
-from sb3_vpg.archives import RefusedFileError, write_archive
-from sb3_vpg.arguments import OnPolicyKwargs
-from sb3_vpg.checkpoints import TrainingCheckpoint, latest, progress
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest, progress
+from sb3_vpg.common.arguments import OnPolicyKwargs
+from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.persistence.archives import write_archive
 from sb3_vpg.zoo.cli import main
 
 LONG = 100

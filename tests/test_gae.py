@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from sb3_vpg.advantages import gae
+from sb3_vpg.estimation.returns import gae
 
 Array = npt.NDArray[Any]
 

@@ -24,9 +24,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
-from sb3_vpg.zoo import hub, hub_load
+from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.evaluation import evaluate_run
+from sb3_vpg.zoo.hub import load as hub_load
+from sb3_vpg.zoo.hub import remotes as hub
 
 pytestmark = LEAVES_FILES_OPEN
 

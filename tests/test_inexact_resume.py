@@ -26,7 +26,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 
 
 def learn(folder: Path, *callbacks: BaseCallback, model: VPG | None = None) -> VPG:

@@ -23,7 +23,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecNormalize
 
-from sb3_vpg import VPG, on_policy
+from sb3_vpg import VPG
+from sb3_vpg import on_policy_algorithm as on_policy
 
 
 def assert_collects_as_sb3(make: Any, **kwargs: Any) -> VPG:

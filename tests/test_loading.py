@@ -15,7 +15,8 @@ from stable_baselines3 import A2C
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.archives import RefusedFileError, read_archive
+from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.persistence.archives import read_archive
 
 
 class Choosy(Holding):

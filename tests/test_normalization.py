@@ -9,7 +9,7 @@ from helpers import CONTINUOUS, DICT, RandomEnv, make_model, vector_env
 from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
 from sb3_vpg import VPG, RandomSearch
-from sb3_vpg.archives import RefusedFileError
+from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.normalization import load_vec_normalize
 
 

@@ -6,7 +6,7 @@ import torch as th
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb3_vpg.updates import normalize
+from sb3_vpg.collection.advantages import normalize
 
 SCALES = {"tiny": 1e-12, "small": 1e-4, "one": 1.0, "large": 1e6, "huge": 1e18, "beyond_squaring": 1e35}
 

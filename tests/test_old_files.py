@@ -24,7 +24,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG, RandomSearch
-from sb3_vpg.compare.records import RECORDS
+from sb3_vpg.compare.runs.records import RECORDS
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.zoo.cli import main
 

@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.buffers import whole_batch
+from sb3_vpg.collection.buffers import whole_batch
 
 MODES: dict[str, dict[str, Any]] = {
     "steps": {},

@@ -20,8 +20,9 @@ from tampering import tensors
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.archives import RefusedFileError, read_archive
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.persistence.archives import read_archive
 from sb3_vpg.policies import MlpPolicy, MultiInputPolicy
 
 LENGTHS = spaces.Dict(seq=spaces.Box(-1, 1, (5, 2)), length=spaces.Box(1, 5, (1,), np.int64))

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from sb3_vpg import plain
-from sb3_vpg.limits import MAX_DEPTH, loads
-from sb3_vpg.plain import NotPlainError, class_name, decode, encode, is_plain
+from sb3_vpg.exceptions import NotPlainError
+from sb3_vpg.persistence import json_codec as plain
+from sb3_vpg.persistence.class_names import class_name
+from sb3_vpg.persistence.json_codec import decode, encode, is_plain
+from sb3_vpg.persistence.memory_limit import MAX_DEPTH, loads
 from sb3_vpg.policies import MlpPolicy
 
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 import sb3_vpg
 from sb3_vpg import RandomSearch
-from sb3_vpg.linear_decision import LinearDecisionPolicy
+from sb3_vpg.policies import LinearDecisionPolicy
 
 FOREVER = {"reward_threshold": float("inf")}
 

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_vpg
 from sb3_vpg import VPG, RandomSearch
-from sb3_vpg.zoo import OURS
+from sb3_vpg.zoo.algorithms import OURS
 from sb3_vpg.zoo.cli import main
 
 FOREVER = {"reward_threshold": float("inf")}

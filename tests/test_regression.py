@@ -15,8 +15,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from sb3_vpg import VPG
-from sb3_vpg.regression import NumpyRegression, TorchRegression, regression
-from sb3_vpg.updates import NotFiniteError
+from sb3_vpg.exceptions import NotFiniteError
+from sb3_vpg.optimization.critic import NumpyRegression, TorchRegression, regression
 
 MODELS: dict[str, Callable[[], VPG]] = {
     "tanh": lambda: make_model(policy_kwargs={"net_arch": [16, 8]}),

@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.optim import SGD, Adam, Optimizer
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 
 NET = {"net_arch": [8]}
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from replay import Seen, model_for, play
 from scipy import stats
 
-from sb3_vpg.samplers import Sampler, sampler_of
+from sb3_vpg.numpy_policy.distributions import Sampler, sampler_of
 
 INF = float("inf")
 N = 200_000

@@ -12,8 +12,9 @@ from holding import Holding, build
 
 import sb3_vpg
 from sb3_vpg import VPG
-from sb3_vpg.archives import RefusedFileError, read_archive, write_archive
-from sb3_vpg.plain import class_name
+from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.persistence.archives import read_archive, write_archive
+from sb3_vpg.persistence.class_names import class_name
 
 TRAIN = """
 import sys

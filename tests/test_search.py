@@ -17,9 +17,9 @@ from sqlalchemy.pool import Pool
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.zoo import studies
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.tuning import AS_IT_STANDS
+from sb3_vpg.zoo.tuning import study as studies
+from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS
 
 SEARCH = ["optimize", "--env", "CartPole-v1", "--verbose", "0", "--eval-episodes", "1", "--num-threads", "1"]
 QUICK = [*SEARCH, "--no-optim-plots"]
@@ -123,8 +123,8 @@ def diverge(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
         return {"n_steps": 32, "n_critic_updates": 1, **explode}
 
     # register() runs again inside the command, so they are replaced where it takes them from
-    monkeypatch.setattr("sb3_vpg.zoo.registration.sample_vpg_params", sample)
-    monkeypatch.setattr("sb3_vpg.zoo.registration.convert_vpg_params", lambda params: {})
+    monkeypatch.setattr("sb3_vpg.zoo.tuning.search_space.sample_vpg_params", sample)
+    monkeypatch.setattr("sb3_vpg.zoo.tuning.search_space.convert_vpg_params", lambda params: {})
 
 
 def test_a_trial_that_diverges_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

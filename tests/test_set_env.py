@@ -10,8 +10,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_vpg.checkpoints import TrainingCheckpoint, latest
-from sb3_vpg.failures import EnvironmentFailedError
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest
+from sb3_vpg.exceptions import EnvironmentFailedError
 
 MODES: dict[str, dict[str, Any]] = {
     "steps": {},

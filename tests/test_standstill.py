@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 
 
 def told(learn):

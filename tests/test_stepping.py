@@ -12,7 +12,7 @@ from replay import assert_same
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecFrameStack
 
-from sb3_vpg.stepping import quick_step
+from sb3_vpg.vec_env.dummy_step import quick_step
 
 
 class SameInfo(RandomEnv):

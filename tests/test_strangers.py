@@ -34,11 +34,13 @@ from tampering import (
 )
 
 from sb3_vpg import VPG, RandomSearch
-from sb3_vpg.archives import RefusedFileError, read_weights, write_archive
-from sb3_vpg.checkpoints import TrainingCheckpoint, latest, progress
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest, progress
+from sb3_vpg.checkpoints.training_state import PARTS
+from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.normalization import load_vec_normalize
-from sb3_vpg.plain import decode, encode
-from sb3_vpg.training_state import PARTS
+from sb3_vpg.persistence.archives import read_weights, write_archive
+from sb3_vpg.persistence.json_codec import decode, encode
 
 
 @pytest.fixture(scope="module")

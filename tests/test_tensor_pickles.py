@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from stable_baselines3 import A2C
 from tampering import saved
 
-from sb3_vpg.archives import RefusedFileError, read_archive, read_weights, write_archive
-from sb3_vpg.tensor_pickles import read_pickle
-from sb3_vpg.zip_layout import check_layout
+from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.persistence.archives import read_archive, read_weights, write_archive
+from sb3_vpg.persistence.tensor_pickles import read_pickle
+from sb3_vpg.persistence.zip_layout import check_layout
 
 AGENTS = sorted((Path(__file__).parents[1] / "trained_agents").glob("**/*.zip"))
 DTYPES = [th.float64, th.float32, th.float16, th.bfloat16, th.int64, th.int32, th.int16, th.int8, th.uint8, th.bool]

@@ -15,8 +15,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
 from sb3_vpg import VPG, RandomSearch
-from sb3_vpg.archives import RefusedFileError
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.exceptions import RefusedFileError
 
 
 class Level(IntEnum):

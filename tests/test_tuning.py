@@ -13,7 +13,7 @@ from torch import nn
 
 from sb3_vpg import VPG
 from sb3_vpg.zoo.hyperparams import hyperparams_file
-from sb3_vpg.zoo.tuning import AS_IT_STANDS, convert_vpg_params, params_of, sample_vpg_params, suggest_n_envs
+from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS, convert_vpg_params, params_of, sample_vpg_params, suggest_n_envs
 
 CRITIC = {"n_steps", "vf_learning_rate", "n_critic_updates", "critic_batch", "one_minus_gae_lambda", "use_sde"}
 # An entry that asks for what some baselines do not bear

@@ -17,8 +17,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from vector_envs import DISABLED, SAME_STEP, TalkativeEnv, talkative
 
 from sb3_vpg import VPG
-from sb3_vpg.vec_env import GymVecEnv, make_vec_env
-from sb3_vpg.vec_infos import split_infos
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
+from sb3_vpg.vec_env.infos import split_infos
 
 
 def equal(first: Any, second: Any) -> bool:

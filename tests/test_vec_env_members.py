@@ -14,8 +14,8 @@ from helpers import VECTOR
 from stable_baselines3.common.monitor import Monitor
 from vector_envs import NEXT_STEP, SAME_STEP, sync, talkative
 
-from sb3_vpg.vec_env import GymVecEnv, make_vec_env
-from sb3_vpg.vec_resets import reset_cart_poles
+from sb3_vpg.vec_env.autoreset import reset_cart_poles
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 
 def cart_poles(**kwargs: Any) -> VectorEnv:

@@ -9,7 +9,7 @@ from scipy.stats import ks_2samp
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.vec_env import GymVecEnv, make_vec_env
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 EACH_STATE = np.array([0.3, 0.5, 2.0, 1.0])
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from sb3_vpg.zoo.videos import without_screen, write_gif
+from sb3_vpg.zoo.agents.videos import without_screen, write_gif
 
 WIDTH, HEIGHT, FRAMES, RATE = 640, 320, 50, 25
 

@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.networks import plain_network
-from sb3_vpg.regression import NumpyRegression, TorchRegression, regression
-from sb3_vpg.samplers import sampler_of
+from sb3_vpg.numpy_policy.distributions import sampler_of
+from sb3_vpg.numpy_policy.networks import plain_network
+from sb3_vpg.optimization.critic import NumpyRegression, TorchRegression, regression
 
 
 class Blind(ActorCriticPolicy):

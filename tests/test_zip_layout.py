@@ -7,7 +7,7 @@ import pytest
 from tampering import good_model
 
 from sb3_vpg import VPG
-from sb3_vpg.zip_layout import LayoutError, check_layout
+from sb3_vpg.persistence.zip_layout import LayoutError, check_layout
 
 
 class Stream(io.RawIOBase):

@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.plain_yaml import Foreign, as_written, is_foreign, read_plain
+from sb3_vpg.zoo.safe_yaml import Foreign, as_written, is_foreign, read_plain
 
 TRAIN = ["train", "--algo", "a2c", "-n", "400", "--eval-freq", "200", "--eval-episodes", "1", "--verbose", "0", "--seed", "1"]
 TRAIN += ["--num-threads", "1", "-params", "normalize:True"]

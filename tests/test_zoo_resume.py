@@ -14,9 +14,9 @@ import pytest
 from accidents import VARIABLE
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints import latest, progress
+from sb3_vpg.checkpoints.files import latest, progress
+from sb3_vpg.common.locks import lock
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.runs import lock
 
 ACCIDENT = "callback:'accidents.Accident'"
 TRAIN = ["train", "-n", "3000", "--eval-freq", "800", "--eval-episodes", "2", "--checkpoint-freq", "1000", "--seed", "3"]

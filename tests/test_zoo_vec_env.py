@@ -10,10 +10,10 @@ import rl_zoo3.exp_manager
 import yaml
 from stable_baselines3.common.monitor import load_results
 
-from sb3_vpg.vec_env import GymVecEnv
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
+from sb3_vpg.zoo.agents.evaluation import evaluate_run
+from sb3_vpg.zoo.agents.play_env import create_native_test_env
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.evaluation import evaluate_run
-from sb3_vpg.zoo.native import create_native_test_env
 
 NATIVE = ["--vec-env", "native"]
 TRAIN = ["train", *NATIVE, "--env", "CartPole-v1", "--verbose", "0", "--num-threads", "1"]

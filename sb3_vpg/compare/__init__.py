@@ -5,7 +5,7 @@ The runs are ordinary runs of rl-zoo3 with its tuned hyperparameters; they are r
 cores of one machine or over a Ray cluster, and reported with intervals (Agarwal et al. 2021, arXiv 2108.13264).
 """
 
-from sb3_vpg.compare.comparing import compare
-from sb3_vpg.compare.scores import Comparison
+from sb3_vpg.compare.api import compare
+from sb3_vpg.compare.results import Comparison
 
 __all__ = ["Comparison", "compare"]

@@ -5,9 +5,9 @@ import math
 import shlex
 import sys
 
-from sb3_vpg.compare.comparing import ENGINES, compare
-from sb3_vpg.compare.report import PAGE
-from sb3_vpg.compare.scores import Comparison
+from sb3_vpg.compare.api import ENGINES, compare
+from sb3_vpg.compare.report.pages import PAGE
+from sb3_vpg.compare.results import Comparison
 
 _DEFAULTS = {"n_evaluations": 20, "eval_episodes": 5, "final_episodes": 50}
 

@@ -3,11 +3,6 @@ Our algorithms inside rl-zoo3. Nothing here imports rl_zoo3 or torch before it i
 rl_zoo3 replaces ``gymnasium.wrappers.TimeLimit`` for the whole process.
 """
 
-OURS = {"vpg": "VPG", "random_search": "RandomSearch"}
-"""Our algorithms by their name on the command line, as ``sb3_vpg`` exports them. The first is the command's default."""
-
-DEFAULT = next(iter(OURS))
-
 
 def register() -> None:
     """

@@ -18,9 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from textwrap import shorten
 
-from sb3_vpg import __version__
-from sb3_vpg.zoo import DEFAULT, OURS
-from sb3_vpg.zoo.replaced import replaced
+from sb3_vpg.version import __version__
+from sb3_vpg.zoo.algorithms import DEFAULT, OURS
+from sb3_vpg.zoo.patching import replaced
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, nobody_reads
 
 
@@ -28,7 +28,7 @@ from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, nobody_reads
 class Command:
     """
     :param summary: one line for the overview
-    :param target: what runs, as ``sb3_vpg.zoo.scripts.run`` takes it
+    :param target: what runs, as ``sb3_vpg.zoo.programs.run`` takes it
     :param defaults: flags put before the user's own, which therefore win
     :param reads_runs: plays a trained agent: by default of the latest run where ``train`` puts it, or one that ships
     :param plots: draws with matplotlib
@@ -55,9 +55,9 @@ COMMANDS = {
         (*_ONE_THREAD, "--optimize-hyperparameters"),
         vec_envs=_TRAINING,
     ),
-    "best_entry": Command("write the best trial of a search as a YAML entry", "sb3_vpg.zoo.best_entry:best_entry", ()),
+    "best_entry": Command("write the best trial of a search as a YAML entry", "sb3_vpg.zoo.tuning.best_entry:best_entry", ()),
     "evaluate": Command(
-        "score a trained agent and draw its learning curve", "sb3_vpg.zoo.evaluation:evaluate", reads_runs=True
+        "score a trained agent and draw its learning curve", "sb3_vpg.zoo.agents.evaluation:evaluate", reads_runs=True
     ),
     "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=(_NATIVE,)),
     "record_video": Command(
@@ -68,11 +68,11 @@ COMMANDS = {
         reads_runs=True,
     ),
     "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
-    "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub_push:push_to_hub"),
+    "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub.push:push_to_hub"),
     "load_from_hub": Command(
-        "load an agent from the hub, running none of its author's code", "sb3_vpg.zoo.hub_load:load_from_hub"
+        "load an agent from the hub, running none of its author's code", "sb3_vpg.zoo.hub.load:load_from_hub"
     ),
-    "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.benchmark:benchmark", ()),
+    "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.agents.benchmark:benchmark", ()),
     "compare": Command("train algorithms side by side and report them with intervals", "sb3_vpg.compare.command:main", ()),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
@@ -144,12 +144,12 @@ def _start(name: str, ours: argparse.Namespace, theirs: list[str], signals: Sign
     command = COMMANDS[name]
     # Here the import of torch begins
     if command.vec_envs == _TRAINING:
-        from sb3_vpg.zoo import session
+        from sb3_vpg.zoo.train import command as train_command
 
         own = ("vec_env", "checkpoint_freq", "resume", "exp_id")
-        session.train(theirs, signals, {flag: getattr(ours, flag, None) for flag in own})
+        train_command.train(theirs, signals, {flag: getattr(ours, flag, None) for flag in own})
         return
-    from sb3_vpg.zoo import scripts
+    from sb3_vpg.zoo import programs as scripts
 
     if command.plots and ours.savefig is not None:
         scripts.run_plot(command.target, ours.savefig)

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from sb3_vpg.zoo.packaged import packaged
+from sb3_vpg.zoo.package_data import packaged
 
 
 def hyperparams_file(algo: str) -> Path:

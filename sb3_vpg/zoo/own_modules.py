@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from rl_zoo3 import get_saved_hyperparams
 
-from sb3_vpg.zoo.entries import evaluated
-from sb3_vpg.zoo.plain_yaml import read_plain
+from sb3_vpg.zoo.hyperparams_schema import evaluated
+from sb3_vpg.zoo.safe_yaml import read_plain
 
 # Every process of ours has imported these
 _LIBRARIES = {"numpy", "torch", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_vpg"}
@@ -69,7 +69,7 @@ def modules_named_by(data: bytes) -> list[str]:
 
 
 def _class_names(value: Any) -> Iterator[str]:
-    """See ``sb3_vpg.plain.encode``, which has written them."""
+    """See ``sb3_vpg.persistence.json_codec.encode``, which has written them."""
     if isinstance(value, dict) and isinstance(value.get("!class"), str):
         yield value["!class"]
     elif isinstance(value, (dict, list)):

@@ -4,17 +4,9 @@ from typing import Any
 
 from rl_zoo3 import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
-from stable_baselines3.common.base_class import BaseAlgorithm
 
-import sb3_vpg
-from sb3_vpg.zoo import OURS
-from sb3_vpg.zoo.tuning import convert_vpg_params, sample_vpg_params
-
-
-def our_class(algo: str) -> type[BaseAlgorithm]:
-    """:return: the class of one of ours, by its name on the command line"""
-    found: type[BaseAlgorithm] = getattr(sb3_vpg, OURS[algo])
-    return found
+from sb3_vpg.zoo.algorithms import OURS, our_class
+from sb3_vpg.zoo.tuning.search_space import convert_vpg_params, sample_vpg_params
 
 
 def register() -> None:

@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -99,24 +99,3 @@ def nobody_reads(error: BaseException) -> bool:
         os.close(nowhere)
         return True
     return False
-
-
-@contextmanager
-def held_back_from_workers() -> Iterator[None]:
-    """
-    Processes that are started inside never see a Ctrl-C. A terminal sends it to all of them, and a worker that dies of it
-    takes the rollout with it. It is blocked and not ignored, so that one which comes meanwhile waits for us; and that is
-    handed down through the fork server, which is started once and starts all others.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    from multiprocessing import resource_tracker
-
-    # The first start of a process starts this one, which in older Pythons ends with the signal unblocked
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

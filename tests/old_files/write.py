@@ -26,8 +26,9 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
-from sb3_vpg import VPG, RandomSearch, vec_env
-from sb3_vpg.checkpoints import TrainingCheckpoint
+from sb3_vpg import VPG, RandomSearch
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.vec_env import gym_vec_env as vec_env
 from sb3_vpg.zoo import cli
 
 FILES = Path(__file__).parent

@@ -1,0 +1,6 @@
+"""Checkpoints from which training goes on exactly."""
+
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest, progress
+
+__all__ = ["TrainingCheckpoint", "latest", "progress"]

@@ -1,0 +1,199 @@
+"""From plain values back to what attributes of environments hold; see ``sb3_vpg.checkpoints.attribute_encoder``."""
+
+import enum
+import functools
+import random
+import sys
+import types
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from gymnasium import spaces
+
+from sb3_vpg.checkpoints.attribute_encoder import (
+    OBJECTS,
+    bit_generators,
+    constant_name,
+    contents,
+    kind_of_space,
+    parts_of,
+    seeds_of,
+)
+
+
+class Reader:
+    """
+    Reads what one ``Writer`` wrote, in the same order.
+
+    :param layers: the environments and wrappers that correspond to the writer's
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._layers = layers
+        self._seen: list[Any] = []
+        self._streams: set[int] = set()
+
+    def attribute(self, value: Any, current: Any) -> Any:
+        """
+        :param value: what was written
+        :param current: what the attribute holds now. Streams, spaces and running means stay the objects that they are and
+            take the state over, for who else holds them; all other values are new
+        :return: what the attribute is to hold
+        :raises ValueError: if it holds nothing of the kind that was written
+        """
+        kind = type(value)
+        if kind is tuple:
+            return tuple(self._items(value, current))
+        if kind is np.ndarray:
+            return self._keep(value.copy())
+        if kind is list:
+            return self._extend(self._keep([]), value, current)
+        if kind is not dict:
+            return value
+        tag = next(iter(value), None)
+        read = self._READERS.get(tag)
+        if read is None:
+            return self._update(self._keep({}), value.items(), current)
+        return read(self, value[tag], current)
+
+    def _keep(self, value: Any) -> Any:
+        self._seen.append(value)
+        return value
+
+    def _items(self, items: Sequence[Any], current: Any) -> Iterator[Any]:
+        present = tuple(current) if isinstance(current, (tuple, list, deque)) else ()
+        for index, item in enumerate(items):
+            yield self.attribute(item, present[index] if index < len(present) else None)
+
+    def _extend(self, found: Any, items: Sequence[Any], current: Any) -> Any:
+        found.extend(self._items(items, current))
+        return found
+
+    def _update(self, found: Any, items: Iterable[tuple[Any, Any]], current: Any) -> Any:
+        present = current if isinstance(current, Mapping) else {}
+        for key, item in items:
+            found[key] = self.attribute(item, present.get(key))
+        return found
+
+    def _view(self, content: Any, current: Any) -> Any:
+        number = len(self._seen)
+        self._keep(None)
+        memory, dtype, shape, strides, offset = content
+        root = self.attribute(memory, None)
+        self._seen[number] = np.ndarray(tuple(shape), np.dtype(dtype), root, offset, tuple(strides))
+        return self._seen[number]
+
+    def _generator(self, content: Any, current: Any) -> Any:
+        kind, state, seeds = content
+        bits = current.bit_generator if self._is_free(current, np.random.Generator) else None
+        # A generator's children come from its seeds, which cannot be set
+        if bits is None or type(bits).__name__ != kind or seeds_of(bits) != seeds:
+            bits = bit_generators()[kind](None if seeds is None else np.random.SeedSequence(**seeds))
+            current = np.random.Generator(bits)
+        bits.state = state
+        return self._claim(current)
+
+    def _random_state(self, content: Any, current: Any) -> Any:
+        if not self._is_free(current, np.random.RandomState):
+            current = np.random.RandomState(bit_generators()[content["bit_generator"]]())
+        current.set_state(content)
+        return self._claim(current)
+
+    def _random(self, content: Any, current: Any) -> Any:
+        if not self._is_free(current, random.Random):
+            current = random.Random()
+        current.setstate(content)
+        return self._claim(current)
+
+    def _is_free(self, current: Any, kind: type) -> bool:
+        """Before a reset two attributes may hold one stream, and after it each its own."""
+        return type(current) is kind and id(current) not in self._streams
+
+    def _claim(self, stream: Any) -> Any:
+        self._streams.add(id(stream))
+        return self._keep(stream)
+
+    def _space(self, content: Any, current: Any) -> Any:
+        kind, streams = content
+        parts = list(parts_of(current)) if isinstance(current, spaces.Space) else []
+        if not parts or kind_of_space(current) != kind or len(parts) != len(streams):
+            raise ValueError(f"is {current}, but the state is of a {kind}")
+        self._keep(current)
+        for part, stream in zip(parts, streams, strict=True):
+            part._np_random = self.attribute(stream, part._np_random)
+        return current
+
+    def _object(self, content: Any, current: Any) -> Any:
+        kind, attributes = content
+        if type(current) not in OBJECTS or type(current).__qualname__ != kind:
+            raise ValueError(f"is {current!r:.200}, but the state is of a {kind}")
+        self._keep(current)
+        self._update(vars(current), attributes.items(), dict(vars(current)))
+        return current
+
+    def _method(self, content: Any, current: Any) -> types.MethodType:
+        index, name = content
+        method = getattr(self._layers[index], name, None)
+        if not isinstance(method, types.MethodType):
+            raise ValueError(f"was the method {name} of {type(self._layers[index]).__qualname__}, which has none")
+        return method
+
+    def _function(self, content: Any, current: Any) -> Any:
+        name, (defaults, keyword_defaults, attributes, cells) = content
+        self._keep(self._constant(name, current))
+        if not isinstance(current, types.FunctionType) or len(contents(current)) != len(cells):
+            raise ValueError(f"is {current!r:.200}, but the state is of another {name}")
+        current.__defaults__ = self.attribute(defaults, current.__defaults__)
+        current.__kwdefaults__ = self.attribute(keyword_defaults, current.__kwdefaults__)
+        vars(current).update(self.attribute(attributes, vars(current)))
+        found = self.attribute(cells, contents(current))
+        for cell, content in zip(current.__closure__ or (), found, strict=True):
+            if content:
+                cell.cell_contents = content[0]
+        return current
+
+    def _partial(self, parts: Any, current: Any) -> Any:
+        if not isinstance(current, functools.partial):
+            raise ValueError(f"is {current!r:.200}, but the state is of a partial")
+        self._keep(current)
+        present = current.func, current.args, current.keywords
+        found = [self.attribute(part, one) for part, one in zip(parts, present, strict=True)]
+        current.__setstate__((*found, vars(current)))  # type: ignore[attr-defined]  # typeshed leaves it out
+        return current
+
+    def _constant(self, content: str, current: Any) -> Any:
+        name = constant_name(current)
+        if name != content:
+            raise ValueError(f"is {current!r:.200}, but the state is of {content}")
+        return current
+
+    _READERS: ClassVar[dict[Any, Callable[["Reader", Any, Any], Any]]] = {
+        "@seen": lambda self, number, current: self._seen[number],
+        "@layer": lambda self, index, current: self._layers[index],
+        "@method": _method,
+        "@constant": _constant,
+        "@function": _function,
+        "@partial": _partial,
+        "@enum": lambda self, content, current: _member(*content),
+        "@dict": lambda self, items, current: self._update(self._keep({}), items, current),
+        "@ordered": lambda self, items, current: self._update(self._keep(OrderedDict()), items, current),
+        "@deque": lambda self, content, current: self._extend(self._keep(deque(maxlen=content[0])), content[1], current),
+        "@view": _view,
+        "@generator": _generator,
+        "@random_state": _random_state,
+        "@random": _random,
+        "@space": _space,
+        "@object": _object,
+    }
+
+
+def _member(module: str, path: str, name: str) -> enum.Enum:
+    """:return: a member of an enumeration in a module that is imported already"""
+    found: Any = sys.modules.get(module)
+    for part in path.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, enum.EnumMeta) or name not in found.__members__:
+        raise ValueError(f"was {path}.{name}, but the module {module} has no such member of an enumeration")
+    return found.__members__[name]

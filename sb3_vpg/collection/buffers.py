@@ -1,0 +1,218 @@
+"""The seam on SB3's rollout buffers: whole episodes, steps that do not count, and a batch in the order of collection."""
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
+from stable_baselines3.common.type_aliases import RolloutBufferSamples
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_vpg.common.arguments import whole_number
+from sb3_vpg.common.observations import take
+from sb3_vpg.estimation.estimator import Estimator
+from sb3_vpg.estimation.returns import Episodes
+from sb3_vpg.exceptions import EndlessEpisodeError
+
+_ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "counted")
+
+
+class EpisodeBuffer(RolloutBuffer):
+    """
+    Differs from SB3's buffer in three points: it grows while episodes go on, it knows which steps count, and ``get`` yields
+    those alone, in the order of collection, environment by environment.
+
+    :param buffer_size: rows to begin with; later rollouts begin with as many as were needed before
+    :param max_steps: rows it never grows beyond
+    """
+
+    counted: np.ndarray
+
+    def __init__(self, buffer_size: int, *args: Any, max_steps: int = 100_000, **kwargs: Any) -> None:
+        self.max_steps = whole_number("max_steps in rollout_buffer_kwargs", max_steps, at_least=1)
+        super().__init__(min(buffer_size, self.max_steps), *args, **kwargs)
+
+    def reset(self) -> None:
+        super().reset()
+        self.counted = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
+
+    def count(self, counted: np.ndarray) -> None:
+        """
+        Make the next row ready.
+
+        :param counted: the environments whose step counts, shape (n_envs,)
+        :raises ValueError: if the buffer may not grow any further
+        """
+        if self.pos == self.buffer_size:
+            self._grow(counted)
+        self.counted[self.pos] = counted
+
+    def close(self) -> None:
+        """Cut off the rows that were not needed: the rollout is complete."""
+        self._resize(self.pos)
+
+    def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
+        """Yield the counted steps in parts of ``batch_size``; None: all at once."""
+        batch = whole_batch(self)
+        n_steps = len(batch.returns)
+        for start in range(0, n_steps, batch_size or n_steps):
+            rows = slice(start, start + (batch_size or n_steps))
+            yield type(batch)(*(take(part, rows) for part in batch))
+
+    def _grow(self, counted: np.ndarray) -> None:
+        if self.buffer_size >= self.max_steps:
+            raise EndlessEpisodeError(
+                f"Environments {np.flatnonzero(counted).tolist()} have not finished their episodes after {self.pos} steps. "
+                "An episode that never ends cannot be learned from as a whole: limit its time "
+                "(gymnasium.wrappers.TimeLimit), or set n_steps instead of n_episodes. If episodes are that long, raise "
+                "rollout_buffer_kwargs={'max_steps': ...}"
+            )
+        self._resize(min(2 * self.buffer_size, self.max_steps))
+
+    def _resize(self, n_rows: int) -> None:
+        for name in _ARRAYS:
+            setattr(self, name, _resized(getattr(self, name), n_rows))
+        observations: Any = self.observations
+        if isinstance(observations, dict):
+            self.observations = {key: _resized(value, n_rows) for key, value in observations.items()}  # type: ignore[assignment]  # Dict
+        else:
+            self.observations = _resized(observations, n_rows)
+        self.buffer_size = n_rows
+
+
+class EpisodeRolloutBuffer(EpisodeBuffer):
+    """SB3's ``RolloutBuffer`` for updates on whole episodes. Other parameters: see ``RolloutBuffer``."""
+
+
+class EpisodeDictRolloutBuffer(EpisodeBuffer, DictRolloutBuffer):  # type: ignore[misc]  # as in SB3, get yields dicts
+    """SB3's ``DictRolloutBuffer`` for updates on whole episodes. Other parameters: see ``DictRolloutBuffer``."""
+
+
+def buffer_class(
+    chosen: type[RolloutBuffer] | None, observation_space: spaces.Space[Any], estimator: Estimator
+) -> type[RolloutBuffer] | None:
+    """
+    :param chosen: the user's choice, or what SB3 or this function has put in its place before
+    :return: the class to use; None lets SB3 choose
+    :raises ValueError: if the user has chosen one that does not fit the observations, or one where the estimator needs ours
+    """
+    has_dict = isinstance(observation_space, spaces.Dict)
+    own = (RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
+    if chosen is not None and issubclass(chosen, DictRolloutBuffer) != has_dict and (not has_dict or chosen in own):
+        raise ValueError(
+            f"rollout_buffer_class={chosen.__name__} does not fit observations of {observation_space}: leave it out, or take "
+            f"{'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
+        )
+    if chosen is not None and chosen not in own:
+        if not estimator.runs_in_sb3:
+            raise ValueError(
+                f"rollout_buffer_class={chosen.__name__} computes advantages of its own and cannot hold masks: leave it out "
+                "with n_episodes and with a baseline other than 'value'"
+            )
+        return chosen
+    if estimator.n_episodes is None:
+        return None
+    return EpisodeDictRolloutBuffer if has_dict else EpisodeRolloutBuffer
+
+
+def is_known(buffer: RolloutBuffer) -> bool:
+    """:return: whether it is one of SB3's own or ours, so that its arrays may be filled and read without its methods"""
+    return isinstance(buffer, EpisodeBuffer) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+
+
+def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
+    """:return: True where a step counts, shape (T, N)"""
+    if isinstance(buffer, EpisodeBuffer):
+        return buffer.counted
+    return np.ones((buffer.buffer_size, buffer.n_envs), dtype=bool)
+
+
+def episode_lengths(buffer: RolloutBuffer) -> list[int] | None:
+    """:return: steps of each episode in the order of ``whole_batch``; None where a rollout is cut at a number of steps"""
+    if not isinstance(buffer, EpisodeBuffer):
+        return None
+    return Episodes.of(buffer.episode_starts, buffer.counted).lengths_E.tolist()  # type: ignore[no-any-return]  # NumPy
+
+
+def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
+    """
+    :param numbers: one for each step of ``whole_batch``, shape (n,)
+    :return: the same environment by environment, so that neighbours belong together; a user's buffer keeps its own order
+    """
+    if isinstance(buffer, EpisodeBuffer) or not is_known(buffer) or buffer.generator_ready:
+        return numbers
+    return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
+
+
+def put_view(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
+    """
+    Write what is known before a step into the next row: a ``VecEnv`` may overwrite its arrays in the step.
+
+    :param observations: of N environments, (N, *shape) or a dict of such
+    :param starts: whether an episode begins with them, shape (N,)
+    """
+    row = buffer.pos
+    stored: Any = buffer.observations
+    if isinstance(stored, dict):
+        for key, array in stored.items():
+            array[row] = observations[key].reshape(array.shape[1:])
+    else:
+        stored[row] = observations.reshape(stored.shape[1:])
+    buffer.episode_starts[row] = starts
+
+
+def put_step(buffer: RolloutBuffer, actions: np.ndarray, rewards: np.ndarray) -> None:
+    """
+    Write what a step was into that row. With ``put_view`` that is ``RolloutBuffer.add`` without values and
+    log-probabilities, which follow for the whole rollout, and without copies.
+    """
+    row = buffer.pos
+    buffer.actions[row] = actions.reshape(buffer.actions.shape[1:])
+    buffer.rewards[row] = rewards
+    buffer.pos = row + 1
+
+
+def flat_observations(buffer: RolloutBuffer) -> Any:
+    """:return: all observations as (T * N, ...), row by row, on the buffer's own memory"""
+    observations: Any = buffer.observations
+    if isinstance(observations, dict):
+        return {key: array.reshape(-1, *array.shape[2:]) for key, array in observations.items()}
+    return observations.reshape(-1, *observations.shape[2:])
+
+
+def whole_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
+    """
+    :return: every counted step at once: row by row on the buffer's own memory where it is one of SB3's; episode by episode
+        where it is ours; in the order of its own ``get`` where it is a user's
+    """
+    if not is_known(buffer):
+        return next(iter(buffer.get(batch_size=None)))
+    if buffer.generator_ready:
+        # A callback has read it, which laid it out environment by environment
+        return buffer._get_samples(np.arange(buffer.buffer_size * buffer.n_envs))
+    observations = flat_observations(buffer)
+    names = ("actions", "values", "log_probs", "advantages", "returns")
+    arrays = [getattr(buffer, name).reshape(buffer.buffer_size * buffer.n_envs, -1) for name in names]
+    if isinstance(buffer, EpisodeBuffer):
+        envs, rows = np.nonzero(buffer.counted.T)
+        steps = rows * buffer.n_envs + envs
+        observations, arrays = take(observations, steps), [array[steps] for array in arrays]
+    # In float32, as SB3's buffer hands them over
+    actions, *numbers = (th.as_tensor(array.astype(np.float32, copy=False), device=buffer.device) for array in arrays)
+    tensors: Any = obs_as_tensor(observations, buffer.device)
+    return RolloutBufferSamples(tensors, actions, *(number.flatten() for number in numbers))
+
+
+def stacked(observations: Sequence[Any]) -> Any:
+    """:return: single observations as one array, shape (n, *shape), or as a dict of such"""
+    if isinstance(observations[0], dict):
+        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
+    return np.stack(observations)
+
+
+def _resized(array: np.ndarray, n_rows: int) -> np.ndarray:
+    if n_rows <= len(array):
+        return array[:n_rows]
+    return np.concatenate([array, np.zeros((n_rows - len(array), *array.shape[1:]), dtype=array.dtype)])

@@ -1,0 +1,83 @@
+"""Acting step by step in the way that the policy itself says: for gSDE and for policies with a way of their own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.utils import obs_as_tensor
+
+from sb3_vpg.collection.actors import Array, recognised, values_of
+from sb3_vpg.common.observations import n_observations
+from sb3_vpg.numpy_policy.eligibility import is_split
+
+
+class StepwiseActor:
+    """
+    The one that fits every policy: actions, and their log-probabilities and values, are those of ``policy(observations)``,
+    as in SB3's loop. Where the policy's methods are SB3's own, the values are left for later.
+
+    :param policy: any
+    :param sde_sample_freq: steps after which gSDE draws new noise; -1: once per rollout
+    :param has_critic: whether anybody will ask for values
+    """
+
+    def __init__(self, policy: ActorCriticPolicy, sde_sample_freq: int, has_critic: bool) -> None:
+        self.policy = policy
+        self.sde_sample_freq = sde_sample_freq
+        self.has_critic = has_critic
+
+    def start(self, rng: np.random.Generator) -> None:
+        self._is_split = self._may_split()
+        self._log_probs: list[th.Tensor] = []
+        self._values: list[th.Tensor] = []
+
+    def fits(self) -> bool:
+        return self._may_split() is self._is_split
+
+    def _may_split(self) -> bool:
+        """:return: whether values can be left for later, when they are the same, or left out"""
+        return is_split(self.policy, values=self.has_critic)
+
+    def act(self, observations: Any) -> Array:
+        n_steps, policy = len(self._log_probs), self.policy
+        with th.no_grad(), recognised():
+            tensors: Any = obs_as_tensor(observations, policy.device)
+            if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
+                policy.reset_noise(n_observations(observations))
+            if self._is_split:
+                distribution = policy.get_distribution(tensors)
+                actions = distribution.get_actions(deterministic=False)
+                log_probs = distribution.log_prob(actions)
+                actions = actions.reshape((-1, *policy.action_space.shape))  # type: ignore[misc]  # never None here
+            else:
+                actions, values, log_probs = policy(tensors)
+                self._values.append(values.clone())
+            self._log_probs.append(log_probs.clone())
+        sampled: Array = actions.cpu().numpy()
+        return sampled
+
+    def latest(self, observations: Any, actions: Array) -> tuple[th.Tensor, th.Tensor]:
+        if not self._is_split:
+            return self._values[-1], self._log_probs[-1]
+        with th.no_grad():
+            tensors: Any = obs_as_tensor(observations, self.policy.device)
+            return self.policy.predict_values(tensors), self._log_probs[-1]
+
+    def log_probs(self, actions_TNA: Array) -> Array:
+        return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
+
+    def played_values(self, observations: Any) -> Array:
+        if self._is_split:
+            return self.values(observations)
+        return np.concatenate([one.flatten().cpu().numpy() for one in self._values])
+
+    def values(self, observations: Any) -> Array:
+        return values_of(self.policy, observations)
+
+    def terminal_values(self, observations: Sequence[Any]) -> Array:
+        # One by one, and through obs_to_tensor, which may be the policy's own
+        with th.no_grad():
+            tensors = [self.policy.obs_to_tensor(one)[0] for one in observations]
+            return np.concatenate([self.policy.predict_values(one).flatten().cpu().numpy() for one in tensors])

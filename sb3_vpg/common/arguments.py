@@ -1,0 +1,213 @@
+"""What a constructor takes, and what it refuses: every refusal names the argument, its value and the way out."""
+
+import inspect
+import math
+import operator
+import os
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from typing import Any, TypedDict
+
+import numpy as np
+import torch as th
+from stable_baselines3 import DQN, SAC, TD3
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, get_device
+
+_LONGEST = 2**31
+_LIBRARIES = ("sb3_vpg.", "stable_baselines3.")
+_LARGEST = float(np.finfo(np.float32).max)
+ScheduleLike = float | str | Schedule
+"""A number, a function of the remaining progress (1 at the start, 0 at the end), or the zoo's ``"lin_0.001"``."""
+
+
+class OnPolicyKwargs(TypedDict, total=False):
+    """The arguments that SB3's ``OnPolicyAlgorithm`` documents and that an algorithm of ours passes on unchanged."""
+
+    rollout_buffer_class: type[RolloutBuffer] | None
+    rollout_buffer_kwargs: dict[str, Any] | None
+    stats_window_size: int
+    tensorboard_log: str | None
+    monitor_wrapper: bool
+    policy_kwargs: dict[str, Any] | None
+    verbose: int
+    seed: int | None
+    device: th.device | str
+
+
+_ONE_STEP = "the policy takes one step per rollout, so there is nothing to bound; make it smaller with 'learning_rate'"
+_SEARCH = "the policy follows the gradient without a line search; its step size is 'learning_rate'"
+_OFF_POLICY = "it is of algorithms with a replay buffer; VPG learns from each rollout once, whose length is 'n_steps'"
+_RMS_PROP = "use policy_kwargs={'optimizer_class': torch.optim.RMSprop, 'optimizer_kwargs': {'eps': 1e-5}}"
+_COUNTERPARTS = {
+    "vf_coef": "the critic has an optimiser of its own, so set its step size with 'vf_learning_rate' and its number of passes "
+    "with 'n_critic_updates'",
+    "n_epochs": "the policy takes one step per rollout; the critic's number of passes is 'n_critic_updates'",
+    **dict.fromkeys(("clip_range", "clip_range_vf", "target_kl"), _ONE_STEP),
+    **dict.fromkeys(("use_rms_prop", "rms_prop_eps"), _RMS_PROP),
+    **dict.fromkeys(("cg_max_steps", "cg_damping", "line_search_shrinking_factor", "line_search_max_iter"), _SEARCH),
+    "sub_sampling_factor": "the policy learns from all steps of a rollout; 'batch_size' is that of the critic",
+}
+"""Arguments of A2C, PPO and TRPO, and what VPG has in their place."""
+
+
+def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """
+    :param algorithm: the name of one of ours
+    :raises TypeError: if ``given`` holds a keyword that is not in ``known``; the message says what takes the place of an
+        argument of another algorithm, or suggests the nearest one
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise TypeError(f"{algorithm}() got an unexpected keyword argument {name!r}{_hint(name, known)}")
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """:return: what to use instead of a keyword that is not known, if that can be said"""
+    # RandomSearch learns nothing, so that nothing of it takes the place of what others learn by
+    if "learning_rate" in known:
+        if name in _COUNTERPARTS:
+            return f": {_COUNTERPARTS[name]}"
+        if name in inspect.signature(ActorCriticPolicy).parameters:
+            return f": the policy takes it, so use policy_kwargs={{{name!r}: ...}}"
+        if any(name in inspect.signature(algorithm).parameters for algorithm in (DQN, SAC, TD3)):
+            return f": {_OFF_POLICY}"
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check_keywords(algorithm: str, given: Any, known: Iterable[str]) -> None:
+    """
+    :param given: keywords for SB3, which takes anything and fails later; whole numbers are put back as plain ints
+    :raises TypeError: as ``refuse_unknown``
+    :raises ValueError: for a value that SB3 cannot use
+    """
+    refuse_unknown(algorithm, given, known)
+    for name in given.keys() & _PASSED_ON.keys():
+        check, *limits = _PASSED_ON[name]
+        given[name] = check(name, given[name], *limits)
+
+
+def whole_number(name: str, value: Any, at_least: int) -> int:
+    """
+    :raises ValueError: if ``value`` is no integer (a float such as 64.0 is none) or is below ``at_least``
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, but is {value!r:.200} ({type(value).__name__})") from None
+    if number < at_least:
+        raise ValueError(f"{name} must be at least {at_least}, but is {number}")
+    if number > sys.maxsize:
+        raise ValueError(f"{name} must be at most {sys.maxsize}, but has {number.bit_length()} bits")
+    return number
+
+
+def real_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
+    """
+    :raises ValueError: if ``value`` is no number, is NaN, or lies outside ``[low, high]`` (``high`` may be infinite)
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name} must be a number, but is {value!r:.200} ({type(value).__name__})") from None
+    if not low <= number <= high:
+        span = f"between {low:g} and {high:g}" if math.isfinite(high) else f"at least {low:g}"
+        raise ValueError(f"{name} must be {span}, but is {number}")
+    return number
+
+
+def flag(name: str, value: Any) -> bool:
+    """
+    :raises ValueError: if ``value`` is no bool; the text "False" is none, and would count as true
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, but is {value!r:.200} ({type(value).__name__})")
+    return bool(value)
+
+
+def _path(name: str, value: Any) -> str | None:
+    path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
+    if path is not None and not isinstance(path, str):
+        raise ValueError(f"{name} must be a path or None, but is {value!r:.200} ({type(value).__name__})")
+    # A subclass of str, such as numpy's, is no plain data
+    return None if path is None else str(path)
+
+
+def _keywords(name: str, value: Any) -> Any:
+    if value is not None and not (isinstance(value, dict) and all(isinstance(key, str) for key in value)):
+        raise ValueError(f"{name} must be a dict of keyword arguments or None, but is {value!r:.200}")
+    return value
+
+
+def _buffer(name: str, value: Any) -> Any:
+    if value is not None and not (isinstance(value, type) and issubclass(value, RolloutBuffer)):
+        raise ValueError(f"{name} must be a subclass of RolloutBuffer or None, but is {value!r:.200}")
+    return value
+
+
+def _device(name: str, value: Any) -> Any:
+    try:
+        return get_device(value)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be 'auto', 'cpu', 'cuda' or such, but is {value!r:.200}: {error}") from error
+
+
+_PASSED_ON: dict[str, tuple[Any, ...]] = {
+    "verbose": (whole_number, 0),
+    "stats_window_size": (whole_number, 1),
+    "monitor_wrapper": (flag,),
+    "policy_kwargs": (_keywords,),
+    "rollout_buffer_kwargs": (_keywords,),
+    "tensorboard_log": (_path,),
+    "rollout_buffer_class": (_buffer,),
+    "device": (_device,),
+}
+
+
+class CheckedSchedule(FloatSchedule):
+    """
+    SB3's ``FloatSchedule`` with two differences: it refuses a value that is negative, NaN or infinite, and it never
+    looks past the end of training. SB3's progress falls a little below 0 when the last rollout overshoots
+    ``total_timesteps``, where a linear schedule turns negative and the last update goes backwards.
+
+    :param name: the argument that the schedule came from, for the error's text
+    :param value: number, schedule, or ``"lin_0.001"`` (from 0.001 down to 0 over the whole training)
+    :raises ValueError: here for a constant or text that is no valid value; at the call for a schedule that returns one
+    """
+
+    def __init__(self, name: str, value: ScheduleLike) -> None:
+        self.name = name
+        super().__init__(_parse(name, value))
+        try:
+            self(1.0)
+        except TypeError as error:
+            raise TypeError(f"{name} must be a function of the remaining progress that returns a number: {error}") from error
+
+    def __call__(self, progress_remaining: float) -> float:
+        progress = max(progress_remaining, 0.0)
+        value = real_number(f"{self.name} (at progress {progress:.3g})", super().__call__(progress))
+        if value > _LARGEST:
+            raise ValueError(f"{self.name} must be finite in single precision, but is {value} at progress {progress:.3g}")
+        return value
+
+
+def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
+    if isinstance(value, str):
+        kind, _, start = value.rpartition("_")
+        try:
+            number = float(start)
+        except ValueError:
+            kind = "unknown"
+        if kind not in ("", "lin"):
+            raise ValueError(f"{name} must be a number, a schedule or 'lin_<start>' such as 'lin_0.001', but is {value!r}")
+        # YAML reads 1e-3 as a text
+        return LinearSchedule(real_number(name, number), 0.0, 1.0) if kind else real_number(name, number)
+    # A class would be built, not asked
+    if callable(value) and not isinstance(value, type):
+        return value
+    return real_number(name, value)

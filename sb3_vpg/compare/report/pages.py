@@ -1,0 +1,192 @@
+"""The report of a comparison: one page that needs no other file, and a Markdown twin with its pictures beside it."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.compare.report import explanations, stats, tables
+from sb3_vpg.compare.report.figures import Pictures
+from sb3_vpg.compare.report.shortfalls import losses
+from sb3_vpg.compare.report.stats import MIN_RUNS, Estimate
+from sb3_vpg.compare.report.tables import Table
+from sb3_vpg.compare.results import Comparison, label
+
+PAGE, TWIN = "report.html", "report.md"
+
+
+@dataclass(frozen=True)
+class Section:
+    """
+    :param title: of the section
+    :param text: a paragraph
+    :param picture: name of a picture
+    :param alt: what is to be seen on it
+    :param table: rows
+    :param lines: of a list
+    :param plain: the first row is one like the others
+    """
+
+    title: str
+    text: str = ""
+    picture: str | None = None
+    alt: str = ""
+    table: Table | None = None
+    lines: Sequence[str] = field(default_factory=list)
+    plain: bool = False
+
+
+def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
+    """
+    :param comparison: to report
+    :param folder: for the files
+    :param command: that made it
+    :return: the files: the page, its twin, the pictures
+    """
+    # Once for the pictures and the tables, because a bootstrap takes its time
+    finals = {algo: comparison.final(algo) for algo in comparison.algos if comparison.complete_seeds(algo)}
+    overall = {algo: stats.aggregates(scores) for algo, scores in finals.items()}
+    ours = finals.pop(comparison.algos[0], None)
+    against = {} if ours is None else {algo: stats.improvement(ours, theirs) for algo, theirs in finals.items()}
+    pictures = Pictures(comparison, overall, against).all()
+    content: dict[str, Any] = {
+        "title": _title(comparison),
+        "summary": _summary(comparison),
+        "notes": _notes(comparison),
+        "sections": _sections(comparison, overall, against),
+        "entries": _entries(comparison),
+        "failures": list(comparison.failures.values()),
+        "tuned": explanations.TUNED,
+        "command": command,
+        "made": explanations.MADE,
+        "machines": _machines(comparison),
+        "images": {name: base64.b64encode(png).decode() for name, png in pictures.items()},
+    }
+    loader = PackageLoader("sb3_vpg.compare.report")
+    environment = Environment(
+        loader=loader,
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    files = {f"{name}.png": png for name, png in pictures.items()}
+    files |= {name: environment.get_template(f"{name}.j2").render(content).encode() for name in (PAGE, TWIN)}
+    for name, data in files.items():
+        with written_whole(folder / name) as file:
+            file.write(data)
+    return [folder / PAGE, folder / TWIN, *(folder / f"{name}.png" for name in pictures)]
+
+
+def _title(comparison: Comparison) -> str:
+    names = [label(algo) for algo in comparison.algos]
+    return f"{names[0]} beside {', '.join(names[1:])}" if len(names) > 1 else names[0]
+
+
+def _summary(comparison: Comparison) -> str:
+    asked = len(comparison.algos) * len(comparison.env_ids) * len(comparison.seeds)
+    envs, seeds = len(comparison.env_ids), len(comparison.seeds)
+    counts = f"{_count(len(comparison.algos), 'algorithm')} on {_count(envs, 'environment')} with {_count(seeds, 'seed')} each"
+    return (
+        f"{counts}: {len(comparison.records)} of {asked} runs are finished. Intervals: 95 %, stratified bootstrap over runs."
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _notes(comparison: Comparison) -> list[str]:
+    """:return: what a reader must know before she believes a number"""
+    notes = []
+    few = [label(algo) for algo in comparison.algos if len(comparison.complete_seeds(algo)) < MIN_RUNS]
+    if few:
+        notes.append(f"Fewer than {MIN_RUNS} complete seeds, so no intervals over all environments: {', '.join(few)}.")
+    missing, failed = comparison.missing(), comparison.failures
+    if failed:
+        notes.append(f"{_count(len(failed), 'run')} failed and {'is' if len(failed) == 1 else 'are'} in no number: see below.")
+    if missing:
+        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. The same command goes on in the same folder.")
+    if any(len(comparison.budgets(env_id)) > 1 for env_id in comparison.env_ids):
+        notes.append(
+            "The algorithms had different numbers of steps, each those of its own entry: whoever had more has an advantage in "
+            "every number here, and areas and shares of the steps are each of its own budget."
+        )
+    if len(comparison.machines) > 1:
+        short = (name.removeprefix("Machine: ").rstrip(".") for name in comparison.machines)
+        names = "; ".join(f"({number}) {name}" for number, name in enumerate(short, 1))
+        notes.append(f"The runs were made on {len(comparison.machines)} kinds of machine, and seconds are of each: {names}.")
+    uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
+    if uneven:
+        notes.append(f"Over all environments only seeds count that are finished on each of them: {', '.join(uneven)}.")
+    return notes
+
+
+def _machines(comparison: Comparison) -> list[str]:
+    """:return: a line for each machine with its versions; where there are several, with how many runs each has made"""
+    seeds: dict[str, list[int]] = {}
+    for record in comparison.records:
+        seeds.setdefault(" ".join(record.where.split()), []).append(record.task.seed)
+    if len(seeds) < 2:
+        return list(seeds)
+    return [
+        f"{_count(len(found), 'run')} of seeds {', '.join(map(str, sorted(set(found))))}: {where}"
+        for where, found in sorted(seeds.items())
+    ]
+
+
+def _is_uneven(comparison: Comparison, algo: str) -> bool:
+    complete = len(comparison.complete_seeds(algo))
+    return any(len(comparison.of(algo, env_id)) != complete for env_id in comparison.env_ids)
+
+
+def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], against: dict[str, Estimate]) -> list[Section]:
+    first, sections = label(comparison.algos[0]), []
+    scores = {env_id: tables.env_scores(comparison, env_id) for env_id in comparison.env_ids}
+    if overall:
+        alt = "intervals of four aggregates; " + _alt({algo: found["IQM"] for algo, found in overall.items()}, "IQM")
+        table = tables.aggregates(comparison, overall)
+        sections.append(Section("Over all environments", explanations.OVERALL, "aggregates", alt, table))
+    alt = "learning curves of each environment"
+    sections.append(Section("Learning curves", explanations.CURVES, "learning_curves", alt))
+    if len(comparison.algos) > 1:
+        lost = losses(comparison, scores)
+        text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
+        sections.append(Section(f"Where {first} loses", text, lines=lost))
+    for number, (env_id, found) in enumerate(scores.items()):
+        # Said once, of the first
+        text = "" if number else explanations.TABLES
+        sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, found)))
+    if overall:
+        alt = "sample-efficiency curves"
+        sections.append(Section("Sample efficiency", explanations.EFFICIENCY, "sample_efficiency", alt))
+        sections.append(Section("Performance profiles", explanations.PROFILES, "profiles", "performance profiles"))
+    if against:
+        table = tables.improvement(comparison.algos[0], against)
+        alt = _alt(against, f"probability that {first} scores higher than")
+        sections.append(Section("Probability of improvement", explanations.IMPROVEMENT, "improvement", alt, table, plain=True))
+    sections.append(Section("References", explanations.REFERENCES, table=tables.references(comparison), plain=True))
+    return sections
+
+
+def _alt(found: dict[str, Estimate], what: str) -> str:
+    return f"{what} {', '.join(f'{label(algo)} {one.text()}' for algo, one in found.items())}"
+
+
+def _entries(comparison: Comparison) -> list[dict[str, str]]:
+    found = []
+    for env_id in comparison.env_ids:
+        for algo in comparison.algos:
+            runs = comparison.of(algo, env_id)
+            if runs:
+                task = runs[0].task
+                tuned = int(float(task.entry["n_timesteps"]))
+                title = f"{label(algo)} on {env_id}: entry for {tuned:,} steps, run for {task.n_timesteps:,}"
+                found.append({"title": title, "text": yaml.safe_dump(task.entry, sort_keys=True).strip()})
+    return found

@@ -1,0 +1,133 @@
+"""The results of a comparison as arrays: what the statistics and the pictures are made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sb3_vpg.compare.runs.records import Record
+from sb3_vpg.compare.runs.tasks import run_name
+from sb3_vpg.compare.score_normalization import Reference
+
+
+def label(algo: str) -> str:
+    """:return: how an algorithm is called in pictures and tables"""
+    return "RandomSearch" if algo == "random_search" else algo.upper()
+
+
+N_POINTS = 21
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    The results of a comparison.
+
+    :param algos: names on the command line; the first is the one that the report is about
+    :param env_ids: environments
+    :param seeds: that were asked for
+    :param records: of the finished runs
+    :param references: by environment
+    :param failures: what is to be said of runs that failed, by their name
+    """
+
+    algos: Sequence[str]
+    env_ids: Sequence[str]
+    seeds: Sequence[int]
+    records: Sequence[Record]
+    references: Mapping[str, Reference]
+    failures: Mapping[str, str]
+
+    def of(self, algo: str, env_id: str) -> list[Record]:
+        """:return: the runs of an algorithm on an environment, by seed"""
+        found = [record for record in self.records if (record.task.algo, record.task.env_id) == (algo, env_id)]
+        return sorted(found, key=lambda record: record.task.seed)
+
+    def budgets(self, env_id: str) -> set[int]:
+        """:return: the environment steps of the runs on an environment: one number where a comparison is of equals"""
+        return {record.task.n_timesteps for record in self.records if record.task.env_id == env_id}
+
+    @property
+    def machines(self) -> list[str]:
+        """:return: the kinds of machine that runs were made on: seconds of one say nothing of those of another"""
+        return sorted({machine(record) for record in self.records})
+
+    def missing(self) -> list[str]:
+        """:return: names of runs that were asked for and are neither finished nor failed"""
+        known = {*self.failures, *(record.task.name for record in self.records)}
+        names = [run_name(algo, env_id, seed) for algo in self.algos for env_id in self.env_ids for seed in self.seeds]
+        return [name for name in names if name not in known]
+
+    def complete_seeds(self, algo: str) -> list[int]:
+        """:return: those of which an algorithm has a run on every environment: what can be aggregated over environments"""
+        seeds = [{record.task.seed for record in self.of(algo, env_id)} for env_id in self.env_ids]
+        return sorted(set.intersection(*seeds))
+
+    def final(self, algo: str) -> np.ndarray:
+        """:return: normalised scores of the finished agents, shape (n_seeds, n_envs), over its complete seeds"""
+        return np.array([[self.score(record) for record in row] for row in self._rows(algo)]).reshape(-1, len(self.env_ids))
+
+    def curves(self, algo: str) -> np.ndarray:
+        """:return: normalised curves, shape (n_seeds, n_envs, N_POINTS), over its complete seeds"""
+        curves = [
+            [self.references[record.task.env_id].normalize(self.curve(record)) for record in row] for row in self._rows(algo)
+        ]
+        return np.array(curves).reshape(-1, len(self.env_ids), N_POINTS)
+
+    def _rows(self, algo: str) -> list[list[Record]]:
+        seeds = self.complete_seeds(algo)
+        columns = [[one for one in self.of(algo, env_id) if one.task.seed in seeds] for env_id in self.env_ids]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    def score(self, record: Record) -> float:
+        """:return: normalised mean return of the finished agent"""
+        return float(self.references[record.task.env_id].normalize(np.array(final_return(record))))
+
+    def curve(self, record: Record) -> np.ndarray:
+        """:return: mean returns of a run's evaluations, shape (N_POINTS,); see ``curve``"""
+        return curve(record, self.references[record.task.env_id].random)
+
+    def area(self, record: Record) -> float:
+        """:return: mean return over the curve of a run"""
+        return float(area(self.curve(record)))
+
+
+def final_return(record: Record) -> float:
+    """:return: mean return of the finished agent"""
+    return float(np.mean(record.final_returns))
+
+
+def points(n_timesteps: int) -> np.ndarray:
+    """:return: the steps at which curves are read, evenly spread from 0 to the end, shape (N_POINTS,)"""
+    return np.linspace(0, n_timesteps, N_POINTS)
+
+
+def curve(record: Record, random: float) -> np.ndarray:
+    """
+    The mean returns of a run's evaluations, read at evenly spread steps.
+
+    It begins with random actions. An agent that was finished early (a search that has found) stays what it is.
+
+    :param record: of a run
+    :param random: mean return of random actions
+    :return: linear between these, shape (N_POINTS,)
+    """
+    steps, returns = [0, *record.timesteps], [random, *record.mean_returns]
+    if steps[-1] < record.num_timesteps < record.task.n_timesteps:
+        steps, returns = [*steps, record.num_timesteps], [*returns, final_return(record)]
+    read: np.ndarray = np.interp(points(record.task.n_timesteps), steps, returns)
+    return read
+
+
+def area(curves: np.ndarray) -> np.ndarray:
+    """
+    :param curves: of any shape, the last axis along the steps
+    :return: the area under each by the trapezoidal rule, divided by the steps: its mean height
+    """
+    heights: np.ndarray = ((curves[..., 1:] + curves[..., :-1]) / 2).mean(axis=-1)
+    return heights
+
+
+def machine(record: Record) -> str:
+    """:return: the kind of machine that a run was made on"""
+    return record.where.partition("\n")[0].strip()

@@ -1,0 +1,1 @@
+"""Which policy gradient: returns, baselines and diagnostics, in NumPy alone."""

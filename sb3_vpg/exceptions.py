@@ -1,0 +1,66 @@
+"""Every error that a user may want to catch."""
+
+
+class DistributionError(ValueError):
+    """The policy's distribution over actions has NaN or infinite parameters."""
+
+
+class RefusedFileError(ValueError):
+    """A file that is damaged, or that asks for more than to be read; its text names the file, the member and the reason."""
+
+    def __init__(self, text: str) -> None:
+        # Much of it may be the file's own words: no control sequence reaches a terminal, and no page is filled
+        shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:2000])
+        super().__init__(shown)
+
+
+class EndlessEpisodeError(ValueError):
+    """An environment does not finish the episodes that an update waits for."""
+
+
+class UnsoundNumberError(ValueError):
+    """
+    An environment has sent a number that is NaN, infinite or huge.
+
+    :param quantity: what it is
+    :param number: itself
+    :param env: index of the environment
+    :param step: steps of the rollout after which it came; 0: it was there at the start
+    :param remark: on what makes it too large
+    """
+
+    def __init__(self, quantity: str, number: float, env: int, step: int, remark: str = "") -> None:
+        super().__init__(f"the {quantity} of environment {env} is {number:g}{remark}")
+        self.step = step
+
+    def placed(self, begun: int, n_envs: int) -> str:
+        """
+        :param begun: timesteps before the rollout
+        :return: the text with the step and the timestep
+        """
+        where = f"at step {self.step}" if self.step else "at the start"
+        return f"{self} {where} of this rollout (timestep {begun + self.step * n_envs:,})"
+
+
+class EnvironmentFailedError(RuntimeError):
+    """An environment has raised an error in ``step`` or ``reset``, or its process has died; the text names which."""
+
+
+class TooLargeError(ValueError):
+    """The settings ask for more than the weights of the file fill."""
+
+
+class NotPlainError(TypeError):
+    """A value that only a pickle could hold; its text names the value and its type."""
+
+
+class NotFiniteError(ValueError):
+    """A loss, a gradient or a weight is NaN or infinite; its text names which."""
+
+
+class DivergedError(ValueError):
+    """The policy's numbers are broken, which other hyperparameters may mend; the environment's are not."""
+
+
+class UnknownClassError(ValueError):
+    """A class that a file names, and that this program does not have; its text names it and says how to have it."""

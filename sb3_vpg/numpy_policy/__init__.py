@@ -1,0 +1,1 @@
+"""SB3's policies, computed in NumPy on the memory of their parameters."""

@@ -1,0 +1,127 @@
+"""
+May NumPy take torch's place? Only where nobody watches the computation or has changed it.
+
+Torch keeps hooks, layers and parameters in attributes whose names are its own and may change in any release. So they are
+asked for by name, here alone, and a name that is missing, or an option that is new, means no: torch does the work then.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import cache
+from operator import attrgetter
+from typing import Any, TypeGuard
+
+import torch as th
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
+from torch import nn
+from torch.optim import Optimizer
+
+_FORWARD = ("_forward_hooks", "_forward_pre_hooks")
+_BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_FORWARD = ("_global_forward_hooks", "_global_forward_pre_hooks")
+_GLOBAL_BACKWARD = ("_global_backward_hooks", "_global_backward_pre_hooks")
+_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+_STEP = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+_GLOBAL_STEP = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
+_CHILDREN, _PARAMETERS = "_modules", "_parameters"
+_OWN = {"forward", "forward_actor", "forward_critic", "_compiled_call_impl"}
+"""What an object has for itself alone if its computation has been changed, by hand or by ``module.compile()``."""
+_ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"}
+_ADAM |= {"decoupled_weight_decay"}
+_SWITCHES = ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable")
+_UNKNOWN: dict[str, None] = {"unknown": None}
+"""In the place of hooks that are not where they are looked for: it is not empty."""
+
+
+def forward_hooks(modules: Iterable[nn.Module]) -> list[Any]:
+    """:return: where torch keeps what it calls around ``forward``; if all are empty, nobody watches these modules"""
+    everywhere = sys.modules.get(nn.Module.__module__)
+    hooks = [getattr(one, name, _UNKNOWN) for one in modules for name in _FORWARD]
+    return hooks + [getattr(everywhere, name, _UNKNOWN) for name in _GLOBAL_FORWARD]
+
+
+def is_read_in_place(modules: Iterable[nn.Module]) -> bool:
+    """:return: whether these modules' layers and parameters lie where ``children`` and ``parameters`` look, unchanged"""
+    for one in modules:
+        if not all(isinstance(getattr(one, name, None), dict) for name in (_CHILDREN, _PARAMETERS)):
+            return False
+        if _OWN & vars(one).keys() or any(type(p) is not nn.Parameter for p in parameters(one).values() if p is not None):
+            return False
+    return True
+
+
+def children(module: nn.Module) -> dict[str, nn.Module]:
+    """:return: the dict itself, in which an exchanged module shows"""
+    found: dict[str, nn.Module] = getattr(module, _CHILDREN)
+    return found
+
+
+def parameters(module: nn.Module) -> dict[str, th.Tensor]:
+    """:return: the dict itself, in which an exchanged parameter shows"""
+    found: dict[str, th.Tensor] = getattr(module, _PARAMETERS)
+    return found
+
+
+def is_watched_backward(modules: Iterable[nn.Module], tensors: Iterable[th.Tensor]) -> bool:
+    """:return: whether anybody may watch the gradients of these modules and parameters"""
+    everywhere = sys.modules.get(nn.Module.__module__)
+    places: list[tuple[Any, tuple[str, ...]]] = [(everywhere, _GLOBAL_BACKWARD)]
+    places += [(one, _BACKWARD) for one in modules] + [(one, _OF_TENSORS) for one in tensors]
+    return any(getattr(owner, name, _UNKNOWN) for owner, names in places for name in names)
+
+
+def is_plain_adam(optimizer: Optimizer) -> TypeGuard[th.optim.Adam]:
+    """:return: whether it is Adam as published, in one group, with nobody watching its steps"""
+    if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1 or "step" in vars(optimizer):
+        return False
+    everywhere = sys.modules.get(Optimizer.__module__)
+    hooks = [getattr(optimizer, name, _UNKNOWN) for name in _STEP]
+    hooks += [getattr(everywhere, name, _UNKNOWN) for name in _GLOBAL_STEP]
+    group = optimizer.param_groups[0]
+    return not any(hooks) and optimizer.defaults.keys() <= _ADAM and not any(group.get(name) for name in _SWITCHES)
+
+
+_SPLIT = (
+    "__call__",
+    "forward",
+    "evaluate_actions",
+    "get_distribution",
+    "extract_features",
+    "_get_action_dist_from_latent",
+)
+_SPLIT_WITH_VALUES = (*_SPLIT, "predict_values", "obs_to_tensor")
+
+
+def is_untouched(policy: Any, methods: tuple[str, ...]) -> bool:
+    """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
+    cls = type(policy)
+    # Each prediction asks: this is isinstance() without the price of an abstract class
+    if ActorCriticPolicy not in cls.__mro__ or not vars(policy).keys().isdisjoint(methods):
+        return False
+    read, sb3s = _sb3s(methods)
+    return bool(read(cls) == sb3s)
+
+
+@cache
+def _sb3s(methods: tuple[str, ...]) -> tuple[Callable[[Any], Any], Any]:
+    read = attrgetter(*methods)
+    return read, read(ActorCriticPolicy)
+
+
+def is_split(policy: Any, values: bool = False) -> bool:
+    """
+    :param policy: any
+    :param values: whether the values count, too
+    :return: whether ``get_distribution`` (and ``predict_values``) says of an observation what ``forward`` and
+        ``evaluate_actions`` say: these methods, and those that they call, are SB3's own. If not, SB3's algorithms sample from
+        ``policy(observation)`` and learn from ``evaluate_actions``
+    """
+    if not is_untouched(policy, _SPLIT_WITH_VALUES if values else _SPLIT) or any(forward_hooks([policy])):
+        return False
+    if not policy.share_features_extractor:
+        return True
+    # forward() and evaluate_actions() call the body as a whole, and the extractor by its first name
+    body = policy.mlp_extractor
+    whole = type(body) is MlpExtractor and "forward" not in vars(body) and not any(forward_hooks([body]))
+    return whole and policy.features_extractor is policy.pi_features_extractor is policy.vf_features_extractor

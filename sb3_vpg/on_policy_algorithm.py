@@ -1,0 +1,320 @@
+"""SB3's ``OnPolicyAlgorithm`` with a collection, a ``predict`` and random streams of its own."""
+
+import math
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.vec_env import VecEnv
+from typing_extensions import Self
+
+from sb3_vpg.collection.actors import LeanActor, lean_actor, recognised
+from sb3_vpg.collection.advantages import assign_credit, bootstrap, check_advantages
+from sb3_vpg.collection.buffers import is_known
+from sb3_vpg.collection.callback_locals import Locals, locals_of
+from sb3_vpg.collection.check_nan import check_rollout, checked_steps, unsound_view
+from sb3_vpg.collection.rollouts import check_resets, collect, env_replaced
+from sb3_vpg.collection.stepwise_actor import StepwiseActor
+from sb3_vpg.common.blas_threads import torchs_threads
+from sb3_vpg.estimation.estimator import AVERAGING, Estimator
+from sb3_vpg.exceptions import DistributionError, DivergedError, UnsoundNumberError
+from sb3_vpg.persistence.model_files import PlainSaving
+from sb3_vpg.vec_env.env_checks import check_env
+from sb3_vpg.vec_env.failures import failures_named
+from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
+
+
+def random_streams(seed: int | None) -> tuple[np.random.Generator, np.random.Generator]:
+    """
+    :param seed: None takes one from torch's global generator
+    :return: a stream for training and one for ``predict``, so that evaluating changes nothing in the course of training
+    """
+    entropy = int(th.randint(2**62, (1,)).item()) if seed is None else seed
+    training, predictions = np.random.default_rng(entropy).spawn(2)
+    return training, predictions
+
+
+_DERIVED = (
+    "_estimator",
+    "_statistics",
+    "_actor",
+    "_rng",
+    "_predict_rng",
+    "_hooks",
+    "_stop_requested",
+    "at_boundary",
+    "_played_env",
+)
+
+
+class BoundaryHook(Protocol):
+    """What is told of the places between an update and the next rollout."""
+
+    def begin(self, total_timesteps: int, callback: BaseCallback) -> None:
+        """``learn`` is set up, and no callback has been told that training starts."""
+
+    def pass_boundary(self) -> None:
+        """An update is over, or nothing has happened yet, and a rollout is about to begin."""
+
+
+class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
+    """
+    Differs from its parent in how a rollout comes about, not in what it is: see ``collect_rollouts`` and ``predict``.
+    A subclass sets ``_estimator``, which says what advantages are made of it.
+
+    Parameters: see ``OnPolicyAlgorithm``.
+    """
+
+    _estimator: Estimator
+    _actor: LeanActor | None = None
+    _average_return: float | None = None
+    _iteration = 0
+    _log_interval = 0
+    _played_env: VecEnv | None = None
+    _hooks: list[BoundaryHook] = []  # noqa: RUF012  # never written to; learn() begins with a list of its own
+    _stop_requested = False
+    at_boundary = False
+    """Whether ``learn`` is between an update and the next rollout: the only place where training can be taken up again."""
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        check_env(env)
+        return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have streams of their own."""
+        super().set_random_seed(seed)
+        self._rng, self._predict_rng = random_streams(seed)
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "OnPolicyAlgorithm",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> Self:
+        """
+        See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``. NumPy's
+        matrix products use as many threads as torch is set to (``torch.set_num_threads``) while it lasts.
+
+        :raises ValueError: if there is no environment, or one that cannot play ``n_episodes``; and as ``collect_rollouts``
+            and ``train``
+        :raises EnvironmentFailedError: as ``collect_rollouts``
+        """
+        if self.env is None:
+            raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
+        self.warn_of_refusals(stacklevel=4)
+        check_resets(self.env, self._estimator)
+        self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
+        self._keep_statistics()
+        with failures_named(self.env, self):
+            total_timesteps, callback = self._setup_learn(
+                total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+            )
+            self.at_boundary = True
+            for hook in self._hooks:
+                hook.begin(total_timesteps, callback)
+        self._check_first_observation()
+        callback.on_training_start(Locals(locals()), globals())
+        # NumPy's threads are not torch's: left alone, those of runs side by side wait for one another most of the time
+        with torchs_threads():
+            self._iterate(total_timesteps, callback)
+        callback.on_training_end()
+        return self
+
+    def _reset_new_env(self) -> None:
+        """Begin episodes where a callback has called ``set_env``."""
+        if self._last_obs is not None or self.env is None:
+            return
+        check_resets(self.env, self._estimator)
+        self._keep_statistics()
+        with failures_named(self.env, self):
+            self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
+        self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
+        self._check_first_observation()
+
+    def _keep_statistics(self) -> None:
+        layers = normalizers(self.env)
+        self._statistics = layers, copy_statistics(layers)
+
+    def _check_first_observation(self) -> None:
+        assert self.env is not None
+        if not are_statistics_finite(normalizers(self.env)):
+            found = unsound_view(self.env, self._last_obs, 0, self.policy)
+            what = found.placed(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
+            raise self._stop(what, ENVIRONMENT)
+
+    def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
+        while self.num_timesteps < total_timesteps and self._pass_boundary():
+            assert self.env is not None
+            if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
+                break
+            self._iteration += 1
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            if self._log_interval and self._iteration % self._log_interval == 0:
+                self.dump_logs(self._iteration)
+            self.train()
+            self.at_boundary = True
+
+    def _pass_boundary(self) -> bool:
+        """:return: False if training is to stop here"""
+        self._reset_new_env()
+        for hook in self._hooks:
+            hook.pass_boundary()
+        if self._stop_requested:
+            return False
+        self.at_boundary = False
+        return True
+
+    def add_hook(self, hook: BoundaryHook) -> None:
+        """Called by a callback's ``_init_callback``: for this ``learn``, tell it of its begin and of each boundary."""
+        self._hooks.append(hook)
+
+    def request_stop(self) -> None:
+        """Let ``learn`` return before the next rollout, with nothing lost. May be called from a signal handler."""
+        self._stop_requested = True
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """
+        See ``BaseAlgorithm.predict``. Faster than ``policy.predict`` for plain networks on the CPU; sampled actions then come
+        from a stream of their own, so that an evaluation changes nothing in the course of training. Where torch predicts,
+        they come from its global stream, as SB3's do.
+
+        :raises ValueError: if the weights or the observation are NaN or infinite
+        """
+        self._actor = lean_actor(self.policy, self._actor)
+        actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)
+        if actions is None:
+            return super().predict(observation, state, episode_start, deterministic)
+        if self.policy.training:
+            self.policy.set_training_mode(False)
+        return actions, state
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """
+        See ``OnPolicyAlgorithm.collect_rollouts``. Values and log-probabilities are computed when the rollout is complete, or
+        when a callback reads them in its ``locals``. gSDE, policies with their own way from observation to action, and a
+        ``rollout_buffer_class`` of the user's are left to SB3's loop. With ``n_episodes``, ``n_rollout_steps`` is not looked
+        at.
+
+        :raises ValueError: if an observation or a reward is NaN, infinite or huge; if the policy has no valid distribution
+            over actions; if an environment does not finish its ``n_episodes``; if a callback changes policy or environment
+            in the middle
+        :raises EnvironmentFailedError: if an environment raises an error, or its process dies
+        """
+        self._reset_new_env()
+        self._keep_statistics()
+        begun = self.num_timesteps
+        try:
+            with failures_named(env, self):
+                collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
+        except UnsoundNumberError as error:
+            raise self._stop(error.placed(begun, env.num_envs), ENVIRONMENT) from None
+        except DistributionError as error:
+            seen = unsound_view(env, self._last_obs, rollout_buffer.pos, self.policy)
+            if seen is not None:
+                raise self._stop(seen.placed(begun, env.num_envs), ENVIRONMENT) from None
+            raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
+        layers, _ = self._statistics
+        if not are_statistics_finite(layers):
+            raise self._stop("an observation or a reward is NaN or infinite", ENVIRONMENT)
+        return collected
+
+    def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
+        self._actor = lean_actor(self.policy, self._actor)
+        fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
+        if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
+            return self._collect_as_sb3(env, callback, buffer, n_rollout_steps)
+        actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic)
+        actor.start(self._rng)
+        if not collect(self, self._estimator, actor, env, callback, buffer, n_rollout_steps):
+            return False
+        shown = locals_of(callback)
+
+        def last_values() -> th.Tensor:
+            return th.as_tensor(actor.values(self._last_obs), device=self.device)[:, None]
+
+        if self._estimator.runs_in_sb3:
+            values, last_dones = last_values(), cast(Any, self._last_episode_starts)
+            bootstrap(self._estimator, buffer, values.flatten().cpu().numpy(), last_dones)
+            callback.update_locals({"values": values})
+        else:
+            self._compute_advantages(buffer)
+            shown.promise({"values": last_values})
+        returns = buffer.returns
+        callback.on_rollout_end()
+        shown.promise({})
+        check_advantages(self._estimator, buffer, returns)
+        return True
+
+    def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
+        locals_of(callback).promise({})
+        self._played_env = self.env
+        try:
+            with recognised():
+                collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
+        except Exception as error:
+            # SB3's loop cannot go on without an observation, after set_env in _on_rollout_start
+            if self.env is self._played_env or buffer.pos > 0:
+                raise
+            raise env_replaced(self) from error
+        finally:
+            self._played_env = None
+        if collected:
+            check_rollout(buffer, self._last_obs, self.policy, "reward (with the value that SB3 adds at a time-out)")
+        return collected
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        # In SB3's loop, this comes after each on_step, and before the observation is stored
+        if self._played_env is not None and self.env is not self._played_env:
+            raise env_replaced(self)
+        super()._update_info_buffer(infos, dones)
+
+    def _compute_advantages(self, buffer: RolloutBuffer) -> None:
+        # What is subtracted comes from earlier updates alone
+        average = 0.0 if self._average_return is None else self._average_return
+        mean = assign_credit(self._estimator, buffer, average, self.policy)
+        if math.isfinite(mean):
+            self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
+
+    def _stop(self, what: str, *advice: str) -> ValueError:
+        restore_statistics(*self._statistics)
+        return diverged(what, self._n_updates, self.num_timesteps, *advice)
+
+    def _excluded_save_params(self) -> list[str]:
+        # Derived from the arguments and the policy whenever a model is built
+        return [*super()._excluded_save_params(), *_DERIVED]
+
+
+POLICY = (
+    "Look for large observations and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or "
+    "max_grad_norm"
+)
+ENVIRONMENT = (
+    "Mend what the environment computes there (with VecCheckNan(env, raise_exception=True) around it, SB3 shows the action "
+    "as well); what is only too large VecNormalize scales down"
+)
+"""What to try where the policy's numbers are broken, and where the environment's are."""
+
+
+def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> ValueError:
+    """:return: the error with which training stops, saying where it was and what to try"""
+    verb, kind = ("diverged", DivergedError) if advice == POLICY else ("stopped", ValueError)
+    return kind(
+        f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
+        f"this iteration. {advice}"
+    )

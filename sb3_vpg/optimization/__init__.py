@@ -1,0 +1,1 @@
+"""The two optimisers of a policy and their steps."""

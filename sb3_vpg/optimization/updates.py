@@ -1,0 +1,146 @@
+"""The steps of the optimisers, which refuse numbers that are not finite, and the batches that they work on."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from math import isfinite
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
+from torch.optim import Optimizer
+
+from sb3_vpg.common.observations import take
+from sb3_vpg.exceptions import NotFiniteError
+from sb3_vpg.numpy_policy.eligibility import is_split
+from sb3_vpg.optimization.optimizers import trainable_parameters
+
+
+def evaluate_steps(
+    policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, has_critic: bool
+) -> tuple[th.Tensor, th.Tensor]:
+    """
+    What ``evaluate_actions`` says, without the values where they can be left out.
+
+    :param policy: the one that is learning
+    :param observations: of n steps
+    :param actions: of n steps as the rollout buffer holds them, shape (n, A)
+    :param has_critic: whether the value network learns as well: its batch norm must see the rollout then
+    :return: log-probability of each action and entropy of the distribution it came from, both of shape (n,)
+    """
+    actions = _as_evaluated(policy, actions)
+    if is_split(policy) and not (has_critic and any(True for _ in policy.buffers())):
+        distribution = policy.get_distribution(observations)
+        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
+    else:
+        _, log_prob, entropy = policy.evaluate_actions(observations, actions)
+    # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
+    return log_prob, -log_prob if entropy is None else entropy
+
+
+def evaluate_values(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> th.Tensor:
+    """:return: the values that ``evaluate_actions`` says, on which SB3's algorithms train the critic, shape (n, 1)"""
+    values, _, _ = policy.evaluate_actions(observations, _as_evaluated(policy, actions))
+    return values
+
+
+def _as_evaluated(policy: ActorCriticPolicy, actions: th.Tensor) -> th.Tensor:
+    """:return: actions of a rollout buffer as SB3's algorithms hand them to ``evaluate_actions``"""
+    return actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else actions
+
+
+@contextmanager
+def undone_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
+    """
+    The steps of an update as a whole or not at all: when it raises, and when they leave a weight that is not finite,
+    every weight, and what the optimisers remember of earlier gradients, is again what it was before. A weight that was
+    infinite before, such as a mask of minus infinity, and has stayed what it was, is not judged.
+
+    :param optimizers: which take the steps
+    :raises NotFiniteError: if the update has left NaN or infinite weights
+    """
+    parameters = [parameter for optimizer in optimizers for parameter in trainable_parameters(optimizer)]
+    before = [parameter.detach().clone() for parameter in parameters]
+    remembered = [_copy(optimizer.state) for optimizer in optimizers]
+    try:
+        yield
+        norm = th.nn.utils.get_total_norm(parameters)
+        if not isfinite(norm.item()):
+            pairs = zip(parameters, before, strict=True)
+            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs])
+        _check_finite("norm of the weights after the step", norm)
+    except BaseException:
+        # Also an interrupt
+        with th.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+        for optimizer, state in zip(optimizers, remembered, strict=True):
+            optimizer.state.clear()
+            optimizer.state.update(state)
+        raise
+
+
+def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: str) -> float:
+    """
+    One step that touches nothing but the optimiser's own parameters.
+
+    :param optimizer: the actor's or the critic's
+    :param loss: scalar with its graph
+    :param max_grad_norm: bound on the norm of the gradient
+    :param who: whose step it is, for the error's text
+    :return: the norm of the gradient before clipping
+    :raises NotFiniteError: if loss or gradient is not finite; then no step is taken
+    """
+    parameters = trainable_parameters(optimizer)
+    if not parameters:
+        # The user has frozen all of them
+        return 0.0
+    _check_finite(f"loss of the {who}", loss)
+    optimizer.zero_grad()
+    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    norm = th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    _check_finite(f"gradient norm of the {who}", norm)
+    optimizer.step()
+    return float(norm)
+
+
+def minibatches(
+    rollout: RolloutBufferSamples, n_passes: int, size: int | None, rng: np.random.Generator
+) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor, th.Tensor]]:
+    """
+    Observations, returns and actions of some passes over the rollout: all of it at once, or in random parts.
+
+    :param rollout: the batch
+    :param n_passes: how often each step is yielded
+    :param size: at most so many steps in a part, whose sizes differ by one at most; None: no parts
+    :param rng: for the random order
+    """
+    n_samples = len(rollout.returns)
+    for _ in range(n_passes):
+        if size is None or size >= n_samples:
+            yield rollout.observations, rollout.returns, rollout.actions
+            continue
+        order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
+        for part in order.tensor_split(-(-n_samples // size)):
+            yield take(rollout.observations, part), rollout.returns[part], rollout.actions[part]
+
+
+def _without_constants(value: th.Tensor, before: th.Tensor) -> th.Tensor:
+    """:return: the weights, with zero for those that were not finite before and are what they were"""
+    unchanged = (value == before) | (value.isnan() & before.isnan())
+    return th.where(unchanged & ~before.isfinite(), 0.0, value.detach())
+
+
+def _copy(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _copy(value) for key, value in state.items()}
+    return state.clone() if isinstance(state, th.Tensor) else deepcopy(state)
+
+
+def _check_finite(quantity: str, value: th.Tensor) -> None:
+    number = value.item()
+    if not isfinite(number):
+        raise NotFiniteError(f"the {quantity} is {number}")

@@ -1,0 +1,236 @@
+"""
+Reading a model: from the members of an archive to settings and weights, with a look at each before anything is made of it.
+"""
+
+import io
+import json
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
+from torch import nn
+
+from sb3_vpg.exceptions import RefusedFileError, UnknownClassError
+from sb3_vpg.persistence.archives import DATA, VARIABLES, WEIGHTS, read_weights, write_archive
+from sb3_vpg.persistence.json_codec import decode
+from sb3_vpg.persistence.memory_limit import loads
+from sb3_vpg.persistence.packing import is_pickled, left_out, was_left_out
+
+FAULTS = (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError)
+"""What reading and building raise for settings and weights that make no model, besides ValueErrors."""
+# SB3 compares these keywords with what the file holds; others replace it
+_COMPARED = ("policy_kwargs", "observation_space", "action_space")
+
+
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """Whatever goes wrong while a file is read is the file's fault, and named as such."""
+    try:
+        yield
+    except RefusedFileError:
+        raise
+    except (ValueError, *FAULTS) as error:
+        raise RefusedFileError(fault(name, error)) from error
+
+
+def fault(name: str, error: Exception) -> str:
+    if isinstance(error, ValueError):
+        return f"{name}: {str(error)[:1000]}"
+    return f"{name} holds settings or weights that make no model ({type(error).__name__}: {str(error)[:400]})"
+
+
+def settings_in(
+    cls: type[BaseAlgorithm],
+    members: dict[str, bytes],
+    name: str,
+    hidden: list[str],
+    custom: dict[str, Any],
+    keywords: dict[str, Any],
+    trust: bool,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """
+    :param cls: whose settings they are
+    :param hidden: settings that no file of ours holds
+    :param custom: what the caller has in the place of settings, which are then not looked at in the file
+    :param keywords: likewise, but for those which SB3 compares with the file's
+    :return: the settings that are plain; and, with ``trust``, those that SB3 is to unpickle
+    """
+    if DATA not in members:
+        raise RefusedFileError(f"{name} holds no settings (no member {DATA!r}), so it is no model")
+    given = {**{key: value for key, value in keywords.items() if key not in _COMPARED}, **custom}
+    settings, pickled = {}, {}
+    for key, value in _json(members[DATA], name).items():
+        if key in given:
+            settings[key] = given[key]
+        elif callable(getattr(cls, key, None)) and not trust:
+            raise RefusedFileError(f"{name} has a setting {key!r}, which would take the place of a method; refused")
+        elif key in hidden:
+            raise RefusedFileError(f"{name} has a setting {key!r}, which no model of ours saves; refused")
+        elif is_pickled(value):
+            pickled[key] = value
+        elif was_left_out(value):
+            raise RefusedFileError(f"{name} could not hold {left_out(value)}; pass custom_objects={{{key!r}: ...}}")
+        else:
+            settings[key] = _decoded(key, value, name)
+    if pickled and not trust:
+        listed = ", ".join(f"{key} ({value.get(':type:', '?')})" for key, value in pickled.items())[:400]
+        raise RefusedFileError(
+            f"{name} holds pickles, which can run any code when they are read, and were not read: {listed}. "
+            "If you made the file yourself, load it with trust=True, or replace them with custom_objects"
+        )
+    return settings, pickled
+
+
+def rebuilt(members: dict[str, bytes], settings: dict[str, Any], pickles: dict[str, Any], weights: dict[str, Any]) -> bytes:
+    """:return: an archive for SB3 to read, with nothing in it that has not been looked at; SB3 is told the settings anyway"""
+    more = {DATA: json.dumps({**dict.fromkeys(settings), **pickles}).encode()}
+    for what, state in weights.items():
+        file = io.BytesIO()
+        th.save(state, file)
+        more[f"{what}{WEIGHTS}"] = file.getvalue()
+    about = {member: content for member, content in members.items() if member.endswith(".txt")}
+    return write_archive({**about, **more})
+
+
+def set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) -> None:
+    """SB3 would let the file choose what is replaced."""
+    own = model._get_torch_save_params()[1]
+    if not isinstance(variables, dict) or set(variables) != set(own):
+        raise RefusedFileError(f"{name}: {VARIABLES!r} should hold {own}, but holds {variables!s:.200}; refused")
+    for what, value in variables.items():
+        if value.shape != recursive_getattr(model, what).shape:
+            raise RefusedFileError(f"{name}: {what} has the shape {tuple(value.shape)}; refused")
+        recursive_setattr(model, f"{what}.data", value.to(model.device))
+
+
+def _json(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        raw = loads(content)
+    except ValueError as error:
+        raise RefusedFileError(f"{name}: {DATA!r} is no JSON: {error}") from error
+    if not isinstance(raw, dict):
+        raise RefusedFileError(f"{name}: {DATA!r} must hold an object, but holds a {type(raw).__name__}")
+    return raw
+
+
+def _decoded(key: str, value: Any, name: str) -> Any:
+    try:
+        return decode(value)
+    except UnknownClassError as error:
+        raise RefusedFileError(f"{name}: {key}: {error}, or pass custom_objects={{{key!r}: ...}}; refused") from error
+    except (ValueError, RecursionError) as error:
+        raise RefusedFileError(f"{name}: {key}: {error}; refused") from error
+
+
+def weights_of(members: dict[str, bytes], name: str, trust: bool = False) -> dict[str, Any]:
+    """
+    :param members: of the archive ``name``
+    :param trust: read all that torch's ``weights_only`` reads
+    :return: the state dicts by the name of what they belong to
+    :raises RefusedFileError: for weights that are missing or damaged, for pickles, and for moments that are NaN or infinite
+    """
+    weights = {
+        member[: -len(WEIGHTS)]: read_weights(content, member, name, trust)
+        for member, content in members.items()
+        if member.endswith(WEIGHTS) and member != VARIABLES
+    }
+    if not isinstance(weights.get("policy"), dict):
+        raise RefusedFileError(f"{name} holds no weights (no member 'policy{WEIGHTS}'), so it is no model")
+    return weights
+
+
+def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None:
+    """
+    Buffers may hold what they like; parameters are learnt, and what is not finite among them was so from the beginning.
+
+    :param policy: which has not learnt yet, or which is to get the weights
+    :param weights: state dicts of a file
+    :param name: of the file
+    :raises RefusedFileError: for a parameter that is NaN or infinite where the policy's is not
+    """
+    check_kinds(policy, weights["policy"])
+    for key, parameter in _bare(policy).named_parameters():
+        value, own = weights["policy"].get(key), parameter.detach().cpu()
+        if isinstance(value, th.Tensor) and value.shape == own.shape and value.layout is own.layout is th.strided:
+            bad = ~th.isfinite(value.to(own.dtype)) & th.isfinite(own)
+            if bad.any():
+                count = int(bad.sum())
+                raise RefusedFileError(f"{name}: 'policy.pth', {key} has {count} numbers that are NaN or infinite; refused")
+
+
+def check_kinds(policy: nn.Module, weights: Any) -> None:
+    for key, own in _bare(policy).state_dict().items():
+        value = weights.get(key) if isinstance(weights, dict) else None
+        if isinstance(value, th.Tensor) and isinstance(own, th.Tensor) and value.is_complex() and not own.is_complex():
+            raise ValueError(f"{key} is no plain tensor of real numbers, as the policy's is, but {value.dtype}")
+
+
+def _bare(policy: nn.Module) -> nn.Module:
+    """:return: the policy that ``th.compile`` was given, whose names the state dicts have"""
+    found: nn.Module = getattr(policy, "_orig_mod", policy)
+    return found
+
+
+def with_own_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
+    """
+    :param weights: for ``policy``
+    :return: they, with the policy's own ``get_extra_state()`` where they have none: such a state cannot always be saved
+    """
+    own = _bare(policy).state_dict()
+    missing = {key: value for key, value in own.items() if _is_extra(key) and key not in weights}
+    if not missing:
+        return weights
+    warnings.warn(f"{sorted(missing)} are not among the weights, so those of the present policy stay", stacklevel=3)
+    filled = OrderedDict({**weights, **missing})
+    filled._metadata = getattr(weights, "_metadata", OrderedDict())  # type: ignore[attr-defined]  # torch's, see archives
+    return filled
+
+
+def _is_extra(key: str) -> bool:
+    return key.rpartition(".")[2] == "_extra_state"
+
+
+def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: bool = False) -> None:
+    """SB3 forgives missing weights, and torch moments of another shape than their weights."""
+    own = {key for key in _bare(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
+    if own != set(weights["policy"]):
+        odd = sorted(map(str, own ^ set(weights["policy"])))
+        raise RefusedFileError(f"{name}: the weights {odd} are missing or too many; refused")
+    broken = [key for key, value in _bare(model.policy).named_parameters() if th.isnan(value).any()]
+    for what, optimizer in _optimizers(model):
+        # An optimiser of the user's may remember what it likes
+        of_torch = type(optimizer).__module__.startswith("torch.optim.")
+        for parameter, key, value in _moments(optimizer):
+            if of_torch and not trust and value.numel() != 1 and not _fits(value, parameter):
+                raise RefusedFileError(f"{name}: {key!r} in {what} has the shape {tuple(value.shape)}; refused")
+            if not trust and not th.isfinite(value).all():
+                raise RefusedFileError(f"{name}: {key!r} in {what} is NaN or infinite; refused")
+            broken += [f"{key} in {what}"] if th.isnan(value).any() else []
+    if broken and trust:
+        warnings.warn(f"{name} is trusted and was loaded, but has NaN weights: {', '.join(broken)[:400]}", stacklevel=3)
+
+
+def _optimizers(model: BaseAlgorithm) -> Iterator[tuple[str, th.optim.Optimizer]]:
+    for what in model._get_torch_save_params()[0]:
+        optimizer = recursive_getattr(model, what)
+        if isinstance(optimizer, th.optim.Optimizer):
+            yield what, optimizer
+
+
+def _moments(optimizer: th.optim.Optimizer) -> Iterator[tuple[th.Tensor, str, th.Tensor]]:
+    """:return: parameter, name and value of what an optimiser remembers"""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if isinstance(value, th.Tensor):
+                yield parameter, key, value
+
+
+def _fits(value: th.Tensor, parameter: th.Tensor) -> bool:
+    """:return: whether it has the shape of its weights, or of their rows or columns, as in Adafactor"""
+    pairs = zip(value.shape, parameter.shape, strict=False)
+    return value.dim() == parameter.dim() and all(one in (1, size) for one, size in pairs)

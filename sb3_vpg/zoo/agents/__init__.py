@@ -1,0 +1,1 @@
+"""The commands that play, score and film trained agents."""

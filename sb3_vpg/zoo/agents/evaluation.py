@@ -1,0 +1,193 @@
+"""``sb3-vpg evaluate``: the score of a trained agent with its uncertainty, and the learning curve of its run."""
+
+import argparse
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_sb3 import EnvironmentName
+from rl_zoo3 import ALGOS, get_saved_hyperparams
+from rl_zoo3.utils import get_model_path
+from scipy.stats import t as student
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+
+from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
+from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
+from sb3_vpg.zoo.algorithms import DEFAULT
+from sb3_vpg.zoo.flags import positive
+from sb3_vpg.zoo.own_modules import import_modules_of
+from sb3_vpg.zoo.registration import register
+from sb3_vpg.zoo.safe_yaml import read_plain
+
+# One after the other it costs the same in any number; a native one is the faster the more of them there are
+N_ENVS = {"dummy": 10, "native": 1000}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """
+    :param model: the file that was evaluated
+    :param run: the folder of its run
+    :param returns: undiscounted return of each episode, shape (n_episodes,)
+    :param lengths: steps of each episode, shape (n_episodes,)
+    :param num_timesteps: environment steps that the agent was trained for
+    """
+
+    model: Path
+    run: Path
+    returns: np.ndarray
+    lengths: np.ndarray
+    num_timesteps: int
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """:return: Student's interval of the mean return over episodes of this one agent"""
+        mean, n = float(self.returns.mean()), len(self.returns)
+        error = float(self.returns.std(ddof=1)) / np.sqrt(n) if n > 1 else np.inf
+        margin = float(student.ppf((1 + confidence) / 2, n - 1)) * error if error > 0 and n > 1 else error
+        return mean - margin, mean + margin
+
+
+def evaluate_run(
+    folder: str,
+    algo: str,
+    env_id: str,
+    exp_id: int = 0,
+    n_episodes: int = 100,
+    seed: int = 0,
+    load_best: bool = False,
+    deterministic: bool = True,
+    device: str = "auto",
+    vec_env: str = "dummy",
+) -> Evaluation:
+    """
+    Play whole episodes with a model that ``train`` has written, in the environment it was trained in.
+
+    :param folder: log folder, the ``-f`` of ``train``
+    :param algo: the algorithm's name on the command line
+    :param env_id: environment id
+    :param exp_id: number of the run, 0 for the latest
+    :param n_episodes: spread over several environments, each plays its share, so that short episodes are not preferred
+    :param seed: of the environments
+    :param load_best: take the best model of the training's evaluations instead of the last
+    :param deterministic: take the likeliest action instead of sampling
+    :param device: where the policy runs
+    :param vec_env: ``"dummy"``, or ``"native"`` for the environment's own vector environment
+    :return: the returns and where they come from
+    :raises AssertionError: if there is no such run
+    :raises ValueError: if the run has no such model, or if there is no such native environment
+    """
+    register()
+    env_name = EnvironmentName(env_id)
+    _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
+    import_modules_of(Path(run) / env_name)
+    env = _environment(env_name, Path(model_path), n_episodes, seed, vec_env)
+    # Playing needs no replay buffer, whose memory a stored size would claim
+    unused: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
+    model = ALGOS[algo].load(model_path, device=device, **unused)
+    returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
+    env.close()
+    return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths), model.num_timesteps)
+
+
+def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: int, vec_env: str) -> VecEnv:
+    """:return: the environment that a model was trained in, with the statistics of its ``VecNormalize``"""
+    settings = model.parent / env_name
+    hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
+    env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(_saved_argument(settings, "env_kwargs") or {})}
+    create = create_native_test_env if vec_env == "native" else create_test_env
+    return create(
+        env_name.gym_id,
+        n_envs=min(N_ENVS[vec_env], n_episodes),
+        stats_path=stats_path,
+        seed=seed,
+        should_render=False,
+        hyperparams=hyperparams,
+        env_kwargs=env_kwargs,
+        model=model,
+        vec_env_cls=DummyVecEnv,
+    )
+
+
+def evaluate() -> None:
+    """The command. Its arguments are ``sys.argv``."""
+    args = _parser().parse_args()
+    for module in args.gym_packages:
+        import_module(module)
+    choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic}
+    where = {"device": args.device, "vec_env": args.vec_env}
+    result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice, **where)
+    low, high = result.interval()
+    # Where an episode returns 0 or 1, tenths would say nothing
+    form = ".1f" if np.abs(result.returns).max() >= 10 else ".3f"
+    print(
+        f"Return over {len(result.returns)} episodes, {'sampled' if args.stochastic else 'deterministic'} actions: "
+        f"mean {result.returns.mean():{form}} (95 % interval {low:{form}} to {high:{form}}), "
+        f"min {result.returns.min():{form}}, max {result.returns.max():{form}}\n"
+        f"Model:          {result.model}\n"
+        f"Logs:           {result.run}"
+    )
+    trained_with = _saved_argument(result.run / EnvironmentName(args.env), "seed")
+    picture = Path(args.output_folder or result.run) / "learning_curve.png"
+    try:
+        curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}", picture)
+        print(f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}")
+    except ValueError as error:
+        # The score is what was asked for
+        print(f"Learning curve: none, {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Score a trained agent and draw the learning curve of its run.")
+    parser.add_argument("--algo", choices=list(ALGOS), default=DEFAULT, help="RL algorithm")
+    parser.add_argument("--env", default="CartPole-v1", help="environment ID")
+    parser.add_argument("-f", "--folder", default="logs", help="log folder")
+    parser.add_argument("-o", "--output-folder", help="where the learning curve is drawn (default: the run's folder)")
+    parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest)")
+    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments")
+    parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
+    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
+    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: the environment's own")
+    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    return parser
+
+
+def _saved_argument(settings: Path, name: str) -> Any:
+    """:return: what the run's ``args.yml`` says, None if it says nothing"""
+    file = settings / "args.yml"
+    return read_plain(file).get(name) if file.is_file() else None
+
+
+@dataclass(frozen=True)
+class Score:
+    """
+    :param mean: undiscounted return
+    :param std: standard deviation over episodes
+    :param interval: Student's 95 % interval of the mean
+    :param n_episodes: that were played to their end
+    :param n_envs: over which they were spread
+    :param deterministic: the likeliest actions instead of sampled ones
+    :param seed: of the environments
+    :param when: date and time
+    """
+
+    mean: float
+    std: float
+    interval: tuple[float, float]
+    n_episodes: int
+    n_envs: int
+    deterministic: bool
+    seed: int
+    when: str
+
+    @property
+    def how(self) -> str:
+        """:return: in words"""
+        actions = "deterministic" if self.deterministic else "sampled"
+        spread = f"in {self.n_envs} environments seeded from {self.seed} on"
+        return f"{self.n_episodes} episodes with {actions} actions, {spread}"

@@ -1,0 +1,93 @@
+"""Films of agents on machines without a screen, and small GIFs of them."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import imageio_ffmpeg
+from stable_baselines3.common import vec_env
+from stable_baselines3.common.vec_env import VecVideoRecorder
+
+from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.zoo.own_modules import command_of
+from sb3_vpg.zoo.patching import replaced
+
+# GIFs count time in hundredths of a second, so that few rates are exact: 12.5 is
+_FRAME_RATE, _WIDTH = 12.5, 320
+_DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
+
+
+@contextmanager
+def without_screen() -> Iterator[None]:
+    """Where there is no screen on Linux, pygame and MuJoCo draw into memory, unless the user has said how they should draw."""
+    wanted = {"SDL_VIDEODRIVER": "dummy", "MUJOCO_GL": "egl"}
+    has_screen = sys.platform != "linux" or any(os.environ.get(name) for name in _DISPLAYS)
+    added = {} if has_screen else {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextmanager
+def gifs_too() -> Iterator[None]:
+    """While it lasts, a ``VecVideoRecorder`` writes a GIF beside each of its films."""
+
+    class WithGif(VecVideoRecorder):
+        def _stop_recording(self) -> None:
+            super()._stop_recording()
+            print(f"Saving gif to {write_gif(Path(self.video_path))}")
+
+    # Where programs of the zoo import it from
+    with replaced(vec_env, "VecVideoRecorder", WithGif):
+        yield
+
+
+def write_gif(film: Path, width: int = _WIDTH, frame_rate: float = _FRAME_RATE) -> Path:
+    """
+    Turn a film into a GIF with a palette of its own, so that it is small and its colours are those of the film.
+
+    :param film: as ``record_video`` writes it
+    :param width: in pixels, at most; a smaller film keeps its own
+    :param frame_rate: pictures per second, at most; a slower film keeps its own
+    :return: the GIF beside the film
+    :raises ValueError: if it cannot be read
+    """
+    scaled = f"fps='min({frame_rate:g},source_fps)',scale='min({width},iw)':-2:flags=area"
+    palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
+    gif = film.with_suffix(".gif")
+    with replaced_whole(gif) as part:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(film), "-vf", f"{scaled},{palette}", "-y", part]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise ValueError(f"{film} is no film that ffmpeg can read: {done.stderr.strip()[-400:]}")
+    return gif
+
+
+def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence[str] = ()) -> Path:
+    """
+    ``sb3-vpg record_video`` in a process of its own, because the zoo's program has no function to call.
+
+    :param algo: name on the command line
+    :param env_id: environment id
+    :param folder: log folder
+    :param n_timesteps: length
+    :param choice: further flags
+    :return: an mp4 in a temporary folder, for the caller to move
+    :raises ValueError: if the environment cannot be filmed
+    """
+    target = tempfile.mkdtemp(prefix="sb3-vpg-film-")
+    command = [*command_of("sb3_vpg"), "record_video", "--algo", algo, "--env", env_id, "-f", folder]
+    command += ["-n", str(n_timesteps), "-o", target, *choice]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    films = list(Path(target).glob("*.mp4"))
+    if done.returncode or not films:
+        last = done.stdout.strip().splitlines()[-1:] or ["no message"]
+        raise ValueError(f"{env_id} could not be filmed ({last[0]}); leave the film out with --no-render")
+    return films[0]

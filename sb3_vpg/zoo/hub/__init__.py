@@ -1,0 +1,1 @@
+"""The commands that push agents to a hub and load them from it."""

@@ -1,0 +1,198 @@
+"""
+``sb3-vpg push_to_hub``: a trained agent on the hub, in the zoo's conventions but without pickles.
+
+What is scored and filmed is not the run but the package itself, loaded as whoever downloads it will: the numbers on its card
+are those of the files beside it, and nothing is pushed that could not be loaded.
+"""
+
+import argparse
+import datetime
+import json
+import shutil
+import tempfile
+import zipfile
+from importlib import import_module
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from huggingface_sb3 import EnvironmentName, ModelName
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import get_model_path
+
+from sb3_vpg.persistence.archives import DATA, STATISTICS, read_archive, read_members
+from sb3_vpg.zoo.agents.evaluation import N_ENVS, Score, evaluate_run
+from sb3_vpg.zoo.agents.videos import film
+from sb3_vpg.zoo.algorithms import our_class
+from sb3_vpg.zoo.commands import command
+from sb3_vpg.zoo.flags import base_parser, positive
+from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
+from sb3_vpg.zoo.hub.model_card import Agent, card, versions
+from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
+from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, examine, named_as
+from sb3_vpg.zoo.hyperparams_schema import NamedValues
+from sb3_vpg.zoo.own_modules import import_modules_of, modules_named_by
+from sb3_vpg.zoo.registration import register
+from sb3_vpg.zoo.safe_yaml import is_foreign, read_plain
+
+_CARD, _RESULTS, _FILM = "README.md", "results.json", "replay.mp4"
+_CURVES = ("evaluations.npz", "*.monitor.csv")
+# What an earlier push of ours or the zoo's may have left
+_NAMES = (_CARD, _RESULTS, _FILM, CONFIG, ARGS, ENV_KWARGS, METRICS, "vec_normalize.pkl")
+
+
+def push_to_hub() -> None:
+    """The command. Its arguments are ``sys.argv``."""
+    args = _parser().parse_args()
+    for module in args.gym_packages:
+        import_module(module)
+    register()
+    if args.num_threads > 0:
+        th.set_num_threads(args.num_threads)
+    repo_id = repository_id(args.algo, args.env, args.organization, args.repo_name)
+    with tempfile.TemporaryDirectory(prefix="sb3-vpg-hub-") as folder:
+        files, logs = Path(folder) / "files", Path(folder) / "logs"
+        files.mkdir()
+        score = package(files, logs, args, repo_id)
+        stale = [name for name in _NAMES if not (files / name).exists()]
+        url = open_hub(args.local_hub).push(files, repo_id, args.commit_message, stale)
+    print(f"Mean return {score.mean:.2f} +/- {score.std:.2f}: {score.how}")
+    print(f"Pushed to {url}")
+
+
+def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> Score:
+    """
+    Put together what a repository holds.
+
+    :param files: folder to fill
+    :param logs: log folder into which the package is loaded, to be scored and filmed
+    :param args: of the command
+    :param repo_id: organization and name
+    :return: what the agent scored
+    :raises ValueError: if there is no such run, or if its model holds pickles
+    """
+    env_name: EnvironmentName = args.env
+    left_out, steps, packages = _copy_run(files, args)
+    with named_as(repo_id, files):
+        found = examine(files, args.algo, env_name)
+        make_run(found, logs / args.algo / f"{env_name}_1", args.algo, env_name, gym_packages=packages)
+    left_out += found.dropped
+    if left_out:
+        print(f"Left out, because no plain file holds it or playing does not need it: {', '.join(left_out)}")
+    score = _measure(args, logs)
+    _write_results(files / _RESULTS, score)
+    agent = Agent(args.algo, env_name.gym_id, repo_id, _which(args), steps, found, read_plain(files / CONFIG))
+    text = card(agent, score, args.install, packages)
+    (files / _CARD).write_text(text, encoding="utf-8")
+    (files / ".gitattributes").write_text("*.mp4 filter=lfs diff=lfs merge=lfs -text\n")
+    if not args.no_render:
+        choice = ["--seed", str(args.seed), "--deterministic" if score.deterministic else "--stochastic"]
+        made = film(args.algo, env_name.gym_id, str(logs), args.n_timesteps, choice)
+        shutil.move(made, files / _FILM)
+        shutil.rmtree(made.parent)
+    return score
+
+
+def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int, list[str]]:
+    """
+    :return: the settings that no plain file holds, how many steps the model was trained for, and the modules to import before
+        it is loaded
+    """
+    env_name: EnvironmentName = args.env
+    choice = (args.load_best, args.load_checkpoint, args.load_last_checkpoint)
+    try:
+        _, model_path, run = get_model_path(args.exp_id, args.folder, args.algo, env_name, *choice)
+    except (AssertionError, ValueError) as error:
+        train = command("train", args.algo, env_name.gym_id, folder=args.folder)
+        raise ValueError(
+            f"no agent to push in {args.folder}/{args.algo} ({error}); train one first ({train}), or name it: -f, --exp-id"
+        ) from error
+    packages = [*args.gym_packages, *import_modules_of(Path(run) / env_name)]
+    model = our_class(args.algo).load(model_path, device="cpu")
+    # Those that this very model knew, not those of the run's end
+    content = repacked(model, read_archive(model_path).get(STATISTICS))
+    (files / ModelName(args.algo, env_name).filename).write_bytes(content)
+    packages += modules_named_by(read_members(BytesIO(content), model_path)[DATA])
+    config, saved = (read_plain(Path(run) / env_name / name) for name in (CONFIG, ARGS))
+    env_kwargs = {**(config.get("env_kwargs") or {}), **(saved.get("env_kwargs") or {}), **(args.env_kwargs or {})}
+    if is_foreign(env_kwargs):
+        raise ValueError(f"env_kwargs are {env_kwargs}, which no plain file holds; give plain ones with --env-kwargs")
+    odd = [name for name, value in config.items() if is_foreign(value)]
+    plain = {name: value for name, value in config.items() if name not in odd}
+    write_yaml(files / CONFIG, {**plain, "env_kwargs": env_kwargs})
+    known = {"algo": args.algo, "env": env_name.gym_id, "seed": saved.get("seed"), "n_timesteps": model.num_timesteps}
+    write_yaml(files / ARGS, {**known, "env_kwargs": env_kwargs})
+    write_yaml(files / ENV_KWARGS, env_kwargs)
+    curves = [curve for pattern in _CURVES for curve in sorted(Path(run).glob(pattern))]
+    if sum(curve.stat().st_size for curve in curves) > METRICS_SIZE:
+        odd, curves = [*odd, "learning curves, which are too large"], []
+    with zipfile.ZipFile(files / METRICS, "w", zipfile.ZIP_DEFLATED) as archive:
+        for curve in curves:
+            archive.write(curve, curve.name)
+    return odd, model.num_timesteps, list(dict.fromkeys(packages))
+
+
+def _which(args: argparse.Namespace) -> str:
+    if args.load_best:
+        return "the best model of the evaluations during training"
+    return (
+        "a checkpoint" if args.load_checkpoint is not None or args.load_last_checkpoint else "the model at the end of training"
+    )
+
+
+def _measure(args: argparse.Namespace, logs: Path) -> Score:
+    env_id = args.env.gym_id
+    # As in the zoo: likeliest actions, but for these
+    sampled = ExperimentManager.is_atari(env_id) or ExperimentManager.is_minigrid(env_id)
+    deterministic = not args.stochastic and (args.deterministic or not sampled)
+    how: dict[str, Any] = {"seed": args.seed, "deterministic": deterministic, "device": args.device}
+    result = evaluate_run(str(logs), args.algo, env_id, 1, args.n_eval_episodes, **how)
+    return Score(
+        mean=float(result.returns.mean()),
+        std=float(result.returns.std()),
+        interval=result.interval(),
+        n_episodes=len(result.returns),
+        n_envs=min(N_ENVS["dummy"], args.n_eval_episodes),
+        deterministic=deterministic,
+        seed=args.seed,
+        when=datetime.datetime.now().isoformat(timespec="seconds"),
+    )
+
+
+def _write_results(path: Path, score: Score) -> None:
+    results = {
+        "mean_reward": score.mean,
+        "std_reward": score.std,
+        "is_deterministic": score.deterministic,
+        "n_eval_episodes": score.n_episodes,
+        "eval_datetime": score.when,
+        # The zoo ends here
+        "seed": score.seed,
+        "n_envs": score.n_envs,
+        "versions": versions(),
+    }
+    path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = base_parser("Score and film a trained agent, and share it on the Hugging Face hub.")
+    parser.add_argument("-n", "--n-timesteps", type=positive, default=1000, help="steps of the video (default: %(default)s)")
+    parser.add_argument("--no-render", action="store_true", help="no video")
+    text = "episodes to score it by (default: %(default)s)"
+    parser.add_argument("--n-eval-episodes", type=positive, default=100, help=text)
+    parser.add_argument("--seed", type=int, default=0, help="of the environments that it is scored in (default: 0)")
+    parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest, -1: no exp folder)")
+    parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
+    parser.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="the checkpoint of so many steps")
+    parser.add_argument("--load-last-checkpoint", action="store_true", help="the last checkpoint")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="the likeliest actions (default, but for Atari and MiniGrid)"
+    )
+    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
+    parser.add_argument("--env-kwargs", nargs="+", action=NamedValues, help="arguments of the environment, as in train")
+    parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
+    parser.add_argument("--num-threads", type=int, default=-1, help="threads of PyTorch (default: as it chooses)")
+    parser.add_argument("-m", "--commit-message", default="Initial commit", help="commit message")
+    parser.add_argument("--install", default="sb3-vpg", help="what the card tells pip to install (default: %(default)s)")
+    return parser

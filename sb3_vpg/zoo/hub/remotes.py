@@ -1,0 +1,152 @@
+"""
+Where agents are shared: the Hugging Face hub, or a folder in its place.
+
+Both take and give the same files. What a repository lists is looked at before anything of it is fetched, and only files that
+are read are fetched.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from huggingface_hub import HfApi
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # offered lazily, but not exported
+from huggingface_sb3 import EnvironmentName, ModelName, ModelRepoId
+
+from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.zoo.algorithms import OURS
+
+_MOST_FILES = 1000
+
+
+class Hub(Protocol):
+    """What the commands need of a hub."""
+
+    def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
+        """
+        :param folder: with the files, and nothing else
+        :param repo_id: organization and name
+        :param message: of the commit
+        :param stale: files to remove, which an earlier push may have left
+        :return: where it is now
+        """
+
+    def fetch(self, repo_id: str, limits: Mapping[str, int], folder: Path) -> None:
+        """
+        :param repo_id: organization and name
+        :param limits: the files to fetch, where they are there, and how large each may be, in bytes
+        :param folder: to put them into
+        :raises RefusedFileError: for a file that is too large, a link, or has a name that leaves the repository
+        """
+
+
+def repository_id(algo: str, env_name: EnvironmentName, organization: str, name: str | None) -> str:
+    """
+    :param algo: name on the command line
+    :param env_name: of the environment
+    :param organization: or user
+    :param name: of the repository; None for the zoo's
+    :return: organization and name
+    :raises ValueError: for an algorithm of the zoo's own, and for a name that no repository has, such as a path
+    """
+    if algo not in OURS:
+        raise ValueError(
+            f"--algo {algo} is the zoo's own, whose files on the hub are pickles; share it with the zoo's program: "
+            f"python -m rl_zoo3.push_to_hub, python -m rl_zoo3.load_from_hub. Here: {', '.join(OURS)}"
+        )
+    repo_id = ModelRepoId(organization, ModelName(algo, env_name) if name is None else name)
+    if repo_id.count("/") != 1:
+        raise ValueError(f"{repo_id!r} is no organization and name; give both without slashes: -orga YOU -name NAME")
+    validate_repo_id(repo_id)
+    return str(repo_id)
+
+
+def open_hub(local: Path | None) -> Hub:
+    """:return: the Hugging Face hub, or the folder in its place"""
+    return HuggingFaceHub() if local is None else LocalHub(local)
+
+
+class HuggingFaceHub:
+    """The hub. Whose it is, ``hf auth login`` or HF_TOKEN say."""
+
+    def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
+        """See ``Hub``."""
+        api = HfApi()
+        url = api.create_repo(repo_id=repo_id, exist_ok=True)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, delete_patterns=list(stale))
+        return str(url)
+
+    def fetch(self, repo_id: str, limits: Mapping[str, int], folder: Path) -> None:
+        """See ``Hub``."""
+        api = HfApi()
+        info = api.model_info(repo_id, files_metadata=True)
+        names = _checked(repo_id, {file.rfilename: file.size for file in info.siblings or ()}, limits)
+        # Of the same commit as what was looked at
+        api.snapshot_download(repo_id, revision=info.sha, local_dir=folder, allow_patterns=names)
+
+
+class LocalHub:
+    """
+    A folder with a folder for each repository, ``ORGANIZATION/NAME``.
+
+    :param folder: which others may write to as well
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
+        """See ``Hub``. Files of other names stay, as they do on the hub."""
+        target = self.folder / repo_id
+        for name in stale:
+            (target / name).unlink(missing_ok=True)
+        for path in sorted(folder.iterdir()):
+            with written_whole(target / path.name) as file:
+                file.write(path.read_bytes())
+        return str(target)
+
+    def fetch(self, repo_id: str, limits: Mapping[str, int], folder: Path) -> None:
+        """
+        See ``Hub``.
+
+        :raises ValueError: if there is no such repository
+        """
+        repository = self.folder / repo_id
+        if not repository.is_dir():
+            raise ValueError(f"{self.folder} has no repository {repo_id}; push_to_hub puts one there")
+        sizes: dict[str, int | None] = {}
+        for path in islice([repository.parent, repository, *repository.rglob("*")], _MOST_FILES + 3):
+            if path.is_symlink():
+                raise RefusedFileError(f"{path} is a link, which may lead anywhere; refused")
+            if path.is_file():
+                sizes[path.relative_to(repository).as_posix()] = path.stat().st_size
+        for name in _checked(repo_id, sizes, limits):
+            with (repository / name).open("rb") as file:
+                content = file.read(limits[name] + 1)
+            check_size(f"{repo_id}: {name}", len(content), limits[name])
+            (folder / name).write_bytes(content)
+
+
+def _checked(repo_id: str, sizes: Mapping[str, int | None], limits: Mapping[str, int]) -> list[str]:
+    """:return: the files to fetch"""
+    if len(sizes) > _MOST_FILES:
+        raise RefusedFileError(f"{repo_id} has more than {_MOST_FILES} files; an agent has about ten; refused")
+    for name in sizes:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+            raise RefusedFileError(f"{repo_id} has a file {name[:200]!r}, whose name leaves the repository; refused")
+    wanted = [name for name in limits if name in sizes]
+    for name in wanted:
+        size = sizes[name]
+        if size is None:
+            raise RefusedFileError(f"{repo_id}: {name} has no size that the hub would tell; refused")
+        check_size(f"{repo_id}: {name}", size, limits[name])
+    return wanted
+
+
+def check_size(what: object, size: int, limit: int) -> None:
+    """:raises RefusedFileError: if a file is larger than its kind ever is"""
+    if size > limit:
+        raise RefusedFileError(f"{what} has {size:,} bytes, more than {limit:,}; refused")

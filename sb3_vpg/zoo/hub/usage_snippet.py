@@ -1,0 +1,57 @@
+"""The Python on an agent's page: from the hub to its score, with the environment that it was trained in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from huggingface_sb3 import EnvironmentName, ModelName
+
+from sb3_vpg.zoo.agents.evaluation import Score
+from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.hub.repository import Repository
+from sb3_vpg.zoo.hub.safe_settings import named_wrapper
+
+
+def snippet(algo: str, env_id: str, repo_id: str, found: Repository, score: "Score", gym_packages: Sequence[str] = ()) -> str:
+    """
+    :param algo: name on the command line
+    :param env_id: environment id
+    :param repo_id: organization and name of the repository
+    :param found: what is in it
+    :param score: that the program is to find
+    :param gym_packages: modules that register the environment
+    :return: a program
+    """
+    cls, config = OURS[algo], found.config
+    wrappers = list(map(named_wrapper, config.get("env_wrapper") or ()))
+    vec_wrappers = list(map(named_wrapper, config.get("vec_env_wrapper") or ()))
+    frames = config.get("frame_stack", 0)
+    names = [name for name, _ in (*wrappers, *vec_wrappers)]
+    imports = {"huggingface_hub.hf_hub_download", f"sb3_vpg.{cls}", *names}
+    imports |= {"stable_baselines3.common.env_util.make_vec_env", "stable_baselines3.common.evaluation.evaluate_policy"}
+    imports |= {"sb3_vpg.normalization.load_vec_normalize"} if config.get("normalize") else set()
+    imports |= {"stable_baselines3.common.vec_env.VecFrameStack"} if frames else set()
+    arguments = [repr(env_id), f"n_envs={score.n_envs}", f"seed={score.seed}"]
+    arguments += [f"env_kwargs={found.env_kwargs!r}"] if found.env_kwargs else []
+    arguments += [f"wrapper_class=lambda env: {_wrapped('env', wrappers)}"] if wrappers else []
+    lines = [*(f"import {package}" for package in gym_packages), *map(_import, sorted(imports)), ""]
+    file: str = ModelName(algo, EnvironmentName(env_id)).filename
+    lines += [f"file = hf_hub_download({repo_id!r}, {file!r})", f"model = {cls}.load(file)"]
+    lines += [f"env = make_vec_env({', '.join(arguments)})"]
+    lines += [f"env = {_wrapped('env', vec_wrappers)}"] if vec_wrappers else []
+    if config.get("normalize"):
+        lines += ["env = load_vec_normalize(file, env)", "env.training = env.norm_reward = False"]
+    lines += [f"env = VecFrameStack(env, {frames})"] if frames else []
+    lines += [f"print(evaluate_policy(model, env, n_eval_episodes={score.n_episodes}, deterministic={score.deterministic}))"]
+    return "\n".join(lines)
+
+
+def _import(name: str) -> str:
+    module, _, what = name.rpartition(".")
+    return f"from {module} import {what}"
+
+
+def _wrapped(env: str, wrappers: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """:return: the environment in its wrappers, the first of them innermost, as in the zoo"""
+    for name, kwargs in wrappers:
+        env = f"{name.rpartition('.')[2]}({', '.join([env, *(f'{key}={value!r}' for key, value in kwargs.items())])})"
+    return env

@@ -1,0 +1,127 @@
+"""Runs rl_zoo3's own programs, in this process, with our algorithms in its tables."""
+
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from shutil import which
+from typing import Any
+
+import imageio_ffmpeg
+import rl_zoo3.enjoy
+import rl_zoo3.utils
+
+from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
+from sb3_vpg.zoo.agents.trained_agents import film_of_training, model_asked_for, more_flags
+from sb3_vpg.zoo.agents.videos import gifs_too, without_screen, write_gif
+from sb3_vpg.zoo.own_modules import command_of, import_modules_of
+from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.registration import register
+from sb3_vpg.zoo.signals import CLOSED_PIPE
+
+_FILMS = ("rl_zoo3.record_video", "rl_zoo3.record_training")
+
+
+def run(target: str, native: bool = False, model: Path | None = None) -> None:
+    """
+    Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
+
+    :param target: what to run; the zoo's video programs have no function to call
+    :param native: on native vector environments, in ``enjoy``
+    :param model: which is to play; None: the one at the end of its run
+    """
+    register()
+    module, _, function = target.partition(":")
+    create_for_enjoy = create_native_test_env if native else create_test_env
+    with (
+        replaced(rl_zoo3.enjoy, "create_test_env", partial(create_for_enjoy, model=model)),
+        # Where the programs that are run as such import it from
+        replaced(rl_zoo3.utils, "create_test_env", partial(create_test_env, model=model)),
+    ):
+        if function:
+            getattr(import_module(module), function)()
+        else:
+            with _videos_from_here():
+                runpy.run_module(module, run_name="__main__")
+
+
+def run_play(name: str, target: str, flags: Sequence[str], native: bool = False, gif: bool = False) -> None:
+    """
+    Run what plays a trained agent: that of the latest run, or the one that ships.
+
+    :param name: the command
+    :param target: as in ``run``
+    :param flags: those of ``sys.argv`` that the user has given
+    :param native: as in ``run``
+    :param gif: write a GIF beside the film
+    :raises ValueError: if there is no such agent
+    """
+    sys.argv += more_flags(name, flags)
+    model, settings = model_asked_for(sys.argv[1:])
+    if model is not None:
+        import_modules_of(settings)
+    with without_screen() if target in _FILMS else nullcontext(), gifs_too() if gif else nullcontext():
+        run(target, native, model)
+        if gif and target == "rl_zoo3.record_training":
+            print(f"Saving gif to {write_gif(film_of_training(sys.argv[1:]))}")
+
+
+def run_plot(target: str, picture: Path) -> None:
+    """
+    Run one of the zoo's plots without a screen and write what it would have shown.
+
+    :param target: as in ``run``
+    :param picture: file to write; with several figures, their numbers are appended to its name
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with warnings.catch_warnings():
+        # The picture is written instead
+        warnings.filterwarnings("ignore", message=".*non-interactive.*", category=UserWarning)
+        run(target)
+    figures = pyplot.get_fignums()
+    for number in figures:
+        path = picture if len(figures) == 1 else picture.with_stem(f"{picture.stem}_{number}")
+        with replaced_whole(path) as part:
+            # Tight, because the zoo leaves labels at the very edge
+            pyplot.figure(number).savefig(part, dpi=150, bbox_inches="tight")
+        print(f"Saved {path}")
+    pyplot.close("all")
+
+
+@contextmanager
+def _videos_from_here() -> Iterator[None]:
+    """
+    ``rl_zoo3.record_training`` starts ``python -m rl_zoo3.record_video``, which does not know our algorithms, and calls
+    ``ffmpeg`` by name. Start ours instead, and where no ffmpeg is installed offer the one that came with moviepy.
+    """
+    call = subprocess.call
+
+    def call_ours(command: list[str], *args: Any, **kwargs: Any) -> int:
+        if command[:3] == ["python", "-m", "rl_zoo3.record_video"]:
+            command = [*command_of("sb3_vpg"), "record_video", *command[3:]]
+        code = call(command, *args, **kwargs)
+        if code == CLOSED_PIPE:
+            raise BrokenPipeError
+        return code
+
+    path = os.environ.get("PATH", "")
+    with tempfile.TemporaryDirectory() as folder, replaced(subprocess, "call", call_ours):
+        if which("ffmpeg") is None:
+            (Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+        os.environ["PATH"] = os.pathsep.join([path, folder])
+        try:
+            yield
+        finally:
+            os.environ["PATH"] = path

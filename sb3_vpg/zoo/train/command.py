@@ -1,0 +1,69 @@
+"""``sb3-vpg train``: its flags, and the manager that they choose."""
+
+import argparse
+from contextlib import ExitStack
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import rl_zoo3.train
+from rl_zoo3.utils import StoreDict
+
+from sb3_vpg.zoo.hyperparams_schema import NamedValues
+from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.registration import register
+from sb3_vpg.zoo.signals import Signals
+from sb3_vpg.zoo.train.atomic_saving import whole_files
+from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
+from sb3_vpg.zoo.train.native_manager import NativeExperimentManager
+from sb3_vpg.zoo.train.session import Session, _Complete
+
+_NOT_GIVEN = object()
+
+
+def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
+    """
+    Run ``rl_zoo3.train``. Its arguments are ``sys.argv``.
+
+    :param flags: those of ``sys.argv`` that the user has given
+    :param signals: those of this process
+    :param own: ``vec_env``, from ``train`` also ``checkpoint_freq``, ``resume``, ``exp_id``; None for what was not given
+    :raises ValueError: if there is nothing to resume, if a flag contradicts the run, or if there is a run of that number
+    """
+    register()
+    with ExitStack() as stack:
+        session = Session(flags, signals, own, stack)
+        stack.enter_context(replaced(rl_zoo3.train, "argparse", SimpleNamespace(ArgumentParser=partial(_Parser, session))))
+        stack.enter_context(replaced(rl_zoo3.train, "ExperimentManager", partial(_manager, session)))
+        stack.enter_context(whole_files())
+        try:
+            rl_zoo3.train.train()
+        except _Complete as complete:
+            print(complete)
+
+
+class _Parser(argparse.ArgumentParser):
+    """The zoo's parser, whose result a session completes."""
+
+    def __init__(self, session: "Session", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._session = session
+
+    def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
+        """See ``argparse``."""
+        if kwargs.get("action") is StoreDict:
+            kwargs["action"] = NamedValues
+        return super().add_argument(*names, **kwargs)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See ``argparse``."""
+        parsed = super().parse_args(args, namespace)
+        unset = argparse.Namespace(**dict.fromkeys(vars(parsed), _NOT_GIVEN))
+        given = vars(super().parse_args(self._session.flags, unset))
+        return self._session.settle(parsed, {name: value for name, value in given.items() if value is not _NOT_GIVEN})
+
+
+def _manager(session: "Session", args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:
+    """What ``rl_zoo3.train`` takes for the class ``ExperimentManager``."""
+    build = NativeExperimentManager if session.native else VPGExperimentManager
+    return build(args, *others, session=session, **kwargs)

@@ -1,0 +1,286 @@
+"""The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
+
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from pprint import pprint
+from typing import Any
+
+import rl_zoo3.exp_manager
+import yaml
+from rl_zoo3.exp_manager import ExperimentManager
+from rl_zoo3.utils import get_latest_run_id
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
+
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.checkpoints.files import latest
+from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.normalization import has_statistics, load_vec_normalize
+from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
+from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.hyperparams import hyperparams_file
+from sb3_vpg.zoo.hyperparams_schema import WRITTEN_IN_PYTHON, check_entry, evaluated
+from sb3_vpg.zoo.own_modules import import_modules_of
+from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.safe_yaml import as_written, is_foreign
+from sb3_vpg.zoo.train.callbacks import First
+from sb3_vpg.zoo.train.saved_run import SavedRun, checkpoint_folder, mark_finished, resume_command
+from sb3_vpg.zoo.train.session import Session
+from sb3_vpg.zoo.train.subproc import QuietSubprocVecEnv
+from sb3_vpg.zoo.tuning.search_manager import SearchManager
+
+# A search with several jobs creates environments in several threads
+_LOCK = threading.Lock()
+
+
+class VPGExperimentManager(SearchManager):
+    """
+    Differs from the zoo's in six points, and in a search as its parent does:
+
+    * without ``-conf``, our algorithms find their YAML file in our package;
+    * a YAML file that cannot be read, or an entry with missing, unknown or unusable keys, is refused with the file's name;
+    * no run folder stays behind that would hide an earlier run from those who look for the latest;
+    * VPG leaves checkpoints, and goes on in the folder of the run that its session resumes, with that run's hyperparameters;
+    * a signal lets VPG finish its rollout; all files are written whole;
+    * when training fails, the model is saved where a finished one would be, and then the error goes on.
+
+    :param session: the call of ``train``; other parameters: see ``ExperimentManager``
+    """
+
+    # Of the zoo, which declares it so
+    vec_env_class: Any
+
+    def __init__(self, args: Any, algo: str, *others: Any, session: Session, **kwargs: Any) -> None:
+        super().__init__(args, algo, *others, **kwargs)
+        self._session, self._signals = session, session.signals
+        self._made = self._started = self._learnt = False
+        if kwargs.get("config") is None and algo in OURS:
+            self.config = str(hyperparams_file(algo))
+        if session.folder is not None:
+            self._use_folder(session.folder)
+        elif session.exp_id is not None:
+            self._use_folder(Path(self.log_path) / f"{self.env_name}_{session.exp_id}")
+        if self.vec_env_class is SubprocVecEnv:
+            self.vec_env_class = QuietSubprocVecEnv
+
+    def _use_folder(self, folder: Path) -> None:
+        self.save_path = str(folder)
+        self.params_path = f"{folder}/{self.env_name}"
+
+    def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """:raises ValueError: if the file is no YAML mapping, or if an entry lacks a key or has one too many"""
+        run = self._session.run
+        if run is None:
+            hyperparams, saved = self._read_file()
+        else:
+            saved = self._read_run(run)
+            hyperparams = dict(saved)
+        if self.algo in OURS:
+            check_entry(self.config, self.algo, self.env_name.gym_id, hyperparams)
+        if self._eval_env_kwargs_args is None and not self.env_kwargs:
+            # The zoo forgets those of an entry, and evaluates in another environment than it trains in
+            self.eval_env_kwargs = hyperparams.get("env_kwargs") or {}
+        return hyperparams, saved
+
+    def _read_file(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        try:
+            return super().read_hyperparameters()
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.config} is no readable YAML file: {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{self.config} must map environment ids to hyperparameters ({error})") from error
+
+    def _read_run(self, run: SavedRun) -> dict[str, Any]:
+        """:return: those of the run; Python objects among them come from the command, because no file may make them"""
+        saved = OrderedDict(run.hyperparams)
+        foreign = [key for key, value in saved.items() if is_foreign(value)]
+        today = self._today() if foreign else {}
+        for key in foreign:
+            if as_written(today.get(key)) != saved[key]:
+                raise ValueError(
+                    f"{run.folder} was begun with {key}: {saved[key]}, which no file may make: give the same -params again"
+                )
+            saved[key] = today[key]
+        print(f"Hyperparameters of {run.folder}:")
+        pprint(saved)
+        return saved
+
+    def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[Any, ...]:
+        """:raises ValueError: by the name of a key whose text is no Python"""
+        prepared: tuple[Any, ...] = super()._preprocess_hyperparams(
+            evaluated(hyperparams, WRITTEN_IN_PYTHON, f"{self.config}, or -params")
+        )
+        return prepared
+
+    def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]  # static there
+        """Ours read ``"lin_0.001"`` themselves, and refuse what they cannot read by its name."""
+        return hyperparams if self.algo in OURS else ExperimentManager._preprocess_schedules(hyperparams)
+
+    def _today(self) -> dict[str, Any]:
+        """:return: what the run would be begun with, as far as that is still there"""
+        try:
+            return self._read_file()[1]
+        except (OSError, ImportError):
+            return self.custom_hyperparams or {}
+
+    def create_log_folder(self) -> None:
+        if self.optimize_hyperparameters:
+            # What a search writes here, nobody reads; workers of one study would share the folder
+            self._use_folder(Path(tempfile.mkdtemp(prefix="sb3-vpg-optimize-")))
+        elif self._session.folder is None:
+            self._make_folder()
+            if self._checkpoint_freq > 0:
+                self._session.claim(Path(self.save_path))
+        self._made = True
+        super().create_log_folder()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
+
+    def _make_folder(self) -> None:
+        """The folder of the next run, also where another process has just made the one that was the next."""
+        while True:
+            try:
+                os.makedirs(self.save_path)
+                return
+            except FileExistsError:
+                if self._session.exp_id is not None:
+                    raise ValueError(
+                        f"{self.save_path} exists already: give another --exp-id, or --resume {self._session.exp_id}"
+                    ) from None
+                number = get_latest_run_id(self.log_path, self.env_name) + 1
+                self._use_folder(Path(self.log_path) / f"{self.env_name}_{number}")
+
+    @property
+    def _checkpoint_freq(self) -> int:
+        """:return: 0 for none, as for all algorithms but VPG and in a search"""
+        return getattr(self.args, "checkpoint_freq", 0)
+
+    def create_callbacks(self) -> None:
+        super().create_callbacks()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
+        if self._checkpoint_freq > 0:
+            folder = checkpoint_folder(Path(self.save_path))
+            kwargs: dict[str, Any] = {"monitor_dir": self.save_path, "verbose": self.verbose}
+            self.callbacks.append(TrainingCheckpoint(folder, self._checkpoint_freq, **kwargs))
+        self.callbacks.insert(0, First(self._start, self.callbacks))
+
+    def _start(self, model: BaseAlgorithm) -> None:
+        """From here on there is something to save, and a rollout to finish."""
+        self._started = True
+        if isinstance(model, LeanOnPolicyAlgorithm):
+            self._session.signals.ask = model.request_stop
+
+    def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
+        """The zoo's, by way of ``_make_vec_env``."""
+        with _LOCK, replaced(rl_zoo3.exp_manager, "make_vec_env", self._make_vec_env):
+            return super().create_envs(n_envs, eval_env, no_log)
+
+    def _make_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+        """SB3's function. Files of a run that goes on are not emptied: ``TrainingCheckpoint`` cuts them to their length."""
+        run = self._session.run
+        if run is not None and run.has_checkpoint:
+            kwargs["monitor_kwargs"] = {**(kwargs.get("monitor_kwargs") or {}), "override_existing": False}
+        return self._build_vec_env(*args, **kwargs)
+
+    def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+        return make_vec_env(*args, **kwargs)
+
+    def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
+        """The zoo's; but an agent that trains on and holds statistics goes on with these, not with those of its run's end."""
+        if not (self.normalize and self.trained_agent and has_statistics(self.trained_agent)):
+            return super()._maybe_normalize(env, eval_env)
+        normalized = load_vec_normalize(self.trained_agent, env)
+        if eval_env:
+            normalized.training = normalized.norm_reward = False
+        return normalized
+
+    def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
+        run = Path(self.trained_agent).parent
+        own = run / self.env_name
+        for settings in [own] if own.is_dir() else [file.parent for file in run.glob("*/config.yml")]:
+            import_modules_of(settings)
+        return super()._load_pretrained_agent(hyperparams, env)
+
+    def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
+        """Prepare a run; where none comes of it, because it is refused or a search, remove its folder again."""
+        results = None
+        try:
+            results = super().setup_experiment()
+        finally:
+            if results is None and self._made and not any(Path(self.save_path).glob("*/args.yml")):
+                shutil.rmtree(self.save_path, ignore_errors=True)
+        return results
+
+    def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
+        """Those of a run that goes on stay as they are; else ``args.yml`` comes last, and says that the others are there."""
+        if self._session.run is not None:
+            command = Path(self.params_path) / "command.txt"
+            before = command.read_text() if command.is_file() else ""
+            with written_whole(command) as file:
+                file.write(f"{before}\n{shlex.join(sys.orig_argv)}".encode())
+            print(f"Log path: {self.save_path}")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            with replaced(self, "params_path", folder):
+                super()._save_config(saved_hyperparams)
+            (Path(folder) / "command.txt").write_text(shlex.join(sys.orig_argv))
+            for name in ("config.yml", "command.txt", "args.yml"):
+                with written_whole(Path(self.params_path) / name) as file:
+                    file.write((Path(folder) / name).read_bytes())
+
+    def learn(self, model: BaseAlgorithm) -> None:
+        """
+        Train; if that fails, save the last good weights before the error goes on.
+
+        :raises KeyboardInterrupt: if a signal came before training had begun
+        """
+        signals = self._session.signals
+        try:
+            super().learn(model)
+            self._learnt = True
+        except Exception as error:
+            # A signal to all processes of a job ends the workers of a SubprocVecEnv as well
+            if signals.received is None or not isinstance(error.__cause__, (EOFError, ConnectionError)):
+                if self._started:
+                    self.save_trained_model(model)
+                raise
+        finally:
+            signals.ask = None
+        if not self._started and signals.received is not None:
+            raise KeyboardInterrupt
+
+    def save_trained_model(self, model: BaseAlgorithm) -> None:
+        """As the zoo, in another order: a run is complete when its last file is there."""
+        # Whoever read our output may be gone, which is no reason to lose the files
+        with suppress(BrokenPipeError):
+            print(f"Saving to {self.save_path}")
+        if self.normalize:
+            normalizer = model.get_vec_normalize_env()
+            assert normalizer is not None
+            normalizer.save(os.path.join(self.params_path, "vecnormalize.pkl"))
+        if isinstance(model, OffPolicyAlgorithm) and self.save_replay_buffer:
+            with suppress(BrokenPipeError):
+                print("Saving replay buffer")
+            model.save_replay_buffer(os.path.join(self.save_path, "replay_buffer.pkl"))
+        model.save(f"{self.save_path}/{self.env_name}")
+        self._take_leave(model)
+
+    def _take_leave(self, model: BaseAlgorithm) -> None:
+        received = self._session.signals.received
+        complete = self._learnt and (received is None or model.num_timesteps >= self.n_timesteps)
+        if complete and self._checkpoint_freq > 0:
+            mark_finished(Path(self.params_path), model.num_timesteps, self.n_timesteps)
+        if received is None or complete:
+            return
+        onward = ""
+        if self._checkpoint_freq > 0:
+            run = Path(self.save_path)
+            what = "Continue" if latest(checkpoint_folder(run)) else "Begin again"
+            onward = f" {what} with: {resume_command(run, self.log_folder, self.algo, self.env_name.gym_id)}"
+        print(f"Stopped by {received.name} after {model.num_timesteps:,} of {self.n_timesteps:,} steps.{onward}")

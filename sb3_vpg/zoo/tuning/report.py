@@ -1,0 +1,67 @@
+"""What a search shows at its end, beside the zoo's own report: pictures, and the best trial as one can use it."""
+
+import re
+import shlex
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import optuna
+from matplotlib import pyplot
+from optuna.trial import TrialState
+from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
+
+from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.zoo.tuning.best_entry import entry_text
+
+
+def report(study: optuna.Study, storage: str | None, folder: Path | None) -> None:
+    """
+    :param study: with a completed trial
+    :param storage: where it is kept, None for nowhere
+    :param folder: for the plots, None for no plots
+    """
+    trials = study.get_trials(deepcopy=False)
+    counts = {state.name.lower(): sum(trial.state == state for trial in trials) for state in TrialState}
+    print(f"\nStudy {study.study_name}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}")
+    try:
+        _, text = entry_text(study)
+    except ValueError as error:
+        print(f"The best trial has no entry to show: {error}")
+    else:
+        print(f"The best trial as an entry of a hyperparameter file, with all that it was trained with:\n\n{text}")
+        if storage is not None:
+            words = ["best_entry", "--storage", storage, "--study-name", study.study_name, "-o", "FILE.yml"]
+            print(f"Write it to a file: {shlex.join(['sb3-vpg', *words])}")
+    if folder is not None:
+        draw(study, folder)
+
+
+def draw(study: optuna.Study, folder: Path) -> list[Path]:
+    """
+    Draw how the best value came about, and which hyperparameters decided it. No screen and no browser is needed.
+
+    :param study: with a completed trial
+    :param folder: where the pictures go
+    :return: their paths; importances need completed trials of different values
+    """
+    matplotlib.use("Agg")
+    stem = folder / f"study_{re.sub(r'[^A-Za-z0-9._-]+', '_', study.study_name)}"
+    drawn = [_save(plot_optimization_history(study), Path(f"{stem}_history.png"))]
+    if len({trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}) > 1:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            drawn.append(_save(plot_param_importances(study), Path(f"{stem}_importances.png")))
+        if caught:
+            print("There are too few trials of some kinds for the importances of their hyperparameters to be accurate.")
+    pyplot.close("all")
+    print(f"Plots: {', '.join(map(str, drawn))}")
+    return drawn
+
+
+def _save(axes: Any, picture: Path) -> Path:
+    with replaced_whole(picture) as part:
+        axes.figure.savefig(part, dpi=150, bbox_inches="tight")
+    return picture
