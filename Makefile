@@ -10,8 +10,10 @@ PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile 
 
 LOWEST := .venv-lowest
 # About two minutes of tests, in which each dependency is used
-LOWEST_TESTS := $(patsubst %,tests/test_%.py,a2c_parity agents best_entry compare_ray compare_report env_values hub \
-	normalization plain save_load spaces tracking tuning videos)
+LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_normalization test_spaces checkpoints/test_env_attributes \
+	persistence/test_json_codec persistence/test_save_load zoo/test_tracking zoo/tuning/test_best_entry \
+	zoo/tuning/test_search_space zoo/agents/test_trained_agents zoo/agents/test_videos zoo/hub/test_hub compare/test_ray \
+	compare/test_report)
 # The others in the lowest versions are the newest of this day, so that the same command tests the same
 LOWEST_DAY := 2026-11-29
 

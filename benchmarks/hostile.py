@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch as th
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from hostile import HOSTILE, Hostile  # likewise
+from malicious_files import HOSTILE, Hostile  # likewise
 from report import Goal, deliver, goal_table, parser, table  # "hostile" is a name in both folders
 from tampering import Acting, Members, good_model
 

@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from helpers import CONTINUOUS, RandomEnv, differing, make_model, weights
-from replay import ACTIONS, OBSERVATIONS, POLICIES, Seen, model_for
+from sb3_loop import ACTIONS, OBSERVATIONS, POLICIES, Seen, model_for
 from scipy import stats
 from stable_baselines3.common.vec_env import DummyVecEnv
 

@@ -1,0 +1,229 @@
+"""That benchmarks/soak.py sees a leak, and that benchmarks/crash.py sees a run that was harmed."""
+
+import os
+import shutil
+import sys
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_file
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    soak, crash, aims, victims, wholeness = map(import_module, ("soak", "crash", "aims", "victims", "wholeness"))
+
+linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="what a process holds is read from /proc")
+TOTAL = 1_000_000
+FLAT = [soak.Sample(steps, steps / 1e5, steps / 1e5, 300.0, 7, 1, 340.0) for steps in range(10_000, TOTAL + 1, 10_000)]
+
+
+def missed(samples: list[Any]) -> list[str]:
+    return [goal.what for goal in soak.goals(samples, TOTAL) if not goal.met]
+
+
+LEAKS = {
+    "memory at the end": (lambda sample: replace(sample, memory=300 + sample.steps / 5e4), 2),
+    "most memory": (lambda sample: replace(sample, memory=400 if 5e5 < sample.steps < 6e5 else 300), 1),
+    "open files": (lambda sample: replace(sample, handles=7 + (sample.steps == 7e5)), 1),
+    "threads": (lambda sample: replace(sample, threads=1 + (sample.steps > 7e5)), 1),
+    "CPU": (lambda sample: replace(sample, cpu=sample.cpu + (sample.steps / 1e5) ** 2 / 50), 1),
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_a_run_that_does_not_stay_as_it_began_misses_its_goal(name: str) -> None:
+    leak, number = LEAKS[name]
+    assert missed(FLAT) == []
+    found = missed([leak(sample) for sample in FLAT])
+    assert found[0].startswith(name)
+    assert len(found) == number
+
+
+@linux
+def test_what_a_process_holds_is_what_is_seen(tmp_path: Path) -> None:
+    samples: list[Any] = []
+    sampler = soak.Sampler(1, tmp_path, samples)
+    sampler._on_training_start()
+    sampler._take()
+    held: list[Any] = [np.ones(50 * 2**17)]
+    held += [(tmp_path / str(index)).open("w") for index in range(3)]
+    sampler._take()
+    for file in held[1:]:
+        file.close()
+    assert samples[1].handles - samples[0].handles == 3
+    assert 45 < samples[1].memory - samples[0].memory < 60
+
+
+@linux
+def test_a_short_soak(tmp_path: Path) -> None:
+    """Each tenth has its row, and all that a long run has about it is there."""
+    samples = soak.measure(100_000, tmp_path)
+    assert [sample.steps * 10 // 100_000 for sample, _, _ in soak.parts(samples, 100_000)] == list(range(1, 11))
+    assert samples[-1].checkpoint > 0
+    assert {"0.monitor.csv", "best_model.zip", "checkpoints", "evaluations.npz"} == set(os.listdir(tmp_path))
+    assert len(np.load(tmp_path / "evaluations.npz")["timesteps"]) >= soak.N_EVALUATIONS - 1
+
+
+@pytest.fixture(scope="module")
+def tortured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A run that was killed once, in the middle, and its folder."""
+    folder = tmp_path_factory.mktemp("tortured")
+    size = aims.Size(steps=3_000, eval_freq=600, checkpoint_freq=500, episodes=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crash, "draw", lambda *_: [aims.Aim("anywhere", 1_500, 0.0)])
+        run = crash.torture("one", "default", 2, 1, size, folder)
+    return run, folder
+
+
+@pytest.mark.expensive
+def test_a_run_that_is_killed_is_resumed_and_ends_as_the_other(tortured: tuple[Any, Path]) -> None:
+    run, _ = tortured
+    (kill,) = run.kills
+    assert (kill.outcome, kill.damaged, run.differences) == ("resumed", [], [])
+    assert kill.taken_up == kill.checkpoint >= 1_024
+    assert kill.lost >= 0
+    assert all(goal.met for goal in crash.goals([run], 1, crash.QUICK))
+    harmed = replace(kill, steps=9_999, damaged=["best_model.zip"], outcome="damaged")
+    harmed = replace(run, kills=[harmed], differences=["best_model.zip: differs"])
+    assert not any(goal.met for goal in crash.goals([harmed], 1, crash.QUICK))
+
+
+FILES = ["CartPole-v1.zip", "best_model.zip", "evaluations.npz", "0.monitor.csv"]
+FILES += ["CartPole-v1/args.yml", "CartPole-v1/finished.txt"]
+
+
+@pytest.mark.expensive
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_cut_off_is_found(name: str, tortured: tuple[Any, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(crash.find(tortured[1] / "killed"), tmp_path / "run")
+    assert wholeness.damage(run) == []
+    content = (run / name).read_bytes()
+    (run / name).write_bytes(content[:-3] if name.endswith((".zip", ".npz", ".csv")) else b"")
+    (run / f".{name.replace('/', '')}.abc.part").write_bytes(content[:-3])
+    (found,) = wholeness.damage(run)
+    assert found.startswith(f"{name}: ")
+
+
+def change_weights(run: Path) -> str:
+    data, params, variables = load_from_zip_file(run / "best_model.zip", load_data=False)
+    weight = params["policy"]["action_net.bias"]
+    weight[0] = th.nextafter(weight[0], th.tensor(1.0))
+    save_to_zip_file(run / "best_model.zip", data, params, variables)
+    return "best_model.zip: differs"
+
+
+def change_evaluation(run: Path) -> str:
+    with np.load(run / "evaluations.npz") as log:
+        arrays = dict(log)
+    arrays["results"][-1, 0] += 1
+    np.savez(run / "evaluations.npz", **arrays)
+    return "evaluations.npz: differs"
+
+
+def repeat_episode(run: Path) -> str:
+    file = run / "1.monitor.csv"
+    text = file.read_text()
+    file.write_text(text + text.splitlines(keepends=True)[-1])
+    return "1.monitor.csv: differs"
+
+
+def leave_part(run: Path) -> str:
+    (run / ".evaluations.npz.abc.part").mkdir()
+    return ".evaluations.npz.abc.part: is not in both"
+
+
+@pytest.mark.expensive
+@pytest.mark.parametrize("change", [change_weights, change_evaluation, repeat_episode, leave_part])
+def test_the_least_difference_is_found(change: Any, tortured: tuple[Any, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(crash.find(tortured[1] / "killed"), tmp_path / "run")
+    whole = crash.find(tortured[1] / "whole")
+    assert wholeness.differences(run, whole) == []
+    expected = change(run)
+    assert wholeness.differences(run, whole) == [expected]
+
+
+def heard(*lines: str) -> Any:
+    """A process that has said this, and is not there."""
+    victim = victims.Victim.__new__(victims.Victim)
+    victim.events, victim.lines, victim._started = [], [], 0.0
+    for line in lines:
+        victim._hear(line)
+    return victim
+
+
+SAID = {
+    "resumed": ("Taking up training after 2,048 of 9,000 steps, from checkpoint.zip", 2048, "resumed"),
+    "from another": ("Taking up training after 1,024 of 9,000 steps, from checkpoint.zip", 1024, "another point than 2,048"),
+    "anew": (
+        "run_1 was killed before its first checkpoint; its files are removed, and it begins once more",
+        0,
+        "another point",
+    ),
+    "complete": ("run_1 is complete: 2,048 of 2,000 steps", 2048, "resumed"),
+    "silent": ("Seed: 1", None, "never started again"),
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+def test_a_kill_is_judged_by_where_training_goes_on(name: str) -> None:
+    line, taken_up, outcome = SAID[name]
+    kill = crash.Kill("", "", "", 2_300, 2_048, [])
+    crash.judge(pending := [kill], heard(line), fresh=False)
+    assert kill.taken_up == taken_up
+    assert outcome in kill.outcome
+    assert bool(pending) == (name == "silent")
+
+
+def test_steps_are_those_of_training_and_not_of_the_table_of_an_evaluation() -> None:
+    victim = heard("| total_timesteps | 512 |", "Eval num_timesteps=600, episode_reward=9", "|   total_timesteps   | 600   |")
+    assert [(event.kind, event.steps) for event in victim.events] == [("rollout", 512), ("evaluated", 600), ("table", 0)]
+    assert victim.steps == 600
+
+
+MOMENTS = {
+    "imports": ([], []),
+    "making the model": (["Seed: 1"], []),
+    "training": (["| total_timesteps | 512 |"], []),
+    "evaluating": (["| total_timesteps | 512 |"], [".evaluations.npz.abc.part/"]),
+    "writing evaluations.npz": ([], [".evaluations.npz.abc.part/evaluations.npz"]),
+    "writing checkpoint_8_steps.zip": ([], ["checkpoints/.checkpoint_8_steps.zip.abc.part"]),
+    "ending": (["| total_timesteps | 512 |", "Saving to run_1"], []),
+    "writing CartPole-v1.zip": (["Saving to run_1"], [".CartPole-v1.zip.abc.part/"]),
+}
+
+
+@pytest.mark.parametrize("expected", MOMENTS)
+def test_what_a_process_leaves_tells_what_it_was_doing(expected: str, tmp_path: Path) -> None:
+    lines, left = MOMENTS[expected]
+    for name in left:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    parts = [path for path in tmp_path.rglob("*") if wholeness.part_in(path.relative_to(tmp_path))]
+    assert crash.doing(heard(*lines), parts) == expected
+
+
+def test_moments_lie_where_they_should() -> None:
+    events = [victims.Event(5 + index / 100, "rollout", 256 * (index + 1)) for index in range(200)]
+    events.append(victims.Event(8.0, "saving", 0))
+    size, rng = aims.Size(), np.random.default_rng(0)
+    drawn = [aims.draw(events, 9, True, size, rng) for _ in range(100)]
+    assert all(sorted(aim.what for aim in run) == sorted([*aims.AIMS, aims.END]) for run in drawn)
+    assert all((run[0].what, run[-1].what) == ("anywhere", aims.END) for run in drawn)
+    assert all(run[0].steps < size.checkpoint_freq for run in drawn)
+    assert max(aim.seconds for run in drawn for aim in run if aim.what == "the start") < 5
+    steps = np.array([aims.draw(events, 1, False, size, rng)[0].steps for _ in range(1000)])
+    # The last third of the life of this run comes after its last table
+    assert [round(np.mean(part), 1) for part in (steps < 100 * 256, steps == 200 * 256)] == [0.3, 0.3]
+
+
+def test_no_process_stays_behind() -> None:
+    with pytest.raises(RuntimeError), victims.Victim(["--env", "CartPole-v1"]) as victim:
+        raise RuntimeError
+    with pytest.raises(ProcessLookupError):
+        os.kill(victim._process.pid, 0)
+    assert sys.exc_info() == (None, None, None)

@@ -1,0 +1,220 @@
+"""The report of a comparison: one page that needs nothing else, a twin with the same numbers, and nothing hidden."""
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from comparison_results import comparison, drawn
+
+from sb3_vpg.compare.report import pages as report
+from sb3_vpg.compare.report import stats
+from sb3_vpg.compare.results import Comparison
+from sb3_vpg.compare.score_normalization import Reference
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_draws() -> Iterator[None]:
+    """What is asked here does not hang on the precision of an interval."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "_REPS", 50)
+        yield
+
+
+def written(found: Comparison, folder: Path) -> tuple[str, str]:
+    report.write(found, folder, "sb3-vpg compare --envs <A> & B")
+    return read(folder)
+
+
+def read(folder: Path) -> tuple[str, str]:
+    return (folder / report.PAGE).read_text(), (folder / report.TWIN).read_text()
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report of runs that are all there."""
+    folder = tmp_path_factory.mktemp("usual")
+    written(comparison(drawn()), folder)
+    return folder
+
+
+class Page(HTMLParser):
+    """What a browser would load, and the texts of all cells."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.cells: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        self.sources += [value for name in ("src", "href") if (value := known.get(name)) is not None]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, "a page that is not well formed"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "td":
+            self.cells.append(data)
+
+
+def test_the_page_needs_no_other_file(usual: Path) -> None:
+    page, _ = read(usual)
+    parsed = Page(page)
+    assert parsed.open == []
+    pictures = [source for source in parsed.sources if not source.startswith("#")]
+    assert len(pictures) == 5
+    for source in pictures:
+        kind, _, data = source.partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert not re.search(r"@import|url\(|<script", page)
+    assert "--envs &lt;A&gt; &amp; B" in page
+
+
+def test_both_say_the_same_and_what_was_measured(usual: Path) -> None:
+    found = comparison(drawn())
+    page, twin = read(usual)
+    rows = [line.strip("|").split("|") for line in twin.splitlines() if line.startswith("| ") and "---" not in line]
+    heads = [cells for cells, after in zip(rows, [*rows[1:], []], strict=True) if after]
+    cells = [cell.strip().strip("*") for row in rows for cell in row]
+    assert heads
+    for cell in Page(page).cells:
+        assert cell in cells
+    for algo in ("vpg", "a2c"):
+        for estimate in stats.aggregates(found.final(algo)).values():
+            assert estimate.text() in twin
+    assert stats.improvement(found.final("vpg"), found.final("a2c")).text() in twin
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", twin):
+        assert (usual / picture).is_file()
+
+
+def test_the_same_scores_make_the_same_files(usual: Path, tmp_path: Path) -> None:
+    written(comparison(drawn()), tmp_path)
+    names = sorted(path.name for path in usual.iterdir())
+    assert len(names) == 7
+    for name in names:
+        assert (usual / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_where_the_first_algorithm_loses_is_said(tmp_path: Path) -> None:
+    """On one environment it is far below, on the other above."""
+    worse = comparison(lambda algo, env_id, seed: 100.0 + seed - 50 * ((algo == "vpg") == (env_id == "Acrobot-v1")))
+    _, twin = written(worse, tmp_path)
+    lost = lost_of(twin)
+    assert "Acrobot-v1, final return" in lost
+    assert "Acrobot-v1, learning curve: VPG is behind A2C at 150 to 1,000 steps" in lost, "the first evaluations are equal"
+    assert "intervals apart" in lost
+    assert "CartPole-v1" not in lost
+    _, twin = written(comparison(lambda algo, env_id, seed: 100.0 + (algo == "vpg")), tmp_path)
+    assert "Nowhere among these runs" in twin
+
+
+def lost_of(twin: str) -> str:
+    return twin.partition("## Where VPG loses")[2].partition("\n## ")[0]
+
+
+def test_a_curve_that_is_behind_for_a_while_and_seconds_are_losses_too(tmp_path: Path) -> None:
+    """Behind at the first of ten evaluations and at the seventh, and slower; the finished agent is the best."""
+    found = comparison(lambda *which: 100.0)
+    ahead, behind = [*range(10, 110, 10)], [5, 20, 30, 40, 50, 60, 65, 80, 90, 100]
+    records = [
+        replace(one, mean_returns=behind if one.task.algo == "vpg" else ahead, cpu_seconds=2.0 + (one.task.algo == "vpg"))
+        for one in found.records
+        if one.task.env_id == "CartPole-v1"
+    ]
+    reference = {"CartPole-v1": Reference(0.0, 100.0, "the task's own")}
+    found = replace(found, records=records, env_ids=["CartPole-v1"], references=reference)
+    lost = lost_of(written(found, tmp_path)[1])
+    assert "VPG is behind A2C at 50 to 150, 650 to 750 steps" in lost, "read at every 50 steps"
+    assert "CPU seconds: VPG 3, more than A2C 2" in lost
+    assert "final return" not in lost.partition("\n- ")[2]
+
+
+def test_an_environment_without_a_result_is_no_win(tmp_path: Path) -> None:
+    scores = drawn(better=1000.0)
+    found = comparison(
+        lambda algo, env_id, seed: None if (algo, env_id) == ("vpg", "Acrobot-v1") else scores(algo, env_id, seed)
+    )
+    assert "Acrobot-v1: VPG has no finished run, but A2C" in written(found, tmp_path)[1]
+    nothing = comparison(lambda *which: None)
+    assert "Acrobot-v1: VPG has no finished run\n" in lost_of(written(nothing, tmp_path)[1])
+    alone = replace(nothing, algos=["vpg"])
+    assert "Where VPG loses" not in written(alone, tmp_path)[1], "there is nobody to lose to"
+
+
+def test_steps_that_were_run_and_budgets_that_differ_are_said(tmp_path: Path) -> None:
+    found = comparison(drawn())
+    longer = [replace(one, num_timesteps=1000 + one.task.seed) for one in found.records]
+    _, twin = written(replace(found, records=longer), tmp_path)
+    assert twin.count("| 1,000 to 1,005 |") == 4
+    assert "different numbers of steps" not in twin
+    bold = twin.count("**")
+    more = [replace(one, task=replace(one.task, n_timesteps=2000)) if one.task.algo == "a2c" else one for one in found.records]
+    _, twin = written(replace(found, records=more), tmp_path)
+    assert "different numbers of steps" in twin
+    assert twin.count("**") == bold - 4, "of areas over other steps none is the best, on none of two environments"
+
+
+def test_seconds_are_of_each_kind_of_machine(tmp_path: Path) -> None:
+    """A median over both would be the time of neither; who is slower on one of them loses."""
+    found = comparison(drawn())
+    on_two = [
+        replace(one, where="Machine: the other  \nPython", cpu_seconds=20.0 + (one.task.algo == "vpg"))
+        if one.task.seed
+        else one
+        for one in found.records
+    ]
+    _, twin = written(replace(found, records=on_two), tmp_path)
+    assert "made on 2 kinds of machine, and seconds are of each: (1) a test; (2) the other." in twin
+    assert "20 runs of seeds 1, 2, 3, 4, 5: Machine: the other Python" in twin
+    assert "4 runs of seeds 0: Machine: a test" in twin
+    assert "CPU s (median, machine 1 / 2)" in twin
+    assert twin.count("| 2 / 21 | 3 / 3 |") == 2
+    assert "CPU seconds: VPG 2 / 21, more than A2C 2 / 20" in lost_of(twin)
+
+
+def test_what_a_failed_run_has_printed_is_text(tmp_path: Path) -> None:
+    failures = {"a2c-CartPole-v1-0": "<class 'int'> ![x](http://nowhere)"}
+    page, twin = written(comparison(drawn(), failures=failures), tmp_path)
+    assert "```text\n<class 'int'> ![x](http://nowhere)\n```" in twin
+    assert "&lt;class" in page
+    assert Page(page).open == []
+
+
+def test_what_is_missing_failed_or_too_few_is_said(tmp_path: Path) -> None:
+    scores = drawn()
+    gone = {("vpg", "Acrobot-v1", 1), ("a2c", "CartPole-v1", 0)}
+    failures = {"a2c-CartPole-v1-0": "a2c-CartPole-v1-0: out of memory (see output/a2c-CartPole-v1-0.log)"}
+    _, twin = written(
+        comparison(lambda *which: None if which in gone else scores(*which), n_seeds=5, failures=failures), tmp_path
+    )
+    assert "18 of 20 runs are finished" in twin
+    assert "Fewer than 5 complete seeds, so no intervals over all environments: VPG, A2C" in twin
+    assert "1 run not finished yet: vpg-Acrobot-v1-1" in twin
+    assert "1 run failed" in twin
+    assert "out of memory (see output/a2c-CartPole-v1-0.log)" in twin
+    assert "(too few runs)" in twin
+
+
+@pytest.mark.parametrize("n_finished", [0, 1])
+def test_a_report_of_hardly_anything(n_finished: int, tmp_path: Path) -> None:
+    found = comparison(lambda algo, env_id, seed: 90.0 if algo == "a2c" and seed < n_finished else None)
+    page, twin = written(found, tmp_path)
+    assert f"{2 * n_finished} of 24 runs are finished" in twin
+    assert Page(page).open == []
+
+
+def test_budgets_and_hyperparameters_of_every_entry(usual: Path) -> None:
+    _, twin = read(usual)
+    assert twin.count("entry for 2,000 steps, run for 1,000") == 4
+    assert "policy: MlpPolicy" in twin
+    assert "\nMachine: a test" in twin
+    assert "kinds of machine" not in twin

@@ -1,0 +1,84 @@
+"""The comparisons that are committed: a report says what its raw scores say, and README what the reports say."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_vpg.compare.runs.records import RECORDS, read
+from sb3_vpg.compare.runs.tasks import entry
+from sb3_vpg.zoo.safe_yaml import read_plain
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results"
+SAME_BUDGET, OWN_BUDGETS = RESULTS / "comparison", RESULTS / "own_budgets"
+both = pytest.mark.parametrize("folder", [SAME_BUDGET, OWN_BUDGETS], ids=lambda folder: folder.name)
+NAMES = {"vpg": "VPG", "a2c": "A2C", "ppo": "PPO", "trpo": "TRPO", "random_search": "RandomSearch"}
+COMPARED = [
+    pytest.param(folder, env_id, id=f"{folder.name}-{env_id}")
+    for folder in (SAME_BUDGET, OWN_BUDGETS)
+    for env_id in read_plain(folder / "references.json")
+]
+
+
+def twin(folder: Path) -> str:
+    return (folder / "report.md").read_text()
+
+
+def middle_half(values: list[float]) -> float:
+    cut = len(values) // 4
+    return float(np.mean(sorted(values)[cut : len(values) - cut]))
+
+
+def row(folder: Path, env_id: str, algo: str) -> list[str]:
+    """:return: the cells of an algorithm in the table of an environment"""
+    table = twin(folder).partition(f"\n## {env_id}\n")[2].partition("\n## ")[0]
+    (line,) = [line for line in table.splitlines() if line.startswith(f"| {NAMES[algo]} |")]
+    return [cell.strip().strip("*") for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize(("folder", "env_id"), COMPARED)
+def test_a_report_says_what_the_records_say(folder: Path, env_id: str) -> None:
+    records = [record for record in read(folder / RECORDS) if record.task.env_id == env_id]
+    for algo in dict.fromkeys(record.task.algo for record in records):
+        finals = [float(np.mean(record.final_returns)) for record in records if record.task.algo == algo]
+        _, runs, _, final, *_ = row(folder, env_id, algo)
+        assert int(runs) == len(finals)
+        assert float(final.split()[0]) == pytest.approx(middle_half(finals), abs=0.05)
+
+
+@both
+def test_all_runs_are_there(folder: Path) -> None:
+    """Every algorithm on every environment with the same seeds: nothing that came out badly is left out."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    for record in read(folder / RECORDS):
+        seeds.setdefault((record.task.algo, record.task.env_id), []).append(record.task.seed)
+    n_seeds = 10 if folder == SAME_BUDGET else 5
+    for which, found in seeds.items():
+        assert sorted(found) == list(range(n_seeds)), which
+    algos, env_ids = ({which[side] for which in seeds} for side in (0, 1))
+    assert len(seeds) == len(algos) * len(env_ids)
+
+
+def test_budgets_are_the_same_or_each_ones_own() -> None:
+    for record in read(OWN_BUDGETS / RECORDS):
+        assert record.task.n_timesteps == int(float(record.task.entry["n_timesteps"])), record.task.name
+    budgets = {(record.task.env_id, record.task.n_timesteps) for record in read(SAME_BUDGET / RECORDS)}
+    assert len(budgets) == len({env_id for env_id, _ in budgets})
+
+
+@both
+def test_vpg_was_run_with_the_entries_of_today(folder: Path) -> None:
+    for record in read(folder / RECORDS):
+        if record.task.algo == "vpg":
+            assert record.task.entry == entry("vpg", record.task.env_id), record.task.name
+
+
+def test_readme_says_what_the_reports_say() -> None:
+    section = (ROOT / "README.md").read_text().partition("\n## Comparisons\n")[2].partition("\n## ")[0]
+    figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", " ".join(section.split()))
+    assert figures
+    reports = twin(SAME_BUDGET) + twin(OWN_BUDGETS)
+    for figure in figures:
+        assert figure in reports, figure

@@ -1,0 +1,280 @@
+"""A policy or its optimiser that a user puts in the place of the model's is trained, saved and loaded as with A2C."""
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from helpers import RandomEnv, differing, make_model, silence, weights
+from resumption import Crash, CrashAt, assert_same, disturb, random_envs
+from sb3_loop import Seen
+from stable_baselines3 import A2C
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch.optim import SGD, Adam, Optimizer
+
+from sb3_vpg import VPG
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+
+NET = {"net_arch": [8]}
+
+
+def fresh(model):
+    """What imitation's behaviour cloning hands over."""
+    return ActorCriticPolicy(model.observation_space, model.action_space, lambda _: 1e-3, **NET)
+
+
+def put_policy(model, policy):
+    model.policy = policy
+
+
+def put_optimizer(model, optimizer):
+    model.policy.optimizer = optimizer
+
+
+REPLACEMENTS = {
+    "policy_of_sb3": lambda m: put_policy(m, fresh(m)),
+    "policy_copied": lambda m: put_policy(m, deepcopy(m.policy)),
+    "policy_of_a2c": lambda m: put_policy(m, A2C("MlpPolicy", RandomEnv(), policy_kwargs=dict(NET)).learn(10).policy),
+    "policy_of_another_vpg": lambda m: put_policy(m, make_model(seed=7).learn(16).policy),
+    "policy_compiled": lambda m: put_policy(m, th.compile(m.policy, backend="eager")),
+    "policy_with_shared_weights": lambda m: put_policy(m, with_weights_of(m, fresh(m))),
+    "optimizer_of_everything": lambda m: put_optimizer(m, Adam(m.policy.parameters(), lr=0.01)),
+    "optimizer_of_another_class": lambda m: put_optimizer(m, SGD(m.policy.parameters(), lr=0.01, momentum=0.5)),
+    "optimizer_of_the_same": lambda m: put_optimizer(m, Adam(held(m.policy.optimizer), lr=0.01, eps=1e-3)),
+    "optimizer_filled_again": lambda m: m.policy.optimizer.__init__(m.policy.parameters(), lr=0.01),
+}
+every_replacement = pytest.mark.parametrize("replace", REPLACEMENTS.values(), ids=REPLACEMENTS.keys())
+
+
+def held(optimizer):
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def with_weights_of(model, policy):
+    """The bodies of the networks are the same modules in both policies."""
+    policy.mlp_extractor = model.policy.mlp_extractor
+    policy.optimizer = Adam(policy.parameters(), lr=0.01)
+    return policy
+
+
+class Replace(BaseCallback):
+    """Replaces once, at one of the places where callbacks are called."""
+
+    def __init__(self, replace, where):
+        super().__init__()
+        self.replace, self.where, self.calls = replace, where, 0
+
+    def _now(self, where):
+        self.calls += where == self.where
+        if where == self.where and self.calls == (1 if where == "start" else 2):
+            self.replace(self.model)
+            self.weights = weights_of(self.model)
+
+    def _on_training_start(self):
+        self._now("start")
+
+    def _on_rollout_end(self):
+        self._now("rollout_end")
+
+    def _on_step(self):
+        return True
+
+
+def weights_of(model):
+    """Under the same names, compiled or not."""
+    return {name.removeprefix("_orig_mod."): value for name, value in weights(model).items()}
+
+
+def assert_trained_and_loadable(model, before, model_path):
+    """All weights have moved, and the file makes the same model with the same optimisers, which goes on."""
+    assert differing(before, weights_of(model)) == set(before)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv())
+    assert not differing(weights_of(model), weights(loaded))
+    for what in ("policy.optimizer", "critic_optimizer"):
+        saved, found = model.get_parameters()[what], loaded.get_parameters()[what]
+        th.testing.assert_close(found["state"], saved["state"], rtol=0, atol=0)
+    loaded.learn(16)
+    assert differing(weights_of(model), weights(loaded)) == set(before)
+
+
+def same_class_as(model, replace):
+    """A file holds what an optimiser remembers, which another class cannot read: as with A2C."""
+    model.policy_kwargs = {**model.policy_kwargs, "optimizer_class": type(model.policy.optimizer)}
+
+
+@pytest.mark.parametrize("when", ["new", "loaded", "trained", "start", "rollout_end"])
+@every_replacement
+def test_what_is_put_in_place_is_trained_and_saved(replace, when, model_path):
+    """At every place between two rollouts."""
+    model = make_model()
+    if when == "loaded":
+        model.save(model_path)
+        model = VPG.load(model_path, env=RandomEnv())
+    if when == "trained":
+        model.learn(32)
+    if when in ("new", "loaded", "trained"):
+        replace(model)
+        before = weights_of(model)
+        model.learn(48)
+    else:
+        callback = Replace(replace, when)
+        model.learn(64, callback)
+        before = callback.weights
+    same_class_as(model, replace)
+    assert_trained_and_loadable(model, before, model_path)
+
+
+@every_replacement
+def test_every_parameter_is_held_once(replace):
+    """By one of the two, in whatever way it got there."""
+    model = make_model().learn(16)
+    replace(model)
+    together = held(model.critic_optimizer) + held(model.policy.optimizer)
+    assert len(together) == len(set(together))
+    assert set(together) == set(model.policy.parameters())
+    critic = {name for name, one in model.policy.named_parameters() if one in set(held(model.critic_optimizer))}
+    assert critic == {name for name, _ in model.policy.named_parameters() if "value" in name}
+
+
+SUBSETS = {
+    "head": lambda policy: policy.action_net.parameters(),
+    "heads": lambda policy: [*policy.action_net.parameters(), *policy.value_net.parameters()],
+    "actor_and_a_head": lambda policy: [*policy.mlp_extractor.policy_net.parameters(), *policy.value_net.parameters()],
+}
+
+
+@pytest.mark.parametrize("subset", SUBSETS.values(), ids=SUBSETS.keys())
+def test_what_an_optimizer_leaves_out_is_frozen_as_with_a2c(subset, model_path):
+    """A user may freeze layers by giving an optimiser none of them. A file keeps that, where A2C's cannot be loaded."""
+    moved = []
+    for cls in (A2C, VPG):
+        model = cls("MlpPolicy", RandomEnv(), n_steps=16, seed=0, policy_kwargs=dict(NET))
+        model.policy.optimizer = Adam(subset(model.policy), lr=0.01)
+        before = weights(model)
+        model.learn(32)
+        moved.append(differing(before, weights(model)))
+    assert moved[0] == moved[1]
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv())
+    before = weights(loaded)
+    loaded.learn(16)
+    assert differing(before, weights(loaded)) == moved[1]
+
+
+def test_an_optimizer_brings_what_it_remembers():
+    """Adam's moments of a policy that was trained elsewhere go with each parameter; those of the old critic go nowhere."""
+    model, other = make_model().learn(32), A2C("MlpPolicy", RandomEnv(), policy_kwargs=dict(NET))
+    other.learn(15)
+    remembered = {p: deepcopy(s) for p, s in other.policy.optimizer.state.items()}
+    model.policy = other.policy
+    found = {**model.critic_optimizer.state, **model.policy.optimizer.state}
+    assert model.critic_optimizer.state
+    assert found.keys() == remembered.keys()
+    for parameter, state in found.items():
+        th.testing.assert_close(state, remembered[parameter], rtol=0, atol=0)
+        assert float(state["step"]) == 3
+
+
+def test_a_new_parameter_of_the_actor_joins_it():
+    """``add_param_group`` on the policy's optimiser leaves the critic's as it is."""
+    model = make_model().learn(16)
+    critic = model.critic_optimizer
+    scale = th.nn.Parameter(th.ones(3))
+    model.policy.register_parameter("scale", scale)
+    original = model.policy.mlp_extractor.forward_actor
+    model.policy.mlp_extractor.forward_actor = lambda features: original(features * scale)
+    model.policy.optimizer.add_param_group({"params": [scale]})
+    before = weights(model)
+    with pytest.warns(UserWarning, match="other parameters than policy_class and policy_kwargs build"):
+        model.learn(32)
+    assert model.critic_optimizer is critic
+    assert scale in set(held(model.policy.optimizer))
+    assert differing(before, weights(model)) == set(before)
+
+
+def test_training_with_a_replaced_optimizer_is_taken_up_exactly(tmp_path):
+    """The same script, killed and started again, ends with the same weights as if it had not been killed."""
+
+    def script(callback, folder):
+        model = make_model(env=random_envs())
+        model.policy.optimizer = Adam(model.policy.parameters(), lr=0.01, betas=(0.5, 0.9))
+        return model.learn(192, [TrainingCheckpoint(folder, save_freq=32, verbose=0), *callback])
+
+    whole = script([], tmp_path / "whole")
+    with pytest.raises(Crash):
+        script([CrashAt(150)], tmp_path / "killed")
+    disturb()
+    assert_same(whole, script([], tmp_path / "killed"))
+
+
+class NoStepSize(Optimizer):
+    """A user's optimiser, whose constructor asks for something of its own."""
+
+    def __init__(self, params, strength):
+        super().__init__(params, {"strength": strength})
+
+    def step(self, closure=None):
+        for parameter in held(self):
+            if parameter.grad is not None:
+                parameter.data -= 0.01 * parameter.grad
+
+
+class Recurrent(ActorCriticPolicy):
+    def evaluate_actions(self, obs, actions, lstm_states, episode_starts):
+        raise NotImplementedError
+
+
+REFUSED = {
+    "recurrent": (
+        lambda m: put_policy(m, Recurrent(m.observation_space, m.action_space, lambda _: 1e-3)),
+        "evaluate_actions.. takes more than observations and actions",
+    ),
+    "no_actor_critic": (
+        lambda m: put_policy(m, th.nn.Linear(1, 1)),
+        "Linear has no optimizer",
+    ),
+    "optimizer_of_the_critic": (
+        lambda m: put_optimizer(m, Adam(m.policy.value_net.parameters(), lr=0.01)),
+        "no parameter in its optimizer reaches its log-probabilities",
+    ),
+    "optimizer_that_cannot_be_built_twice": (
+        lambda m: put_optimizer(m, NoStepSize(m.policy.parameters(), 1.0)),
+        "Write a subclass whose constructor needs nothing but these two",
+    ),
+}
+
+
+@pytest.mark.parametrize("when", ["learn", "start", "train"])
+@pytest.mark.parametrize(("replace", "text"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_trained_is_refused_at_once(replace, text, when):
+    """Before a step is played, with the way out."""
+    model = make_model()
+    steps = Seen()
+    if when == "start":
+        with pytest.raises(ValueError, match=text):
+            model.learn(32, [Replace(replace, "start"), steps])
+    else:
+        replace(model)
+        silence(model)
+        with pytest.raises(ValueError, match=text):
+            model.learn(32, steps) if when == "learn" else model.train()
+    assert model.num_timesteps == 0
+
+
+def test_a_policy_of_another_shape_is_trained_with_a_warning_and_loads_as_that_says(model_path):
+    """A2C says nothing, and cannot load its file either."""
+    model = make_model()
+    kwargs: dict[str, Any] = {"net_arch": [4, 4]}
+    model.policy = ActorCriticPolicy(model.observation_space, model.action_space, lambda _: 1e-3, **kwargs)
+    before = weights(model)
+    with pytest.warns(UserWarning, match="custom_objects=.*that build this one") as told:
+        model.learn(32)
+    assert len(told) == 1
+    assert differing(before, weights(model)) == set(before)
+    model.save(model_path)
+    loaded = VPG.load(model_path, custom_objects={"policy_class": ActorCriticPolicy, "policy_kwargs": kwargs})
+    assert not differing(weights(model), weights(loaded))
+    np.testing.assert_array_equal(*(one.predict(np.ones(3, np.float32), deterministic=True)[0] for one in (model, loaded)))
