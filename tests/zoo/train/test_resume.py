@@ -40,8 +40,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.cs
 def start(arguments: list[str], accident: str) -> "subprocess.Popen[str]":
     support = Path(__file__).parents[2] / "support"
     path = os.pathsep.join([str(support), str(support.parents[1]), os.environ.get("PYTHONPATH", "")])
-        [str(Path(__file__).parents[2] / "support"), str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
-    )
     env = {**os.environ, "PYTHONPATH": path, VARIABLE: accident}
     command = [sys.executable, "-m", "sb3_vpg", *arguments]
     return subprocess.Popen(
