@@ -19,7 +19,7 @@ from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, checked_steps, unsound_view
 from sb3_vpg.collection.rollouts import check_resets, collect, env_replaced
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
-from sb3_vpg.common.blas_threads import torchs_threads
+from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
 from sb3_vpg.exceptions import DistributionError, DivergedError, UnsoundNumberError
 from sb3_vpg.persistence.model_files import PlainSaving
@@ -109,7 +109,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
-        self.warn_of_refusals(stacklevel=4)
+        self.warn_unloadable(stacklevel=4)
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
         self._keep_statistics()
@@ -123,7 +123,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._check_first_observation()
         callback.on_training_start(Locals(locals()), globals())
         # NumPy's threads are not torch's: left alone, those of runs side by side wait for one another most of the time
-        with torchs_threads():
+        with blas_threads_as_torch():
             self._iterate(total_timesteps, callback)
         callback.on_training_end()
         return self
@@ -207,9 +207,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     ) -> bool:
         """
         See ``OnPolicyAlgorithm.collect_rollouts``. Values and log-probabilities are computed when the rollout is complete, or
-        when a callback reads them in its ``locals``. gSDE, policies with their own way from observation to action, and a
-        ``rollout_buffer_class`` of the user's are left to SB3's loop. With ``n_episodes``, ``n_rollout_steps`` is not looked
-        at.
+        when a callback reads them in its ``locals``. With ``n_steps`` and a critic, SB3's loop plays for gSDE, policies that
+        override SB3's methods, and a ``rollout_buffer_class`` of the user's. ``n_episodes`` ignores ``n_rollout_steps``.
 
         :raises ValueError: if an observation or a reward is NaN, infinite or huge; if the policy has no valid distribution
             over actions; if an environment does not finish its ``n_episodes``; if a callback changes policy or environment
@@ -254,15 +253,15 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             callback.update_locals({"values": values})
         else:
             self._compute_advantages(buffer)
-            shown.promise({"values": last_values})
+            shown.set_lazy({"values": last_values})
         returns = buffer.returns
         callback.on_rollout_end()
-        shown.promise({})
+        shown.set_lazy({})
         check_advantages(self._estimator, buffer, returns)
         return True
 
     def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        locals_of(callback).promise({})
+        locals_of(callback).set_lazy({})
         self._played_env = self.env
         try:
             with recognised():

@@ -166,7 +166,7 @@ class RandomSearch(PlainSaving):
         settings = (callback, reset_num_timesteps, tb_log_name, progress_bar)
         if self.env is None:
             raise ValueError("there is no environment to search in: use set_env(env), or load(path, env)")
-        self.warn_of_refusals(stacklevel=3)
+        self.warn_unloadable(stacklevel=3)
         with failures_named(self.env, self):
             total_timesteps, callback = self._setup_learn(total_timesteps, *settings)
         if starts_afresh:

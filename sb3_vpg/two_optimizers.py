@@ -22,7 +22,7 @@ from sb3_vpg.policies import original
 class TwoOptimizers(LeanOnPolicyAlgorithm):
     """
     Differs from its parent in ``policy.optimizer``, which is the actor's alone, and in ``critic_optimizer``. The policy or its
-    optimiser may be replaced at any time, as with SB3's algorithms: see ``sb3_vpg.optimization.optimizers.split_of``.
+    optimiser may be replaced between rollouts, as with SB3's algorithms: see ``sb3_vpg.optimization.optimizers.split_of``.
 
     Parameters: see ``OnPolicyAlgorithm``.
     """
@@ -50,14 +50,14 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         split = self._split()
         if _shapes(self.policy) != self._built:
             warnings.warn(
-                "model.policy has other parameters than policy_class and policy_kwargs build. To load what is saved, pass "
+                "model.policy has other parameters than policy_class and policy_kwargs build. To load a saved model, pass "
                 'custom_objects={"policy_class": ..., "policy_kwargs": {...}} that build this one',
                 stacklevel=3,
             )
         critic = split.critic if self._estimator.has_critic else None
         if not any(trainable_parameters(one) for one in (split.optimizer, critic) if one is not None):
             warnings.warn(
-                "every parameter of the policy is frozen (requires_grad=False), so nothing will be learned; thaw some with "
+                "every parameter of the policy is frozen (requires_grad=False), so nothing is learned; unfreeze some with "
                 "requires_grad_(True)",
                 stacklevel=3,
             )
@@ -65,8 +65,8 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
     @property
     def critic_optimizer(self) -> Optimizer | None:
         """
-        It lies on the policy, as ``policy.optimizer`` does. None where the value has no parameter of its own, and until the
-        first rollout where only that can tell which parameters these are.
+        The critic's optimiser, stored on the policy as ``policy.optimizer`` is. None if only the actor's parameters affect the
+        value, and until the first rollout if that is needed to find the critic's parameters.
         """
         return self._split().critic
 
@@ -95,7 +95,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         device: th.device | str = "auto",
     ) -> None:
         """
-        See ``BaseAlgorithm.set_parameters``. Whose each parameter is comes along, as far as it was known.
+        See ``BaseAlgorithm.set_parameters``. Also restores which optimiser holds which parameter.
 
         :raises RefusedFileError: as ``load``
         :raises ValueError: for parameters of another policy

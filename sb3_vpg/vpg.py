@@ -319,9 +319,9 @@ class VPG(TwoOptimizers):
             # A step size that is always 0 is a choice
             if largest == 0.0 and any(schedule(progress) > 0.0 for progress in (1.0, 0.75, 0.5, 0.25)):
                 warnings.warn(
-                    f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights have not moved. "
-                    "A schedule is read when a rollout is over, and the last rollout leaves no progress. Use a constant, or "
-                    f"shorter rollouts (n_steps={self.n_steps}, {self.n_envs} environments), or raise total_timesteps",
+                    f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights did not change. "
+                    "A schedule is evaluated after each rollout, and is at its end after the last one. Use a constant, or "
+                    f"shorter rollouts (n_steps={self.n_steps}, n_envs={self.n_envs}), or raise total_timesteps",
                     stacklevel=3,
                 )
 

@@ -154,13 +154,13 @@ NO_OBSERVATIONS = {
     "2d_in_dict": (spaces.Dict(a=TWO_DIMENSIONS, b=VECTOR), "one dimension.*TransformObservation"),
     "no_dimension": (spaces.Box(-1, 1, ()), r"of the shape \(\).*ReshapeObservation"),
     "no_dimension_in_dict": (spaces.Dict(a=spaces.Box(-1, 1, ())), r"of the shape \(\).*ReshapeObservation"),
-    "no_entry": (spaces.Box(-1, 1, (2, 0)), r"observations .* of the shape \(2, 0\), which have no entry"),
+    "no_entry": (spaces.Box(-1, 1, (2, 0)), r"observations .* of the shape \(2, 0\), which have no elements"),
     "no_part": (spaces.Dict({}), "at least one entry"),
 }
 NO_ACTIONS = {
     "multi_discrete_2d": (TWO_DIMENSIONS, r"shape \(2, 2\).*one dimension.*TransformAction"),
     "multi_binary_2d": (spaces.MultiBinary([2, 2]), "MultiBinary of one dimension.*TransformAction"),
-    "no_entry": (spaces.Box(-1, 1, (0,)), r"actions .* of the shape \(0,\), which have no entry"),
+    "no_entry": (spaces.Box(-1, 1, (0,)), r"actions .* of the shape \(0,\), which have no elements"),
     "infinite": (spaces.Box(-np.inf, np.inf, (2,)), "needs finite bounds"),
     "half_infinite": (spaces.Box(0, np.inf, (2,)), "needs finite bounds"),
     "dict": (spaces.Dict(a=spaces.Discrete(2)), f"action space Dict.*{FLAT}.*no Dict and no Tuple.*a wrapper"),
@@ -216,7 +216,7 @@ def test_they_are_refused_later_as_well(model, how, tmp_path):
     model.save(tmp_path / "model")
     for env, message in (
         (RandomEnv(spaces.Tuple((VECTOR,))), "observation space Tuple"),
-        (gym.make_vec("CartPole-v1", 2), r"put it into sb3_vpg\.vec_env\.GymVecEnv"),
+        (gym.make_vec("CartPole-v1", 2), r"wrap it in sb3_vpg\.vec_env\.GymVecEnv"),
         (RandomEnv, "which makes one: call it"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -53,8 +53,8 @@ class TrainingCheckpoint(BaseCallback):
         ``monitor_kwargs={"override_existing": latest(save_path) is None}``
     :param resume: take up training from the newest good checkpoint in ``save_path``; False: remove what is there and begin
     :param verbose: 1 tells when training is taken up, 2 of every checkpoint
-    :param trust: take up checkpoints as ``VPG.load(path, trust=True)`` reads models: for policies with sparse or quantised
-        buffers. Only for a folder that nobody else writes to
+    :param trust: read checkpoints as ``VPG.load(path, trust=True)`` reads models; needed for policies with sparse or quantised
+        buffers. Unsafe if others can write to the folder
     :raises ValueError: for arguments out of range; in ``learn``, if the checkpoints there are of another run: of other
         settings, another environment or another ``total_timesteps``
     :raises TypeError: in ``learn``, for another algorithm than ours, and for a callback whose ``state_dict`` is not plain
@@ -130,7 +130,7 @@ class TrainingCheckpoint(BaseCallback):
         path = self.save_path / f"checkpoint_{self.model.num_timesteps}_steps.zip"
         self._requested, self._last = False, self.model.num_timesteps
         # What learn() could not tell yet
-        self.model.warn_of_refusals(stacklevel=3)
+        self.model.warn_unloadable(stacklevel=3)
         try:
             content = self._content()
             with written_whole(path) as file:
@@ -198,7 +198,7 @@ class TrainingCheckpoint(BaseCallback):
             steps = f"{checkpoint.num_timesteps:,} of {checkpoint.total_timesteps:,} steps"
             print(f"Taking up training after {steps}, from {checkpoint.path}")
         if damaged:
-            warnings.warn(f"damaged and passed over: {'; '.join(damaged)}", stacklevel=2)
+            warnings.warn(f"damaged checkpoints passed over: {'; '.join(damaged)}", stacklevel=2)
         if reasons:
             listed = "; ".join(dict.fromkeys(reasons))
             warnings.warn(f"training goes on, but perhaps not to the last bit: {listed}", stacklevel=2)

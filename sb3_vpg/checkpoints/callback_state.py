@@ -85,7 +85,7 @@ def _written(callback: BaseCallback) -> dict[str, Any]:
             (arguments if is_argument else attributes)[name] = written
     base = hidden_base(callback)
     if base is not None:
-        hidden.append(f"the callback {kind} is a {base} as well, whose content is no attribute")
+        hidden.append(f"the callback {kind} inherits from {base}, whose content cannot be saved")
     return {"attributes": attributes, "arguments": arguments, "hidden": hidden}
 
 
@@ -114,7 +114,7 @@ def restore_callbacks(callback: BaseCallback, states: dict[str, Any], best: dict
             reasons += _restore(one, states[name])
             restore_files(one, best.get(name))
         elif _counts(states[name] if one is None else callback_state(one)):
-            when = "is not there now, so that what it has counted is lost" if one is None else "was not there before"
+            when = "is not there now, so its state is lost" if one is None else "was not there before"
             reasons.append(f"the callback {name.rpartition(' ')[0]} {when}")
     return reasons
 

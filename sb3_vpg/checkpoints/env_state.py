@@ -140,8 +140,8 @@ def _changed_class(state: dict[str, Any], layers: Sequence[Any]) -> str | None:
             if was.get(name, digest) != digest:
                 kind = cls.partition(":")[2]
                 return (
-                    f"the attribute {name!r} of the class {kind} was another one in the process that wrote the state; keep "
-                    f"what changes in the object, or give {kind} the methods state_dict() and load_state_dict(state)"
+                    f"the attribute {name!r} of the class {kind} had another value in the process that wrote the state; keep "
+                    f"changing state on the instance, or give {kind} the methods state_dict() and load_state_dict(state)"
                 )
     return None
 
@@ -187,7 +187,7 @@ def _write(writer: Writer, layer: Any) -> tuple[dict[str, Any], str | None]:
     if hidden is not None:
         hidden += ", which is not plain"
     elif base is not None:
-        hidden = f"{name} is a {base} as well, whose content is no attribute"
+        hidden = f"{name} inherits from {base}, whose content cannot be saved"
     return row, hidden and f"{hidden}; give {name} the methods state_dict() and load_state_dict(state)"
 
 

@@ -58,7 +58,7 @@ class Checkpoint:
             if not state.keys() >= PARTS:
                 raise ValueError(f"it lacks {sorted(PARTS - state.keys())}")
             if checkpoint.num_timesteps < 0 or checkpoint.total_timesteps <= 0:
-                raise ValueError(f"it is of {checkpoint.num_timesteps} of {checkpoint.total_timesteps} steps")
+                raise ValueError(f"its counters say {checkpoint.num_timesteps} of {checkpoint.total_timesteps} steps")
             if not isinstance(data, dict):
                 raise ValueError(f"its settings are a {type(data).__name__}")
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:

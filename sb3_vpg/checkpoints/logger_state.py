@@ -46,7 +46,7 @@ def restore_log(model: BaseAlgorithm, state: dict[str, Any]) -> list[str]:
             output.writer = type(writer)(str(folder), purge_step=model.num_timesteps + 1)
     # Older checkpoints have no such entry
     lost = state.get("lost")
-    return [f"the next line of the log lacks {lost}, whose values are not plain"] if lost else []
+    return [f"the next log entry lacks {lost}, whose values are not plain"] if lost else []
 
 
 def _remove_unused(folder: Path) -> None:

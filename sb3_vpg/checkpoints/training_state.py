@@ -140,7 +140,7 @@ def restore_training(
     # Older checkpoints have no such entry
     was, now = state.get("numbers", {}), _numbers(model)
     for name in [name for name in now if name in was and repr(was[name]) != repr(now[name])]:
-        reasons.append(f"{name} was {was[name]}, and is {now[name]} now (a layer keeps a number with register_buffer)")
+        reasons.append(f"{name} was {was[name]}, and is {now[name]} now (register_buffer would save it with the weights)")
     reasons += restore_callbacks(callback, state["callbacks"], best)
     _cut_monitors(monitor_dir, state["monitors"])
     reasons += restore_log(model, state["log"])

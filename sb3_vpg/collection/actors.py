@@ -24,7 +24,7 @@ from sb3_vpg.collection.buffers import stacked
 from sb3_vpg.common.observations import n_observations, take
 from sb3_vpg.exceptions import DistributionError
 from sb3_vpg.numpy_policy.distributions import Sampler, is_known, sampler_of
-from sb3_vpg.numpy_policy.eligibility import is_split, is_untouched
+from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched
 from sb3_vpg.numpy_policy.networks import N_ROWS, PlainNetwork, plain_network
 
 Array = npt.NDArray[Any]
@@ -63,7 +63,7 @@ class Actor(Protocol):
     def log_probs(self, actions_TNA: Array) -> Array:
         """:return: log-probability of every action since the start, shape (T, N)"""
 
-    def played_values(self, observations: Any) -> Array:
+    def rollout_values(self, observations: Any) -> Array:
         """:return: value of all T * N observations since the start, which are given once more, shape (T * N,)"""
 
     def values(self, observations: Any) -> Array:
@@ -127,7 +127,7 @@ class LeanActor:
         flat = self.sampler.log_prob(remembered_TNR.reshape(-1, width), actions_TNA.reshape(n_rows * n_envs, -1))
         return flat.reshape(n_rows, n_envs)
 
-    def played_values(self, observations: Any) -> Array:
+    def rollout_values(self, observations: Any) -> Array:
         return self.values(observations)
 
     def values(self, observations: Any) -> Array:
@@ -215,7 +215,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
 
 
 def _is_lean(policy: Any) -> bool:
-    return is_split(policy, values=True) and is_known(policy.action_dist)
+    return acts_as_sb3(policy, values=True) and is_known(policy.action_dist)
 
 
 def executable(policy: ActorCriticPolicy, actions: Array) -> Array:

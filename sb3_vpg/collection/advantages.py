@@ -72,7 +72,7 @@ def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, p
 
 def check_advantages(estimator: Estimator, buffer: RolloutBuffer, returns_TN: Floats) -> None:
     """
-    SB3's buffer computes GAE and nothing else, when a callback asks it to compute anew.
+    Refuse advantages that a callback has recomputed: SB3's buffer can only compute GAE.
 
     :param estimator: which advantages there should be
     :param buffer: a complete rollout that callbacks have seen
@@ -83,9 +83,9 @@ def check_advantages(estimator: Estimator, buffer: RolloutBuffer, returns_TN: Fl
     if is_gae or buffer.returns is returns_TN or buffer.generator_ready:
         return
     raise ValueError(
-        "a callback has called compute_returns_and_advantage(), which computes GAE, in the place of the advantages that "
-        f"baseline={estimator.baseline!r} and discount_steps={estimator.discount_steps} ask for: leave it out and change "
-        "rewards in _on_step(), as in self.locals['rewards'] += bonus"
+        "a callback called compute_returns_and_advantage(), which can only compute GAE, but "
+        f"baseline={estimator.baseline!r} with discount_steps={estimator.discount_steps} needs other advantages: remove the "
+        "call, and change the rewards in _on_step() instead: self.locals['rewards'] += bonus"
     )
 
 

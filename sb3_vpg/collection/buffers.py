@@ -102,7 +102,7 @@ def buffer_class(
     own = (RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
     if chosen is not None and issubclass(chosen, DictRolloutBuffer) != has_dict and (not has_dict or chosen in own):
         raise ValueError(
-            f"rollout_buffer_class={chosen.__name__} does not fit observations of {observation_space}: leave it out, or take "
+            f"rollout_buffer_class={chosen.__name__} does not fit the observations {observation_space}: leave it out, or use "
             f"{'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
         )
     if chosen is not None and chosen not in own:
@@ -146,7 +146,7 @@ def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
 
 
-def put_view(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
+def put_observations(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
     """
     Write what is known before a step into the next row: a ``VecEnv`` may overwrite its arrays in the step.
 
@@ -165,7 +165,7 @@ def put_view(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> No
 
 def put_step(buffer: RolloutBuffer, actions: np.ndarray, rewards: np.ndarray) -> None:
     """
-    Write what a step was into that row. With ``put_view`` that is ``RolloutBuffer.add`` without values and
+    Write what a step was into that row. With ``put_observations`` that is ``RolloutBuffer.add`` without values and
     log-probabilities, which follow for the whole rollout, and without copies.
     """
     row = buffer.pos

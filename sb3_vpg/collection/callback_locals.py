@@ -19,7 +19,7 @@ class Locals(dict[str, Any]):
         self._later: Mapping[str, Callable[[], Any]] = {}
         self.has_computed = False
 
-    def promise(self, later: Mapping[str, Callable[[], Any]]) -> None:
+    def set_lazy(self, later: Mapping[str, Callable[[], Any]]) -> None:
         """:param later: the entries to compute when they are read, in the place of present ones of these names"""
         self.forget()
         self._later = later

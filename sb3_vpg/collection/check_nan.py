@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
 from sb3_vpg.exceptions import UnsoundNumberError
-from sb3_vpg.numpy_policy.eligibility import forward_hooks, is_split
+from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, normalizers
 
 LARGEST = 1e18
@@ -55,7 +55,7 @@ def read_by_sb3(policy: Any, observations: Any) -> Any:
     :param observations: an array, or a dict of arrays
     :return: those of them that SB3's own layers compute with; an empty dict where there are none
     """
-    extractors = _sb3s_extractors(policy) if is_split(policy) else []
+    extractors = _sb3s_extractors(policy) if acts_as_sb3(policy) else []
     if not isinstance(observations, dict):
         return observations if extractors else {}
     read: set[str] = set()

@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.collection.actors import Actor, executable
-from sb3_vpg.collection.buffers import EpisodeBuffer, flat_observations, put_step, put_view, stacked
+from sb3_vpg.collection.buffers import EpisodeBuffer, flat_observations, put_observations, put_step, stacked
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, check_terminal, raw_check
 from sb3_vpg.common.observations import take
@@ -72,7 +72,7 @@ def collect(
         if growing is not None:
             counted = finished < quota
             growing.count(counted)
-        put_view(rollout_buffer, observations, self._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
+        put_observations(rollout_buffer, observations, self._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
         actions = actor.act(observations)
         clipped_actions = executable(policy, actions) if bounded else actions
         new_obs, rewards, dones, infos = step(clipped_actions)
@@ -96,7 +96,7 @@ def collect(
 
     _refuse_changes(self, policy, own_env, actor)
     _complete(self, estimator, actor, rollout_buffer, time_outs)
-    shown.promise({})
+    shown.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(self, rollout_buffer, observations, actions, rewards)})
     return True
 
@@ -105,7 +105,7 @@ def check_resets(env: VecEnv, estimator: Estimator) -> None:
     """:raises ValueError: if ``n_episodes`` would reset an environment that does not allow it"""
     if estimator.n_episodes is not None and env.num_envs > 1 and _forbids_early_resets(env):
         raise ValueError(
-            "n_episodes resets all environments before each update, also in the middle of an episode, which their "
+            "n_episodes resets all environments at the start of each rollout, even in the middle of an episode, which "
             "Monitor(allow_early_resets=False) forbids: use Monitor(allow_early_resets=True), a single environment, or "
             "n_steps instead of n_episodes"
         )
@@ -131,7 +131,7 @@ def _begin(self: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer:
         if not np.all(self._last_episode_starts):
             raise ValueError(
                 "n_episodes begins with a new episode, but the environment is in the middle of one, and its "
-                "Monitor(allow_early_resets=False) forbids to reset it: use Monitor(allow_early_resets=True)"
+                "Monitor(allow_early_resets=False) forbids a reset: use Monitor(allow_early_resets=True)"
             )
         # It has just been reset, by learn() or at the end of its last episode
         return
@@ -148,7 +148,7 @@ def _promised(self: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, buf
         # The environment may have written over _last_obs
         return actor.latest(take(buffer.observations, buffer.pos), shown["actions"])
 
-    shown.promise(
+    shown.set_lazy(
         {
             "obs_tensor": lambda: obs_as_tensor(self._last_obs, self.device),  # type: ignore[arg-type]  # SB3 declares None
             "values": lambda: latest()[0],
@@ -165,7 +165,7 @@ def _refuse_changes(self: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, ac
     if self.policy is not policy:
         raise _changed("model.policy was replaced")
     if not actor.fits():
-        raise _changed("model.policy was given a method, a hook, a distribution or a module of its own")
+        raise _changed("a method, hook, distribution or module of model.policy was changed")
 
 
 def env_replaced(self: OnPolicyAlgorithm) -> ValueError:
@@ -175,7 +175,8 @@ def env_replaced(self: OnPolicyAlgorithm) -> ValueError:
 
 
 def _changed(what: str) -> ValueError:
-    return ValueError(f"{what} in the middle of a rollout: do that before learn() or in _on_rollout_end()")
+    when = "before learn() or in _on_rollout_end(), not in _on_rollout_start() or _on_step()"
+    return ValueError(f"{what} in the middle of a rollout: do that {when}")
 
 
 def _note_ends(
@@ -206,7 +207,7 @@ def _complete(
     buffer.log_probs = actor.log_probs(buffer.actions).astype(np.float32, copy=False)
     if not estimator.has_critic:
         return
-    values = actor.played_values(flat_observations(buffer))
+    values = actor.rollout_values(flat_observations(buffer))
     buffer.values = values.astype(np.float32, copy=False).reshape(buffer.rewards.shape)
     if time_outs:
         rows, envs, observations = zip(*time_outs, strict=True)

@@ -1,4 +1,4 @@
-"""Acting step by step in the way that the policy itself says: for gSDE and for policies with a way of their own."""
+"""Acts by calling the policy at each step, as SB3's loop does: for gSDE, and for policies that override SB3's methods."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.collection.actors import Array, recognised, values_of
 from sb3_vpg.common.observations import n_observations
-from sb3_vpg.numpy_policy.eligibility import is_split
+from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 
 
 class StepwiseActor:
@@ -38,7 +38,7 @@ class StepwiseActor:
 
     def _may_split(self) -> bool:
         """:return: whether values can be left for later, when they are the same, or left out"""
-        return is_split(self.policy, values=self.has_critic)
+        return acts_as_sb3(self.policy, values=self.has_critic)
 
     def act(self, observations: Any) -> Array:
         n_steps, policy = len(self._log_probs), self.policy
@@ -68,7 +68,7 @@ class StepwiseActor:
     def log_probs(self, actions_TNA: Array) -> Array:
         return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
 
-    def played_values(self, observations: Any) -> Array:
+    def rollout_values(self, observations: Any) -> Array:
         if self._is_split:
             return self.values(observations)
         return np.concatenate([one.flatten().cpu().numpy() for one in self._values])

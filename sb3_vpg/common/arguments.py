@@ -38,9 +38,9 @@ class OnPolicyKwargs(TypedDict, total=False):
     device: th.device | str
 
 
-_ONE_STEP = "the policy takes one step per rollout, so there is nothing to bound; make it smaller with 'learning_rate'"
-_SEARCH = "the policy follows the gradient without a line search; its step size is 'learning_rate'"
-_OFF_POLICY = "it is of algorithms with a replay buffer; VPG learns from each rollout once, whose length is 'n_steps'"
+_ONE_STEP = "VPG takes one policy step per rollout, so there is nothing to bound; lower 'learning_rate' to make it smaller"
+_SEARCH = "VPG takes a plain gradient step without a line search; set its size with 'learning_rate'"
+_OFF_POLICY = "it is an argument of off-policy algorithms; VPG has no replay buffer; the rollout length is 'n_steps'"
 _RMS_PROP = "use policy_kwargs={'optimizer_class': torch.optim.RMSprop, 'optimizer_kwargs': {'eps': 1e-5}}"
 _COUNTERPARTS = {
     "vf_coef": "the critic has an optimiser of its own, so set its step size with 'vf_learning_rate' and its number of passes "
@@ -49,7 +49,7 @@ _COUNTERPARTS = {
     **dict.fromkeys(("clip_range", "clip_range_vf", "target_kl"), _ONE_STEP),
     **dict.fromkeys(("use_rms_prop", "rms_prop_eps"), _RMS_PROP),
     **dict.fromkeys(("cg_max_steps", "cg_damping", "line_search_shrinking_factor", "line_search_max_iter"), _SEARCH),
-    "sub_sampling_factor": "the policy learns from all steps of a rollout; 'batch_size' is that of the critic",
+    "sub_sampling_factor": "the policy gradient uses all steps of a rollout; 'batch_size' sets the critic's minibatch size",
 }
 """Arguments of A2C, PPO and TRPO, and what VPG has in their place."""
 
@@ -68,12 +68,12 @@ def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -
 
 def _hint(name: str, known: list[str]) -> str:
     """:return: what to use instead of a keyword that is not known, if that can be said"""
-    # RandomSearch learns nothing, so that nothing of it takes the place of what others learn by
+    # RandomSearch has no gradient step, so learning arguments have no counterpart in it
     if "learning_rate" in known:
         if name in _COUNTERPARTS:
             return f": {_COUNTERPARTS[name]}"
         if name in inspect.signature(ActorCriticPolicy).parameters:
-            return f": the policy takes it, so use policy_kwargs={{{name!r}: ...}}"
+            return f": it is an argument of the policy; pass policy_kwargs={{{name!r}: ...}}"
         if any(name in inspect.signature(algorithm).parameters for algorithm in (DQN, SAC, TD3)):
             return f": {_OFF_POLICY}"
     close = get_close_matches(name, known, n=1)

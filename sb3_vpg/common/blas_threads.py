@@ -15,7 +15,7 @@ _first: list[threadpool_limits] = []
 
 
 @contextmanager
-def torchs_threads() -> Iterator[None]:
+def blas_threads_as_torch() -> Iterator[None]:
     """
     As many as torch is set to. The number belongs to the whole process, and threadpoolctl lets one Python thread set it at a
     time: so each one that has done its learning sets what was there before any of them began.

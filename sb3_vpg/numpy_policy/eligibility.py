@@ -1,5 +1,5 @@
 """
-May NumPy take torch's place? Only where nobody watches the computation or has changed it.
+Whether NumPy may replace torch: only if no hook sees the computation and nothing has changed it.
 
 Torch keeps hooks, layers and parameters in attributes whose names are its own and may change in any release. So they are
 asked for by name, here alone, and a name that is missing, or an option that is new, means no: torch does the work then.
@@ -109,7 +109,7 @@ def _sb3s(methods: tuple[str, ...]) -> tuple[Callable[[Any], Any], Any]:
     return read, read(ActorCriticPolicy)
 
 
-def is_split(policy: Any, values: bool = False) -> bool:
+def acts_as_sb3(policy: Any, values: bool = False) -> bool:
     """
     :param policy: any
     :param values: whether the values count, too

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from sb3_vpg.exceptions import NotFiniteError
-from sb3_vpg.numpy_policy.eligibility import is_plain_adam, is_split, is_watched_backward
+from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_plain_adam, is_watched_backward
 from sb3_vpg.numpy_policy.networks import N_ROWS, PlainNetwork, plain_network
 from sb3_vpg.optimization.optimizers import trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_values, take_step
@@ -54,7 +54,7 @@ class TorchRegression:
         # Batch statistics may be the policy's as well: they have seen this rollout once, and stay
         for module in self.policy.modules():
             module.training = module.training and not any(True for _ in module.buffers(recurse=False))
-        apart, losses = is_split(self.policy, values=True), []
+        apart, losses = acts_as_sb3(self.policy, values=True), []
         for observations, returns, *actions in batches:
             if apart or not actions:
                 values = self.policy.predict_values(observations)
@@ -165,7 +165,7 @@ def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     :param max_grad_norm: bound on the norm of the gradient
     :return: the faster way where it does the same
     """
-    network = plain_network(policy, "value_net") if is_split(policy, values=True) else None
+    network = plain_network(policy, "value_net") if acts_as_sb3(policy, values=True) else None
     if network is None or not is_plain_adam(optimizer):
         return TorchRegression(policy, optimizer, max_grad_norm)
     fitted = NumpyRegression(network, optimizer, max_grad_norm)

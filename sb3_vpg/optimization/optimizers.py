@@ -1,8 +1,8 @@
 """
 Two optimisers out of one policy: the actor's, which stays ``policy.optimizer``, and the critic's.
 
-Which is which lies on the policy, as its optimiser does, and is copied with it. So a policy may be replaced by another one,
-and its optimiser too: whatever has not been split yet is split when it is asked for.
+The split is stored on the policy, beside its optimiser, and is copied with it. The policy or its optimiser may therefore be
+replaced: a new one is split when it is first used.
 """
 
 from dataclasses import dataclass
@@ -27,14 +27,14 @@ class Split:
     :param optimizer: the actor's
     :param held: its parameters
     :param critic: the critic's; None where nothing belongs to the critic alone
-    :param unsettled: parameters in ``optimizer`` of which no gradient has told yet whose they are. The first rollout will
-        tell of some; the rest stay where they are
+    :param unassigned: parameters in ``optimizer`` that may still be the critic's: no gradient has reached them yet. The first
+        rollout assigns those that it reaches; the rest stay with the actor
     """
 
     optimizer: Optimizer
     held: list[th.Tensor]
     critic: Optimizer | None
-    unsettled: set[th.Tensor]
+    unassigned: set[th.Tensor]
 
     def fits(self, optimizer: Optimizer, held: list[th.Tensor]) -> bool:
         """:return: whether this is how that optimiser has been split"""
@@ -60,16 +60,18 @@ def split_of(policy: ActorCriticPolicy) -> Split:
     split: Split | None = vars(policy).get(_SPLIT)
     optimizer = getattr(policy, "optimizer", None)
     if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"{type(policy).__name__} has no optimizer of torch's to train it with, but {optimizer!r:.200}")
+        raise ValueError(
+            f"{type(policy).__name__} has no optimizer: policy.optimizer must be a torch Optimizer, but is {optimizer!r:.200}"
+        )
     held = parameters_of(optimizer)
     if split is not None and split.fits(optimizer, held):
         return split
     check_policy_class(type(policy))
     if split is not None and split.goes_on_with(held):
-        new = Split(optimizer, held, split.critic, split.unsettled | (set(held) - set(split.held)))
+        new = Split(optimizer, held, split.critic, split.unassigned | (set(held) - set(split.held)))
     else:
         new = Split(optimizer, held, None, set(held))
-    owned = owners_by_probe(policy) if new.unsettled else None
+    owned = owners_by_probe(policy) if new.unassigned else None
     if owned is not None:
         _settle(policy, new, owned)
     setattr(policy, _SPLIT, new)
@@ -78,7 +80,7 @@ def split_of(policy: ActorCriticPolicy) -> Split:
 
 def settle(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> None:
     """
-    Ask once more whose the unsettled parameters are, with real steps. What is still unsettled then is the actor's.
+    Ask once more whose the unassigned parameters are, with real steps. What is still unassigned then is the actor's.
 
     :param policy: one that ``split_of`` has seen
     :param observations: of the first rollout
@@ -86,15 +88,15 @@ def settle(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> 
     """
     policy = original(policy)
     split: Split = vars(policy)[_SPLIT]
-    if not split.unsettled:
+    if not split.unassigned:
         return
     try:
         owned = owners(policy, observations, actions)
     except Exception as error:
-        _explain(error, "VPG was asking, with the first rollout, which parameters of the policy belong to the critic alone")
+        _explain(error, "VPG was evaluating the first rollout to find the parameters that only the critic uses")
         raise
     _settle(policy, split, owned)
-    split.unsettled = set()
+    split.unassigned = set()
 
 
 def _settle(policy: ActorCriticPolicy, split: Split, owned: Owned) -> None:
@@ -102,11 +104,11 @@ def _settle(policy: ActorCriticPolicy, split: Split, owned: Owned) -> None:
     if actor.isdisjoint(split.held):
         raise ValueError(
             f"{type(policy).__name__} has nothing to train: no parameter in its optimizer reaches its log-probabilities. "
-            "(To freeze the actor, leave it in the optimizer and call requires_grad_(False) on its parameters)"
+            "(To freeze the actor, keep its parameters in the optimizer and call requires_grad_(False) on them)"
         )
-    _give_to_critic(split, only_critic & split.unsettled)
+    _give_to_critic(split, only_critic & split.unassigned)
     split.held = parameters_of(split.optimizer)
-    split.unsettled -= actor | only_critic
+    split.unassigned -= actor | only_critic
 
 
 def _give_to_critic(split: Split, parameters: set[th.Tensor]) -> None:
@@ -137,8 +139,8 @@ def _of_the_same_class(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Op
         return cls(groups, lr=step_size)  # type: ignore[call-arg]  # every subclass that SB3 builds has lr
     except Exception as error:
         raise ValueError(
-            f"VPG trains the critic by an optimizer of its own, of the class of policy.optimizer, but {cls.__name__}(groups, "
-            f"lr={step_size}) fails: {error}. Write a subclass whose constructor needs nothing but these two"
+            f"VPG trains the critic with a second optimizer of the class of policy.optimizer, but {cls.__name__}(groups, "
+            f"lr={step_size}) fails: {error}. Use a subclass whose constructor needs only these two arguments"
         ) from error
 
 
@@ -182,14 +184,14 @@ def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any
     names.check(by_name)
     for what, groups in ((ACTOR, names.actor), (CRITIC, names.critic)):
         if what in saved and _sizes(what, saved[what]) != [len(group) for group in groups]:
-            raise ValueError(f"{_NAMES!r} in {ACTOR} names other numbers of parameters than {what} has in its groups")
+            raise ValueError(f"{_NAMES!r} in {ACTOR} and the param_groups of {what} differ in their numbers of parameters")
     if names == _Names.of(policy, split):
         return
-    settled, critics = {*split.held} - split.unsettled, {*parameters_of(split.critic)}
+    settled, critics = {*split.held} - split.unassigned, {*parameters_of(split.critic)}
     wrong = [name for group in names.critic for name in group if by_name[name] in settled]
-    wrong += [name for group in names.actor for name in group if by_name[name] in critics and name not in names.unsettled]
+    wrong += [name for group in names.actor for name in group if by_name[name] in critics and name not in names.unassigned]
     if wrong:
-        raise ValueError(f"{wrong!s:.300} belong to the other one of {ACTOR} and {CRITIC}, as the policy's gradients say")
+        raise ValueError(f"{wrong!s:.300} are in the wrong one of {ACTOR} and {CRITIC}, as the policy's gradients show")
     options = {**split.optimizer.defaults, **split.optimizer.param_groups[0]}
     actor, critic = (
         [{**options, "params": [by_name[name] for name in group]} for group in groups]
@@ -199,7 +201,7 @@ def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any
     split.optimizer.state.clear()
     split.optimizer.param_groups[:] = actor
     split.held = parameters_of(split.optimizer)
-    split.unsettled = {by_name[name] for name in names.unsettled}
+    split.unassigned = {by_name[name] for name in names.unassigned}
 
 
 def _sizes(what: str, state: Any) -> list[int]:
@@ -214,12 +216,12 @@ class _Names:
     """
     :param actor: of the actor's parameters, group by group
     :param critic: likewise
-    :param unsettled: those of the actor's that may still prove to be the critic's
+    :param unassigned: those of the actor's that may still prove to be the critic's
     """
 
     actor: list[list[str]]
     critic: list[list[str]]
-    unsettled: list[str]
+    unassigned: list[str]
 
     @staticmethod
     def of(policy: ActorCriticPolicy, split: Split) -> "_Names | None":
@@ -231,14 +233,14 @@ class _Names:
             [[names[parameter] for parameter in group["params"]] for group in one.param_groups] if one is not None else []
             for one in (split.optimizer, split.critic)
         )
-        return _Names(actor, critic, sorted(names[parameter] for parameter in split.unsettled))
+        return _Names(actor, critic, sorted(names[parameter] for parameter in split.unassigned))
 
     @staticmethod
     def read(value: Any) -> "_Names":
         """:raises ValueError: for what ``vars`` of none could be"""
-        if not isinstance(value, dict) or set(value) != {"actor", "critic", "unsettled"}:
-            raise ValueError(f"{_NAMES!r} in {ACTOR} must name actor, critic and unsettled, but is {value!r:.200}")
-        for groups in (value["actor"], value["critic"], [value["unsettled"]]):
+        if not isinstance(value, dict) or set(value) != {"actor", "critic", "unassigned"}:
+            raise ValueError(f"{_NAMES!r} in {ACTOR} must name actor, critic and unassigned, but is {value!r:.200}")
+        for groups in (value["actor"], value["critic"], [value["unassigned"]]):
             if not isinstance(groups, list) or not all(isinstance(g, list) and all(type(n) is str for n in g) for g in groups):
                 raise ValueError(f"{_NAMES!r} in {ACTOR} must hold lists of names, but holds {groups!r:.200}")
         return _Names(**value)
@@ -247,15 +249,15 @@ class _Names:
         """:raises ValueError: for names that are unknown, twice there or on the wrong side"""
         actor = {name for group in self.actor for name in group}
         named = [name for group in [*self.actor, *self.critic] for name in group]
-        unknown = sorted({*named, *self.unsettled} - set(known))
+        unknown = sorted({*named, *self.unassigned} - set(known))
         if unknown:
             raise ValueError(f"the optimizers hold parameters that the policy does not have: {unknown!s:.300}")
         if len(set(named)) != len(named):
             raise ValueError(f"a parameter is named twice in {ACTOR} and {CRITIC}")
         if not actor:
             raise ValueError(f"{ACTOR} names no parameter, so that nothing would train the policy")
-        if not set(self.unsettled) <= actor:
-            raise ValueError(f"unsettled parameters must be in {ACTOR}, but they are {self.unsettled!s:.300}")
+        if not set(self.unassigned) <= actor:
+            raise ValueError(f"unassigned parameters must be in {ACTOR}, but they are {self.unassigned!s:.300}")
 
 
 def _explain(error: Exception, note: str) -> None:

@@ -1,6 +1,6 @@
 """
-Whose parameter is it? Autograd knows: what the log-probability or the entropy of an action depends on is the actor's,
-and what only the value depends on is the critic's. No name is read, so any ``ActorCriticPolicy`` works unchanged.
+Find the critic's parameters by autograd. A parameter on which a log-probability or an entropy depends is the actor's; one on
+which only the value depends is the critic's. Names do not matter, so any ``ActorCriticPolicy`` works unchanged.
 
 The question is put with observations: members of the observation space, and where the policy cannot evaluate those, the
 first rollout. A policy that chooses its layers by the observation is judged by the layers that it used there.

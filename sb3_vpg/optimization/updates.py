@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from sb3_vpg.common.observations import take
 from sb3_vpg.exceptions import NotFiniteError
-from sb3_vpg.numpy_policy.eligibility import is_split
+from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.optimization.optimizers import trainable_parameters
 
 
@@ -32,7 +32,7 @@ def evaluate_steps(
     :return: log-probability of each action and entropy of the distribution it came from, both of shape (n,)
     """
     actions = _as_evaluated(policy, actions)
-    if is_split(policy) and not (has_critic and any(True for _ in policy.buffers())):
+    if acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers())):
         distribution = policy.get_distribution(observations)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
     else:

@@ -41,7 +41,7 @@ _DTYPES = (
 def read_archive(path: str | os.PathLike[str] | io.BufferedIOBase, trust: bool = False) -> dict[str, bytes]:
     """
     :param path: a model or a checkpoint, ``.zip`` may be left out; or an open file
-    :param trust: let it hold state dicts that our algorithms do not have, but a subclass of the user's
+    :param trust: also accept state dicts that only a user's subclass has
     :return: the content of each member
     :raises RefusedFileError: for an archive that is cut off, damaged, or not made as SB3 makes it
     :raises FileNotFoundError: if there is no such file
@@ -178,7 +178,7 @@ def _records(content: bytes, where: str) -> dict[str, bytes]:
     if "data.pkl" not in records or len({match[1] for _, match in found}) != 1:
         raise RefusedFileError(f"{where} is not in torch's format: it has no record 'data.pkl', or two folders; refused")
     if records.get("version", b"").strip() != b"3" or records.get("byteorder", b"little") not in (b"little", b"big"):
-        raise RefusedFileError(f"{where} is in a version of torch's format, or an order of bytes, that is not known; refused")
+        raise RefusedFileError(f"{where} has an unknown version of torch's format, or an unknown order of bytes; refused")
     return records
 
 

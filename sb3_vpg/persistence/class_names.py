@@ -55,8 +55,8 @@ def find_class(name: str) -> Any:
         return found
     if module == "__main__":
         raise UnknownClassError(
-            f"the file names the class {name}, of the script that saved it: import {path} into the script that you run, out "
-            "of that one or of a module"
+            f"the file names the class {name}, of the script that saved it: import {path} into the script that you run, from "
+            "that script or from a module"
         )
     raise UnknownClassError(
         f"the file names the class {name}, which this program has not imported; import its module first (on the command line: "

@@ -26,7 +26,7 @@ from sb3_vpg.exceptions import RefusedFileError, TooLargeError
 from sb3_vpg.persistence.archives import VARIABLES, WEIGHTS, name_of, read_archive, read_weights
 from sb3_vpg.persistence.class_names import class_name
 from sb3_vpg.persistence.memory_limit import LimitedMemory
-from sb3_vpg.persistence.packing import pack, warn_of_refusals
+from sb3_vpg.persistence.packing import pack, warn_unloadable
 from sb3_vpg.persistence.unpacking import (
     FAULTS,
     check_fit,
@@ -68,15 +68,15 @@ class PlainSaving(BaseAlgorithm):
                 file.write(content)
         else:
             path.write(content)
-        warn_of_refusals(self, self._told_at("save"), exclude, include, stacklevel=3)
+        warn_unloadable(self, self._told_at("save"), exclude, include, stacklevel=3)
 
-    def warn_of_refusals(self, stacklevel: int) -> None:
+    def warn_unloadable(self, stacklevel: int) -> None:
         """
-        Say what ``load`` will refuse of this model. ``learn`` begins with it, so that nobody hears of it after hours only.
+        Warn about what ``load`` will refuse of this model. ``learn`` calls it first, and not after hours of training.
 
         :param stacklevel: of the warning, counted from here
         """
-        warn_of_refusals(self, self._told_at("learn"), stacklevel=stacklevel + 1)
+        warn_unloadable(self, self._told_at("learn"), stacklevel=stacklevel + 1)
 
     def _told_at(self, occasion: str) -> set[str]:
         """:return: attributes of which this has been said, so that it is not said a hundred times"""
@@ -194,8 +194,8 @@ def _building(algorithm: type, name: str, settings: dict[str, Any]) -> Iterator[
         if not yours:
             raise RefusedFileError(fault(name, error)) from error
         raise ValueError(
-            f"{name} was read, but its model could not be built again: {type(error).__name__}: {str(error)[:400]}. If that "
-            f"comes of a class of yours ({', '.join(yours)[:400]}), see the traceback of the cause"
+            f"{name} was read, but its model could not be rebuilt: {type(error).__name__}: {str(error)[:400]}. If your own "
+            f"code ({', '.join(yours)[:400]}) raised this, see the traceback of the cause"
         ) from error
 
 

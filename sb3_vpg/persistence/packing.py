@@ -1,8 +1,8 @@
 """
 Writing a model: the archive that ``save`` and checkpoints hold, and what ``load`` would refuse of it.
 
-Whatever trains is written. What is not plain data is pickled, and what cannot be pickled is left out with a note. ``load``
-refuses both without further arguments, so the user is told when training begins, and not after hours.
+Every model can be saved. What is not plain data is pickled; what cannot be pickled is left out, with a note. ``load`` refuses
+both without further arguments, so ``learn`` warns at its start and not after hours of training.
 """
 
 import io
@@ -70,7 +70,7 @@ def left_out(value: dict[str, Any]) -> str:
     return str(value[_LEFT_OUT])
 
 
-def warn_of_refusals(
+def warn_unloadable(
     model: BaseAlgorithm,
     told: set[str],
     exclude: Iterable[str] | None = None,
@@ -99,13 +99,13 @@ def _refusals(model: BaseAlgorithm, exclude: Iterable[str] | None, include: Iter
         written, reason = _written(name, value, pickles=True)
         replace = f"custom_objects={{{name!r}: ...}}"
         if was_left_out(written):
-            yield name, f"{reason} and is left out; load(path, {replace})"
+            yield name, f"{reason}, and is left out of the file; use load(path, {replace})"
         elif reason is not None:
-            yield name, f"{reason}, and is pickled; load(path, trust=True), or load(path, {replace})"
+            yield name, f"{reason}, and is pickled; use load(path, trust=True) or load(path, {replace})"
         for cls in _classes_of_the_script(written):
             yield (
                 f"{name} {cls}",
-                f"{name} names {cls}, a class of this script: another one has to import it, or load(path, {replace})",
+                f"{name} names {cls}, a class of this script: another script must import it, or use load(path, {replace})",
             )
     yield from _state_dicts(model)[1].items()
 
@@ -168,7 +168,7 @@ def _state_dicts(model: BaseAlgorithm) -> tuple[dict[str, Any], dict[str, str]]:
                 refused[where] = f"{reason}; load(path, trust=True)"
                 continue
             # Left in, it would make the whole file unreadable, for SB3 as well
-            refused[where] = f"{reason}; torch could not read it back, so it is left out, and load() begins with a new one"
+            refused[where] = f"{reason}; torch could not read it back, so it is left out, and load() creates a new one"
             del state[key]
             if key == "state":  # what an optimiser remembers, which may be nothing
                 state[key] = {}

@@ -87,7 +87,7 @@ def settings_in(
 
 
 def rebuilt(members: dict[str, bytes], settings: dict[str, Any], pickles: dict[str, Any], weights: dict[str, Any]) -> bytes:
-    """:return: an archive for SB3 to read, with nothing in it that has not been looked at; SB3 is told the settings anyway"""
+    """:return: an archive for SB3 to read, of checked content only; SB3 gets the settings as ``custom_objects``"""
     more = {DATA: json.dumps({**dict.fromkeys(settings), **pickles}).encode()}
     for what, state in weights.items():
         file = io.BytesIO()
@@ -146,7 +146,7 @@ def weights_of(members: dict[str, bytes], name: str, trust: bool = False) -> dic
 
 def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None:
     """
-    Buffers may hold what they like; parameters are learnt, and what is not finite among them was so from the beginning.
+    Buffers may hold any value. A parameter may be NaN or infinite only where the given policy's is too.
 
     :param policy: which has not learnt yet, or which is to get the weights
     :param weights: state dicts of a file
@@ -185,7 +185,7 @@ def with_own_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any
     missing = {key: value for key, value in own.items() if _is_extra(key) and key not in weights}
     if not missing:
         return weights
-    warnings.warn(f"{sorted(missing)} are not among the weights, so those of the present policy stay", stacklevel=3)
+    warnings.warn(f"{sorted(missing)} are not among the weights; the policy keeps its own", stacklevel=3)
     filled = OrderedDict({**weights, **missing})
     filled._metadata = getattr(weights, "_metadata", OrderedDict())  # type: ignore[attr-defined]  # torch's, see archives
     return filled
@@ -200,7 +200,7 @@ def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: b
     own = {key for key in _bare(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
     if own != set(weights["policy"]):
         odd = sorted(map(str, own ^ set(weights["policy"])))
-        raise RefusedFileError(f"{name}: the weights {odd} are missing or too many; refused")
+        raise RefusedFileError(f"{name}: the weights {odd} are missing or unexpected; refused")
     broken = [key for key, value in _bare(model.policy).named_parameters() if th.isnan(value).any()]
     for what, optimizer in _optimizers(model):
         # An optimiser of the user's may remember what it likes
@@ -212,7 +212,7 @@ def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: b
                 raise RefusedFileError(f"{name}: {key!r} in {what} is NaN or infinite; refused")
             broken += [f"{key} in {what}"] if th.isnan(value).any() else []
     if broken and trust:
-        warnings.warn(f"{name} is trusted and was loaded, but has NaN weights: {', '.join(broken)[:400]}", stacklevel=3)
+        warnings.warn(f"{name} was loaded with trust=True, but has NaN weights: {', '.join(broken)[:400]}", stacklevel=3)
 
 
 def _optimizers(model: BaseAlgorithm) -> Iterator[tuple[str, th.optim.Optimizer]]:

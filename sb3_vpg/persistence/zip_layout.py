@@ -22,7 +22,7 @@ _ZIP64, _FILLING = 1, int.from_bytes(b"FB", "little")
 
 
 class LayoutError(ValueError):
-    """An archive that holds more than its members, or says of one of them two things; the text says which."""
+    """An archive with bytes beyond its members, or whose headers and directory disagree; the text says where."""
 
 
 def check_layout(file: BinaryIO, archive: zipfile.ZipFile) -> None:

@@ -19,7 +19,7 @@ def check_env(env: Any) -> None:
     """
     if isinstance(env, VectorEnv):
         raise ValueError(
-            f"{env} is a vector environment of gymnasium, not of SB3: put it into sb3_vpg.vec_env.GymVecEnv, or make one with "
+            f"{env} is a vector environment of gymnasium, not a VecEnv: wrap it in sb3_vpg.vec_env.GymVecEnv, or use "
             "sb3_vpg.vec_env.make_vec_env"
         )
     if isinstance(env, (gym.Env, VecEnv)):
@@ -67,8 +67,8 @@ def check_features(space: spaces.Space[Any]) -> None:
     for part in _parts(space):
         if isinstance(part, spaces.Box) and part.shape == ():
             raise ValueError(
-                f"the observation space {space} has a part of the shape (), of which SB3's extractors make no features: let "
-                "gymnasium.wrappers.ReshapeObservation give it the shape (1,), or bring a features_extractor_class of your own"
+                f"the observation space {space} has an entry of the shape (), which SB3's extractors cannot flatten: reshape "
+                "it to (1,) with gymnasium.wrappers.ReshapeObservation, or pass a features_extractor_class of your own"
             )
     if isinstance(space, spaces.Dict) and not space.spaces:
         raise ValueError(f"the observation space {space} is empty: a policy needs at least one entry")
@@ -82,11 +82,11 @@ def _check_shapes(env: Any, what: str, parts: Iterable[Any]) -> None:
     for part in parts:
         if isinstance(part, spaces.MultiDiscrete) and part.nvec.ndim != 1:
             raise ValueError(
-                f"{env} has {what}s in {part}, of the shape {part.shape}, but SB3 takes a MultiDiscrete of one dimension; let "
-                f"gymnasium.wrappers.Transform{what.capitalize()} flatten it"
+                f"{env} has {what}s in {part}, of the shape {part.shape}, but SB3 needs a MultiDiscrete of one dimension; "
+                f"flatten it with gymnasium.wrappers.Transform{what.capitalize()}"
             )
         if isinstance(part, spaces.Box) and 0 in part.shape:
-            raise ValueError(f"{env} has {what}s in {part}, of the shape {part.shape}, which have no entry: leave them out")
+            raise ValueError(f"{env} has {what}s in {part}, of the shape {part.shape}, which have no elements: remove them")
 
 
 def _check_actions(env: Any, space: Any) -> None:

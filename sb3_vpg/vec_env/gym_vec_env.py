@@ -289,5 +289,5 @@ def _called(make: Callable[..., Any], env_kwargs: dict[str, Any]) -> gym.Env[Any
     env = make(**env_kwargs)
     if isinstance(env, gym.Env):
         return env
-    way = "put it into GymVecEnv" if isinstance(env, VectorEnv) else "let it make one"
-    raise ValueError(f"{make!r:.200} has made a {type(env).__qualname__}, which is no gymnasium.Env: {way}")
+    way = "wrap it in GymVecEnv" if isinstance(env, VectorEnv) else "return a gymnasium.Env"
+    raise ValueError(f"{make!r:.200} returned a {type(env).__qualname__}, which is no gymnasium.Env: {way}")

@@ -21,7 +21,7 @@ from textwrap import shorten
 from sb3_vpg.version import __version__
 from sb3_vpg.zoo.algorithms import DEFAULT, OURS
 from sb3_vpg.zoo.patching import replaced
-from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, nobody_reads
+from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Here and not when Python ends, where nobody could catch what comes of it
             sys.stdout.flush()
     except BrokenPipeError as error:
-        if nobody_reads(error):
+        if is_stdout_closed(error):
             return CLOSED_PIPE
         raise
 
@@ -131,7 +131,7 @@ def _run(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return signals.exit_code or 130
     except Exception as error:
-        if nobody_reads(error):
+        if is_stdout_closed(error):
             return CLOSED_PIPE
         if ours.traceback:
             raise

@@ -71,8 +71,8 @@ def evaluated(hyperparams: dict[str, Any], keys: Sequence[str], where: str) -> d
                 found[key] = eval(text, {**vars(rl_zoo3.exp_manager)})
             except Exception as error:
                 raise ValueError(
-                    f"{where}: {key} is {text!r}, which is no Python ({type(error).__name__}: {error}); write it like "
-                    "dict(name=value), or leave it out"
+                    f"{where}: {key} is {text!r}, which Python cannot evaluate ({type(error).__name__}: {error}); write "
+                    "it as in dict(name=value), or leave it out"
                 ) from error
     return found
 

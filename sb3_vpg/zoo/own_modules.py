@@ -46,7 +46,7 @@ def import_modules_of(settings: Path) -> list[str]:
         # The zoo's loader imports the classes that stand there as Python objects
         hyperparams, _ = get_saved_hyperparams(str(settings))
     except yaml.YAMLError as error:
-        raise ValueError(f"{config} cannot be read, or names what cannot be imported here: {error}") from error
+        raise ValueError(f"{config} cannot be read, or names a class that cannot be imported here: {error}") from error
     policy = hyperparams.get("policy")
     if isinstance(policy, str) and "." in policy:
         try:

@@ -20,7 +20,7 @@ import rl_zoo3.utils
 
 from sb3_vpg.common.atomic_files import replaced_whole
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
-from sb3_vpg.zoo.agents.trained_agents import film_of_training, model_asked_for, more_flags
+from sb3_vpg.zoo.agents.trained_agents import film_of_training, more_flags, requested_model
 from sb3_vpg.zoo.agents.videos import gifs_too, without_screen, write_gif
 from sb3_vpg.zoo.own_modules import command_of, import_modules_of
 from sb3_vpg.zoo.patching import replaced
@@ -65,7 +65,7 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
     :raises ValueError: if there is no such agent
     """
     sys.argv += more_flags(name, flags)
-    model, settings = model_asked_for(sys.argv[1:])
+    model, settings = requested_model(sys.argv[1:])
     if model is not None:
         import_modules_of(settings)
     with without_screen() if target in _FILMS else nullcontext(), gifs_too() if gif else nullcontext():

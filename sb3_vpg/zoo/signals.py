@@ -80,7 +80,7 @@ CLOSED_PIPE = 141
 """The exit code of a program that SIGPIPE has ended, as shells have it."""
 
 
-def nobody_reads(error: BaseException) -> bool:
+def is_stdout_closed(error: BaseException) -> bool:
     """
     SIGPIPE itself stays ignored, as Python has it: it would also end us when a worker process has died.
 

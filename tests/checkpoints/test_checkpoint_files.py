@@ -135,7 +135,7 @@ def test_damaged_checkpoint_is_passed_over(how, tmp_path):
     with pytest.raises(Crash):
         make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, save_freq=32), CrashAt(150)])
     damage(latest(tmp_path), how)
-    with pytest.warns(UserWarning, match=r"passed over: checkpoint_128_steps\.zip"):
+    with pytest.warns(UserWarning, match=r"damaged checkpoints passed over: checkpoint_128_steps\.zip"):
         resumed = make_model(env=random_envs()).learn(200, TrainingCheckpoint(tmp_path, save_freq=32))
     assert_same(whole, resumed)
     assert progress(latest(tmp_path)) == (224, 200)

@@ -196,7 +196,7 @@ class Telling(Items):
 def test_a_base_class_with_content_of_its_own_is_named(kind: type, base: str) -> None:
     env = DummyVecEnv([kind])
     assert missing_state(get_state(env)) == (
-        f"environment 0: {kind.__name__} is a {base} as well, whose content is no attribute; "
+        f"environment 0: {kind.__name__} inherits from {base}, whose content cannot be saved; "
         f"give {kind.__name__} the methods state_dict() and load_state_dict(state)"
     )
 
@@ -273,7 +273,7 @@ def test_an_attribute_of_a_class_that_has_changed_is_named(kind: type, name: str
     reason = set_state(DummyVecEnv([before]), get_state(env))
     assert reason is not None
     assert reason.startswith(
-        f"the attribute {name!r} of the class {owner} was another one in the process that wrote the state"
+        f"the attribute {name!r} of the class {owner} had another value in the process that wrote the state"
     )
     assert set_state(env, get_state(env)) is None
 

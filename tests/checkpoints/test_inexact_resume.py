@@ -121,17 +121,17 @@ TOLD: dict[str, tuple[list[Callable[[], BaseCallback]], list[Callable[[], BaseCa
     "a base class": (
         [ListToo],
         [ListToo],
-        "the callback ListToo is a list as well, whose content is no attribute" + METHODS.format("ListToo"),
+        "the callback ListToo inherits from list, whose content cannot be saved" + METHODS.format("ListToo"),
     ),
-    "a base class of unknown parameters": ([DictToo], [DictToo], "DictToo is a dict as well, .*" + METHODS.format("DictToo")),
+    "a base class of unknown parameters": ([DictToo], [DictToo], "DictToo inherits from dict, .*" + METHODS.format("DictToo")),
     "a changed argument": (
         [lambda: Patient(100)],
         [lambda: Patient(100)],
         "the callback Patient had patience=36, and has patience=100 now",
     ),
-    "a missing callback": ([Counter], [], "the callback Counter is not there now, so that what it has counted is lost"),
+    "a missing callback": ([Counter], [], "the callback Counter is not there now, so its state is lost"),
     "a new callback": ([], [Counter], "the callback Counter was not there before"),
-    "the log": ([Records], [Records], r"the next line of the log lacks \['thing'\], whose values are not plain"),
+    "the log": ([Records], [Records], r"the next log entry lacks \['thing'\], whose values are not plain"),
 }
 
 
@@ -214,9 +214,7 @@ class CountingBuffer(UsersBuffer):
 def test_numbers_of_layers_and_buffers_that_have_changed_are_told(kwargs: Any, name: str, tmp_path: Path) -> None:
     """No file of weights holds them."""
     crash(tmp_path, model=make_model(env=random_envs(), **kwargs))
-    with pytest.warns(
-        UserWarning, match=rf"{name} was \d+, and is \d+ now \(a layer keeps a number with register_buffer"
-    ) as told:
+    with pytest.warns(UserWarning, match=rf"{name} was \d+, and is \d+ now \(register_buffer would save it") as told:
         learn(tmp_path, model=make_model(env=random_envs(), **kwargs))
     assert "scale" not in str(told[0].message)
 
@@ -308,8 +306,8 @@ def test_training_in_an_environment_with_slots_is_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        (Own, "environment 0: Own is a list as well, whose content is no attribute"),
-        (Steps, "the attribute 'total' of the class Steps was another one"),
+        (Own, "environment 0: Own inherits from list, whose content cannot be saved"),
+        (Steps, "the attribute 'total' of the class Steps had another value"),
     ],
 )
 def test_an_environment_that_hides_its_state_begins_new_episodes(kind: Any, why: str, tmp_path: Path) -> None:

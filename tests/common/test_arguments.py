@@ -186,7 +186,7 @@ def test_argument_that_resembles_nothing_is_refused():
 COUNTERPARTS = {
     "vf_coef": r"vf_learning_rate.*n_critic_updates",
     "n_epochs": "the policy takes one step per rollout; the critic's number of passes is 'n_critic_updates'",
-    "clip_range": "nothing to bound; make it smaller with 'learning_rate'",
+    "clip_range": "nothing to bound; lower 'learning_rate'",
     "clip_range_vf": "nothing to bound",
     "target_kl": "nothing to bound",
     "use_rms_prop": "optimizer_class.*RMSprop",

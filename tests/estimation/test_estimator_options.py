@@ -153,7 +153,7 @@ def test_a_buffer_that_does_not_fit_the_observations_is_refused(kind: Any, space
     """SB3 fails in its own ways; the ways out work."""
     policy = "MultiInputPolicy" if space is BOXES else "MlpPolicy"
     expected = DictRolloutBuffer if space is BOXES else RolloutBuffer
-    with pytest.raises(ValueError, match=rf"{kind.__name__} does not fit .* leave it out, or take {expected.__name__}"):
+    with pytest.raises(ValueError, match=rf"{kind.__name__} does not fit .* leave it out, or use {expected.__name__}"):
         VPG(policy, RandomEnv(space), rollout_buffer_class=kind, n_episodes=n_episodes)
     for right in (None, expected):
         VPG(policy, RandomEnv(space), rollout_buffer_class=right, n_episodes=n_episodes, n_steps=8).learn(8)

@@ -200,7 +200,7 @@ def test_a_way_of_its_own_that_is_given_in_the_middle_of_a_rollout_is_refused(ch
     """A2C would go on with it at once: nothing is learned from such a rollout."""
     model = make_model(ActorCriticPolicy, Game(), **options)
     before = model.policy.action_net.weight.clone()
-    with pytest.raises(ValueError, match=r"of its own in the middle of a rollout: do that .* in _on_rollout_end\(\)"):
+    with pytest.raises(ValueError, match=r"policy was changed in the middle of a rollout: do that .* in _on_rollout_end\(\)"):
         model.learn(64, Gives(change, 5))
     assert th.equal(model.policy.action_net.weight, before)
     model.learn(64)

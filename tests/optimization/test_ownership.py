@@ -320,15 +320,15 @@ def exchange(state, first, second):
 
 HEAD = ["action_net.weight", "action_net.bias"]
 CLAIMS = {
-    "no_dict": (tensors("policy.optimizer", lambda state: state.update(split=3)), "must name actor, critic and unsettled"),
+    "no_dict": (tensors("policy.optimizer", lambda state: state.update(split=3)), "must name actor, critic and unassigned"),
     "a_part": (tensors("policy.optimizer", lambda state: state["split"].pop("critic")), "must name actor, critic and"),
     "no_lists": (claim(actor="action_net.weight"), "must hold lists of names"),
     "no_groups": (claim(critic=["value_net.weight"]), "must hold lists of names"),
     "no_names": (claim(actor=[[1, 2]]), "must hold lists of names"),
     "lists_for_names": (claim(actor=[[["a"]]]), "must hold lists of names"),
-    "unsettled_text": (claim(unsettled="log_std"), "must hold lists of names"),
+    "unsettled_text": (claim(unassigned="log_std"), "must hold lists of names"),
     "unknown": (claim(actor=[["action_net.weight", "secret"]]), "does not have: .'secret'"),
-    "unknown_unsettled": (claim(unsettled=["secret"]), "does not have: .'secret'"),
+    "unknown_unsettled": (claim(unassigned=["secret"]), "does not have: .'secret'"),
     "twice": (claim(actor=[[*HEAD, *HEAD]]), "named twice"),
     "on_both_sides": (claim(critic=[HEAD]), "named twice"),
     "nothing_for_the_actor": (claim(actor=[]), "names no parameter"),
@@ -340,7 +340,7 @@ CLAIMS = {
         tensors("policy.optimizer", lambda state: exchange(state, "action_net.bias", "value_net.bias")),
         "'value_net.bias'. belong to the other one",
     ),
-    "unsettled_on_the_critics_side": (claim(unsettled=["value_net.weight"]), "unsettled parameters must be in"),
+    "unsettled_on_the_critics_side": (claim(unassigned=["value_net.weight"]), "unassigned parameters must be in"),
     "another_number": (claim(actor=[HEAD]), "other numbers of parameters"),
     "another_number_of_the_critics": (claim(critic=[["value_net.weight", "value_net.bias"]]), "other numbers of parameters"),
     "another_number_of_groups": (claim(actor=[HEAD, []]), "other numbers of parameters"),

@@ -242,7 +242,7 @@ REFUSED = {
     ),
     "optimizer_that_cannot_be_built_twice": (
         lambda m: put_optimizer(m, NoStepSize(m.policy.parameters(), 1.0)),
-        "Write a subclass whose constructor needs nothing but these two",
+        "Use a subclass whose constructor needs only these two arguments",
     ),
 }
 

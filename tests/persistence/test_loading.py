@@ -35,7 +35,7 @@ def test_error_of_the_users_class_is_no_damaged_file(error, model_path, monkeypa
     build(cls=Choosy).save(model_path)
     monkeypatch.setattr(Choosy, "error", error)
     with pytest.raises(
-        ValueError, match=rf"could not be built again: {type(error).__name__}: .*mine.*{__name__}:Choosy"
+        ValueError, match=rf"could not be rebuilt: {type(error).__name__}: .*mine.*{__name__}:Choosy"
     ) as refusal:
         VPG.load(model_path, device="cpu")
     assert not isinstance(refusal.value, RefusedFileError)

@@ -51,7 +51,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no native one": (lambda: make_vec_env("Pendulum-v1", vectorization_mode="native"), "Pendulum-v1 has no native"),
     "native for a function": (lambda: make_vec_env(lambda: None, vectorization_mode="native"), "has no native"),
     "neither id nor function": (lambda: make_vec_env(7), "env_id must be an id, a class or a function .* but is 7"),
-    "a function of nothing": (lambda: make_vec_env(lambda: None), "has made a NoneType, which is no gymnasium.Env: let it"),
+    "a function of nothing": (lambda: make_vec_env(lambda: None), "returned a NoneType, which is no gymnasium.Env: return"),
     "a vector class": (
         lambda: make_vec_env(CartPoleVectorEnv),
         "CartPoleVectorEnv.*is no gymnasium.Env: put it into GymVecEnv",

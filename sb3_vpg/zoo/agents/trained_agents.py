@@ -129,7 +129,7 @@ def _check_has_model(run: Path, asked: argparse.Namespace) -> None:
     )
 
 
-def model_asked_for(flags: Sequence[str]) -> tuple[Path | None, Path]:
+def requested_model(flags: Sequence[str]) -> tuple[Path | None, Path]:
     """
     :param flags: of a command that plays a trained agent, those of ``more_flags`` included
     :return: the model that it plays, or None, for which the command itself has words; and the folder of its settings
