@@ -128,7 +128,8 @@ def _begin(self: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer:
     if quota is None:
         return
     if env.num_envs == 1 and _forbids_early_resets(env):
-        if not np.all(self._last_episode_starts):
+        assert self._last_episode_starts is not None
+        if not self._last_episode_starts.all():
             raise ValueError(
                 "n_episodes begins with a new episode, but the environment is in the middle of one, and its "
                 "Monitor(allow_early_resets=False) forbids a reset: use Monitor(allow_early_resets=True)"

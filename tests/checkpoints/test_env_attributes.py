@@ -167,7 +167,7 @@ HIDDEN: dict[str, tuple[Any, str]] = {
     "a function that holds an object": (drawing(World()), "a function that holds a World"),
     "a default that is an object": (lambda world=World(): world, "a function that holds a World"),  # noqa: B008
     "a partial of an object": (partial(max, World()), "a partial that holds a World"),
-    "a partial of a method": (partial(rng.random, 3), "a partial that holds a method"),
+    "a partial of a method": (partial(rng.random, 3), f"a partial that holds a {type(rng.random).__name__}"),
     "a generator": ((number for number in range(3)), "a generator"),
     "a counter": (itertools.count(), "a count"),
     "a cycle": (itertools.cycle([1, 2]), "a cycle"),
