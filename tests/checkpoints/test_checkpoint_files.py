@@ -173,7 +173,7 @@ def test_another_total_is_refused(tmp_path):
 
 def test_other_versions_are_told(tmp_path, monkeypatch):
     make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
-    monkeypatch.setattr("sb3_vpg.checkpoints.training_state.versions", lambda: {"torch": "99.0"})
+    monkeypatch.setattr("sb3_vpg.checkpoints.callback.versions", lambda: {"torch": "99.0"})
     with pytest.warns(UserWarning, match=r"torch \S+ is 99.0 now"):
         make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
 

@@ -18,7 +18,7 @@ from sb3_vpg.checkpoints.files import latest, progress
 from sb3_vpg.common.locks import lock
 from sb3_vpg.zoo.cli import main
 
-ACCIDENT = "callback:'accidents.Accident'"
+ACCIDENT = "callback:'killing_callback.Accident'"
 TRAIN = ["train", "-n", "3000", "--eval-freq", "800", "--eval-episodes", "2", "--checkpoint-freq", "1000", "--seed", "3"]
 TRAIN += ["--verbose", "0", "--num-threads", "1"]
 # What happens in a process of its own, the exit code, and flags

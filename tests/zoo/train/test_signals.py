@@ -11,7 +11,8 @@ from sb3_vpg import VPG
 
 BEGIN = """
 import os, signal, sys, threading, time
-from sb3_vpg.zoo.signals import Signals, held_back_from_workers
+from sb3_vpg.zoo.signals import Signals
+from sb3_vpg.zoo.train.subproc import held_back_from_workers
 def send(number):
     os.kill(os.getpid(), number)
     time.sleep(0.01)

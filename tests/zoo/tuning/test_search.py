@@ -123,8 +123,8 @@ def diverge(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
         return {"n_steps": 32, "n_critic_updates": 1, **explode}
 
     # register() runs again inside the command, so they are replaced where it takes them from
-    monkeypatch.setattr("sb3_vpg.zoo.tuning.search_space.sample_vpg_params", sample)
-    monkeypatch.setattr("sb3_vpg.zoo.tuning.search_space.convert_vpg_params", lambda params: {})
+    monkeypatch.setattr("sb3_vpg.zoo.registration.sample_vpg_params", sample)
+    monkeypatch.setattr("sb3_vpg.zoo.registration.convert_vpg_params", lambda params: {})
 
 
 def test_a_trial_that_diverges_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
