@@ -268,7 +268,7 @@ def test_a_mistake_in_the_policy_comes_through():
     with pytest.raises(KeyError, match="my own mistake") as error:
         directions(Broken).learn(16)
     notes = getattr(error.value, "__notes__", None)
-    assert notes is None or "which parameters of the policy belong to the critic alone" in notes[0]
+    assert notes is None or "to find the parameters that only the critic uses" in notes[0]
 
 
 class Branching(BaseFeaturesExtractor):
@@ -338,12 +338,12 @@ CLAIMS = {
     ),
     "the_actors_for_the_critic": (
         tensors("policy.optimizer", lambda state: exchange(state, "action_net.bias", "value_net.bias")),
-        "'value_net.bias'. belong to the other one",
+        "'value_net.bias'. are in the wrong one",
     ),
     "unsettled_on_the_critics_side": (claim(unassigned=["value_net.weight"]), "unassigned parameters must be in"),
-    "another_number": (claim(actor=[HEAD]), "other numbers of parameters"),
-    "another_number_of_the_critics": (claim(critic=[["value_net.weight", "value_net.bias"]]), "other numbers of parameters"),
-    "another_number_of_groups": (claim(actor=[HEAD, []]), "other numbers of parameters"),
+    "another_number": (claim(actor=[HEAD]), "differ in their numbers of parameters"),
+    "another_number_of_the_critics": (claim(critic=[["value_net.weight", "value_net.bias"]]), "differ in their numbers of parameters"),
+    "another_number_of_groups": (claim(actor=[HEAD, []]), "differ in their numbers of parameters"),
 }
 
 

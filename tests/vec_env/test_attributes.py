@@ -54,7 +54,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "a function of nothing": (lambda: make_vec_env(lambda: None), "returned a NoneType, which is no gymnasium.Env: return"),
     "a vector class": (
         lambda: make_vec_env(CartPoleVectorEnv),
-        "CartPoleVectorEnv.*is no gymnasium.Env: put it into GymVecEnv",
+        "CartPoleVectorEnv.*is no gymnasium.Env: wrap it in GymVecEnv",
     ),
     "arguments of a function": (lambda: make_vec_env(lambda: None, env_kwargs={"g": 1}), "env_kwargs {'g': 1}.*'g'"),
     "text of actions": (lambda: GymVecEnv(sync(action_space=spaces.Text(3))), "action space Text"),
