@@ -6,9 +6,16 @@ class DistributionError(ValueError):
 
 
 class RefusedFileError(ValueError):
-    """A file that is damaged, or that asks for more than to be read; its text names the file, the member and the reason."""
+    """
+    A file that is damaged, or that asks for more than to be read.
 
-    def __init__(self, text: str) -> None:
+    :param reason: names the file, the member and what is wrong
+    :param advice: what the user can do, in the words of Python; a command line replaces it by words about its flags
+    """
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        self.reason, self.advice = reason, advice
+        text = f"{reason}; {advice}" if advice else reason
         # Much of it may be the file's own words: no control sequence reaches a terminal, and no page is filled
         shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:2000])
         super().__init__(shown)

@@ -194,9 +194,11 @@ class TrainingCheckpoint(BaseCallback):
     def _tell(self, checkpoint: "Checkpoint", damaged: list[str], reasons: list[str]) -> None:
         was, now = checkpoint.state["versions"], {**versions(), "device": str(self.model.device)}
         reasons = [*reasons, *(f"{name} {was[name]} is {now.get(name)} now" for name in was if was[name] != now.get(name))]
+        complete = checkpoint.num_timesteps >= checkpoint.total_timesteps
         if self.verbose >= 1:
             steps = f"{checkpoint.num_timesteps:,} of {checkpoint.total_timesteps:,} steps"
-            print(f"Taking up training after {steps}, from {checkpoint.path}")
+            what = f"Training is complete after {steps}" if complete else f"Taking up training after {steps}"
+            print(f"{what}, from {checkpoint.path}")
         if damaged:
             warnings.warn(f"damaged checkpoints passed over: {'; '.join(damaged)}", stacklevel=2)
         if reasons:

@@ -40,14 +40,19 @@ _DTYPES = (
 
 def read_archive(path: str | os.PathLike[str] | io.BufferedIOBase, trust: bool = False) -> dict[str, bytes]:
     """
-    :param path: a model or a checkpoint, ``.zip`` may be left out; or an open file
+    :param path: a model or a checkpoint, ``.zip`` may be left out, also where a folder has the name without it; or an open
+        file
     :param trust: also accept state dicts that only a user's subclass has
     :return: the content of each member
     :raises RefusedFileError: for an archive that is cut off, damaged, or not made as SB3 makes it
     :raises FileNotFoundError: if there is no such file
     """
     named = isinstance(path, (str, os.PathLike))
-    file = open_path(Path(path) if isinstance(path, (str, os.PathLike)) else path, "r", suffix="zip")
+    found = Path(path) if isinstance(path, (str, os.PathLike)) else path
+    if isinstance(found, Path) and found.is_dir() and found.with_name(f"{found.name}.zip").is_file():
+        # As in the zoo, which keeps a run's settings in CartPole-v1/ beside CartPole-v1.zip
+        found = found.with_name(f"{found.name}.zip")
+    file = open_path(found, "r", suffix="zip")
     try:
         return read_members(file, name_of(path), trust)
     finally:

@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from typing_extensions import Self
 
+from sb3_vpg.common.arguments import OnPolicyKwargs, refuse_unknown
 from sb3_vpg.common.atomic_files import written_whole
 from sb3_vpg.exceptions import RefusedFileError, TooLargeError
 from sb3_vpg.persistence.archives import VARIABLES, WEIGHTS, name_of, read_archive, read_weights
@@ -29,6 +30,7 @@ from sb3_vpg.persistence.memory_limit import LimitedMemory
 from sb3_vpg.persistence.packing import pack, warn_unloadable
 from sb3_vpg.persistence.unpacking import (
     FAULTS,
+    arguments_of,
     check_fit,
     check_kinds,
     check_weights,
@@ -108,6 +110,7 @@ class PlainSaving(BaseAlgorithm):
             shapes than its settings say, or NaN weights; nothing of it has been run then
         :raises ValueError: for settings that VPG cannot have; for an environment with other spaces, and for ``policy_kwargs``
             other than those of the file (``custom_objects`` replaces them); and if a class of yours raises an error
+        :raises TypeError: for a keyword that is neither a setting in the file nor an argument of the constructor
         :raises FileNotFoundError: if there is no such file
         """
         name = name_of(path)
@@ -117,12 +120,17 @@ class PlainSaving(BaseAlgorithm):
         hidden = [] if trust else cls._excluded_save_params(cls.__new__(cls))
         with refusing(name):
             settings, pickles = settings_in(cls, members, name, hidden, custom, kwargs, trust)
+        _check_keywords(cls, kwargs, {*settings, *pickles})
+        with refusing(name):
             weights = weights_of(members, name, trust)
             variables = read_weights(members[VARIABLES], VARIABLES, name, trust) if VARIABLES in members else {}
             content = io.BytesIO(rebuilt(members, settings, pickles, weights))
         # Who trusts a file lets it build networks of any size
         limit = sys.maxsize if trust else len(members[f"policy{WEIGHTS}"])
-        with _building(cls, name, {**settings, **custom, **kwargs}):
+        with (
+            _policy_kwargs_compared(name, {**settings, **custom}, kwargs),
+            _building(cls, name, {**settings, **custom, **kwargs}),
+        ):
             with LimitedMemory(limit):
                 model = super().load(content, env, device, {**settings, **custom}, print_system_info, force_reset, **kwargs)
             if not trust and not all(th.isfinite(parameter).all() for parameter in model.policy.parameters()):
@@ -174,6 +182,26 @@ def _target(path: Path) -> Path:
     return target.with_name(f"{target.name}_2")
 
 
+def _check_keywords(algorithm: type[BaseAlgorithm], given: dict[str, Any], stored: set[str]) -> None:
+    """:raises TypeError: for a keyword of ``load`` that replaces nothing, which SB3 would keep without a word"""
+    known = {*stored, *arguments_of(algorithm), *OnPolicyKwargs.__annotations__}
+    refuse_unknown(f"{algorithm.__name__}.load", [key for key in given if not hasattr(algorithm, key)], sorted(known))
+
+
+@contextmanager
+def _policy_kwargs_compared(name: str, stored: dict[str, Any], given: dict[str, Any]) -> Iterator[None]:
+    """SB3 refuses other ``policy_kwargs`` than the stored ones; the error also names what replaces them."""
+    try:
+        yield
+    except ValueError as error:
+        if "policy_kwargs" not in given or given["policy_kwargs"] == stored.get("policy_kwargs"):
+            raise
+        raise ValueError(
+            f"{error}. The keyword policy_kwargs is only compared with {name}; to replace what is stored there, pass "
+            "custom_objects={'policy_kwargs': ...}"
+        ) from error
+
+
 @contextmanager
 def _building(algorithm: type, name: str, settings: dict[str, Any]) -> Iterator[None]:
     """
@@ -187,7 +215,7 @@ def _building(algorithm: type, name: str, settings: dict[str, Any]) -> Iterator[
     except RefusedFileError:
         raise
     except TooLargeError as error:
-        raise RefusedFileError(f"{name}: {error}; if you made the file yourself, load it with trust=True") from error
+        raise RefusedFileError(f"{name}: {error}", "if you made the file yourself, load it with trust=True") from error
     except (ValueError, *FAULTS) as error:
         found = {algorithm, *_classes(list(map(settings.get, _WITH_CLASSES)))}
         yours = sorted(class_name(cls) for cls in found if cls.__module__.split(".")[0] not in _LIBRARIES)

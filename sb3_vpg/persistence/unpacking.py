@@ -2,6 +2,7 @@
 Reading a model: from the members of an archive to settings and weights, with a look at each before anything is made of it.
 """
 
+import inspect
 import io
 import json
 import warnings
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch as th
+from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
 from torch import nn
@@ -64,7 +66,9 @@ def settings_in(
         raise RefusedFileError(f"{name} holds no settings (no member {DATA!r}), so it is no model")
     given = {**{key: value for key, value in keywords.items() if key not in _COMPARED}, **custom}
     settings, pickled = {}, {}
-    for key, value in _json(members[DATA], name).items():
+    raw = _json(members[DATA], name)
+    _check_algorithm(cls, raw, name)
+    for key, value in raw.items():
         if key in given:
             settings[key] = given[key]
         elif callable(getattr(cls, key, None)) and not trust:
@@ -80,10 +84,34 @@ def settings_in(
     if pickled and not trust:
         listed = ", ".join(f"{key} ({value.get(':type:', '?')})" for key, value in pickled.items())[:400]
         raise RefusedFileError(
-            f"{name} holds pickles, which can run any code when they are read, and were not read: {listed}. "
-            "If you made the file yourself, load it with trust=True, or replace them with custom_objects"
+            f"{name} holds pickles, which can run any code when they are read, and were not read: {listed}",
+            advice="if you made the file yourself, load it with trust=True, or replace them with custom_objects",
         )
     return settings, pickled
+
+
+def _check_algorithm(cls: type[BaseAlgorithm], raw: dict[str, Any], name: str) -> None:
+    """:raises RefusedFileError: for a model of A2C, PPO or whatever else is not of the algorithm ``cls``"""
+    others = {*inspect.signature(A2C).parameters, *inspect.signature(PPO).parameters}
+    own = arguments_of(cls, "sb3_vpg") - others
+    missing = sorted(own - set(raw))
+    # Older files of ours lack a few, and TRPO has one of them
+    if {"policy_class", "num_timesteps"} <= set(raw) and 2 * len(missing) > len(own):
+        raise RefusedFileError(
+            f"{name} holds a model of another algorithm than {cls.__name__} (it has no {', '.join(missing)}): load it with "
+            "the class that saved it"
+        )
+
+
+def arguments_of(cls: type[BaseAlgorithm], package: str = "") -> set[str]:
+    """:return: what the constructors of a class and its parents take: of those in ``package``, or of all but SB3's"""
+    found: set[str] = set()
+    for base in cls.__mro__:
+        root = base.__module__.partition(".")[0]
+        if "__init__" in vars(base) and (root == package if package else root not in ("stable_baselines3", "builtins")):
+            parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]  # of this very class
+            found |= {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    return found - {"self"}
 
 
 def rebuilt(members: dict[str, bytes], settings: dict[str, Any], pickles: dict[str, Any], weights: dict[str, Any]) -> bytes:

@@ -93,10 +93,13 @@ def test_stop_in_the_middle_of_a_rollout_leaves_the_checkpoint_before(tmp_path):
     assert progress(latest(tmp_path)) == (64, 200)
 
 
-def test_finished_run_stays_as_it_is(tmp_path):
+def test_finished_run_stays_as_it_is(tmp_path, capsys):
     whole = make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
     again = make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
     assert_same(whole, again)
+    said = capsys.readouterr().out
+    assert f"Training is complete after {whole.num_timesteps} of 100 steps" in said
+    assert "Taking up" not in said
 
 
 def test_further_training_of_the_same_model_is_no_resumption(tmp_path):

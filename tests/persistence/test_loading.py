@@ -11,10 +11,11 @@ import torch as th
 from gymnasium import spaces
 from helpers import RandomEnv, make_model
 from holding import Holding, assert_loaded, build
-from stable_baselines3 import A2C
+from sb3_contrib import TRPO
+from stable_baselines3 import A2C, DQN, PPO
 from torch import nn
 
-from sb3_vpg import VPG
+from sb3_vpg import VPG, RandomSearch
 from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.persistence.archives import read_archive
 
@@ -71,9 +72,72 @@ def test_policy_kwargs_are_compared_as_sb3_compares_them(model_path):
     model = make_model(policy_kwargs=stored)
     model.save(model_path)
     assert_loaded(model, VPG.load(model_path, device="cpu", policy_kwargs=stored))
-    with pytest.raises(ValueError, match="specified policy kwargs do not equal the stored policy kwargs"):
+    with pytest.raises(
+        ValueError, match="specified policy kwargs do not equal the stored policy kwargs.*custom_objects={'policy_kwargs'"
+    ):
         VPG.load(model_path, device="cpu", policy_kwargs=other)
     assert VPG.load(model_path, device="cpu", custom_objects={"policy_kwargs": other}).policy.activation_fn is nn.ReLU
+
+
+class WithOption(VPG):
+    """A user's algorithm with an argument of its own."""
+
+    attribute = 1
+
+    def __init__(self, *args: Any, mine: int = 0, **kwargs: Any) -> None:
+        self.mine = mine
+        super().__init__(*args, **kwargs)
+
+
+def test_keywords_replace_settings_and_unknown_ones_are_refused(model_path):
+    """SB3 keeps an unknown keyword as an attribute that nobody reads."""
+    env = make_model().get_env()
+    make_model(policy_kwargs={"net_arch": [8]}).save(model_path)
+    zoo = {"seed": 3, "tensorboard_log": None, "verbose": 0, "n_steps": 8, "monitor_wrapper": False, "_last_obs": None}
+    loaded = VPG.load(model_path, env=env, device="cpu", **zoo, custom_objects={"learning_rate": 0.0, "clip_range": None})
+    assert (loaded.n_steps, loaded.seed, loaded.rollout_buffer.buffer_size) == (8, 3, 8)
+    loaded = WithOption.load(model_path, device="cpu", mine=5, attribute=6)
+    assert (loaded.mine, loaded.attribute) == (5, 6)
+    for keywords, says in (
+        ({"foo": 3}, r"VPG\.load\(\) got an unexpected keyword argument 'foo'"),
+        ({"gama": 0.5}, "did you mean 'gamma'"),
+        ({"n_epochs": 4}, "n_critic_updates"),
+        ({"mine": 5}, "'mine'"),
+    ):
+        with pytest.raises(TypeError, match=says):
+            VPG.load(model_path, device="cpu", **keywords)
+
+
+@pytest.mark.parametrize("trust", [False, True], ids=["", "trust"])
+@pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO, DQN, RandomSearch], ids=lambda cls: cls.__name__)
+def test_model_of_another_algorithm_is_called_so(algorithm, trust, model_path):
+    policy = "LinearPolicy" if algorithm is RandomSearch else "MlpPolicy"
+    algorithm(policy, "CartPole-v1", device="cpu").save(model_path)
+    with pytest.raises(RefusedFileError, match=r"another algorithm than VPG .*load it with the class that saved it"):
+        VPG.load(model_path, device="cpu", trust=trust)
+
+
+def test_advice_is_apart_from_the_reason(model_path):
+    """So that a command line can give its own."""
+    model = make_model()
+    model.mine = lambda: 1
+    with pytest.warns(UserWarning, match="mine"):
+        model.save(model_path)
+    with pytest.raises(RefusedFileError, match=r"holds pickles.*mine.*; if you made .*trust=True") as refusal:
+        VPG.load(model_path, device="cpu")
+    assert "trust=True" in refusal.value.advice
+    assert "trust=True" not in refusal.value.reason
+    assert str(refusal.value) == f"{refusal.value.reason}; {refusal.value.advice}"
+
+
+def test_folder_does_not_hide_the_model_beside_it(tmp_path):
+    """The zoo keeps a run's settings in ``CartPole-v1/`` beside ``CartPole-v1.zip``."""
+    (tmp_path / "CartPole-v1").mkdir()
+    model = make_model()
+    model.save(tmp_path / "CartPole-v1.zip")
+    for path in (tmp_path / "CartPole-v1", str(tmp_path / "CartPole-v1"), f"{tmp_path}/CartPole-v1/"):
+        assert_loaded(model, VPG.load(path, device="cpu"))
+        model.set_parameters(path)
 
 
 def test_parts_of_an_observation_keep_their_order(model_path):

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -35,8 +35,10 @@ def load_from_hub() -> None:
     repo_id = repository_id(args.algo, args.env, args.organization, args.repo_name)
     runs = Path(args.folder) / args.algo
     _check_free(_number(runs, args.env, args.exp_id), args)
-    with tempfile.TemporaryDirectory(prefix="sb3-vpg-hub-") as folder, named_as(repo_id, Path(folder) / "files"):
-        files, made = Path(folder) / "files", Path(folder) / "run"
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sb3-vpg-hub-")))
+        files, made = folder / "files", folder / "run"
+        stack.enter_context(named_as(repo_id, files, "if you trust its author, load it with --trust"))
         files.mkdir()
         open_hub(args.local_hub).fetch(repo_id, files_wanted(args.algo, args.env, args.trust), files)
         found = examine(files, args.algo, args.env)

@@ -74,7 +74,7 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     """
     env_name: EnvironmentName = args.env
     left_out, steps, packages = _copy_run(files, args)
-    with named_as(repo_id, files):
+    with named_as(repo_id, files, "load it in Python with trust=True, put plain values in their place, and save it again"):
         found = examine(files, args.algo, env_name)
         make_run(found, logs / args.algo / f"{env_name}_1", args.algo, env_name, gym_packages=packages)
     left_out += found.dropped

@@ -183,10 +183,16 @@ def _evaluations(content: bytes, path: Path) -> bytes:
 
 
 @contextmanager
-def named_as(repo_id: str, folder: Path) -> Iterator[None]:
-    """Errors call the files by the names that the user knows, not by those of a temporary folder, and flags by theirs."""
+def named_as(repo_id: str, folder: Path, advice: str) -> Iterator[None]:
+    """
+    Errors call the files by the names that the user knows, not by those of a temporary folder.
+
+    :param repo_id: what the user calls the folder
+    :param folder: temporary
+    :param advice: where the error has one, this one takes its place
+    """
     try:
         yield
     except RefusedFileError as error:
-        text = str(error).replace(str(folder), repo_id).replace("load it with trust=True", "load it with --trust")
-        raise RefusedFileError(text) from error
+        reason = error.reason.replace(str(folder), repo_id)
+        raise RefusedFileError(reason, advice if error.advice else "") from error
