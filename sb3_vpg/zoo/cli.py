@@ -20,6 +20,7 @@ from textwrap import shorten
 
 from sb3_vpg.version import __version__
 from sb3_vpg.zoo.algorithms import DEFAULT, OURS
+from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.patching import replaced
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 
@@ -169,7 +170,9 @@ def _report(name: str, error: Exception) -> None:
     """One line for the user, and a file with the rest, so that what took hours need not be repeated to be understood."""
     with tempfile.NamedTemporaryFile("w", prefix=f"sb3-vpg-{name}-", suffix=".log", delete=False) as file:
         traceback.print_exception(error, file=file)
-    message = shorten(str(error), 600, placeholder=" …")
+    # Of the import system, which names the module; not a text of ours about an extra that is missing
+    own = f"; if the module is yours, {IMPORT_ADVICE}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+    message = shorten(str(error), 600, placeholder=" …") + own
     print(f"sb3-vpg {name}: {type(error).__name__}: {message} (the traceback is in {file.name})", file=sys.stderr)
 
 

@@ -1,8 +1,15 @@
-"""Commands as our programs print them, to be copied into a shell: quoted, and without flags that repeat a default."""
+"""
+What our programs print about commands: to be copied into a shell, quoted and without flags that repeat a default; and what to
+do where a command finds no module.
+"""
 
 import shlex
 
 from sb3_vpg.zoo.algorithms import DEFAULT
+
+IMPORT_ADVICE = "add the folder of its module to PYTHONPATH, or run python -m sb3_vpg in that folder"
+PYTHON_CONF = "in a Python file that sets hyperparams = {...}, given with -conf conf.py"
+"""Where an entry can hold any object."""
 
 
 def command(name: str, algo: str, env_id: str, *more: str, folder: str = "logs") -> str:

@@ -11,6 +11,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from sb3_vpg.common.arguments import OnPolicyKwargs, real_number, refuse_unknown, whole_number
 from sb3_vpg.random_search import BaseKwargs
 from sb3_vpg.zoo.algorithms import our_class
+from sb3_vpg.zoo.commands import PYTHON_CONF
 
 _READ_BY_THE_ZOO = (
     "n_timesteps",
@@ -69,6 +70,11 @@ def evaluated(hyperparams: dict[str, Any], keys: Sequence[str], where: str) -> d
         if isinstance(text, str):
             try:
                 found[key] = eval(text, {**vars(rl_zoo3.exp_manager)})
+            except NameError as error:
+                raise ValueError(
+                    f"{where}: {key} is {text!r}, where the name {error.name!r} is unknown: such a text knows nn and what else "
+                    f"the zoo imports. Write classes and functions of your own {PYTHON_CONF}"
+                ) from error
             except Exception as error:
                 raise ValueError(
                     f"{where}: {key} is {text!r}, which Python cannot evaluate ({type(error).__name__}: {error}); write "
@@ -90,6 +96,11 @@ class NamedValues(StoreDict):
         for text in values:
             try:
                 super().__call__(parser, namespace, [text], option_string)  # type: ignore[no-untyped-call]  # rl_zoo3's
+            except NameError as error:
+                raise ValueError(
+                    f"{option_string} {text}: the name {error.name!r} is unknown. Put a text in quotes of its own, as in "
+                    f"{option_string} \"policy:'MlpPolicy'\"; write classes and functions of your own {PYTHON_CONF}"
+                ) from error
             except Exception as error:
                 raise ValueError(
                     f"{option_string} {text}: the value is no Python ({type(error).__name__}: {error}); write name:value, and "

@@ -9,17 +9,21 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import yaml
 from rl_zoo3 import get_saved_hyperparams
 
+from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.hyperparams_schema import evaluated
 from sb3_vpg.zoo.safe_yaml import read_plain
 
+_CLASSES = ("policy", "env_wrapper", "vec_env_wrapper", "callback")
 # Every process of ours has imported these
 _LIBRARIES = {"numpy", "torch", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_vpg"}
 
@@ -40,23 +44,53 @@ def import_modules_of(settings: Path) -> list[str]:
             packages.append(package)
         except ImportError as error:
             # It may have another name by now, which the user has given with --gym-packages
-            warnings.warn(f"{args} names gym_packages {package}, which cannot be imported here: {error}", stacklevel=2)
+            warnings.warn(
+                f"{args} names gym_packages {package}, which cannot be imported here: {error}; {IMPORT_ADVICE}", stacklevel=2
+            )
     config = settings / "config.yml"
     try:
         # The zoo's loader imports the classes that stand there as Python objects
         hyperparams, _ = get_saved_hyperparams(str(settings))
     except yaml.YAMLError as error:
-        raise ValueError(f"{config} cannot be read, or names a class that cannot be imported here: {error}") from error
-    policy = hyperparams.get("policy")
-    if isinstance(policy, str) and "." in policy:
-        try:
-            import_module(policy.rpartition(".")[0])
-        except ImportError as error:
-            raise ValueError(
-                f"{config}: policy {policy} cannot be imported here ({error}); add the folder of its module to PYTHONPATH"
-            ) from error
+        raise ValueError(
+            f"{config} cannot be read, or names a class that cannot be imported here: {error}; {IMPORT_ADVICE}"
+        ) from error
+    check_classes(hyperparams, str(config), ("policy",))
     evaluated(hyperparams, ("policy_kwargs",), str(config))
     return packages
+
+
+def check_classes(hyperparams: dict[str, Any], where: str, keys: Sequence[str] = _CLASSES) -> None:
+    """
+    Import the classes that an entry names, which the zoo imports later without a word about where they were named.
+
+    :param hyperparams: the entry
+    :param where: what to call it in an error
+    :param keys: those that are looked at
+    :raises ValueError: if one cannot be imported
+    """
+    for key in keys:
+        value = hyperparams.get(key)
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            name = next(iter(one), None) if isinstance(one, dict) else one
+            module, _, attribute = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+            try:
+                found = bool(module) and hasattr(import_module(module), attribute)
+            except ImportError as error:
+                raise ValueError(f"{where}: {key} {name} cannot be imported here ({error}); {IMPORT_ADVICE}") from error
+            if module and not found:
+                raise ValueError(f"{where}: {key} is {name}, but the module {module} has no {attribute}")
+
+
+def check_registered(env_id: str) -> None:
+    """:raises ValueError: for an environment that nobody has registered"""
+    if env_id in gym.registry or ":" in env_id:
+        return
+    close = get_close_matches(env_id, gym.registry, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    raise ValueError(
+        f"{env_id} not found in gym registry{hint} An environment of your own is registered by its module: --gym-packages MODULE"
+    )
 
 
 def modules_named_by(data: bytes) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -21,7 +21,7 @@ import rl_zoo3.utils
 from sb3_vpg.common.atomic_files import replaced_whole
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import film_of_training, more_flags, requested_model
-from sb3_vpg.zoo.agents.videos import gifs_too, without_screen, write_gif
+from sb3_vpg.zoo.agents.videos import gifs_too, quoted_ffmpeg, without_screen, write_gif
 from sb3_vpg.zoo.own_modules import command_of, import_modules_of
 from sb3_vpg.zoo.patching import replaced
 from sb3_vpg.zoo.registration import register
@@ -68,10 +68,16 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
     model, settings = requested_model(sys.argv[1:])
     if model is not None:
         import_modules_of(settings)
-    with without_screen() if target in _FILMS else nullcontext(), gifs_too() if gif else nullcontext():
+    with ExitStack() as stack:
+        stack.enter_context(without_screen() if target in _FILMS else nullcontext())
+        stack.enter_context(gifs_too() if gif else nullcontext())
+        film = Path(os.path.abspath(film_of_training(sys.argv[1:]))) if target == _FILMS[1] else None
+        if film is not None:
+            sys.argv += ["--output-folder", str(film.parent)]
+            stack.enter_context(quoted_ffmpeg(film.parent))
         run(target, native, model)
-        if gif and target == "rl_zoo3.record_training":
-            print(f"Saving gif to {write_gif(film_of_training(sys.argv[1:]))}")
+        if gif and film is not None:
+            print(f"Saving gif to {write_gif(film)}")
 
 
 def run_plot(target: str, picture: Path) -> None:

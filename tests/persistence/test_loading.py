@@ -73,7 +73,7 @@ def test_policy_kwargs_are_compared_as_sb3_compares_them(model_path):
     model.save(model_path)
     assert_loaded(model, VPG.load(model_path, device="cpu", policy_kwargs=stored))
     with pytest.raises(
-        ValueError, match="specified policy kwargs do not equal the stored policy kwargs.*custom_objects={'policy_kwargs'"
+        ValueError, match=r"specified policy kwargs do not equal the stored policy kwargs.*custom_objects={'policy_kwargs'"
     ):
         VPG.load(model_path, device="cpu", policy_kwargs=other)
     assert VPG.load(model_path, device="cpu", custom_objects={"policy_kwargs": other}).policy.activation_fn is nn.ReLU

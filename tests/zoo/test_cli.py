@@ -144,7 +144,11 @@ def test_videos_of_a_model_and_of_its_training(runs: Path, tmp_path: Path, monke
     with Image.open(film.with_suffix(".gif")) as gif:
         assert gif.n_frames >= 10
         assert len({frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(gif)}) > 5
-    assert main(["record_training", "-n", "40", "--gif"]) == 0
+    # A folder whose name a shell would take apart, and ffmpeg too
+    logs = (tmp_path / "logs").rename(tmp_path / "my 'logs' $(touch here); touch here")
+    videos = logs / videos.relative_to(tmp_path / "logs")
+    assert main(["record_training", "-n", "40", "--gif", "-f", logs.name]) == 0
+    assert not (tmp_path / "here").exists()
     assert len(list(videos.glob("checkpoint-512-*.mp4"))) == len(list(videos.glob("final-model-*.mp4"))) == 1
     assert (videos / "training.mp4").stat().st_size > 1000
     assert (videos / "training.gif").read_bytes().startswith(b"GIF8")

@@ -5,6 +5,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch as th
 
 from sb3_vpg import VPG
 from sb3_vpg.zoo.cli import main
@@ -49,6 +50,7 @@ def train(tmp_path: Path, *arguments: str) -> list[str]:
 
 def test_unknown_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "CartPole-v1" in refused(train(tmp_path, "--env", "CartPol-v1"), capsys)
+    assert "--gym-packages MODULE" in refused(train(tmp_path, "--env", "Unheard-v0"), capsys)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,17 @@ def test_unknown_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("CartPole-v1: {policy: MlpPolicy, n_timesteps: 600, gamma: -1}", "gamma must be between"),
         ("CartPole-v1: {policy_kwargs: 'dict(x=[', policy: MlpPolicy, n_timesteps: 600}", "policy_kwargs is 'dict(x=['"),
         ("CartPole-v1: {normalize: 'dict(x=y)', policy: MlpPolicy, n_timesteps: 600}", "normalize is 'dict(x=y)'"),
+        (
+            "CartPole-v1: {policy_kwargs: 'dict(activation_fn=ReLU)', policy: MlpPolicy, n_timesteps: 600}",
+            "the name 'ReLU' is unknown: such a text knows nn and what else the zoo imports. Write classes and functions of "
+            "your own in a Python file that sets hyperparams = {...}, given with -conf conf.py",
+        ),
+        ("CartPole-v1: {policy: nowhere_nets.Policy, n_timesteps: 600}", "or run python -m sb3_vpg in that folder"),
+        ("CartPole-v1: {policy: sb3_vpg.policies.Nothing, n_timesteps: 600}", "the module sb3_vpg.policies has no Nothing"),
+        (
+            "CartPole-v1: {policy: MlpPolicy, policy_kwargs: {f: !!python/name:mynets.Feat }, n_timesteps: 600}",
+            "names a Python object, which is not supported in YAML",
+        ),
         ("CartPole-v1: {policy: MlpLstmPolicy, n_timesteps: 600}", "RecurrentPPO"),
         ("Acrobot-v1: {policy: MlpPolicy, n_timesteps: 600}", "not found for vpg-CartPole-v1"),
     ],
@@ -88,7 +101,25 @@ def test_missing_hyperparameter_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("command", ["enjoy", "evaluate"])
 def test_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
-    assert "not found" in refused([command, "-f", str(tmp_path / "nothing")], capsys)
+    message = refused([command, "-f", str(tmp_path / "nothing")], capsys)
+    assert message.startswith(
+        f"sb3-vpg {command}: ValueError: The {tmp_path / 'nothing/vpg'} folder was not found; name another"
+    )
+
+
+def test_missing_run_of_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "logs/vpg").mkdir(parents=True)
+    message = refused(["enjoy", "-f", str(tmp_path / "logs"), "--exp-id", "7"], capsys)
+    assert "CartPole-v1_7 folder was not found; name another log folder with -f, or another run with --exp-id" in message
+
+
+def test_a_python_file_holds_objects_of_the_users(tmp_path: Path) -> None:
+    """The way out that the refusals name."""
+    conf = tmp_path / "conf.py"
+    entry = "dict(policy='MlpPolicy', n_timesteps=600, policy_kwargs=dict(activation_fn=ReLU))"
+    conf.write_text(f"from torch.nn import ReLU\nhyperparams = {{'CartPole-v1': {entry}}}\n")
+    assert main(train(tmp_path, "-conf", str(conf))) == 0
+    assert VPG.load(tmp_path / "logs/vpg/CartPole-v1_1/CartPole-v1").policy.activation_fn is th.nn.ReLU
 
 
 def test_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +143,12 @@ def test_the_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
         (["-params", "normalize_advantage:'False'"], "normalize_advantage must be True or False"),
         (["--env-kwargs", "foo:1"], "foo"),
         (["--env-kwargs", "foo:[1"], "--env-kwargs foo:[1: the value is no Python (SyntaxError"),
-        (["-params", "gamma:0.9", "policy:MlpPolicy"], "policy:MlpPolicy: the value is no Python (NameError"),
+        (["-params", "gamma:0.9", "policy:MlpPolicy"], "policy:MlpPolicy: the name 'MlpPolicy' is unknown. Put a text"),
+        (["-params", "policy_kwargs:dict(net_arch=Mine)"], "the name 'Mine' is unknown. Put"),
+        (["-params", "policy:'nowhere_nets.Policy'"], "policy nowhere_nets.Policy cannot be imported here (No module named"),
+        (["-params", "policy:'sb3_vpg.policies.Nothing'"], "but the module sb3_vpg.policies has no Nothing"),
+        (["-params", "env_wrapper:[{'nowhere.Wrapper':{'a':1}}]"], "env_wrapper nowhere.Wrapper cannot be imported here"),
+        (["--gym-packages", "nowhere_envs"], "No module named 'nowhere_envs'; if the module is yours, add the folder"),
         (["--device", "gpu"], "device must be"),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else "",

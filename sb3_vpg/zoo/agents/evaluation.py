@@ -17,9 +17,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
+from sb3_vpg.zoo.agents.trained_agents import no_run
 from sb3_vpg.zoo.algorithms import DEFAULT
 from sb3_vpg.zoo.flags import positive
-from sb3_vpg.zoo.own_modules import import_modules_of
+from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import read_plain
 
@@ -77,13 +78,16 @@ def evaluate_run(
     :param device: where the policy runs
     :param vec_env: ``"dummy"``, or ``"native"`` for the environment's own vector environment
     :return: the returns and where they come from
-    :raises AssertionError: if there is no such run
-    :raises ValueError: if the run has no such model, or if there is no such native environment
+    :raises ValueError: if there is no such run, if it has no such model, or if there is no such native environment
     """
     register()
     env_name = EnvironmentName(env_id)
-    _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
+    try:
+        _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
+    except AssertionError as error:
+        raise ValueError(no_run(error, algo, env_name)) from None
     import_modules_of(Path(run) / env_name)
+    check_registered(env_id)
     env = _environment(env_name, Path(model_path), n_episodes, seed, vec_env)
     # Playing needs no replay buffer, whose memory a stored size would claim
     unused: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}

@@ -133,6 +133,7 @@ def requested_model(flags: Sequence[str]) -> tuple[Path | None, Path]:
     """
     :param flags: of a command that plays a trained agent, those of ``more_flags`` included
     :return: the model that it plays, or None, for which the command itself has words; and the folder of its settings
+    :raises ValueError: if there is no such run
     """
     asked, _ = _parser().parse_known_args(list(flags))
     which = (asked.load_best, asked.load_checkpoint, asked.load_last_checkpoint)
@@ -140,9 +141,20 @@ def requested_model(flags: Sequence[str]) -> tuple[Path | None, Path]:
         # What this prints, the command prints too
         with redirect_stdout(io.StringIO()):
             _, model, run = get_model_path(int(asked.exp_id or 0), asked.folder or LOGS, asked.algo, asked.env, *which)
-    except (AssertionError, ValueError):
+    except ValueError:
         return None, Path()
+    except AssertionError as error:
+        # The zoo downloads what is missing there
+        if "rl-trained-agents" in (asked.folder or LOGS) or {"-h", "--help"} & set(flags):
+            return None, Path()
+        raise ValueError(no_run(error, str(asked.algo), asked.env)) from None
     return Path(model), Path(run) / asked.env
+
+
+def no_run(error: AssertionError, algo: str, env_name: EnvironmentName) -> str:
+    """:return: what the zoo's error says, with ways out"""
+    train = command("train", algo, env_name.gym_id)
+    return f"{error}; name another log folder with -f, or another run with --exp-id, or train one: {train}"
 
 
 def film_of_training(flags: Sequence[str]) -> Path:

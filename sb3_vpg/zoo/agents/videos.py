@@ -1,6 +1,7 @@
 """Films of agents on machines without a screen, and small GIFs of them."""
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,30 @@ def gifs_too() -> Iterator[None]:
 
     # Where programs of the zoo import it from
     with replaced(vec_env, "VecVideoRecorder", WithGif):
+        yield
+
+
+@contextmanager
+def quoted_ffmpeg(folder: Path) -> Iterator[None]:
+    """
+    ``rl_zoo3.record_training`` puts paths as they are into what it gives to a shell, and into a list of films for ffmpeg. While
+    this lasts, ffmpeg runs without a shell, and a folder may have any name.
+
+    :param folder: of the films, as the program was given it, absolute
+    :raises ValueError: if ffmpeg fails
+    """
+
+    def call(command: str) -> int:
+        films = folder / "tmp.txt"
+        if films.exists():
+            lines = [line.removeprefix("file ").replace("'", "'\\''") for line in films.read_text().splitlines()]
+            films.write_text("".join(f"file '{line}'\n" for line in lines))
+        code = subprocess.run(shlex.split(command.replace(str(folder), shlex.quote(str(folder))))).returncode
+        if code != 0:
+            raise ValueError(f"ffmpeg could not join the films in {folder}; its message stands above")
+        return code
+
+    with replaced(os, "system", call):
         yield
 
 

@@ -23,6 +23,7 @@ from sb3_vpg.zoo.flags import base_parser
 from sb3_vpg.zoo.hub.local_run import make_run
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
 from sb3_vpg.zoo.hub.repository import examine, files_wanted, named_as
+from sb3_vpg.zoo.own_modules import check_registered
 from sb3_vpg.zoo.registration import register
 
 
@@ -32,6 +33,7 @@ def load_from_hub() -> None:
     for module in args.gym_packages:
         import_module(module)
     register()
+    check_registered(args.env.gym_id)
     repo_id = repository_id(args.algo, args.env, args.organization, args.repo_name)
     runs = Path(args.folder) / args.algo
     _check_free(_number(runs, args.env, args.exp_id), args)

@@ -3,6 +3,7 @@
 import argparse
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import rl_zoo3.train
 from rl_zoo3.utils import StoreDict
 
 from sb3_vpg.zoo.hyperparams_schema import NamedValues
+from sb3_vpg.zoo.own_modules import check_registered
 from sb3_vpg.zoo.patching import replaced
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import Signals
@@ -60,7 +62,12 @@ class _Parser(argparse.ArgumentParser):
         parsed = super().parse_args(args, namespace)
         unset = argparse.Namespace(**dict.fromkeys(vars(parsed), _NOT_GIVEN))
         given = vars(super().parse_args(self._session.flags, unset))
-        return self._session.settle(parsed, {name: value for name, value in given.items() if value is not _NOT_GIVEN})
+        settled = self._session.settle(parsed, {name: value for name, value in given.items() if value is not _NOT_GIVEN})
+        # As the zoo does next, which does not say how an environment is registered
+        for module in settled.gym_packages:
+            import_module(module)
+        check_registered(settled.env)
+        return settled
 
 
 def _manager(session: "Session", args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:

@@ -27,9 +27,10 @@ from sb3_vpg.common.atomic_files import written_whole
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.commands import PYTHON_CONF
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.hyperparams_schema import WRITTEN_IN_PYTHON, check_entry, evaluated
-from sb3_vpg.zoo.own_modules import import_modules_of
+from sb3_vpg.zoo.own_modules import check_classes, import_modules_of
 from sb3_vpg.zoo.patching import replaced
 from sb3_vpg.zoo.safe_yaml import as_written, is_foreign
 from sb3_vpg.zoo.train.callbacks import First
@@ -95,6 +96,10 @@ class VPGExperimentManager(SearchManager):
         try:
             return super().read_hyperparameters()
         except (yaml.YAMLError, UnicodeDecodeError) as error:
+            if "tag:yaml.org,2002:python/" in str(error):
+                raise ValueError(
+                    f"{self.config} names a Python object, which is not supported in YAML ({error}); write it {PYTHON_CONF}"
+                ) from error
             raise ValueError(f"{self.config} is no readable YAML file: {error}") from error
         except (AttributeError, TypeError) as error:
             raise ValueError(f"{self.config} must map environment ids to hyperparameters ({error})") from error
@@ -115,7 +120,8 @@ class VPGExperimentManager(SearchManager):
         return saved
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[Any, ...]:
-        """:raises ValueError: by the name of a key whose text is no Python"""
+        """:raises ValueError: by the name of a key whose text is no Python, or whose class cannot be imported"""
+        check_classes(hyperparams, f"{self.config}, or -params")
         prepared: tuple[Any, ...] = super()._preprocess_hyperparams(
             evaluated(hyperparams, WRITTEN_IN_PYTHON, f"{self.config}, or -params")
         )
