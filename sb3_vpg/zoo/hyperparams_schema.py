@@ -72,8 +72,8 @@ def evaluated(hyperparams: dict[str, Any], keys: Sequence[str], where: str) -> d
                 found[key] = eval(text, {**vars(rl_zoo3.exp_manager)})
             except NameError as error:
                 raise ValueError(
-                    f"{where}: {key} is {text!r}, where the name {error.name!r} is unknown: such a text knows nn and what else "
-                    f"the zoo imports. Write classes and functions of your own {PYTHON_CONF}"
+                    f"{where}: {key} is {text!r}, where the name {error.name!r} is unknown: such a text knows nn and what "
+                    f"else the zoo imports. Write classes and functions of your own {PYTHON_CONF}"
                 ) from error
             except Exception as error:
                 raise ValueError(

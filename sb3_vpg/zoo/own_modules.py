@@ -89,7 +89,8 @@ def check_registered(env_id: str) -> None:
     close = get_close_matches(env_id, gym.registry, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     raise ValueError(
-        f"{env_id} not found in gym registry{hint} An environment of your own is registered by its module: --gym-packages MODULE"
+        f"{env_id} not found in gym registry{hint} An environment of your own is registered by its module: "
+        "--gym-packages MODULE"
     )
 
 

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,7 +116,9 @@ def test_it_is_filmed_and_shared_and_loaded_by_what_is_printed(afresh: Path, cap
     assert main([*push, "--n-eval-episodes", "2"]) == 0
     repository = afresh / "my hub/me" / f"vpg-{ENV}"
     assert (repository / "replay.mp4").read_bytes()[4:8] == b"ftyp"
-    load = next(line for line in (repository / "README.md").read_text().splitlines() if line.startswith("sb3-vpg load"))
+    page = (repository / "README.md").read_text()
+    assert "`own_walks` and `walk_policies` and `walk_networks`: keep the folder of each module on `PYTHONPATH`" in page
+    load = next(line for line in page.splitlines() if line.startswith("sb3-vpg load"))
     assert load.endswith("--gym-packages own_walks walk_policies walk_networks")
     forget()
     assert main([*shlex.split(load)[1:], "--local-hub", "my hub", "-f", "my loads"]) == 0
@@ -151,7 +154,7 @@ def test_modules_that_are_gone_are_named(
     for name in ("walk_policies", "walk_networks"):
         shutil.copy(project / f"{name}.py", tmp_path)
     evaluate = ["evaluate", "--env", ENV, "-f", str(project / "my logs"), "-n", "1", "--gym-packages", "renamed"]
-    with pytest.warns(UserWarning, match="gym_packages own_walks, which cannot be imported here"):
+    with pytest.warns(UserWarning, match="gym_packages own_walks, which cannot be imported here.*python -m sb3_vpg in that"):
         assert main(evaluate) == 0
     forget()
     (tmp_path / "walk_policies.py").unlink()
@@ -160,6 +163,12 @@ def test_modules_that_are_gone_are_named(
     message = capsys.readouterr().err
     assert re.search(r"config\.yml: policy walk_policies\.Policy cannot be imported here .* PYTHONPATH", message)
     forget()
+    for command in ("enjoy", "load_from_hub"):
+        words = [command, "--env", ENV, "-f", str(project / "my logs"), "--gym-packages", "own_walks"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            assert main([*words, *(["-orga", "me"] if command == "load_from_hub" else [])]) == 1
+        assert "or run python -m sb3_vpg in that folder" in capsys.readouterr().err
 
 
 def test_the_zoos_settings_of_classes_are_imported_too(tmp_path: Path, afresh: Path) -> None:

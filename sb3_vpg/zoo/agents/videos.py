@@ -53,8 +53,8 @@ def gifs_too() -> Iterator[None]:
 @contextmanager
 def quoted_ffmpeg(folder: Path) -> Iterator[None]:
     """
-    ``rl_zoo3.record_training`` puts paths as they are into what it gives to a shell, and into a list of films for ffmpeg. While
-    this lasts, ffmpeg runs without a shell, and a folder may have any name.
+    ``rl_zoo3.record_training`` puts paths as they are into what it gives to a shell, and into a list of films for ffmpeg.
+    While this lasts, ffmpeg runs without a shell, and a folder may have any name.
 
     :param folder: of the films, as the program was given it, absolute
     :raises ValueError: if ffmpeg fails

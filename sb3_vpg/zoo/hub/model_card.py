@@ -126,6 +126,11 @@ def _usage(agent: Agent, score: Score, install: str, words: list[str], where: li
     named = [] if name == ModelName(agent.algo, EnvironmentName(agent.env_id)) else ["-name", name]
     load, play = [*words, "-orga", organization, *named, *where], [*words, *where]
     sampled = "" if score.deterministic else " --stochastic"
+    packages = where[where.index("--gym-packages") + 1 :] if "--gym-packages" in where else []
+    names = " and ".join(f"`{one}`" for one in packages)
+    modules = (
+        f"\n{names}: keep the folder of each module on `PYTHONPATH`, or type `python -m sb3_vpg` in it.\n" if names else ""
+    )
     return f"""## Usage
 
 The RL Zoo alone does not know this algorithm. Install sb3-vpg, which brings the zoo with it:
@@ -141,7 +146,7 @@ sb3-vpg load_from_hub {shlex.join(load)}
 sb3-vpg enjoy {shlex.join(play)}{sampled}
 sb3-vpg evaluate {shlex.join(play)} -n {score.n_episodes} --seed {score.seed}{sampled}
 ```
-
+{modules}
 Nothing of this repository is unpickled, and none of its texts is run as code. In Python, which measures the number above:
 
 ```python
