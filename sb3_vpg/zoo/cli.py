@@ -9,7 +9,6 @@ import platform
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from textwrap import shorten
 from sb3_vpg.version import __version__
 from sb3_vpg.zoo.algorithms import DEFAULT, OURS
 from sb3_vpg.zoo.commands import IMPORT_ADVICE
-from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 
 
@@ -125,8 +124,8 @@ def _run(name: str, arguments: list[str]) -> int:
     signals = Signals()
     try:
         # The zoo's programs read sys.argv and nothing else
-        argv = replaced(sys, "argv", [f"sb3-vpg {name}", *defaults, *theirs])
-        words = replaced(warnings, "formatwarning", _warning)
+        argv = exchanged("sys:argv", [f"sb3-vpg {name}", *defaults, *theirs])
+        words = exchanged("warnings:formatwarning", _warning)
         with signals, argv, words, _help_of_ours(name, defaults, theirs):
             _start(name, ours, theirs, signals)
     except KeyboardInterrupt:

@@ -1,16 +1,94 @@
-"""One attribute of somebody else's module, exchanged for as long as one of our commands runs."""
+"""
+What our commands exchange in other libraries while they run. ``EXCHANGES`` lists every such attribute, and the tests check
+that each is there in the installed library and is used where we believe it is.
+
+This module imports nothing heavy: the command line imports it.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
+
+
+class Exchange(NamedTuple):
+    """
+    :param used_in: module that looks the attribute up when it runs
+    :param why: what we need there
+    :param since: first supported release that has it
+    """
+
+    used_in: str
+    why: str
+    since: str
+
+
+EXCHANGES = {
+    "rl_zoo3.train:argparse": Exchange("rl_zoo3.train", "train() has no argument for its flags", "rl_zoo3 2.9.2"),
+    "rl_zoo3.train:ExperimentManager": Exchange(
+        "rl_zoo3.train", "train() has no argument for another manager", "rl_zoo3 2.9.2"
+    ),
+    "rl_zoo3.exp_manager:make_vec_env": Exchange(
+        "rl_zoo3.exp_manager", "create_envs() has no hook for native environments and resumed Monitor files", "rl_zoo3 2.9.2"
+    ),
+    "rl_zoo3.exp_manager:EvalCallback": Exchange(
+        "rl_zoo3.exp_manager", "create_callbacks() has no hook for a callback that writes its file whole", "rl_zoo3 2.9.2"
+    ),
+    "stable_baselines3.common.base_class:BaseAlgorithm.save": Exchange(
+        "rl_zoo3.exp_manager", "SB3 has no hook to write a model whole", "stable_baselines3 2.9.2"
+    ),
+    "stable_baselines3.common.off_policy_algorithm:OffPolicyAlgorithm.save_replay_buffer": Exchange(
+        "rl_zoo3.exp_manager", "SB3 has no hook to write a replay buffer whole", "stable_baselines3 2.9.2"
+    ),
+    "stable_baselines3.common.vec_env:VecNormalize.save": Exchange(
+        "rl_zoo3.exp_manager", "SB3 has no hook to write statistics whole", "stable_baselines3 2.9.2"
+    ),
+    "optuna:create_study": Exchange("rl_zoo3.exp_manager", "the zoo does not return the study that it creates", "optuna 5.0"),
+    "rl_zoo3.enjoy:create_test_env": Exchange(
+        "rl_zoo3.enjoy", "enjoy() has no hook for native environments and a model's own statistics", "rl_zoo3 2.9.2"
+    ),
+    "rl_zoo3.utils:create_test_env": Exchange(
+        "rl_zoo3.record_video", "the program has no hook for a model's own statistics", "rl_zoo3 2.9.2"
+    ),
+    "rl_zoo3.utils:make_vec_env": Exchange(
+        "rl_zoo3.utils", "create_test_env() has no hook for native environments", "rl_zoo3 2.9.2"
+    ),
+    "stable_baselines3.common.vec_env:VecVideoRecorder": Exchange(
+        "rl_zoo3.record_video", "the program has no hook to write a GIF beside the film", "stable_baselines3 2.9.2"
+    ),
+    "subprocess:call": Exchange(
+        "rl_zoo3.record_training", "it starts a program of the zoo that does not know our algorithms", "Python 3.10"
+    ),
+    "sys:argv": Exchange("argparse", "the zoo's programs take their flags from nowhere else", "Python 3.10"),
+    "warnings:formatwarning": Exchange("warnings", "a user of a command needs the sentence, not our source", "Python 3.10"),
+}
+"""From ``"module:attribute"`` to what we know of it."""
+
+
+@contextmanager
+def exchanged(target: str, value: Any) -> Iterator[Any]:
+    """
+    Exchange an attribute of another library for the length of a ``with`` block.
+
+    :param target: a key of ``EXCHANGES``
+    :param value: what the attribute is inside the block
+    :return: what it was before, and is again afterwards
+    """
+    assert target in EXCHANGES, f"{target} is not listed in EXCHANGES"
+    module, _, path = target.partition(":")
+    owner, _, name = path.rpartition(".")
+    with replaced(resolve_name(f"{module}:{owner}"), name, value) as before:
+        yield before
 
 
 @contextmanager
 def replaced(owner: Any, name: str, value: Any) -> Iterator[Any]:
     """
-    :param owner: module or object
+    Exchange an attribute of an object of our own for the length of a ``with`` block.
+
+    :param owner: the object
     :param name: its attribute
-    :param value: what the attribute is inside the ``with`` block
+    :param value: what the attribute is inside the block
     :return: what it was before, and is again afterwards
     """
     before = getattr(owner, name)

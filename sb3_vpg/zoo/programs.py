@@ -15,15 +15,13 @@ from shutil import which
 from typing import Any
 
 import imageio_ffmpeg
-import rl_zoo3.enjoy
-import rl_zoo3.utils
 
 from sb3_vpg.common.atomic_files import replaced_whole
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import film_of_training, more_flags, requested_model
 from sb3_vpg.zoo.agents.videos import gifs_too, quoted_ffmpeg, without_screen, write_gif
 from sb3_vpg.zoo.own_modules import command_of, import_modules_of
-from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import CLOSED_PIPE
 
@@ -42,9 +40,9 @@ def run(target: str, native: bool = False, model: Path | None = None) -> None:
     module, _, function = target.partition(":")
     create_for_enjoy = create_native_test_env if native else create_test_env
     with (
-        replaced(rl_zoo3.enjoy, "create_test_env", partial(create_for_enjoy, model=model)),
+        exchanged("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
         # Where the programs that are run as such import it from
-        replaced(rl_zoo3.utils, "create_test_env", partial(create_test_env, model=model)),
+        exchanged("rl_zoo3.utils:create_test_env", partial(create_test_env, model=model)),
     ):
         if function:
             getattr(import_module(module), function)()
@@ -123,7 +121,7 @@ def _videos_from_here() -> Iterator[None]:
         return code
 
     path = os.environ.get("PATH", "")
-    with tempfile.TemporaryDirectory() as folder, replaced(subprocess, "call", call_ours):
+    with tempfile.TemporaryDirectory() as folder, exchanged("subprocess:call", call_ours):
         if which("ffmpeg") is None:
             (Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
         os.environ["PATH"] = os.pathsep.join([path, folder])

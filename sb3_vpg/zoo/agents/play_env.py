@@ -4,13 +4,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import rl_zoo3.utils
 from rl_zoo3 import create_test_env as create_test_env_of_the_zoo
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.zoo.native_vec_env import _make
-from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.patching import exchanged
 
 
 def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
@@ -19,7 +18,7 @@ def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
 
     :raises ValueError: as ``NativeExperimentManager``, and for a ``render_mode`` that it does not have
     """
-    with replaced(rl_zoo3.utils, "make_vec_env", partial(_make, env_id)):
+    with exchanged("rl_zoo3.utils:make_vec_env", partial(_make, env_id)):
         return create_test_env(env_id, *args, **kwargs)
 
 

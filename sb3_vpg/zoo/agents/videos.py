@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
-from stable_baselines3.common import vec_env
 from stable_baselines3.common.vec_env import VecVideoRecorder
 
 from sb3_vpg.common.atomic_files import replaced_whole
 from sb3_vpg.zoo.own_modules import command_of
-from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.patching import exchanged
 
 # GIFs count time in hundredths of a second, so that few rates are exact: 12.5 is
 _FRAME_RATE, _WIDTH = 12.5, 320
@@ -46,7 +45,7 @@ def gifs_too() -> Iterator[None]:
             print(f"Saving gif to {write_gif(Path(self.video_path))}")
 
     # Where programs of the zoo import it from
-    with replaced(vec_env, "VecVideoRecorder", WithGif):
+    with exchanged("stable_baselines3.common.vec_env:VecVideoRecorder", WithGif):
         yield
 
 

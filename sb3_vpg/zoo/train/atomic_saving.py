@@ -5,15 +5,11 @@ from contextlib import ExitStack, contextmanager
 from functools import wraps
 from os import PathLike, fspath
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-import rl_zoo3.exp_manager
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize
-
 from sb3_vpg.common.atomic_files import replaced_whole
-from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.train.callbacks import WholeEvalCallback
 
 
@@ -24,13 +20,18 @@ def whole_files() -> Iterator[None]:
     SB3 has no hook for the saving of others' algorithms, so its methods are replaced.
     """
     with ExitStack() as stack:
-        for owner, name, suffix in _SAVING:
-            stack.enter_context(replaced(owner, name, _whole(getattr(owner, name), suffix)))
-        stack.enter_context(replaced(rl_zoo3.exp_manager, "EvalCallback", WholeEvalCallback))
+        for target, suffix in _SAVING.items():
+            stack.enter_context(exchanged(target, _whole(resolve_name(target), suffix)))
+        stack.enter_context(exchanged("rl_zoo3.exp_manager:EvalCallback", WholeEvalCallback))
         yield
 
 
-_SAVING = ((BaseAlgorithm, "save", ".zip"), (OffPolicyAlgorithm, "save_replay_buffer", ".pkl"), (VecNormalize, "save", ""))
+_SAVING = {
+    "stable_baselines3.common.base_class:BaseAlgorithm.save": ".zip",
+    "stable_baselines3.common.off_policy_algorithm:OffPolicyAlgorithm.save_replay_buffer": ".pkl",
+    "stable_baselines3.common.vec_env:VecNormalize.save": "",
+}
+"""From a method to the ending that it gives a name without one."""
 
 
 def _whole(save: Callable[..., None], suffix: str) -> Callable[..., None]:

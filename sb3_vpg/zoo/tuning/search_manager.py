@@ -15,7 +15,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import DistributionError, DivergedError, EndlessEpisodeError
 from sb3_vpg.zoo.algorithms import DEFAULT, OURS
-from sb3_vpg.zoo.patching import replaced
+from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.tuning.report import report
 from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS, params_of, suggest_n_envs
@@ -86,7 +86,7 @@ class SearchManager(ExperimentManager):
             # Optuna calls heartbeats, and plots by matplotlib, experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             with opened_for_search(self.storage) as self._database:
-                with replaced(optuna, "create_study", self._create_study):
+                with exchanged("optuna:create_study", self._create_study):
                     self._search()
                 assert self._study is not None
                 report(self._study, self.storage, Path(self.log_folder) / self.algo if plots else None)
