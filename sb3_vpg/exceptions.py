@@ -53,6 +53,10 @@ class EnvironmentFailedError(RuntimeError):
     """An environment has raised an error in ``step`` or ``reset``, or its process has died; the text names which."""
 
 
+class VecEnvContractError(ValueError):
+    """A vector environment has not sent what it promised; the text names what is missing."""
+
+
 class TooLargeError(ValueError):
     """The settings ask for more than the weights of the file fill."""
 

@@ -15,6 +15,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from sb3_vpg.common.observations import put, unstack
+from sb3_vpg.exceptions import VecEnvContractError
 from sb3_vpg.vec_env.infos import Batch, own_observation, own_observations, split_infos, take
 
 ResetHook = Callable[[Any, np.ndarray], Any]
@@ -130,7 +131,9 @@ _FINAL = ("final_obs", "_final_obs", "final_info", "_final_info")
 
 def _same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> Turn:
     if "final_obs" not in info:
-        raise ValueError(f"{env} claims to reset in the same step, but an episode ended without 'final_obs' in the infos")
+        raise VecEnvContractError(
+            f"{env} claims to reset in the same step, but an episode ended without 'final_obs' in the infos"
+        )
     indices = np.flatnonzero(ended).tolist()
     space, final = env.single_observation_space, info["final_obs"]
     terminal = [own_observation(space, row) for row in (unstack(take(final, np.asarray(indices))))]

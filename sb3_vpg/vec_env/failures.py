@@ -9,33 +9,24 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
 from traceback import walk_tb
 from types import FrameType
+from typing import Any
 
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecCheckNan, VecEnv, VecEnvWrapper
 
-from sb3_vpg.exceptions import EnvironmentFailedError
+from sb3_vpg.exceptions import EnvironmentFailedError, VecEnvContractError
 from sb3_vpg.vec_env import dummy_step as stepping
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 _CALLS = ("reset", "step", "step_async", "step_wait")
-_CHECKS = (
-    "stable_baselines3.common.vec_env.vec_check_nan",
-    "sb3_vpg.vec_env.gym_vec_env",
-    "sb3_vpg.vec_env.infos",
-    "sb3_vpg.vec_env.autoreset",
-)
-"""Modules that raise a ``ValueError`` of their own about what an environment gave them."""
-_AFTERWARDS = ("copy", "functools")
-"""Modules in which a frame of a whole ``VecEnv`` puts together what all environments gave."""
 _PATIENCE = 2.0
 """Seconds that a process has to end."""
 
@@ -60,7 +51,7 @@ def failures_named(env: VecEnv, model: BaseAlgorithm) -> Iterator[None]:
             yield
     except Exception as error:
         frames = _frames_of(env, error)
-        if not frames or (isinstance(error, ValueError) and frames[-1].f_globals.get("__name__") in _CHECKS):
+        if not frames or isinstance(error, VecEnvContractError) or _is_of_check(frames[-1], error):
             raise
         raise _failure(base, error, frames, fallen, model.num_timesteps) from error
     if fallen:
@@ -78,33 +69,36 @@ def _frames_of(env: VecEnv, error: Exception) -> list[FrameType]:
     return []
 
 
-def _place(frames: Sequence[FrameType]) -> tuple[int | None, str]:
+def _owner(frame: FrameType) -> Any:
+    """:return: whose method it is"""
+    return frame.f_locals.get("self")
+
+
+def _is_of_check(frame: FrameType, error: Exception) -> bool:
+    """:return: whether the user has asked for this error, with a ``VecCheckNan``"""
+    return isinstance(error, ValueError) and isinstance(_owner(frame), VecCheckNan)
+
+
+def _place(base: VecEnv, frames: Sequence[FrameType]) -> tuple[int | None, str]:
     """:return: index of the environment that was called, if that was in this process, and what was called"""
+    inner = base.env.unwrapped if isinstance(base, GymVecEnv) else base
+    envs = inner.envs if isinstance(inner, (DummyVecEnv, SyncVectorEnv)) else []
     whole = "reset" if frames and frames[0].f_code.co_name == "reset" else "step"
-    for frame, following in zip_longest(frames, frames[1:]):
-        index = frame.f_locals.get(_index_name(frame))
-        if index is None or (following is not None and following.f_globals.get("__name__") in _AFTERWARDS):
-            continue
-        resets = following is not None and following.f_code.co_name == "reset"
-        return int(index), "the reset after an episode's end" if resets and whole == "step" else whole
-    return None, whole
-
-
-def _index_name(frame: FrameType) -> str:
-    """:return: the variable that counts the environments in a loop over them"""
-    owner = frame.f_locals.get("self")
-    if isinstance(owner, DummyVecEnv):
-        return "env_idx"
-    if isinstance(owner, SyncVectorEnv):
-        return "i"
-    return "index" if frame.f_globals is vars(stepping) else ""
+    for frame in frames:
+        for index, env in enumerate(envs):
+            if env is _owner(frame):
+                resets = whole == "step" and frame.f_code.co_name == "reset"
+                return index, "the reset after an episode's end" if resets else whole
+    # No method of an environment was at work: in our own loop, its answer is what failed
+    answered = [index for frame in frames for index, env in enumerate(envs) if env is stepping.called_in(frame)]
+    return (answered[0] if answered else None), whole
 
 
 def _failure(
     base: VecEnv, error: Exception, frames: Sequence[FrameType], fallen: Sequence[int], n_steps: int
 ) -> EnvironmentFailedError:
     """:return: the error to raise, after the workers have been ended"""
-    index, call = _place(frames)
+    index, call = _place(base, frames)
     workers, lost = _workers(base), isinstance(error, (EOFError, ConnectionError))
     dead = list(fallen)
     if workers and not dead and (lost or isinstance(base, GymVecEnv)):

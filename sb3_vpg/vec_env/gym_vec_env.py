@@ -16,6 +16,7 @@ from stable_baselines3.common.monitor import ResultsWriter
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from sb3_vpg.common.arguments import whole_number
+from sb3_vpg.exceptions import VecEnvContractError
 from sb3_vpg.vec_env.attributes import members_of
 from sb3_vpg.vec_env.autoreset import ResetHook, find_turner
 from sb3_vpg.vec_env.env_checks import check_action_space, check_observation_space
@@ -47,8 +48,9 @@ class GymVecEnv(VecEnv):
         of shape (n_envs,), at once and returns their observations, shape (mask.sum(), *shape)
     :param override_existing: begin the file anew where there is one; False: append to it. As in ``Monitor``
     :raises ValueError: if the environment's spaces are none that SB3 knows, if it does not say how it resets, or if it resets
-        in the next step without a hook (also for a native one inside of vector wrappers, which our hook would bypass); in a
-        step, if an episode ends without an entry that ``info_keywords`` names
+        in the next step without a hook (also for a native one inside of vector wrappers, which our hook would bypass)
+    :raises VecEnvContractError: in a step, if an episode ends without an entry that ``info_keywords`` names, or without the
+        last observation in an environment that resets in the same step
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class GymVecEnv(VecEnv):
     def _logged(self, told: dict[str, Any]) -> dict[str, Any]:
         missing = [key for key in self._info_keywords if key not in told]
         if missing:
-            raise ValueError(f"info_keywords names {missing}, but at an episode's end {self.env} told {sorted(told)}")
+            raise VecEnvContractError(f"info_keywords names {missing}, but at an episode's end {self.env} told {sorted(told)}")
         return {key: told[key] for key in self._info_keywords}
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:

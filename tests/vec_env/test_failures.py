@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import wait
 from typing import Any
@@ -16,7 +17,7 @@ from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecCheckNan, VecFrameStack, VecNormalize
 
-from sb3_vpg.exceptions import EnvironmentFailedError
+from sb3_vpg.exceptions import EnvironmentFailedError, VecEnvContractError
 from sb3_vpg.vec_env.failures import failures_named
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
@@ -128,6 +129,44 @@ def test_an_environment_that_returns_nonsense_is_named():
         make_model(env=env).learn(48)
 
 
+class OwnLoop(DummyVecEnv):
+    """A user's VecEnv, whose local variables have other names than SB3's."""
+
+    def step_wait(self):
+        for number, environment in enumerate(self.envs):
+            self._save_obs(number, environment.step(self.actions[number])[0])
+        return self._obs_from_buf(), np.zeros(3, np.float32), np.zeros(3, bool), [{}, {}, {}]
+
+
+@pytest.mark.parametrize("index", [0, 2])
+def test_an_environment_in_a_users_own_loop_is_named(index):
+    with pytest.raises(EnvironmentFailedError, match=rf"^environment {index} failed in step, after 6 timesteps: Zero"):
+        make_model(env=OwnLoop(functions(index, step=3))).learn(48)
+
+
+def test_an_environment_whose_step_has_a_decorator_is_named():
+    """The first frame of the call is then one of another function."""
+    env = dummy(2)
+    env.envs[2].step = (lambda step: lambda *args: step(*args))(env.envs[2].step)
+    env.envs[2].unwrapped.fault = (20, -1, lambda: 1 / 0)
+    with pytest.raises(EnvironmentFailedError, match=r"^environment 2 failed in step, after 57 timesteps: Zero"):
+        make_model(env=VecNormalize(env)).learn(480)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "who"),
+    [(lambda env: env, "environment 1"), (VecNormalize, "an environment of DummyVecEnv")],
+    ids=["ours", "sb3s"],
+)
+def test_infos_that_cannot_be_copied_are_not_taken_for_those_of_the_last(wrap, who):
+    """Our loop copies those of each environment by itself. SB3 does so after its loop, and nobody can tell whose they were."""
+    env = dummy(0)
+    step = env.envs[1].step
+    env.envs[1].step = lambda action: (*step(action)[:4], {"lock": threading.Lock()})
+    with pytest.raises(EnvironmentFailedError, match=rf"^{who} failed in step, after 0 timesteps: TypeError: cannot pickle"):
+        make_model(env=wrap(env)).learn(48)
+
+
 def test_an_environment_with_observations_of_another_shape_in_a_sync_vector_env_is_not_taken_for_the_last():
     """They are put together after the loop, and nobody can tell whose they were."""
     env = GymVecEnv(SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP))
@@ -192,6 +231,25 @@ def test_a_check_that_the_user_has_asked_for_passes_unchanged():
     env.envs[0].step = lambda action: (np.full(3, np.nan, np.float32), 0.0, False, False, {})
     with pytest.raises(ValueError, match=r"found nan in observations"):
         make_model(env=VecCheckNan(env, raise_exception=True)).learn(48)
+
+
+def test_what_a_vector_environment_leaves_out_passes_unchanged():
+    """Our own refusals say all, too."""
+    env = SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP)
+    with pytest.raises(VecEnvContractError, match=r"^info_keywords names \['score'\]"):
+        make_model(env=GymVecEnv(env, info_keywords=("score",))).learn(48)
+    step = env.step
+    env.step = lambda actions: (*step(actions)[:4], {})
+    with pytest.raises(VecEnvContractError, match="without 'final_obs'"):
+        make_model(env=GymVecEnv(env)).learn(48)
+
+
+def test_a_vector_environment_that_returns_nonsense_has_failed():
+    """NumPy raises a ValueError in our code, which says nothing of an environment."""
+    env = SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP)
+    env.step = lambda actions: ([[1.0, 2.0], [3.0]], [0.0] * 3, np.zeros(3, bool), np.zeros(3, bool), {})
+    with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(which does not tell .* failed in step, .*ValueError"):
+        make_model(env=GymVecEnv(env)).learn(48)
 
 
 def die() -> None:
