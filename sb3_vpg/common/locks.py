@@ -1,34 +1,52 @@
-"""Locks on folders and files."""
+"""Locks on folders, which end with the process that holds them, however it ends."""
 
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  # Windows
-    fcntl = None  # type: ignore[assignment]  # looked at before it is used
-
+from filelock import FileLock, Timeout, lock_descriptor
 
 _LOCK = ".lock"
 
 
-def lock(run: Path) -> IO[bytes] | None:
+@contextmanager
+def claimed(run: Path, seconds: float = 0.0) -> Iterator[None]:
     """
-    Claim a run for this process, until the file is closed or the process is dead, however it died.
+    Claim a run for this process. On a file system without locks nothing is claimed.
 
-    :return: the file to close; None where there are no such locks
-    :raises ValueError: if another process has it
+    :param run: its folder, in which a lock file is left
+    :param seconds: how long to wait for another process
+    :raises ValueError: if another process has it then
     """
-    if fcntl is None:
-        return None
-    file = (run / _LOCK).open("ab")
+    held: AbstractContextManager[object] = nullcontext()
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
+        # A soft lock would outlive a process that is killed
+        held = FileLock(run / _LOCK, timeout=seconds, fallback_to_soft=False).acquire()
+    except Timeout:
         raise ValueError(f"{run} is being trained by another process; wait for it, or stop it first") from None
+    except PermissionError:
+        # Somebody else's lock file, which may be in use
+        raise
     except OSError:
         # A file system without locks
-        file.close()
-        return None
-    return file
+        pass
+    with held:
+        yield
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """
+    One process after the other, where there are locks. The folder itself is locked, so that no file is left in it; Windows
+    locks no folders.
+    """
+    descriptor = None
+    try:
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            lock_descriptor(descriptor)
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

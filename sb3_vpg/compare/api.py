@@ -3,13 +3,13 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sb3_vpg.common.atomic_files import written_whole
-from sb3_vpg.common.locks import lock
+from sb3_vpg.common.locks import claimed
 from sb3_vpg.compare.report import pages as report
 from sb3_vpg.compare.results import Comparison
 from sb3_vpg.compare.runs import attempts
@@ -120,7 +120,7 @@ def _claimed(folder: Path, report_only: bool) -> Iterator[None]:
             "choose an empty --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with lock(folder) or nullcontext():
+    with claimed(folder):
         yield
 
 

@@ -1,6 +1,5 @@
 """Comparisons that really run: ordinary runs of the zoo, nothing done twice, nothing lost and no failure hidden."""
 
-import fcntl
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sb3_vpg.common.locks import claimed
 from sb3_vpg.compare.api import compare
 from sb3_vpg.compare.runs.records import RECORDS, read
 from sb3_vpg.compare.runs.worker import train_flags
@@ -149,10 +149,8 @@ def test_a_log_folder_of_other_runs_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_comparison_at_a_time(folder: Path) -> None:
-    with (folder / ".lock").open("ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process"):
-            compare(ALGOS, [ENV], 2, 600, folder, report_only=True, **FEW)
+    with claimed(folder), pytest.raises(ValueError, match="another process"):
+        compare(ALGOS, [ENV], 2, 600, folder, report_only=True, **FEW)
 
 
 def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:

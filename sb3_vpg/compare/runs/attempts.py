@@ -6,21 +6,19 @@ A task has a folder for it, which holds what its process has printed as well.
 
 import json
 import shutil
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from huggingface_sb3 import EnvironmentName
 
 from sb3_vpg.common.atomic_files import written_whole
-from sb3_vpg.common.locks import lock
+from sb3_vpg.common.locks import claimed
 from sb3_vpg.compare.runs.tasks import Task
 from sb3_vpg.zoo.algorithms import DEFAULT
 
 _PATIENCE = 120.0
-_TICK = 0.2
 
 
 def log_file(task: Task, folder: Path) -> Path:
@@ -42,19 +40,8 @@ def alone(task: Task, folder: Path, seconds: float = _PATIENCE) -> Iterator[None
     """
     place = log_file(task, folder).parent
     place.mkdir(parents=True, exist_ok=True)
-    with _locked(place, seconds):
+    with claimed(place, seconds):
         yield
-
-
-def _locked(place: Path, seconds: float) -> AbstractContextManager[Any]:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            return lock(place) or nullcontext()
-        except ValueError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(_TICK)
 
 
 def begin(task: Task, folder: Path) -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id
 
-from sb3_vpg.common.locks import lock
+from sb3_vpg.common.locks import claimed
 from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.flags import base_parser
 from sb3_vpg.zoo.hub.local_run import make_run
@@ -123,9 +123,8 @@ def _made_for(folder: Path) -> Iterator[None]:
 def _set_aside(run: Path, old: Path, args: argparse.Namespace) -> None:
     """:raises ValueError: if it is not to be replaced, or if it is being trained"""
     _check_free(run, args)
-    claimed = lock(run)
-    if claimed is not None:
-        claimed.close()
+    with claimed(run):
+        pass
     run.rename(old)
 
 

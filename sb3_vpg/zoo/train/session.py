@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from sb3_vpg.common.locks import lock
+from sb3_vpg.common.locks import claimed
 from sb3_vpg.zoo.algorithms import DEFAULT
 from sb3_vpg.zoo.safe_yaml import as_written, is_foreign
 from sb3_vpg.zoo.signals import Signals
@@ -49,9 +49,7 @@ class Session:
 
     def claim(self, folder: Path) -> None:
         """Lock a run's folder until the command ends. :raises ValueError: if another process has it"""
-        file = lock(folder)
-        if file is not None:
-            self._stack.enter_context(file)
+        self._stack.enter_context(claimed(folder))
 
     def settle(self, args: argparse.Namespace, given: dict[str, Any]) -> argparse.Namespace:
         """

@@ -1,19 +1,12 @@
 """Hyperparameter files in YAML, to which an entry is added as text, so that the comments of all others stay."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sb3_vpg.common.atomic_files import written_whole
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  # Windows
-    fcntl = None  # type: ignore[assignment]  # looked at before it is used
+from sb3_vpg.common.locks import in_turn
 
 
 def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
@@ -28,7 +21,7 @@ def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
         what they were
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(path.parent):
+    with in_turn(path.parent):
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         entries = _read(path, before)
         if env_id in entries and not force:
@@ -44,22 +37,6 @@ def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
             )
         with written_whole(path) as file:
             file.write(after.encode())
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Of several that add an entry at the same time, one after the other; the folder itself is locked, so no file stays."""
-    if fcntl is None:  # pragma: no cover  # Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            # Where there are locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path, text: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from killing_callback import VARIABLE
 
 from sb3_vpg import VPG
 from sb3_vpg.checkpoints.files import latest, progress
-from sb3_vpg.common.locks import lock
+from sb3_vpg.common.locks import claimed
 from sb3_vpg.zoo.cli import main
 
 ACCIDENT = "callback:'killing_callback.Accident'"
@@ -244,11 +244,9 @@ def test_what_contradicts_the_run_is_refused(name: str, short: Path, capsys: pyt
 
 
 def test_a_run_in_training_is_left_alone(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    owner = lock(short)
-    assert resume(short, *NETWORK) == 1
+    with claimed(short):
+        assert resume(short, *NETWORK) == 1
     assert "is being trained by another process" in capsys.readouterr().err
-    assert owner is not None
-    owner.close()
 
 
 def test_damaged_checkpoints_cost_nothing_else(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,92 @@
+"""A folder that a process has claimed is its own until it ends, however it ends."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from sb3_vpg.common.locks import claimed, in_turn
+
+HOLDS = """
+import sys
+from pathlib import Path
+from sb3_vpg.common import locks
+with getattr(locks, sys.argv[1])(Path(sys.argv[2])):
+    print("claimed", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def another_process(name: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """:return: one that holds the lock until its standard input is closed or it is killed"""
+    command = [sys.executable, "-c", HOLDS, name, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "claimed\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_another_process_has_claimed_is_refused_until_it_is_killed(tmp_path: Path) -> None:
+    with another_process("claimed", tmp_path) as process:
+        with pytest.raises(ValueError, match="is being trained by another process"), claimed(tmp_path):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with claimed(tmp_path):
+            pass
+    with claimed(tmp_path):
+        pass
+
+
+def test_waiting_ends_when_the_other_process_does(tmp_path: Path) -> None:
+    with another_process("claimed", tmp_path) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        with claimed(tmp_path, seconds=60):
+            assert process.wait() == 0
+
+
+@pytest.mark.parametrize("name", ["claimed", "in_turn"])
+def test_the_lock_is_one_of_the_operating_system(name: str, tmp_path: Path) -> None:
+    """As that of earlier versions was, so that they respect each other; ``in_turn`` locks the folder itself."""
+    with another_process(name, tmp_path):
+        path = tmp_path / ".lock" if name == "claimed" else tmp_path
+        descriptor = os.open(path, os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(descriptor)
+    assert name == "claimed" or not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("lock", [claimed, in_turn])
+def test_a_file_system_without_locks_does_without(lock, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is left that would refuse the next process."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    for _ in range(2):
+        with lock(tmp_path), lock(tmp_path):
+            pass
+
+
+def test_an_error_inside_is_not_taken_for_one_of_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="disk full"), claimed(tmp_path):
+        raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"), in_turn(tmp_path):
+        raise OSError("disk full")
+    with claimed(tmp_path), in_turn(tmp_path):
+        pass
