@@ -59,6 +59,9 @@ EXCHANGES = {
     "subprocess:call": Exchange(
         "rl_zoo3.record_training", "it starts a program of the zoo that does not know our algorithms", "Python 3.10"
     ),
+    "os:system": Exchange(
+        "rl_zoo3.record_training", "it hands names of files to a shell, which takes spaces for ends of words", "Python 3.10"
+    ),
     "sys:argv": Exchange("argparse", "the zoo's programs take their flags from nowhere else", "Python 3.10"),
     "warnings:formatwarning": Exchange("warnings", "a user of a command needs the sentence, not our source", "Python 3.10"),
 }

@@ -69,7 +69,7 @@ def quoted_ffmpeg(folder: Path) -> Iterator[None]:
             raise ValueError(f"ffmpeg could not join the films in {folder}; its message stands above")
         return code
 
-    with replaced(os, "system", call):
+    with exchanged("os:system", call):
         yield
 
 
