@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch as th
@@ -14,9 +15,23 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
-from sb3_vpg.optimization.optimizers import CRITIC, Split, name_parameters, split_as_named, split_of, trainable_parameters
+from sb3_vpg.optimization.optimizers import (
+    ACTOR,
+    CRITIC,
+    Split,
+    check_class,
+    name_parameters,
+    options_of,
+    parameters_of,
+    split_as_named,
+    split_of,
+    trainable_parameters,
+)
+from sb3_vpg.persistence.class_names import class_name
 from sb3_vpg.persistence.model_files import PathOrFile
 from sb3_vpg.policies import original
+
+_OURS = ("sb3_vpg", "stable_baselines3")
 
 
 class TwoOptimizers(LeanOnPolicyAlgorithm):
@@ -28,7 +43,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
     """
 
     vf_lr_schedule: Callable[[float], float]
-    _built: dict[str, tuple[int, ...]]
+    _built: "_Kinds"
 
     def _split(self) -> Split:
         """:return: that of the present policy and its present optimiser"""
@@ -36,24 +51,18 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
 
     def _begin_split(self) -> None:
         """The policy has just been built."""
-        self._built = _shapes(self.policy)
+        self._built = _Kinds.of(self.policy)
         critic = self._split().critic
         if critic is not None:
             update_learning_rate(critic, self.vf_lr_schedule(1.0))
 
     def _check_policy(self) -> None:
         """
-        Warn, before hours of training, of what would neither be trained nor loaded.
+        Warn, before hours of training, that nothing would be trained.
 
         :raises ValueError: for a policy that cannot be trained
         """
         split = self._split()
-        if _shapes(self.policy) != self._built:
-            warnings.warn(
-                "model.policy has other parameters than policy_class and policy_kwargs build. To load a saved model, pass "
-                'custom_objects={"policy_class": ..., "policy_kwargs": {...}} that build this one',
-                stacklevel=3,
-            )
         critic = split.critic if self._estimator.has_critic else None
         if not any(trainable_parameters(one) for one in (split.optimizer, critic) if one is not None):
             warnings.warn(
@@ -61,6 +70,38 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
                 "requires_grad_(True)",
                 stacklevel=3,
             )
+
+    def saved_settings(self) -> dict[str, Any]:
+        """``policy_kwargs`` name the class of the optimiser that is there: a user may have replaced it."""
+        optimizer = self._split().optimizer
+        if class_name(type(optimizer)) == self._built.optimizer:
+            return super().saved_settings()
+        named = {"optimizer_class": type(optimizer), "optimizer_kwargs": options_of(optimizer)}
+        return {**super().saved_settings(), "policy_kwargs": {**self.policy_kwargs, **named}}
+
+    def unloadable(self) -> dict[str, str]:
+        """See ``Packable.unloadable``: what is in the place of what policy_class and policy_kwargs build."""
+        split, found = self._split(), {}
+        present = _Kinds.of(self.policy)
+        differing = self._built.differing(present)
+        if differing:
+            found["policy"] = (
+                f"model.policy has other {differing}. To load a saved model, pass "
+                'custom_objects={"policy_class": ..., "policy_kwargs": {...}} that build this one'
+            )
+        foreign = {*parameters_of(split.optimizer), *parameters_of(split.critic)} - {*original(self.policy).parameters()}
+        if foreign:
+            found["foreign"] = (
+                f"policy.optimizer holds {len(foreign)} parameters that are not those of model.policy, and no file holds "
+                "them; let a policy class of your own create their layer, and pass it as policy"
+            )
+        if split.critic is not None and type(split.critic) is not type(split.optimizer):
+            actors, critics = type(split.optimizer).__name__, type(split.critic).__name__
+            found["critic_optimizer"] = (
+                f"policy.optimizer is a {actors} and critic_optimizer a {critics}, but "
+                "load builds both of one class; replace policy.optimizer by an optimizer of all parameters, which is split"
+            )
+        return found
 
     @property
     def critic_optimizer(self) -> Optimizer | None:
@@ -101,11 +142,15 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         :raises ValueError: for parameters of another policy
         """
         if isinstance(load_path_or_dict, dict):
-            split_as_named(self.policy, self._split(), load_path_or_dict)
+            split = self._split()
+            split_as_named(self.policy, split, load_path_or_dict)
+            for what, optimizer in ((ACTOR, split.optimizer), (CRITIC, split.critic)):
+                if optimizer is not None and what in load_path_or_dict:
+                    check_class(what, optimizer, load_path_or_dict[what])
         super().set_parameters(load_path_or_dict, exact_match, device)
 
     def _excluded_save_params(self) -> list[str]:
-        # Of the policy that the arguments build
+        # Of the policy that the arguments build; it is built anew
         return [*super()._excluded_save_params(), "_built"]
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
@@ -113,5 +158,39 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         return [*state_dicts, *([] if self._split().critic is None else [CRITIC])], variables
 
 
-def _shapes(policy: ActorCriticPolicy) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in original(policy).named_parameters()}
+@dataclass
+class _Kinds:
+    """
+    What a policy is made of, to be compared with what a file builds.
+
+    :param shapes: of its parameters
+    :param classes: of its modules; its own is that of the user's, since SB3's classes differ in their defaults alone
+    :param optimizer: the class of its optimiser
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    classes: dict[str, str]
+    optimizer: str
+
+    @staticmethod
+    def of(policy: ActorCriticPolicy) -> "_Kinds":
+        policy = original(policy)
+        shapes = {name: tuple(value.shape) for name, value in policy.named_parameters()}
+        # A features extractor that is shared has several names
+        classes = {name: class_name(type(module)) for name, module in policy.named_modules(remove_duplicate=False)}
+        classes[""] = class_name(next(cls for cls in type(policy).__mro__ if cls.__module__.partition(".")[0] not in _OURS))
+        return _Kinds(shapes, classes, class_name(type(policy.optimizer)))
+
+    def differing(self, other: "_Kinds") -> str:
+        """:return: how the parameters or modules of the other differ; empty if they do not"""
+        if self.shapes != other.shapes:
+            return "parameters than policy_class and policy_kwargs build"
+        changed = sorted(name for name, cls in other.classes.items() if self.classes.get(name, cls) != cls)
+        if not changed:
+            return ""
+        name = changed[0]
+        where = f"the class of {name}" if name else "its class"
+        return (
+            f"classes than policy_class and policy_kwargs build ({where} is {other.classes[name]}, not {self.classes[name]}), "
+            "so that it may compute something else than what load builds"
+        )

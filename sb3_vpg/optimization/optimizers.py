@@ -5,6 +5,7 @@ The split is stored on the policy, beside its optimiser, and is copied with it. 
 replaced: a new one is split when it is first used.
 """
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,6 +203,33 @@ def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any
     split.optimizer.param_groups[:] = actor
     split.held = parameters_of(split.optimizer)
     split.unassigned = {by_name[name] for name in names.unassigned}
+
+
+def options_of(optimizer: Optimizer) -> dict[str, Any]:
+    """:return: the arguments that its constructor was given besides the step size, where they are not the class's own"""
+    parameters = inspect.signature(type(optimizer)).parameters
+    named = {name: value for name, value in optimizer.defaults.items() if name in parameters and name != "lr"}
+    return {name: value for name, value in named.items() if value != parameters[name].default}
+
+
+def check_class(what: str, optimizer: Optimizer, state: Any) -> None:
+    """
+    :param what: of the two it is
+    :param optimizer: which is to get the state
+    :param state: a state dict
+    :raises ValueError: if it can only be that of an optimiser of another class
+    """
+    if not type(optimizer).__module__.startswith("torch.optim."):
+        return
+    # Torch fills in the flags that older versions did not have
+    numbers = {name for name, value in optimizer.defaults.items() if type(value) in (int, float, tuple)}
+    present = set(state["param_groups"][0]) if _sizes(what, state) else numbers
+    if not numbers <= present:
+        raise ValueError(
+            f"{what} is a {type(optimizer).__name__} here, but the stored one is of another class: it has no "
+            f"{', '.join(sorted(numbers - present))}. Build the model with its class; for load, pass "
+            'custom_objects={"policy_kwargs": {"optimizer_class": ..., "optimizer_kwargs": {...}}}'
+        )
 
 
 def _sizes(what: str, state: Any) -> list[int]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from typing_extensions import Self
 
@@ -27,7 +26,7 @@ from sb3_vpg.exceptions import RefusedFileError, TooLargeError
 from sb3_vpg.persistence.archives import VARIABLES, WEIGHTS, name_of, read_archive, read_weights
 from sb3_vpg.persistence.class_names import class_name
 from sb3_vpg.persistence.memory_limit import LimitedMemory
-from sb3_vpg.persistence.packing import pack, warn_unloadable
+from sb3_vpg.persistence.packing import Packable, pack, warn_unloadable
 from sb3_vpg.persistence.unpacking import (
     FAULTS,
     arguments_of,
@@ -42,13 +41,14 @@ from sb3_vpg.persistence.unpacking import (
     weights_of,
     with_own_states,
 )
+from sb3_vpg.policies import original
 
 PathOrFile = str | os.PathLike[str] | io.BufferedIOBase
 _WITH_CLASSES = ("policy_class", "policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs")
 _LIBRARIES = ("sb3_vpg", "stable_baselines3", "torch", "builtins")
 
 
-class PlainSaving(BaseAlgorithm):
+class PlainSaving(Packable):
     """Differs from its parent in ``save``, ``load`` and ``set_parameters``, which are SB3's with what this module says."""
 
     _told: dict[str, set[str]] | None = None
@@ -161,7 +161,14 @@ class PlainSaving(BaseAlgorithm):
             if exact_match and isinstance(given.get("policy"), dict):
                 check_kinds(self.policy, given["policy"])
                 given["policy"] = with_own_states(self.policy, given["policy"])
-            super().set_parameters(given, exact_match, device)
+            policy = self.policy
+            # The file of a compiled policy has the names of the original one
+            if isinstance(given.get("policy"), dict) and not any(str(key).startswith("_orig_mod.") for key in given["policy"]):
+                self.policy = original(policy)
+            try:
+                super().set_parameters(given, exact_match, device)
+            finally:
+                self.policy = policy
             return
         name = name_of(load_path_or_dict)
         members = read_archive(load_path_or_dict)

@@ -27,8 +27,20 @@ _PICKLED = ":serialized:"
 _LEFT_OUT = "!left_out"
 
 
+class Packable(BaseAlgorithm):
+    """A model that may know more about its file than its attributes say."""
+
+    def saved_settings(self) -> dict[str, Any]:
+        """:return: the attributes that ``save`` chooses from, by name"""
+        return vars(self)
+
+    def unloadable(self) -> dict[str, str]:
+        """:return: by name, the text about each other thing that ``load`` will not give back"""
+        return {}
+
+
 def pack(
-    model: BaseAlgorithm,
+    model: Packable,
     exclude: Iterable[str] | None = None,
     include: Iterable[str] | None = None,
     more: dict[str, bytes] | None = None,
@@ -71,7 +83,7 @@ def left_out(value: dict[str, Any]) -> str:
 
 
 def warn_unloadable(
-    model: BaseAlgorithm,
+    model: Packable,
     told: set[str],
     exclude: Iterable[str] | None = None,
     include: Iterable[str] | None = None,
@@ -93,7 +105,7 @@ def warn_unloadable(
         warnings.warn(f"load(path) alone will not read this model: {what}", stacklevel=stacklevel)
 
 
-def _refusals(model: BaseAlgorithm, exclude: Iterable[str] | None, include: Iterable[str] | None) -> Iterator[tuple[str, str]]:
+def _refusals(model: Packable, exclude: Iterable[str] | None, include: Iterable[str] | None) -> Iterator[tuple[str, str]]:
     """:return: attribute and reason of each thing that ``load`` refuses"""
     for name, value in _settings(model, exclude, include).items():
         written, reason = _written(name, value, pickles=True)
@@ -108,14 +120,15 @@ def _refusals(model: BaseAlgorithm, exclude: Iterable[str] | None, include: Iter
                 f"{name} names {cls}, a class of this script: another script must import it, or use load(path, {replace})",
             )
     yield from _state_dicts(model)[1].items()
+    yield from model.unloadable().items()
 
 
-def _settings(model: BaseAlgorithm, exclude: Iterable[str] | None, include: Iterable[str] | None) -> dict[str, Any]:
+def _settings(model: Packable, exclude: Iterable[str] | None, include: Iterable[str] | None) -> dict[str, Any]:
     """:return: the attributes that ``save`` writes as settings, as SB3 chooses them"""
     state_dicts, variables = model._get_torch_save_params()
     hidden = {*(exclude or ()), *model._excluded_save_params()} - set(include or ())
     hidden |= {name.split(".")[0] for name in [*state_dicts, *variables]}
-    return {name: value for name, value in vars(model).items() if name not in hidden}
+    return {name: value for name, value in model.saved_settings().items() if name not in hidden}
 
 
 def _written(name: str, value: Any, pickles: bool) -> tuple[Any, str | None]:

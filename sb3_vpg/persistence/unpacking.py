@@ -2,6 +2,7 @@
 Reading a model: from the members of an archive to settings and weights, with a look at each before anything is made of it.
 """
 
+import copy
 import inspect
 import io
 import json
@@ -22,6 +23,7 @@ from sb3_vpg.persistence.archives import DATA, VARIABLES, WEIGHTS, read_weights,
 from sb3_vpg.persistence.json_codec import decode
 from sb3_vpg.persistence.memory_limit import loads
 from sb3_vpg.persistence.packing import is_pickled, left_out, was_left_out
+from sb3_vpg.policies import original
 
 FAULTS = (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError)
 """What reading and building raise for settings and weights that make no model, besides ValueErrors."""
@@ -182,7 +184,7 @@ def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None
     :raises RefusedFileError: for a parameter that is NaN or infinite where the policy's is not
     """
     check_kinds(policy, weights["policy"])
-    for key, parameter in _bare(policy).named_parameters():
+    for key, parameter in original(policy).named_parameters():
         value, own = weights["policy"].get(key), parameter.detach().cpu()
         if isinstance(value, th.Tensor) and value.shape == own.shape and value.layout is own.layout is th.strided:
             bad = ~th.isfinite(value.to(own.dtype)) & th.isfinite(own)
@@ -192,16 +194,10 @@ def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None
 
 
 def check_kinds(policy: nn.Module, weights: Any) -> None:
-    for key, own in _bare(policy).state_dict().items():
+    for key, own in original(policy).state_dict().items():
         value = weights.get(key) if isinstance(weights, dict) else None
         if isinstance(value, th.Tensor) and isinstance(own, th.Tensor) and value.is_complex() and not own.is_complex():
             raise ValueError(f"{key} is no plain tensor of real numbers, as the policy's is, but {value.dtype}")
-
-
-def _bare(policy: nn.Module) -> nn.Module:
-    """:return: the policy that ``th.compile`` was given, whose names the state dicts have"""
-    found: nn.Module = getattr(policy, "_orig_mod", policy)
-    return found
 
 
 def with_own_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +205,7 @@ def with_own_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any
     :param weights: for ``policy``
     :return: they, with the policy's own ``get_extra_state()`` where they have none: such a state cannot always be saved
     """
-    own = _bare(policy).state_dict()
+    own = original(policy).state_dict()
     missing = {key: value for key, value in own.items() if _is_extra(key) and key not in weights}
     if not missing:
         return weights
@@ -225,11 +221,11 @@ def _is_extra(key: str) -> bool:
 
 def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: bool = False) -> None:
     """SB3 forgives missing weights, and torch moments of another shape than their weights."""
-    own = {key for key in _bare(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
+    own = {key for key in original(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
     if own != set(weights["policy"]):
         odd = sorted(map(str, own ^ set(weights["policy"])))
         raise RefusedFileError(f"{name}: the weights {odd} are missing or unexpected; refused")
-    broken = [key for key, value in _bare(model.policy).named_parameters() if th.isnan(value).any()]
+    broken = [key for key, value in original(model.policy).named_parameters() if th.isnan(value).any()]
     for what, optimizer in _optimizers(model):
         # An optimiser of the user's may remember what it likes
         of_torch = type(optimizer).__module__.startswith("torch.optim.")
@@ -239,8 +235,28 @@ def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: b
             if not trust and not th.isfinite(value).all():
                 raise RefusedFileError(f"{name}: {key!r} in {what} is NaN or infinite; refused")
             broken += [f"{key} in {what}"] if th.isnan(value).any() else []
+        if of_torch and not trust:
+            _check_step(optimizer, f"{name}: {what}")
     if broken and trust:
         warnings.warn(f"{name} was loaded with trust=True, but has NaN weights: {', '.join(broken)[:400]}", stacklevel=3)
+
+
+def _check_step(optimizer: th.optim.Optimizer, where: str) -> None:
+    """What is missing among options and moments, or is of the wrong kind, would break the first update of ``learn``."""
+    trial = copy.deepcopy(optimizer)
+    for group in trial.param_groups:
+        # The model may have been trained on a GPU, and this is a promise about CUDA graphs alone
+        if group.get("capturable") is True:
+            group["capturable"] = False
+        for parameter in group["params"]:
+            parameter.grad = th.zeros_like(parameter) if parameter.requires_grad else None
+    try:
+        trial.step()
+    except Exception as error:  # torch raises whatever it stumbles over
+        raise RefusedFileError(
+            f"{where} cannot take a step, since its options or moments are of the wrong kind "
+            f"({type(error).__name__}: {str(error)[:200]}); refused"
+        ) from error
 
 
 def _optimizers(model: BaseAlgorithm) -> Iterator[tuple[str, th.optim.Optimizer]]:

@@ -1,16 +1,22 @@
 """A policy can be deep-copied and pickled wherever SB3's can: frozen opponents, pools of policies, models for workers."""
 
 import pickle
+from collections import OrderedDict, deque
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch as th
 from helpers import CONTINUOUS, DICT, IMAGE, RandomEnv, differing, make_model, sample_observations, silence, values, weights
+from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
+
+from sb3_vpg import VPG
 
 
 class Nowhere(KVWriter):
@@ -54,6 +60,60 @@ class Remembering(BaseFeaturesExtractor):
         return features
 
 
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+@dataclass(frozen=True)
+class Frozen:
+    value: Any
+
+
+class Slots:
+    __slots__ = ("value",)
+
+    def __init__(self, value):
+        self.value = value
+
+
+class Cache:
+    """With a way back to its owner, as caches of attention have."""
+
+    def __init__(self, value, owner):
+        self.value, self.owner = value, owner
+
+
+class Items(OrderedDict[str, Any]):
+    pass
+
+
+RECORDS = {
+    "named_tuple": lambda features, owner: Pair(features, [features]),
+    "return_of_torch": lambda features, owner: features.max(dim=1),
+    "data_class": lambda features, owner: Frozen(features),
+    "object": lambda features, owner: Cache(features, owner),
+    "slots": lambda features, owner: Slots(features),
+    "namespace": lambda features, owner: SimpleNamespace(value={"features": features}),
+    "nested": lambda features, owner: Frozen([Pair(features, None)]),
+    "ordered_dict": lambda features, owner: Items(value=features),
+    "deque": lambda features, owner: deque([features]),
+}
+
+
+class Recording(BaseFeaturesExtractor):
+    """Keeps what it has computed last in an object of the user's."""
+
+    def __init__(self, space, kind):
+        super().__init__(space, 3)
+        self.layer, self.kind, self.kept = nn.Linear(3, 3), kind, None
+
+    def forward(self, observations):
+        features = self.layer(observations)
+        self.kept = RECORDS[self.kind](features, self)
+        return features
+
+
 class Copies(BaseCallback):
     """Copies the policy at every place where callbacks are called."""
 
@@ -85,6 +145,21 @@ def test_a_policy_can_be_copied_at_every_place(make):
         assert th.equal(values(one, observations), values(model.policy, observations))
     model.predict(model.env.reset())
     deepcopy(model.policy)
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_a_policy_can_be_copied_whatever_it_keeps_its_features_in(kind):
+    """As A2C's can; and it is trained as if it kept nothing."""
+
+    def make(cls):
+        kwargs = {"net_arch": [8], "features_extractor_class": Recording, "features_extractor_kwargs": {"kind": kind}}
+        return cls("MlpPolicy", RandomEnv(), n_steps=16, seed=0, policy_kwargs=kwargs)
+
+    make(A2C).learn(48, Copies())
+    model = make(VPG).learn(48, Copies())
+    kept = model.policy.features_extractor.kept
+    deepcopy(model.policy)
+    assert type(kept) is type(RECORDS[kind](th.ones(1, 3), None))
 
 
 @pytest.mark.parametrize("make", [MODELS[name] for name in ("mlp", "remembering", "optimal")])

@@ -100,11 +100,6 @@ def assert_trained_and_loadable(model, before, model_path):
     assert differing(weights_of(model), weights(loaded)) == set(before)
 
 
-def same_class_as(model, replace):
-    """A file holds what an optimiser remembers, which another class cannot read: as with A2C."""
-    model.policy_kwargs = {**model.policy_kwargs, "optimizer_class": type(model.policy.optimizer)}
-
-
 @pytest.mark.parametrize("when", ["new", "loaded", "trained", "start", "rollout_end"])
 @every_replacement
 def test_what_is_put_in_place_is_trained_and_saved(replace, when, model_path):
@@ -123,7 +118,6 @@ def test_what_is_put_in_place_is_trained_and_saved(replace, when, model_path):
         callback = Replace(replace, when)
         model.learn(64, callback)
         before = callback.weights
-    same_class_as(model, replace)
     assert_trained_and_loadable(model, before, model_path)
 
 
@@ -274,7 +268,175 @@ def test_a_policy_of_another_shape_is_trained_with_a_warning_and_loads_as_that_s
         model.learn(32)
     assert len(told) == 1
     assert differing(before, weights(model)) == set(before)
-    model.save(model_path)
+    with pytest.warns(UserWarning, match="other parameters than policy_class and policy_kwargs build"):
+        model.save(model_path)
     loaded = VPG.load(model_path, custom_objects={"policy_class": ActorCriticPolicy, "policy_kwargs": kwargs})
     assert not differing(weights(model), weights(loaded))
     np.testing.assert_array_equal(*(one.predict(np.ones(3, np.float32), deterministic=True)[0] for one in (model, loaded)))
+
+
+class Reversed(ActorCriticPolicy):
+    """Its parameters are those of its parent, and its actions are others."""
+
+    def _get_action_dist_from_latent(self, latent_pi):
+        return self.action_dist.proba_distribution(action_logits=-self.action_net(latent_pi))
+
+
+def build(cls, model, **kwargs):
+    return cls(model.observation_space, model.action_space, lambda _: 1e-3, **{**NET, **kwargs})
+
+
+SAME_NAMES: dict[str, Any] = {
+    "policy": (Reversed, {}, r"its class is .*:Reversed, not torch\.nn"),
+    "activation": (ActorCriticPolicy, {"activation_fn": th.nn.ReLU}, r"policy_net\.1 is torch.*:ReLU, not torch.*:Tanh"),
+}
+
+
+@pytest.mark.parametrize(("cls", "kwargs", "text"), SAME_NAMES.values(), ids=SAME_NAMES.keys())
+def test_a_policy_that_differs_in_its_classes_alone_is_told_when_it_learns_and_when_it_is_saved(cls, kwargs, text, model_path):
+    """Its file would be read as that of another policy; the way out is the one that the warning names."""
+    model = make_model()
+    model.policy = build(cls, model, **kwargs)
+    with pytest.warns(UserWarning, match=text) as told:
+        model.learn(32)
+    assert len(told) == 1
+    with pytest.warns(UserWarning, match=text):
+        model.save(model_path)
+    custom = {"policy_class": cls, "policy_kwargs": {**NET, **kwargs}}
+    loaded = VPG.load(model_path, env=RandomEnv(), custom_objects=custom)
+    observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    expected, found = (one.predict(observations, deterministic=True)[0] for one in (model, loaded))
+    np.testing.assert_array_equal(found, expected)
+    loaded.learn(32)
+    loaded.save(model_path)
+
+
+CLASSES: dict[str, Any] = {
+    "sgd": (SGD, {"momentum": 0.9, "nesterov": True}),
+    "rmsprop": (th.optim.RMSprop, {"alpha": 0.5}),
+    "adamw": (th.optim.AdamW, {"weight_decay": 0.25}),
+    "radam": (th.optim.RAdam, {}),
+}
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), CLASSES.values(), ids=CLASSES.keys())
+def test_the_file_names_the_class_and_the_options_of_a_replaced_optimizer(cls, kwargs, model_path):
+    """Training goes on from the file as it does without one, and the constructor's options are those of the optimiser."""
+    model = make_model(policy_kwargs={"optimizer_kwargs": {"eps": 1e-4}})
+    model.policy.optimizer = cls(model.policy.parameters(), lr=0.01, **kwargs)
+    model.learn(32)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv())
+    assert {type(loaded.policy.optimizer), type(loaded.critic_optimizer)} == {cls}
+    assert loaded.policy_kwargs == {**NET, "optimizer_class": cls, "optimizer_kwargs": kwargs}
+    for one in (model, loaded):
+        one.set_env(RandomEnv())
+        one.set_random_seed(3)
+        one.learn(48)
+    assert not differing(weights(model), weights(loaded))
+
+
+def test_a_killed_run_with_an_optimizer_of_another_class_is_taken_up(tmp_path):
+    def script(callback, folder):
+        model = make_model(env=random_envs())
+        model.policy.optimizer = SGD(model.policy.parameters(), lr=0.01, momentum=0.5)
+        return model.learn(192, [TrainingCheckpoint(folder, save_freq=32, verbose=0), *callback])
+
+    whole = script([], tmp_path / "whole")
+    with pytest.raises(Crash):
+        script([CrashAt(150)], tmp_path / "killed")
+    disturb()
+    assert_same(whole, script([], tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("trust", [False, True], ids=["plain", "trust"])
+@pytest.mark.parametrize(("stored", "momentum"), [(SGD, 0.9), (SGD, 0.0), (Adam, None)], ids=["sgd", "plain_sgd", "adam"])
+def test_a_file_that_does_not_name_the_class_of_its_optimizer_is_refused_with_the_way_out(stored, momentum, trust, model_path):
+    """Such as A2C writes."""
+    model = A2C("MlpPolicy", RandomEnv(), n_steps=16, policy_kwargs={**NET, "optimizer_class": Adam})
+    if stored is Adam:
+        model.policy_kwargs["optimizer_class"] = SGD
+    options = {"momentum": momentum} if stored is SGD else {}
+    model.policy.optimizer = stored(model.policy.parameters(), lr=0.01, **options)
+    model.learn(32)
+    parameters = model.get_parameters()
+    other = make_model(policy_kwargs={"optimizer_class": model.policy_kwargs["optimizer_class"]})
+    with pytest.raises(ValueError, match="the stored one is of another class.*optimizer_kwargs"):
+        other.set_parameters(parameters)
+    model = make_model(policy_kwargs={"optimizer_class": stored, "optimizer_kwargs": options}).learn(32)
+    model.save(model_path)
+    wrong = {"policy_kwargs": {**NET, "optimizer_class": SGD if stored is Adam else Adam}}
+    with pytest.raises(ValueError, match="the stored one is of another class.*optimizer_kwargs"):
+        VPG.load(model_path, trust=trust, custom_objects=wrong)
+    right = {"policy_kwargs": {**NET, "optimizer_class": stored, "optimizer_kwargs": options}}
+    VPG.load(model_path, env=RandomEnv(), trust=trust, custom_objects=right).learn(32)
+
+
+def test_a_parameter_that_is_not_the_policys_is_told_when_it_learns_and_when_it_is_saved(model_path):
+    """A2C says nothing, and cannot load its file."""
+    model = make_model()
+    model.policy.optimizer.add_param_group({"params": th.nn.Linear(4, 1).parameters()})
+    with pytest.warns(UserWarning, match="holds 2 parameters that are not those of model.policy"):
+        model.learn(32)
+    with pytest.warns(UserWarning, match="holds 2 parameters that are not those of model.policy"):
+        model.save(model_path)
+
+
+def test_two_optimizers_of_different_classes_are_told_with_the_way_out(model_path):
+    """``load`` builds both of one class."""
+    model = make_model().learn(16)
+    model.policy.optimizer = SGD(held(model.policy.optimizer), lr=0.01)
+    text = "policy.optimizer is a SGD and critic_optimizer a Adam"
+    with pytest.warns(UserWarning, match=text):
+        model.learn(32)
+    with pytest.warns(UserWarning, match=text):
+        model.save(model_path)
+    with pytest.raises(ValueError, match="critic_optimizer is a SGD here, but the stored one is of another class"):
+        VPG.load(model_path)
+    model.policy.optimizer = SGD(model.policy.parameters(), lr=0.01)
+    model.save(model_path)
+    VPG.load(model_path, env=RandomEnv()).learn(16)
+
+
+def compiled(model):
+    model.policy = th.compile(model.policy, backend="eager")
+    return model
+
+
+@pytest.fixture
+def keeps_validation(monkeypatch):
+    """``th.compile`` switches it off for the whole process."""
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", True)
+
+
+@pytest.mark.parametrize("what", ["file", "dict", "own_state_dict"])
+@pytest.mark.usefixtures("keeps_validation")
+def test_a_compiled_policy_takes_parameters(what, model_path):
+    """From whichever model they are: the names in a file are those of the original policy."""
+    for make in (make_model, lambda **kwargs: compiled(make_model(**kwargs))):
+        model = make().learn(32)
+        model.save(model_path)
+        other = compiled(make_model(seed=1))
+        policy = other.policy
+        if what == "own_state_dict":
+            given = other.policy.state_dict()
+            given.update({f"_orig_mod.{name}": value for name, value in weights_of(model).items()})
+            other.set_parameters({"policy": given}, exact_match=False)
+        else:
+            other.set_parameters(model_path if what == "file" else model.get_parameters())
+        assert other.policy is policy
+        assert not differing(weights_of(model), weights_of(other))
+        other.learn(16)
+
+
+@pytest.mark.usefixtures("keeps_validation")
+def test_a_killed_run_of_a_compiled_policy_is_taken_up(tmp_path):
+    def script(callback, folder):
+        model = compiled(make_model(env=random_envs()))
+        return model.learn(192, [TrainingCheckpoint(folder, save_freq=32, verbose=0), *callback])
+
+    whole = script([], tmp_path / "whole")
+    with pytest.raises(Crash):
+        script([CrashAt(150)], tmp_path / "killed")
+    disturb()
+    assert not differing(weights(whole), weights(script([], tmp_path / "killed")))

@@ -23,7 +23,7 @@ from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.persistence.archives import STATISTICS, read_archive
 from sb3_vpg.persistence.json_codec import encode, is_plain
-from sb3_vpg.persistence.packing import pack
+from sb3_vpg.persistence.packing import Packable, pack
 from sb3_vpg.vec_env.vec_normalize import describe
 from sb3_vpg.zoo.algorithms import our_class
 from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, PICKLED_STATISTICS, Repository
@@ -115,7 +115,7 @@ def _check_plays(model: BaseAlgorithm, env: VecEnv, found: Repository, env_name:
         ) from error
 
 
-def repacked(model: BaseAlgorithm, statistics: bytes | None, trust: bool = False) -> bytes:
+def repacked(model: Packable, statistics: bytes | None, trust: bool = False) -> bytes:
     """
     :param model: as loaded
     :param statistics: of its ``VecNormalize``, as its archive holds them
