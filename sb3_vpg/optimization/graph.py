@@ -40,11 +40,8 @@ def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
         return value
     if isinstance(value, th.Tensor):
         return value if value.grad_fn is None else value.detach()
-    if isinstance(value, (Distribution, th.distributions.Distribution)):
-        value, depth = vars(value), depth + 1
-    elif not isinstance(value, (tuple, *_CONTAINERS)) and not _is_of_no_library(cls):
-        return value
-    if depth == 0:
+    holds = isinstance(value, (tuple, *_CONTAINERS, Distribution, th.distributions.Distribution)) or _is_of_no_library(cls)
+    if depth == 0 or not holds:
         return value
     # The objects are the user's, and may refuse to be written to; then they stay as they are
     with suppress(Exception):

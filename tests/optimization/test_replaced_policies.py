@@ -361,12 +361,12 @@ def test_a_file_that_does_not_name_the_class_of_its_optimizer_is_refused_with_th
     model.learn(32)
     parameters = model.get_parameters()
     other = make_model(policy_kwargs={"optimizer_class": model.policy_kwargs["optimizer_class"]})
-    with pytest.raises(ValueError, match="the stored one is of another class.*optimizer_kwargs"):
+    with pytest.raises(ValueError, match=r"the stored one is of another class.*optimizer_kwargs"):
         other.set_parameters(parameters)
     model = make_model(policy_kwargs={"optimizer_class": stored, "optimizer_kwargs": options}).learn(32)
     model.save(model_path)
     wrong = {"policy_kwargs": {**NET, "optimizer_class": SGD if stored is Adam else Adam}}
-    with pytest.raises(ValueError, match="the stored one is of another class.*optimizer_kwargs"):
+    with pytest.raises(ValueError, match=r"the stored one is of another class.*optimizer_kwargs"):
         VPG.load(model_path, trust=trust, custom_objects=wrong)
     right = {"policy_kwargs": {**NET, "optimizer_class": stored, "optimizer_kwargs": options}}
     VPG.load(model_path, env=RandomEnv(), trust=trust, custom_objects=right).learn(32)

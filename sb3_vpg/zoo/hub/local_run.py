@@ -115,7 +115,7 @@ def _check_plays(model: BaseAlgorithm, env: VecEnv, found: Repository, env_name:
         ) from error
 
 
-def repacked(model: Packable, statistics: bytes | None, trust: bool = False) -> bytes:
+def repacked(model: BaseAlgorithm, statistics: bytes | None, trust: bool = False) -> bytes:
     """
     :param model: as loaded
     :param statistics: of its ``VecNormalize``, as its archive holds them
@@ -123,6 +123,7 @@ def repacked(model: Packable, statistics: bytes | None, trust: bool = False) -> 
     :return: its archive, with no folder to log to, which was its author's
     :raises RefusedFileError: if it has other settings that no plain data holds
     """
+    assert isinstance(model, Packable)
     vars(model)["tensorboard_log"] = None
     if trust:
         for name in set(vars(model)) - set(model._excluded_save_params()):
