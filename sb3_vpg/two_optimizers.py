@@ -93,7 +93,8 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         if foreign:
             found["foreign"] = (
                 f"policy.optimizer holds {len(foreign)} parameters that are not those of model.policy, and no file holds "
-                "them; let a policy class of your own create their layer, and pass it as policy"
+                "them. After replacing a layer, replace the optimizer: policy.optimizer = Adam(policy.parameters(), lr=...). "
+                "What another module brings must be created by a policy class of your own"
             )
         if split.critic is not None and type(split.critic) is not type(split.optimizer):
             actors, critics = type(split.optimizer).__name__, type(split.critic).__name__

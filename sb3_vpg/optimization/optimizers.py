@@ -226,8 +226,8 @@ def check_class(what: str, optimizer: Optimizer, state: Any) -> None:
     present = set(state["param_groups"][0]) if _sizes(what, state) else numbers
     if not numbers <= present:
         raise ValueError(
-            f"{what} is a {type(optimizer).__name__} here, but the stored one is of another class: it has no "
-            f"{', '.join(sorted(numbers - present))}. Build the model with its class; for load, pass "
+            f"{what} is a {type(optimizer).__name__} here, but the stored one has no {', '.join(sorted(numbers - present))}, "
+            "so it is of another class. Build the model with its class; for load, pass "
             'custom_objects={"policy_kwargs": {"optimizer_class": ..., "optimizer_kwargs": {...}}}'
         )
 

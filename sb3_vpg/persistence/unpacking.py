@@ -251,6 +251,8 @@ def _check_step(optimizer: th.optim.Optimizer, where: str) -> None:
         for parameter in group["params"]:
             parameter.grad = th.zeros_like(parameter) if parameter.requires_grad else None
     try:
+        # Options of SGD's momentum play a part in the second one alone
+        trial.step()
         trial.step()
     except Exception as error:  # torch raises whatever it stumbles over
         raise RefusedFileError(

@@ -60,6 +60,8 @@ CONTAINERS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+# The layers that are replaced here are not those that load would build
+@pytest.mark.filterwarnings("ignore:load.path. alone will not read this model:UserWarning")
 @pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS.keys())
 def test_networks_of_the_users_own_are_computed_as_they_say(make: Callable[[], nn.Module]) -> None:
     model = make_model(policy_kwargs={"net_arch": [3]})

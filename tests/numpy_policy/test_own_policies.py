@@ -66,6 +66,8 @@ def test_a2c_is_the_oracle(kind: str) -> None:
     assert (share > 0.1) if kind in IGNORED_BY_SB3 else (share == 0.0)
 
 
+# The layers that are replaced here are not those that load would build
+@pytest.mark.filterwarnings("ignore:load.path. alone will not read this model:UserWarning")
 @kinds
 @modes
 def test_forbidden_moves_are_played_where_a2c_plays_them_and_nowhere_else(kind: str, options: dict[str, Any]) -> None:

@@ -11,11 +11,13 @@ from helpers import RandomEnv, make_model, weights
 from holding import BUFFERS, FOR_TRUST, Holding, Opaque, Remembering, assert_loaded, build, same, weights_and_more
 from resumption import Crash, CrashAt, assert_same, disturb, random_envs
 from stable_baselines3 import A2C
+from tampering import tensors
 from torch import nn
 
 from sb3_vpg import VPG
 from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 from sb3_vpg.exceptions import RefusedFileError
+from sb3_vpg.persistence.archives import read_archive
 
 KINDS = {name: (Holding, {"kind": name}) for name in BUFFERS}
 KINDS |= {f"frozen {name}": (Holding, {"kind": name, "frozen": True}) for name in ("mask", "nan", "infinite number")}
@@ -203,3 +205,58 @@ def test_memory_of_an_optimiser_that_cannot_be_written_is_left_out(model_path):
     loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
     assert_loaded(model, loaded)
     loaded.learn(32)
+
+
+def first_group(state):
+    return state["param_groups"][0]
+
+
+BROKEN: dict[str, Any] = {
+    "no_eps": (th.optim.Adam, {}, lambda state: first_group(state).pop("eps"), "'eps'"),
+    "tensor_as_flag": (th.optim.Adam, {}, lambda state: first_group(state).update(maximize=th.zeros(3)), "ambiguous"),
+    "list_as_weight_decay": (th.optim.Adam, {}, lambda state: first_group(state).update(weight_decay=[1]), "not list"),
+    "number_as_betas": (th.optim.Adam, {}, lambda state: first_group(state).update(betas=0.5), "unpack"),
+    "no_moment": (th.optim.Adam, {}, lambda state: state["state"][0].pop("exp_avg"), "'exp_avg'"),
+    "list_as_moment": (th.optim.Adam, {}, lambda state: state["state"][0].update(exp_avg=[1.0]), "'list'"),
+    "number_as_moment": (th.optim.Adam, {}, lambda state: state["state"][0].update(exp_avg_sq=th.zeros(())), "shape"),
+    "moment_of_amsgrad": (th.optim.Adam, {}, lambda state: first_group(state).update(amsgrad=True), "'max_exp_avg_sq'"),
+    "no_dampening": (th.optim.SGD, {"momentum": 0.9}, lambda state: first_group(state).pop("dampening"), "dampening"),
+    "list_as_momentum": (th.optim.SGD, {}, lambda state: first_group(state).update(momentum=[0.9]), "list"),
+}
+
+
+@pytest.mark.parametrize("what", ["policy.optimizer", "critic_optimizer"])
+@pytest.mark.parametrize(("cls", "kwargs", "change", "text"), BROKEN.values(), ids=BROKEN)
+def test_memory_of_an_optimiser_that_breaks_its_step_is_refused_by_name(cls, kwargs, change, text, what, model_path):
+    """Before ``learn`` meets it."""
+    model = make_model(policy_kwargs={"optimizer_class": cls, "optimizer_kwargs": kwargs}).learn(32)
+    model.save(model_path)
+    members = read_archive(model_path)
+    hostile = tensors(what, change)(members, model_path)
+    with pytest.raises(RefusedFileError, match=f"{what}.*{text}"):
+        VPG.load(io.BytesIO(hostile))
+    with pytest.raises(RefusedFileError, match=f"{what}.*{text}"):
+        make_model(policy_kwargs={"optimizer_class": cls}).set_parameters(io.BytesIO(hostile))
+
+
+def test_a_model_whose_step_was_meant_for_a_gpu_plays_without_one(model_path):
+    """With ``capturable=True``, Adam steps on a GPU alone; loading is no step."""
+    model = make_model(policy_kwargs={"optimizer_kwargs": {"amsgrad": True}}).learn(32)
+    for group in model.policy.optimizer.param_groups:
+        group["capturable"] = True
+    model.save(model_path)
+    loaded = VPG.load(model_path)
+    assert loaded.policy.optimizer.param_groups[0]["capturable"] is True
+    assert_loaded(model, loaded)
+
+
+@pytest.mark.parametrize(
+    "cls", ["Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adafactor", "ASGD", "Rprop"]
+)
+def test_every_optimiser_of_torch_comes_back(cls, model_path):
+    model = make_model(policy_kwargs={"optimizer_class": getattr(th.optim, cls)}).learn(32)
+    model.save(model_path)
+    loaded = VPG.load(model_path, env=RandomEnv())
+    for what in ("policy.optimizer", "critic_optimizer"):
+        th.testing.assert_close(loaded.get_parameters()[what], model.get_parameters()[what], rtol=0, atol=0)
+    loaded.learn(16)
