@@ -391,9 +391,7 @@ def test_two_optimizers_of_different_classes_are_told_with_the_way_out(model_pat
         model.learn(32)
     with pytest.warns(UserWarning, match=text):
         model.save(model_path)
-    with pytest.raises(
-        ValueError, match="critic_optimizer is a SGD here, but the stored one has no .*so it is of another class"
-    ):
+    with pytest.raises(ValueError, match="critic_optimizer is a SGD here, but the stored one has no dampening"):
         VPG.load(model_path)
     model.policy.optimizer = SGD(model.policy.parameters(), lr=0.01)
     model.save(model_path)

@@ -212,7 +212,7 @@ def first_group(state):
 
 
 BROKEN: dict[str, Any] = {
-    "no_eps": (th.optim.Adam, {}, lambda state: first_group(state).pop("eps"), "'eps'"),
+    "no_eps": (th.optim.Adam, {}, lambda state: first_group(state).pop("eps"), "has no eps"),
     "tensor_as_flag": (th.optim.Adam, {}, lambda state: first_group(state).update(maximize=th.zeros(3)), "ambiguous"),
     "list_as_weight_decay": (th.optim.Adam, {}, lambda state: first_group(state).update(weight_decay=[1]), "not list"),
     "number_as_betas": (th.optim.Adam, {}, lambda state: first_group(state).update(betas=0.5), "unpack"),
@@ -250,13 +250,16 @@ def test_a_model_whose_step_was_meant_for_a_gpu_plays_without_one(model_path):
     assert_loaded(model, loaded)
 
 
-@pytest.mark.parametrize(
-    "cls", ["Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adafactor", "ASGD", "Rprop"]
-)
+OF_TORCH = ("Adam", "AdamW", "Adamax", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adafactor", "ASGD", "Rprop")
+
+
+@pytest.mark.parametrize("cls", OF_TORCH)
 def test_every_optimiser_of_torch_comes_back(cls, model_path):
     model = make_model(policy_kwargs={"optimizer_class": getattr(th.optim, cls)}).learn(32)
     model.save(model_path)
     loaded = VPG.load(model_path, env=RandomEnv())
     for what in ("policy.optimizer", "critic_optimizer"):
-        th.testing.assert_close(loaded.get_parameters()[what], model.get_parameters()[what], rtol=0, atol=0)
+        states = [one.get_parameters()[what]["state"] for one in (loaded, model)]
+        assert states[0]
+        th.testing.assert_close(*states, rtol=0, atol=0)
     loaded.learn(16)
