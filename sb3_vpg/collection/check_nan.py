@@ -20,19 +20,18 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import CombinedExtractor, MlpExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
 from sb3_vpg.exceptions import UnsoundNumberError
-from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks
+from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks, only_flattens
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, normalizers
 
 LARGEST = 1e18
 """Numbers that are not smaller in magnitude are huge: their squares, which a critic's loss takes, come near float32's end."""
 Index = tuple[int, ...]
 _FORWARDS = {"forward", "forward_actor", "forward_critic"}
-_FLAT = (FlattenExtractor, NatureCNN, nn.Flatten)
 
 
 def first_unsound(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
@@ -61,7 +60,7 @@ def read_by_sb3(policy: Any, observations: Any) -> Any:
     read: set[str] = set()
     for one in extractors:
         parts = one.extractors.items() if _is_combined(one) else dict.fromkeys(observations, one).items()
-        read.update(key for key, part in parts if type(part) in _FLAT)
+        read.update(key for key, part in parts if _is_sb3s(part))
     return {key: array for key, array in observations.items() if key in read}
 
 
@@ -76,10 +75,15 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
     return [
         extractor
         for extractor, hidden, head in (actor, critic)
-        if (type(extractor) in _FLAT or _is_combined(extractor))
+        if (_is_sb3s(extractor) or _is_combined(extractor))
         and type(hidden) is nn.Sequential
         and type(next(hidden.children(), head)) is nn.Linear
     ]
+
+
+def _is_sb3s(extractor: Any) -> bool:
+    """:return: whether it hands on, or computes with, each number of an observation, as SB3's own extractors do"""
+    return type(extractor) in (NatureCNN, nn.Flatten) or only_flattens(extractor)
 
 
 def _is_combined(extractor: Any) -> bool:

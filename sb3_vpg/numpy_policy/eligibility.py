@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import MlpExtractor
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 from torch.optim import Optimizer
 
@@ -25,7 +25,7 @@ _OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _STEP = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _GLOBAL_STEP = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
 _CHILDREN, _PARAMETERS = "_modules", "_parameters"
-_OWN = {"forward", "forward_actor", "forward_critic", "_compiled_call_impl"}
+_OWN = {"forward", "forward_actor", "forward_critic", "_call_impl", "_compiled_call_impl"}
 """What an object has for itself alone if its computation has been changed, by hand or by ``module.compile()``."""
 _ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"}
 _ADAM |= {"decoupled_weight_decay"}
@@ -61,6 +61,14 @@ def parameters(module: nn.Module) -> dict[str, th.Tensor]:
     """:return: the dict itself, in which an exchanged parameter shows"""
     found: dict[str, th.Tensor] = getattr(module, _PARAMETERS)
     return found
+
+
+def only_flattens(extractor: Any) -> bool:
+    """:return: whether it is SB3's ``FlattenExtractor`` as SB3 builds it: a user may have put another layer into it"""
+    if type(extractor) is not FlattenExtractor:
+        return False
+    flatten: Any = extractor.flatten
+    return type(flatten) is nn.Flatten and (flatten.start_dim, flatten.end_dim) == (1, -1)
 
 
 def is_watched_backward(modules: Iterable[nn.Module], tensors: Iterable[th.Tensor]) -> bool:

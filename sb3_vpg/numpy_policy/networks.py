@@ -16,10 +16,10 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
+from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
-from sb3_vpg.numpy_policy.eligibility import children, forward_hooks, is_read_in_place, parameters
+from sb3_vpg.numpy_policy.eligibility import children, forward_hooks, is_read_in_place, only_flattens, parameters
 
 Array = npt.NDArray[Any]
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
@@ -53,14 +53,19 @@ class PlainNetwork:
     """
     Observations to outputs: flatten, linear layers, activations.
 
-    :param space: of the observations
+    :param policy: whose observations it takes
+    :param extractor: the one that flattens them
     :param holders: the modules that hold the layers, and each other
     :param layers: what happens to the flat observation, in its order
     """
 
-    def __init__(self, space: spaces.Space[Any], holders: list[nn.Module], layers: list[nn.Module]) -> None:
+    def __init__(
+        self, policy: ActorCriticPolicy, extractor: nn.Module, holders: list[nn.Module], layers: list[nn.Module]
+    ) -> None:
         self._layers = layers
-        self._flatten = _flattening(space)
+        self._policy, self._extractor = policy, extractor
+        self._input_of = policy.observation_space, policy.normalize_images
+        self._flatten = _flattening(policy.observation_space)
         self._dtype = np.dtype(np.float32)
         self._held = [(children(holder), list(children(holder).values())) for holder in holders]
         modules = [*holders, *layers]
@@ -68,6 +73,7 @@ class PlainNetwork:
         # A ``forward`` of the object's own would be one more entry
         self._own = [vars(one) for one in modules]
         self._n_own = sum(map(len, self._own))
+        self._modules, self._kinds = modules, [*map(type, modules)]
         self._pointers = []
         self._steps: list[tuple[Array | None, Any]] = []
         for layer in layers:
@@ -92,8 +98,13 @@ class PlainNetwork:
         return not any(self._hooks)
 
     def is_bypassed(self) -> bool:
-        """:return: whether an object may have been given a ``forward`` of its own since"""
-        return self._n_own != sum(map(len, self._own))
+        """:return: whether a module may have been given a ``forward`` or a setting of its own since"""
+        if self._n_own != sum(map(len, self._own)) or self._kinds != [*map(type, self._modules)]:
+            return True
+        space, normalizes = self._input_of
+        if self._policy.observation_space is not space or self._policy.normalize_images != normalizes:
+            return True
+        return not only_flattens(self._extractor)
 
     def __call__(self, observations: Array) -> Array:
         """
@@ -167,7 +178,7 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
     actor = head == "action_net"
     extractor = getattr(policy, "pi_features_extractor" if actor else "vf_features_extractor", None)
     body: Any = policy.mlp_extractor
-    if type(extractor) is not FlattenExtractor or type(body) is not MlpExtractor:
+    if not only_flattens(extractor) or type(body) is not MlpExtractor:
         return None
     hidden = body.policy_net if actor else body.value_net
     if type(hidden) is not nn.Sequential:
@@ -175,10 +186,10 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
     layers = [*hidden, getattr(policy, head)]
     if not _is_plain(policy.observation_space, policy.normalize_images) or not _are_known(layers):
         return None
-    holders = [policy, body, hidden, *extractor.modules()]
+    holders = [policy, body, hidden, extractor, extractor.flatten]
     if not is_read_in_place([*holders, *layers]) or any(forward_hooks(policy.modules())):
         return None
-    return PlainNetwork(policy.observation_space, holders, layers)
+    return PlainNetwork(policy, extractor, holders, layers)
 
 
 def _are_known(layers: list[nn.Module]) -> bool:

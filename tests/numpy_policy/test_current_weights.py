@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from helpers import make_model, weights
+from helpers import IMAGE, RandomEnv, make_model, weights
 from sb3_loop import Seen, enlarge, model_for, play
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import nn
@@ -78,6 +78,42 @@ def test_a_change_back_is_noticed_as_well(change):
     net._forward_hooks.clear()
     model.policy.load_state_dict(before)
     assert_up_to_date(model)
+
+
+def layers_in_the_flattening_extractor(model):
+    for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
+        extractor.flatten = nn.Sequential(nn.Flatten(), nn.LayerNorm(3))
+
+
+def other_class(model):
+    for layer in (model.policy.action_net, model.policy.value_net):
+        layer.__class__ = Doubling
+
+
+class Doubling(nn.Linear):
+    def forward(self, x):
+        return 2.0 * super().forward(x)
+
+
+@pytest.mark.parametrize("change", [layers_in_the_flattening_extractor, other_class])
+@pytest.mark.parametrize("use", [used, lambda action: model_for("box", action)], ids=["used", "new"])
+def test_what_stands_inside_of_sb3s_modules_is_looked_at(change, use):
+    """SB3's extractor may hold other layers than SB3's, and a layer may become one of another class."""
+    model = use("box")
+    change(model)
+    assert_up_to_date(model)
+
+
+def test_images_are_scaled_as_the_policy_says_now():
+    model = make_model(env=RandomEnv(IMAGE), policy_kwargs={"normalize_images": False})
+    image = model.get_env().reset()
+    for normalizes in (False, True, False):
+        model.policy.normalize_images = normalizes
+        with th.no_grad():
+            expected = model.policy.get_distribution(model.policy.obs_to_tensor(image)[0]).distribution.logits.numpy()
+        model.predict(image)
+        found = model._actor.outputs(image)
+        np.testing.assert_allclose(found - found.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-5)
 
 
 def test_a_bias_added_later_is_used():
