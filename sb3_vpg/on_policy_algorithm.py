@@ -23,7 +23,7 @@ from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
 from sb3_vpg.exceptions import DistributionError, DivergedError, UnsoundNumberError
 from sb3_vpg.persistence.model_files import PlainSaving
-from sb3_vpg.vec_env.env_checks import check_env
+from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import failures_named
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
 
@@ -83,6 +83,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         check_env(env)
+        check_actions_count_from_zero(env)
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def set_random_seed(self, seed: int | None = None) -> None:

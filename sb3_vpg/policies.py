@@ -99,6 +99,19 @@ def check_policy_class(policy_class: Any) -> None:
         ) from None
 
 
+def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> None:
+    """
+    :param policy_class: with its own default of ``features_extractor_class``
+    :raises ValueError: if it is a policy for ``Dict`` observations and ``space`` is none, or the other way round
+    """
+    if isinstance(space, spaces.Dict) != issubclass(policy_class, MultiInputActorCriticPolicy):
+        fitting = "'MultiInputPolicy'" if isinstance(space, spaces.Dict) else "'MlpPolicy' (or 'CnnPolicy' for images)"
+        raise ValueError(
+            f"{policy_class.__name__} cannot read observations in {space}: use {fitting}, or pass a features_extractor_class "
+            "in policy_kwargs"
+        )
+
+
 def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
     """:return: the error for a policy name that is no alias"""
     return ValueError(

@@ -34,7 +34,7 @@ from sb3_vpg.optimization.critic import regression
 from sb3_vpg.optimization.graph import drop_graph
 from sb3_vpg.optimization.optimizers import settle, trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_steps, minibatches, take_step, undone_unless_finite
-from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
+from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, check_policy_reads, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
 from sb3_vpg.vec_env.env_checks import check_features
 
@@ -48,6 +48,7 @@ def check_arguments(model: Any) -> None:
     if not hasattr(model, "n_envs"):
         raise ValueError("env must be an environment or an id of one; None is for models that are loaded to predict")
     if "features_extractor_class" not in model.policy_kwargs and model.policy_class.__module__.startswith(_LIBRARIES):
+        check_policy_reads(model.policy_class, model.observation_space)
         check_features(model.observation_space)
     if not isinstance(model.baseline, str):
         raise ValueError(f"baseline must be a name, but is {model.baseline!r:.200}")

@@ -231,13 +231,50 @@ def test_they_are_refused_later_as_well(model, how, tmp_path):
         (lambda: gym.make_vec("Acrobot-v1", 2, vectorization_mode="sync"), "SyncVectorEnv.*GymVecEnv"),
         (lambda: RandomEnv, "env must be an environment, but is .*RandomEnv.*call it, or make several with .*make_vec_env"),
         (lambda: lambda: RandomEnv(), "which makes one: call it"),
+        (lambda: [lambda: RandomEnv()], r"env must be an environment, but is \[.*DummyVecEnv.*make_vec_env\(id, n_envs"),
     ],
-    ids=["native", "sync", "class", "function"],
+    ids=["native", "sync", "class", "function", "list"],
 )
 def test_what_is_no_environment_of_this_kind_is_refused(make, message, algorithm):
     policy = "MlpPolicy" if algorithm is VPG else "LinearPolicy"
     with pytest.raises(ValueError, match=message):
         algorithm(policy, make())
+
+
+COUNTED_FROM_ELSEWHERE = {
+    "discrete": spaces.Discrete(3, start=1),
+    "negative": spaces.Discrete(3, start=-1),
+    "multi_discrete": spaces.MultiDiscrete([2, 3], start=[0, 1]),
+}
+
+
+@pytest.mark.parametrize("how", ["env", "id", "vec_env"])
+@pytest.mark.parametrize("space", COUNTED_FROM_ELSEWHERE.values(), ids=COUNTED_FROM_ELSEWHERE.keys())
+def test_spaces_that_do_not_count_from_zero_are_refused(space, how):
+    """SB3 takes them, sends the wrong actions, and has no one-hot vector for the observations."""
+    with pytest.raises(AssertionError, match="is no action of"):
+        A2C("MlpPolicy", given("env", {"action_space": space}), n_steps=50, seed=0).learn(50)
+    with pytest.raises(ValueError, match=r"action space .*does not count from 0.*TransformAction add the start"):
+        VPG("MlpPolicy", given(how, {"action_space": space}))
+    for observations in (space, spaces.Dict(a=VECTOR, b=space)):
+        for algorithm, policy in ((VPG, policy_for(observations)), (RandomSearch, "LinearPolicy")):
+            with pytest.raises(ValueError, match=r"do not count from 0.*TransformObservation subtract the start"):
+                algorithm(policy, given(how, {"observation_space": observations}))
+
+
+@pytest.mark.parametrize(
+    ("policy", "space", "message"),
+    [
+        ("MultiInputPolicy", VECTOR, r"MultiInputPolicy cannot read observations in Box.*use 'MlpPolicy' \(or 'CnnPolicy'"),
+        (ActorCriticPolicy, DICT, "ActorCriticPolicy cannot read observations in Dict.*use 'MultiInputPolicy'"),
+        ("LinearPolicy", DICT, "LinearPolicy cannot read observations in Dict.*use 'MultiInputPolicy'"),
+        ("MlpPolicy", DICT, "use `MultiInputPolicy`"),
+    ],
+)
+def test_a_policy_for_other_observations_is_refused(policy, space, message):
+    """At once, with the name of the one that fits."""
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        VPG(policy, RandomEnv(space))
 
 
 class OneFeature(BaseFeaturesExtractor):

@@ -45,6 +45,7 @@ _RMS_PROP = "use policy_kwargs={'optimizer_class': torch.optim.RMSprop, 'optimiz
 _COUNTERPARTS = {
     "vf_coef": "the critic has an optimiser of its own, so set its step size with 'vf_learning_rate' and its number of passes "
     "with 'n_critic_updates'",
+    "lr": "the step size of the policy is 'learning_rate', that of the critic 'vf_learning_rate'",
     "n_epochs": "the policy takes one step per rollout; the critic's number of passes is 'n_critic_updates'",
     **dict.fromkeys(("clip_range", "clip_range_vf", "target_kl"), _ONE_STEP),
     **dict.fromkeys(("use_rms_prop", "rms_prop_eps"), _RMS_PROP),
@@ -68,6 +69,8 @@ def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -
 
 def _hint(name: str, known: list[str]) -> str:
     """:return: what to use instead of a keyword that is not known, if that can be said"""
+    if name == "n_envs":
+        return ": make the environment of several, with stable_baselines3.common.env_util.make_vec_env(env_id, n_envs=...)"
     # RandomSearch has no gradient step, so learning arguments have no counterpart in it
     if "learning_rate" in known:
         if name in _COUNTERPARTS:

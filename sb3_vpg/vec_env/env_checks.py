@@ -29,6 +29,12 @@ def check_env(env: Any) -> None:
         _check_shapes(env, "observation", _parts(observations))
         _check_shapes(env, "action", [actions])
         _check_actions(env, actions)
+    elif isinstance(env, (list, tuple)):
+        raise ValueError(
+            f"env must be an environment, but is {env!r:.200}: make a vectorised environment of several, with "
+            "stable_baselines3.common.vec_env.DummyVecEnv(functions that make one each), or with "
+            "stable_baselines3.common.env_util.make_vec_env(id, n_envs=...)"
+        )
     elif callable(env):
         raise ValueError(
             f"env must be an environment, but is {env!r:.200}, which makes one: call it, or make several with "
@@ -46,6 +52,11 @@ def check_observation_space(env: Any, space: Any) -> None:
                 f"{env} has the observation space {space}, but SB3 takes a Box, Discrete, MultiDiscrete or MultiBinary, "
                 "or one Dict of them; let a wrapper turn it into one of these, such as gymnasium.wrappers.FlattenObservation"
             )
+        if _first_number(part) != 0:
+            raise ValueError(
+                f"{env} has observations in {part}, which do not count from 0, but SB3's one-hot encoding does: let "
+                "gymnasium.wrappers.TransformObservation subtract the start, or FlattenObservation encode them"
+            )
 
 
 def check_action_space(env: Any, space: Any) -> None:
@@ -57,6 +68,26 @@ def check_action_space(env: Any, space: Any) -> None:
             f"{env} has the action space {space}, but SB3 takes a Box, Discrete, MultiDiscrete or MultiBinary, no Dict and no "
             "Tuple; let a wrapper turn it into one of these, such as gymnasium.wrappers.TransformAction"
         )
+
+
+def check_actions_count_from_zero(env: Any) -> None:
+    """
+    :raises ValueError: if they do not: SB3's policies send 0 for the first action, whatever the space calls it
+    """
+    space = getattr(env, "action_space", None)
+    if _first_number(space) != 0:
+        raise ValueError(
+            f"{env} has the action space {space}, which does not count from 0, but SB3's policies do: let "
+            "gymnasium.wrappers.TransformAction add the start"
+        )
+
+
+def _first_number(space: Any) -> int:
+    """:return: from which number a discrete space counts; of several, one that is not 0 if there is one"""
+    if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
+        return 0
+    starts = np.atleast_1d(space.start)
+    return int(starts.flat[np.abs(starts).argmax()])
 
 
 def check_features(space: spaces.Space[Any]) -> None:

@@ -176,6 +176,16 @@ def test_misspelt_argument_is_refused_with_the_nearest_name(wrong, right):
         make_model(**{wrong: 1})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [("n_envs", r"make_vec_env\(env_id, n_envs="), ("lr", "step size of the policy is 'learning_rate'")],
+)
+def test_argument_that_stands_elsewhere_is_refused_with_its_place(wrong, message):
+    with pytest.raises(TypeError, match=f"{wrong}.*{message}") as refusal:
+        make_model(**{wrong: 1})
+    assert "did you mean" not in str(refusal.value)
+
+
 def test_argument_that_resembles_nothing_is_refused():
     """Without a guess that would only mislead."""
     with pytest.raises(TypeError, match="'xyzzy'") as refusal:

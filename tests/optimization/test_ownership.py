@@ -40,7 +40,6 @@ SPACES = {
 }
 ACTIONS = {
     "discrete": DISCRETE,
-    "discrete_from_5": spaces.Discrete(3, start=5),
     "box": CONTINUOUS,
     "box_far_from_zero": spaces.Box(1.0, 2.0, (2,)),
     "multi_discrete": spaces.MultiDiscrete([2, 3]),
