@@ -12,16 +12,19 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
-from sb3_vpg.collection.actors import LeanActor, lean_actor, recognised
+from sb3_vpg.collection.actors import Actor, LeanActor, lean_actor, recognised
 from sb3_vpg.collection.advantages import assign_credit, bootstrap, check_advantages
 from sb3_vpg.collection.buffers import is_known
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, checked_steps, unsound_view
-from sb3_vpg.collection.rollouts import check_resets, collect, env_replaced
+from sb3_vpg.collection.late_values import LateValues
+from sb3_vpg.collection.pure_modules import are_pure
+from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
 from sb3_vpg.exceptions import DistributionError, DivergedError, UnsoundNumberError
+from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import failures_named
@@ -48,6 +51,8 @@ _DERIVED = (
     "_stop_requested",
     "at_boundary",
     "_played_env",
+    "_late",
+    "_tried",
 )
 
 
@@ -75,6 +80,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _iteration = 0
     _log_interval = 0
     _played_env: VecEnv | None = None
+    _late: LateValues | None = None
+    _tried: tuple[list[th.nn.Module], bool] | None = None
     _hooks: list[BoundaryHook] = []  # noqa: RUF012  # never written to; learn() begins with a list of its own
     _stop_requested = False
     at_boundary = False
@@ -113,6 +120,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self.warn_unloadable(stacklevel=4)
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
+        self._tried = None
         self._keep_statistics()
         with failures_named(self.env, self):
             total_timesteps, callback = self._setup_learn(
@@ -122,7 +130,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             for hook in self._hooks:
                 hook.begin(total_timesteps, callback)
         self._check_first_observation()
-        callback.on_training_start(Locals(locals()), globals())
+        callback.on_training_start(Locals({**locals(), "iteration": 0}), globals())
         # NumPy's threads are not torch's: left alone, those of runs side by side wait for one another most of the time
         with blas_threads_as_torch():
             self._iterate(total_timesteps, callback)
@@ -235,31 +243,46 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return collected
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        self._actor = lean_actor(self.policy, self._actor)
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
-        if self._estimator.runs_in_sb3 and (self._actor is None or not fills):
+        if self._estimator.runs_in_sb3 and not (fills and isinstance(self._acting(), LeanActor)):
             return self._collect_as_sb3(env, callback, buffer, n_rollout_steps)
-        actor = self._actor or StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic)
+        begin_rollout(self, env, callback, buffer, self._estimator.n_episodes)
+        actor = self._acting()
         actor.start(self._rng)
-        if not collect(self, self._estimator, actor, env, callback, buffer, n_rollout_steps):
-            return False
-        shown = locals_of(callback)
-
-        def last_values() -> th.Tensor:
-            return th.as_tensor(actor.values(self._last_obs), device=self.device)[:, None]
-
+        self._late = LateValues(actor, buffer, self._estimator.has_critic)
+        try:
+            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, n_rollout_steps):
+                return False
+        finally:
+            self._late = None
+        # Without a critic, SB3's loop would ask the one that nobody trains
+        last_values = actor.values(self._last_obs)
         if self._estimator.runs_in_sb3:
-            values, last_dones = last_values(), cast(Any, self._last_episode_starts)
-            bootstrap(self._estimator, buffer, values.flatten().cpu().numpy(), last_dones)
-            callback.update_locals({"values": values})
+            bootstrap(self._estimator, buffer, last_values, cast(Any, self._last_episode_starts))
         else:
             self._compute_advantages(buffer)
-            shown.set_lazy({"values": last_values})
+        callback.update_locals({"values": th.as_tensor(last_values, device=self.device)[:, None]})
         returns = buffer.returns
         callback.on_rollout_end()
-        shown.set_lazy({})
         check_advantages(self._estimator, buffer, returns)
         return True
+
+    def _acting(self) -> Actor:
+        """:return: who plays the rollout: the fast actor where it is known to do what the policy does"""
+        self._actor = lean_actor(self.policy, self._actor)
+        is_pure = acts_as_sb3(self.policy) and self._are_modules_pure()
+        if self._actor is not None and is_pure:
+            return self._actor
+        return StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic, is_pure)
+
+    def _are_modules_pure(self) -> bool:
+        modules = list(self.policy.modules())
+        if self._tried is None or self._tried[0] != modules:
+            self.policy.set_training_mode(False)
+            self._tried = modules, are_pure(self.policy, self._last_obs)
+            if not self._tried[1] and self.verbose:
+                print("A module of the policy would say something else if called later: it is called at each step, as by A2C")
+        return self._tried[1]
 
     def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         locals_of(callback).set_lazy({})

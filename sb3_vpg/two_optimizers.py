@@ -148,7 +148,12 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
             for what, optimizer in ((ACTOR, split.optimizer), (CRITIC, split.critic)):
                 if optimizer is not None and what in load_path_or_dict:
                     check_class(what, optimizer, load_path_or_dict[what])
+        # A callback may do this in the middle of a rollout: the steps so far keep the values of the old weights
+        if self._late is not None:
+            self._late.catch_up()
         super().set_parameters(load_path_or_dict, exact_match, device)
+        if self._late is not None:
+            self._late.note_weights()
 
     def _excluded_save_params(self) -> list[str]:
         # Of the policy that the arguments build; it is built anew

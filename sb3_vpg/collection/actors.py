@@ -48,6 +48,10 @@ def recognised() -> Iterator[None]:
 class Actor(Protocol):
     """What collection asks of an actor."""
 
+    policy: ActorCriticPolicy
+    values_wait: bool
+    """Whether it computes values when they are asked for, and not when it acts."""
+
     def start(self, rng: np.random.Generator) -> None:
         """A rollout begins; what was remembered of the last one is forgotten."""
 
@@ -57,14 +61,14 @@ class Actor(Protocol):
     def act(self, observations: Any) -> Array:
         """:return: sampled actions, shape (N, *action_space.shape)"""
 
-    def latest(self, observations: Any, actions: Array) -> tuple[th.Tensor, th.Tensor]:
+    def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
         """:return: value, shape (N, 1), and log-probability, shape (N,), of the step that ``act`` was called for last"""
 
-    def log_probs(self, actions_TNA: Array) -> Array:
-        """:return: log-probability of every action since the start, shape (T, N)"""
+    def log_probs(self) -> Array:
+        """:return: log-probability of every action since the start, as it was sampled, shape (T, N)"""
 
-    def rollout_values(self, observations: Any) -> Array:
-        """:return: value of all T * N observations since the start, which are given once more, shape (T * N,)"""
+    def rollout_values(self, observations: Any, rows: slice) -> Array:
+        """:return: value of n observations, which are given once more, in these rows of N since the start, shape (n,)"""
 
     def values(self, observations: Any) -> Array:
         """:return: the critic's value of each of n observations, shape (n,)"""
@@ -81,6 +85,8 @@ class LeanActor:
     :param sampler: of its distribution
     """
 
+    values_wait = True
+
     def __init__(self, policy: ActorCriticPolicy, sampler: Sampler) -> None:
         self.policy = policy
         self.sampler = sampler
@@ -96,6 +102,7 @@ class LeanActor:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
         self._played: list[Array] = []
+        self._sampled: list[Array] = []
         self._networks.clear()
 
     def fits(self) -> bool:
@@ -111,23 +118,26 @@ class LeanActor:
             self._noise = iter(self.sampler.noise(self._rng, (n_rows, *outputs.shape)))
             noise = next(self._noise)
         self._played.append(self.sampler.remembered(outputs))
-        return self._shaped(self.sampler.sample(outputs, noise))
+        actions = self.sampler.sample(outputs, noise)
+        # A callback may write to the actions: SB3 has computed their log-probability before
+        self._sampled.append(actions.copy())
+        return self._shaped(actions)
 
-    def latest(self, observations: Any, actions: Array) -> tuple[th.Tensor, th.Tensor]:
-        remembered = self._played[-1]
+    def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
+        remembered, actions = self._played[-1], self._sampled[-1]
         log_probs = self.sampler.log_prob(remembered, actions.reshape(len(actions), -1)).astype(remembered.dtype, copy=False)
         numbers = (self.values(observations)[:, None], log_probs)
         values, log_probs_N = (th.as_tensor(one, device=self.policy.device) for one in numbers)
         return values, log_probs_N
 
-    def log_probs(self, actions_TNA: Array) -> Array:
-        remembered_TNR = np.stack(self._played)
+    def log_probs(self) -> Array:
+        remembered_nR, actions = np.concatenate(self._played), np.concatenate(self._sampled)
+        n_rows = len(self._played)
         self._played.clear()
-        n_rows, n_envs, width = remembered_TNR.shape
-        flat = self.sampler.log_prob(remembered_TNR.reshape(-1, width), actions_TNA.reshape(n_rows * n_envs, -1))
-        return flat.reshape(n_rows, n_envs)
+        self._sampled.clear()
+        return self.sampler.log_prob(remembered_nR, actions.reshape(len(actions), -1)).reshape(n_rows, -1)
 
-    def rollout_values(self, observations: Any) -> Array:
+    def rollout_values(self, observations: Any, rows: slice) -> Array:
         return self.values(observations)
 
     def values(self, observations: Any) -> Array:

@@ -17,7 +17,7 @@ class Locals(dict[str, Any]):
     def __init__(self, known: Mapping[str, Any]) -> None:
         super().__init__(known)
         self._later: Mapping[str, Callable[[], Any]] = {}
-        self.has_computed = False
+        self.computed: dict[str, Any] = {}
 
     def set_lazy(self, later: Mapping[str, Callable[[], Any]]) -> None:
         """:param later: the entries to compute when they are read, in the place of present ones of these names"""
@@ -25,15 +25,19 @@ class Locals(dict[str, Any]):
         self._later = later
         self.forget()
 
-    def forget(self) -> None:
-        """What was computed is not true any more: it is computed anew when it is read again."""
+    def forget(self) -> dict[str, Any]:
+        """
+        What was computed is not true any more: it is computed anew when it is read again.
+
+        :return: what has been handed out; who got it may have written to it
+        """
         for name in self._later:
             self.pop(name, None)
-        self.has_computed = False
+        handed_out, self.computed = self.computed, {}
+        return handed_out
 
     def __missing__(self, name: str) -> Any:
-        value = self[name] = self._later[name]()
-        self.has_computed = True
+        value = self[name] = self.computed[name] = self._later[name]()
         return value
 
     def __contains__(self, name: object) -> bool:

@@ -20,15 +20,14 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.collection.actors import Actor, executable
-from sb3_vpg.collection.buffers import EpisodeBuffer, flat_observations, put_observations, put_step, stacked
+from sb3_vpg.collection.buffers import EpisodeBuffer, put_observations, put_step
 from sb3_vpg.collection.callback_locals import Locals, locals_of
-from sb3_vpg.collection.check_nan import check_rollout, check_terminal, raw_check
+from sb3_vpg.collection.check_nan import check_rollout, raw_check
+from sb3_vpg.collection.late_values import LateValues
 from sb3_vpg.common.observations import take
 from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.vec_env.dummy_step import quick_step
 
-TimeOut = tuple[int, int, Any]
-"""Row, environment, last observation of an episode that a time limit has ended."""
 Infos = list[dict[str, Any]]
 
 
@@ -36,6 +35,7 @@ def collect(
     self: OnPolicyAlgorithm,
     estimator: Estimator,
     actor: Actor,
+    late: LateValues,
     env: VecEnv,
     callback: BaseCallback,
     rollout_buffer: RolloutBuffer,
@@ -55,13 +55,11 @@ def collect(
         its methods on the way; ``UnsoundNumberError`` for a number of an environment's that nothing can be learned from
     """
     quota, policy, n_envs, own_env = estimator.n_episodes, self.policy, env.num_envs, self.env
-    _begin(self, env, callback, rollout_buffer, quota)
     # Once for all: locals() at every step would take as long as a layer of the network
     callback.update_locals(locals())
     shown = _promised(self, actor, callback, rollout_buffer)
     step, bounded = quick_step(env), isinstance(self.action_space, spaces.Box)
     check = raw_check(env, policy)
-    time_outs: list[TimeOut] = []
     finished, n_steps = np.zeros(n_envs, dtype=int), 0
     counted: np.ndarray | None = None
     growing = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
@@ -85,17 +83,17 @@ def collect(
         if not callback.on_step():
             return False
 
-        if shown.has_computed:
-            shown.forget()
+        if shown.computed:
+            late.remember(shown.forget())
         finished += dones
-        _note_ends(self, infos, dones, counted, n_steps, time_outs)
+        _note_ends(self, infos, dones, counted, n_steps, late)
         put_step(rollout_buffer, actions, rewards)
         self._last_obs = new_obs  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = dones
         n_steps += 1
 
     _refuse_changes(self, policy, own_env, actor)
-    _complete(self, estimator, actor, rollout_buffer, time_outs)
+    _complete(self, late, rollout_buffer)
     shown.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(self, rollout_buffer, observations, actions, rewards)})
     return True
@@ -121,10 +119,23 @@ def _forbids_early_resets(env: VecEnv) -> bool:
         return False
 
 
-def _begin(self: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, quota: int | None) -> None:
+def begin_rollout(
+    self: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, quota: int | None
+) -> None:
+    """
+    Tell the callback, and start new episodes where a rollout consists of whole ones.
+
+    :param quota: ``n_episodes``
+    :raises ValueError: if the callback sets another environment, or if new episodes cannot be started
+    """
     self.policy.set_training_mode(False)
     buffer.reset()
+    own_env = self.env
     callback.on_rollout_start()
+    if self.env is not own_env:
+        raise env_replaced(self)
+    # The callback may have given the model another one
+    self.policy.set_training_mode(False)
     if quota is None:
         return
     if env.num_envs == 1 and _forbids_early_resets(env):
@@ -147,7 +158,7 @@ def _promised(self: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, buf
 
     def latest() -> tuple[th.Tensor, th.Tensor]:
         # The environment may have written over _last_obs
-        return actor.latest(take(buffer.observations, buffer.pos), shown["actions"])
+        return actor.latest(take(buffer.observations, buffer.pos))
 
     shown.set_lazy(
         {
@@ -172,24 +183,23 @@ def _refuse_changes(self: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, ac
 def env_replaced(self: OnPolicyAlgorithm) -> ValueError:
     """:return: the error for a ``set_env`` in a rollout; the new environment will be reset"""
     self._last_obs = None
-    return _changed("model.set_env was called")
+    return _changed("model.set_env was called", "; in _on_rollout_start(), its first observation is there already")
 
 
-def _changed(what: str) -> ValueError:
-    when = "before learn() or in _on_rollout_end(), not in _on_rollout_start() or _on_step()"
-    return ValueError(f"{what} in the middle of a rollout: do that {when}")
+def _changed(what: str, more: str = "") -> ValueError:
+    return ValueError(f"{what} in the middle of a rollout: do that before learn() or in _on_rollout_end(){more}")
 
 
 def _note_ends(
-    self: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, found: list[TimeOut]
+    self: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
 ) -> None:
-    """What infos say of episodes goes into SB3's statistics, and time-outs into the list."""
+    """What infos say of episodes goes into SB3's statistics; what a time-out has cut off has a value."""
     for index in compress(range(len(infos)), infos):
         info = infos[index]
         if ("episode" in info or "is_success" in info) and (counted is None or counted[index]):
             self._update_info_buffer([info], dones[index : index + 1])
         if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
-            found.append((row, index, _copied(info["terminal_observation"])))
+            late.cut_off(row, index, _copied(info["terminal_observation"]))
 
 
 def _copied(observation: Any) -> Any:
@@ -197,24 +207,13 @@ def _copied(observation: Any) -> Any:
     return {key: np.array(one) for key, one in observation.items()} if isinstance(observation, dict) else np.array(observation)
 
 
-def _complete(
-    self: OnPolicyAlgorithm, estimator: Estimator, actor: Actor, buffer: RolloutBuffer, time_outs: list[TimeOut]
-) -> None:
+def _complete(self: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer) -> None:
     """What SB3's loop does step by step: log-probabilities, values, and the value of what a time-out has cut off."""
     if isinstance(buffer, EpisodeBuffer):
         buffer.close()
     buffer.full = True
     check_rollout(buffer, self._last_obs, self.policy)
-    buffer.log_probs = actor.log_probs(buffer.actions).astype(np.float32, copy=False)
-    if not estimator.has_critic:
-        return
-    values = actor.rollout_values(flat_observations(buffer))
-    buffer.values = values.astype(np.float32, copy=False).reshape(buffer.rewards.shape)
-    if time_outs:
-        rows, envs, observations = zip(*time_outs, strict=True)
-        check_terminal(stacked(observations), rows, envs, self.policy)
-        following = actor.terminal_values(observations)
-        buffer.rewards[list(rows), list(envs)] += buffer.gamma * following
+    late.write()
 
 
 def _last_step(

@@ -21,24 +21,26 @@ class StepwiseActor:
     :param policy: any
     :param sde_sample_freq: steps after which gSDE draws new noise; -1: once per rollout
     :param has_critic: whether anybody will ask for values
+    :param are_pure: whether its modules say the same later, see ``sb3_vpg.collection.pure_modules``
     """
 
-    def __init__(self, policy: ActorCriticPolicy, sde_sample_freq: int, has_critic: bool) -> None:
+    def __init__(self, policy: ActorCriticPolicy, sde_sample_freq: int, has_critic: bool, are_pure: bool) -> None:
         self.policy = policy
         self.sde_sample_freq = sde_sample_freq
         self.has_critic = has_critic
+        self.are_pure = are_pure
 
     def start(self, rng: np.random.Generator) -> None:
-        self._is_split = self._may_split()
+        self.values_wait = self._may_split()
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
 
     def fits(self) -> bool:
-        return self._may_split() is self._is_split
+        return self._may_split() is self.values_wait
 
     def _may_split(self) -> bool:
         """:return: whether values can be left for later, when they are the same, or left out"""
-        return acts_as_sb3(self.policy, values=self.has_critic)
+        return self.are_pure and acts_as_sb3(self.policy, values=self.has_critic)
 
     def act(self, observations: Any) -> Array:
         n_steps, policy = len(self._log_probs), self.policy
@@ -46,7 +48,7 @@ class StepwiseActor:
             tensors: Any = obs_as_tensor(observations, policy.device)
             if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
                 policy.reset_noise(n_observations(observations))
-            if self._is_split:
+            if self.values_wait:
                 distribution = policy.get_distribution(tensors)
                 actions = distribution.get_actions(deterministic=False)
                 log_probs = distribution.log_prob(actions)
@@ -58,20 +60,20 @@ class StepwiseActor:
         sampled: Array = actions.cpu().numpy()
         return sampled
 
-    def latest(self, observations: Any, actions: Array) -> tuple[th.Tensor, th.Tensor]:
-        if not self._is_split:
+    def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
+        if not self.values_wait:
             return self._values[-1], self._log_probs[-1]
         with th.no_grad():
             tensors: Any = obs_as_tensor(observations, self.policy.device)
             return self.policy.predict_values(tensors), self._log_probs[-1]
 
-    def log_probs(self, actions_TNA: Array) -> Array:
+    def log_probs(self) -> Array:
         return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
 
-    def rollout_values(self, observations: Any) -> Array:
-        if self._is_split:
+    def rollout_values(self, observations: Any, rows: slice) -> Array:
+        if self.values_wait:
             return self.values(observations)
-        return np.concatenate([one.flatten().cpu().numpy() for one in self._values])
+        return np.concatenate([one.flatten().cpu().numpy() for one in self._values[rows]])
 
     def values(self, observations: Any) -> Array:
         return values_of(self.policy, observations)

@@ -176,7 +176,7 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
     :return: the network that ends there, if it is made of parts that NumPy knows, lies on the CPU and has no hooks
     """
     actor = head == "action_net"
-    extractor = getattr(policy, "pi_features_extractor" if actor else "vf_features_extractor", None)
+    extractor: Any = getattr(policy, "pi_features_extractor" if actor else "vf_features_extractor", None)
     body: Any = policy.mlp_extractor
     if not only_flattens(extractor) or type(body) is not MlpExtractor:
         return None

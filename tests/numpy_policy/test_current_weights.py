@@ -1,6 +1,7 @@
 """Whatever changes a policy, and whenever: the next action comes from what the policy is now."""
 
 import pickle
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -165,10 +166,15 @@ HALFWAY = {
 }
 
 
+OF_THE_CRITIC_TOO = {("data_exchanged", "discrete"), ("data_exchanged", "box"), ("data_add", "discrete"), ("data_add", "box")}
+OF_THE_CRITIC_TOO |= {("log_std", "discrete")}  # which has none, so that all weights are loaded
+
+
 @pytest.mark.parametrize("action", ["discrete", "box"])
-@pytest.mark.parametrize("change", HALFWAY.values(), ids=HALFWAY.keys())
-def test_a_change_in_the_middle_of_a_rollout_acts_on_the_very_next_action(change, action):
+@pytest.mark.parametrize("name", HALFWAY)
+def test_a_change_in_the_middle_of_a_rollout_acts_on_the_very_next_action(name, action):
     """A callback's change after the eighth step: torch tells both halves, each by the policy of its time."""
+    change = HALFWAY[name]
 
     def look(callback):
         if callback.n_calls == 8:
@@ -176,7 +182,9 @@ def test_a_change_in_the_middle_of_a_rollout_acts_on_the_very_next_action(change
 
     model = used(action)
     earlier = deepcopy(model.policy)
-    play(model, Seen(look))
+    refused = pytest.raises(ValueError, match="critic's weights were changed in the middle of a rollout")
+    with refused if (name, action) in OF_THE_CRITIC_TOO else nullcontext():
+        play(model, Seen(look))
     buffer = model.rollout_buffer
     for rows, policy in [(slice(0, 8), earlier), (slice(8, 15), model.policy)]:
         with th.no_grad():

@@ -1,0 +1,133 @@
+"""
+The critic's values of a rollout, which SB3's loop computes in each step: here in one batch when the rollout is complete.
+
+They are the same numbers as long as the critic's weights are. ``catch_up`` computes those of the steps so far before the
+weights change; a change that nobody has announced is refused.
+
+N environments, T steps.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import MlpExtractor
+from torch.nn.parameter import is_lazy
+
+from sb3_vpg.collection.actors import Actor, Array
+from sb3_vpg.collection.buffers import flat_observations, stacked
+from sb3_vpg.collection.check_nan import check_terminal
+from sb3_vpg.common.observations import take
+
+
+class LateValues:
+    """
+    Of one rollout.
+
+    :param actor: who acts in it
+    :param buffer: which it fills
+    :param has_critic: whether anybody will ask for values
+    """
+
+    def __init__(self, actor: Actor, buffer: RolloutBuffer, has_critic: bool) -> None:
+        self.actor, self.buffer, self.has_critic = actor, buffer, has_critic
+        self._time_outs: list[tuple[int, int, Any]] = []
+        self._n_rows = 0
+        self._parts: list[Array] = []
+        self._bootstraps: list[tuple[list[int], list[int], Array]] = []
+        self._shown: list[tuple[int, Mapping[str, Any]]] = []
+        self.note_weights()
+
+    def note_weights(self) -> None:
+        """The values of the steps from here on are those of the present weights."""
+        waits = self.has_critic and self.actor.values_wait
+        self._weights = (
+            [(one, None if is_lazy(one) else one.detach().clone()) for one in _tensors(self.actor.policy)] if waits else []
+        )
+
+    def catch_up(self) -> None:
+        """
+        Compute what has been left for later: the values of all steps, also of one that has just begun.
+
+        :raises ValueError: if the weights are not those of ``note_weights``
+        """
+        if not self.has_critic:
+            return
+        self._refuse_other_weights()
+        end = min(self.buffer.pos + 1, self.buffer.buffer_size)
+        self._compute(end)
+
+    def cut_off(self, row: int, env: int, observation: Any) -> None:
+        """:param observation: the last one of an episode that a time limit has ended in this row of this environment"""
+        self._time_outs.append((row, env, observation))
+        if not self.actor.values_wait:
+            # Modules that change when they are called are called in the order of SB3's loop
+            self.catch_up()
+
+    def remember(self, shown: Mapping[str, Any]) -> None:
+        """:param shown: tensors of this step that a callback has read, and may have written to, as SB3's loop allows"""
+        self._shown.append((self.buffer.pos, shown))
+
+    def write(self) -> None:
+        """
+        Put log-probabilities and values into the buffer, which is full, and add the value of what a time-out has cut off.
+
+        :raises ValueError: as ``catch_up``; ``UnsoundNumberError`` for an observation that ended an episode
+        """
+        buffer = self.buffer
+        buffer.log_probs = self.actor.log_probs().astype(np.float32, copy=False)
+        if self.has_critic:
+            self._refuse_other_weights()
+            self._compute(buffer.pos)
+            buffer.values = np.concatenate(self._parts).astype(np.float32, copy=False).reshape(buffer.rewards.shape)
+            for rows, envs, following in self._bootstraps:
+                buffer.rewards[rows, envs] += buffer.gamma * following
+        for row, shown in self._shown:
+            if "log_probs" in shown:
+                buffer.log_probs[row] = shown["log_probs"].cpu().numpy()
+            if "values" in shown and self.has_critic:
+                buffer.values[row] = shown["values"].flatten().cpu().numpy()
+
+    def _compute(self, end: int) -> None:
+        """Values of the rows up to ``end``, and of the time-outs so far."""
+        if end > self._n_rows:
+            n_envs = self.buffer.n_envs
+            observations = take(flat_observations(self.buffer), slice(self._n_rows * n_envs, end * n_envs))
+            self._parts.append(self.actor.rollout_values(observations, slice(self._n_rows, end)))
+            self._n_rows = end
+        if self._time_outs:
+            rows, envs, observations = zip(*self._time_outs, strict=True)
+            check_terminal(stacked(observations), rows, envs, self.actor.policy)
+            self._bootstraps.append((list(rows), list(envs), self.actor.terminal_values(observations)))
+            self._time_outs.clear()
+
+    def _refuse_other_weights(self) -> None:
+        if not self._weights:
+            return
+        present = _tensors(self.actor.policy)
+        replaced = len(present) != len(self._weights) or any(
+            one is not noted for one, (noted, _) in zip(present, self._weights, strict=True)
+        )
+        if replaced or not all(old is None or _equal(one, old) for one, old in self._weights):
+            raise ValueError(
+                "the critic's weights were changed in the middle of a rollout, and the values of its earlier steps are not "
+                "computed yet: change them with model.set_parameters(), or in _on_rollout_end()"
+            )
+
+
+def _tensors(policy: ActorCriticPolicy) -> list[th.Tensor]:
+    """:return: what the values of SB3's ``predict_values`` depend on, parameters and buffers"""
+    body: Any = policy.mlp_extractor
+    hidden = body.value_net if type(body) is MlpExtractor else body
+    parts: list[th.nn.Module] = [policy.vf_features_extractor, hidden, policy.value_net]
+    return [one for part in parts for one in (*part.parameters(), *part.buffers())]
+
+
+def _equal(one: th.Tensor, other: th.Tensor) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    # NaN is not equal to itself
+    return th.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
