@@ -41,6 +41,10 @@ class LateValues:
         self._shown: list[tuple[int, Mapping[str, Any]]] = []
         self.note_weights()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy of the model, or one from a file, is in the middle of no rollout
+        return type(None), ()
+
     def note_weights(self) -> None:
         """The values of the steps from here on are those of the present weights."""
         waits = self.has_critic and self.actor.values_wait

@@ -105,6 +105,21 @@ def test_another_change_in_the_middle_of_a_rollout_is_refused(change: Any, optio
     play(model, Seen())
 
 
+def test_a_copy_of_the_model_is_in_no_rollout() -> None:
+    """A callback may change it as it likes."""
+    copies: list[Any] = []
+
+    def copy(callback: BaseCallback) -> None:
+        copies.append(deepcopy(callback.model))
+        for change in CHANGES.values():
+            change(copies[-1].policy)
+        copies[-1].set_parameters(callback.model.get_parameters())
+
+    ours, _, theirs, _ = replay(model_for, rollouts=1, on_step=copy)
+    assert_same_buffers(ours, theirs)
+    assert len(copies) == 30
+
+
 def test_without_a_critic_nobody_minds() -> None:
     model = make_model(env=environments(2), baseline="none")
     play(model, Seen(lambda callback: CHANGES["data"](callback.model.policy)))
