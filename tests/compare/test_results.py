@@ -1,4 +1,4 @@
-"""The comparisons that are committed: a report says what its raw scores say, and README what the reports say."""
+"""The comparisons that are committed: a report says what its raw scores say, and the documentation what the reports say."""
 
 import re
 from pathlib import Path
@@ -75,9 +75,10 @@ def test_vpg_was_run_with_the_entries_of_today(folder: Path) -> None:
             assert record.task.entry == entry("vpg", record.task.env_id), record.task.name
 
 
-def test_readme_says_what_the_reports_say() -> None:
-    section = (ROOT / "README.md").read_text().partition("\n## Comparisons\n")[2].partition("\n## ")[0]
-    figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", " ".join(section.split()))
+@pytest.mark.parametrize("page", ["README.md", "docs/comparisons.md", "docs/environments.md"])
+def test_the_documentation_says_what_the_reports_say(page: str) -> None:
+    text = " ".join((ROOT / page).read_text().split())
+    figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", text)
     assert figures
     reports = twin(SAME_BUDGET) + twin(OWN_BUDGETS)
     for figure in figures:

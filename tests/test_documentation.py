@@ -1,0 +1,75 @@
+"""README and docs/: links lead somewhere, files and commands that they name exist, code is Python."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from sb3_vpg.zoo.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem if page.parent == ROOT else f"docs-{page.stem}")
+# Folders at the top of the repository whose files the pages name; logs are the reader's own
+FOLDERS = ("sb3_vpg", "tests", "benchmarks", "examples", "scripts", "hyperparams", "docs")
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them: lower case, without punctuation, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        to = (page.parent / name).resolve() if name else page
+        assert to.exists(), target
+        assert not anchor or anchor in anchors(to), target
+
+
+@each_page
+def test_named_files_exist(page: Path) -> None:
+    """CHANGELOG.md names files as they were called then."""
+    if page.name == "CHANGELOG.md":
+        return
+    for path in re.findall(rf"(?<![\w/.])(?:{'|'.join(FOLDERS)})/[\w/.]*\w", page.read_text()):
+        assert (ROOT / path).exists(), path
+
+
+@each_page
+def test_commands_exist(page: Path) -> None:
+    for block in code_blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["sb3-vpg"]:
+                assert words[1] in COMMANDS, line
+
+
+@each_page
+def test_python_is_python(page: Path) -> None:
+    for block in code_blocks(page, "python"):
+        compile(block, page.name, "exec")
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.name == "README.md" or f"({page.name})" in index, page.name
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/speed.md"])
+def test_seconds_are_those_of_the_committed_results(page: str) -> None:
+    results = (ROOT / "benchmarks/results/time_to_solve.md").read_text()
+    measured = set(re.findall(r"\| ([\d.]+), [^|\[]*\[([\d.]+) to ([\d.]+)\]", results))
+    figures = re.findall(r"([\d.]+) s\*{0,2} \[([\d.]+), ([\d.]+)\]", (ROOT / page).read_text())
+    assert figures
+    assert set(figures) <= measured
