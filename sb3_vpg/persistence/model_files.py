@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from typing_extensions import Self
 

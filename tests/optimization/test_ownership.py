@@ -341,7 +341,10 @@ CLAIMS = {
     ),
     "unsettled_on_the_critics_side": (claim(unassigned=["value_net.weight"]), "unassigned parameters must be in"),
     "another_number": (claim(actor=[HEAD]), "differ in their numbers of parameters"),
-    "another_number_of_the_critics": (claim(critic=[["value_net.weight", "value_net.bias"]]), "differ in their numbers of parameters"),
+    "another_number_of_the_critics": (
+        claim(critic=[["value_net.weight", "value_net.bias"]]),
+        "differ in their numbers of parameters",
+    ),
     "another_number_of_groups": (claim(actor=[HEAD, []]), "differ in their numbers of parameters"),
 }
 
