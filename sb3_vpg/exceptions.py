@@ -75,3 +75,23 @@ class DivergedError(ValueError):
 
 class UnknownClassError(ValueError):
     """A class that a file names, and that this program does not have; its text names it and says how to have it."""
+
+
+POLICY = (
+    "Look for large observations and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or "
+    "max_grad_norm"
+)
+ENVIRONMENT = (
+    "Mend what the environment computes there (with VecCheckNan(env, raise_exception=True) around it, SB3 shows the action "
+    "as well); what is only too large VecNormalize scales down"
+)
+"""What to try where the policy's numbers are broken, and where the environment's are."""
+
+
+def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> ValueError:
+    """:return: the error with which training stops, saying where it was and what to try"""
+    verb, kind = ("diverged", DivergedError) if advice == POLICY else ("stopped", ValueError)
+    return kind(
+        f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
+        f"this iteration. {advice}"
+    )

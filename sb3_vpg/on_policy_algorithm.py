@@ -1,7 +1,7 @@
 """SB3's ``OnPolicyAlgorithm`` with a collection, a ``predict`` and random streams of its own."""
 
 import math
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch as th
@@ -22,48 +22,18 @@ from sb3_vpg.collection.pure_modules import are_pure
 from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
+from sb3_vpg.common.iteration_hook import BoundaryHook
+from sb3_vpg.common.random_state import random_streams
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
-from sb3_vpg.exceptions import DistributionError, DivergedError, UnsoundNumberError
+from sb3_vpg.exceptions import ENVIRONMENT, DistributionError, UnsoundNumberError, diverged
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import failures_named
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
 
-
-def random_streams(seed: int | None) -> tuple[np.random.Generator, np.random.Generator]:
-    """
-    :param seed: None takes one from torch's global generator
-    :return: a stream for training and one for ``predict``, so that evaluating changes nothing in the course of training
-    """
-    entropy = int(th.randint(2**62, (1,)).item()) if seed is None else seed
-    training, predictions = np.random.default_rng(entropy).spawn(2)
-    return training, predictions
-
-
-_DERIVED = (
-    "_estimator",
-    "_statistics",
-    "_actor",
-    "_rng",
-    "_predict_rng",
-    "_hooks",
-    "_stop_requested",
-    "at_boundary",
-    "_played_env",
-    "_late",
-    "_tried",
-)
-
-
-class BoundaryHook(Protocol):
-    """What is told of the places between an update and the next rollout."""
-
-    def begin(self, total_timesteps: int, callback: BaseCallback) -> None:
-        """``learn`` is set up, and no callback has been told that training starts."""
-
-    def pass_boundary(self) -> None:
-        """An update is over, or nothing has happened yet, and a rollout is about to begin."""
+_DERIVED = ("_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested")
+_DERIVED += ("at_boundary", "_played_env", "_late", "_tried")
 
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
@@ -321,23 +291,3 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     def _excluded_save_params(self) -> list[str]:
         # Derived from the arguments and the policy whenever a model is built
         return [*super()._excluded_save_params(), *_DERIVED]
-
-
-POLICY = (
-    "Look for large observations and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or "
-    "max_grad_norm"
-)
-ENVIRONMENT = (
-    "Mend what the environment computes there (with VecCheckNan(env, raise_exception=True) around it, SB3 shows the action "
-    "as well); what is only too large VecNormalize scales down"
-)
-"""What to try where the policy's numbers are broken, and where the environment's are."""
-
-
-def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> ValueError:
-    """:return: the error with which training stops, saying where it was and what to try"""
-    verb, kind = ("diverged", DivergedError) if advice == POLICY else ("stopped", ValueError)
-    return kind(
-        f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
-        f"this iteration. {advice}"
-    )

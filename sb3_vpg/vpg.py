@@ -1,9 +1,8 @@
 """Vanilla policy gradient as a Stable-Baselines3 algorithm."""
 
 import inspect
-import math
 import warnings
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch as th
@@ -17,15 +16,12 @@ from typing_extensions import Self, Unpack
 from sb3_vpg.collection.advantages import normalize
 from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, whole_batch
 from sb3_vpg.common.arguments import (
-    _LIBRARIES,
-    _LONGEST,
     CheckedSchedule,
     OnPolicyKwargs,
     ScheduleLike,
+    check_arguments,
     check_keywords,
     flag,
-    real_number,
-    whole_number,
 )
 from sb3_vpg.estimation.diagnostics import approximate_kl, parts_of, signal_to_noise
 from sb3_vpg.estimation.estimator import Baseline, Estimator
@@ -34,37 +30,9 @@ from sb3_vpg.optimization.critic import regression
 from sb3_vpg.optimization.graph import drop_graph
 from sb3_vpg.optimization.optimizers import settle, trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_steps, minibatches, take_step, undone_unless_finite
-from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, check_policy_reads, unknown_policy
+from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
-from sb3_vpg.vec_env.env_checks import check_features
-
-
-def check_arguments(model: Any) -> None:
-    """
-    Check the numbers and flags of a ``VPG`` where they stand, and put them back as plain ints, floats and bools.
-
-    :raises ValueError: for the first that is out of range
-    """
-    if not hasattr(model, "n_envs"):
-        raise ValueError("env must be an environment or an id of one; None is for models that are loaded to predict")
-    if "features_extractor_class" not in model.policy_kwargs and model.policy_class.__module__.startswith(_LIBRARIES):
-        check_policy_reads(model.policy_class, model.observation_space)
-        check_features(model.observation_space)
-    if not isinstance(model.baseline, str):
-        raise ValueError(f"baseline must be a name, but is {model.baseline!r:.200}")
-    for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
-        setattr(model, name, flag(name, getattr(model, name)))
-    for name, least in (("n_steps", 1), ("n_critic_updates", 1), ("batch_size", 1), ("sde_sample_freq", -1), ("seed", 0)):
-        if getattr(model, name) is not None or name not in ("batch_size", "seed"):
-            setattr(model, name, whole_number(name, getattr(model, name), least))
-    if model.seed is not None and model.seed >= 2**32:
-        raise ValueError(f"seed must be below 2**32, but is {model.seed}")
-    if model.n_steps * whole_number("n_envs", model.n_envs, at_least=1) > _LONGEST:
-        raise ValueError(f"n_steps must be at most {_LONGEST:,} for all environments together, but is {model.n_steps:,}")
-    # With a bound of 0 on the gradient nothing would ever be learnt
-    for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
-        setattr(model, name, real_number(name, getattr(model, name), low, high))
-    CheckedSchedule("ent_coef", model.ent_coef)
+from sb3_vpg.vec_env.env_checks import check_observations
 
 
 class VPG(TwoOptimizers):
@@ -182,6 +150,7 @@ class VPG(TwoOptimizers):
     def _setup_model(self) -> None:
         # Not in the constructor: load() replaces the attributes in between
         check_arguments(self)
+        check_observations(self.policy_class, self.policy_kwargs, self.observation_space)
         options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
         self._estimator = Estimator(**{name: getattr(self, name) for name in options})
         self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)

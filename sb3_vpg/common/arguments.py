@@ -18,7 +18,6 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, get_device
 
 _LONGEST = 2**31
-_LIBRARIES = ("sb3_vpg.", "stable_baselines3.")
 _LARGEST = float(np.finfo(np.float32).max)
 ScheduleLike = float | str | Schedule
 """A number, a function of the remaining progress (1 at the start, 0 at the end), or the zoo's ``"lin_0.001"``."""
@@ -214,3 +213,28 @@ def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
     if callable(value) and not isinstance(value, type):
         return value
     return real_number(name, value)
+
+
+def check_arguments(model: Any) -> None:
+    """
+    Check the numbers and flags of a ``VPG`` where they stand, and put them back as plain ints, floats and bools.
+
+    :raises ValueError: for the first that is out of range
+    """
+    if not hasattr(model, "n_envs"):
+        raise ValueError("env must be an environment or an id of one; None is for models that are loaded to predict")
+    if not isinstance(model.baseline, str):
+        raise ValueError(f"baseline must be a name, but is {model.baseline!r:.200}")
+    for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
+        setattr(model, name, flag(name, getattr(model, name)))
+    for name, least in (("n_steps", 1), ("n_critic_updates", 1), ("batch_size", 1), ("sde_sample_freq", -1), ("seed", 0)):
+        if getattr(model, name) is not None or name not in ("batch_size", "seed"):
+            setattr(model, name, whole_number(name, getattr(model, name), least))
+    if model.seed is not None and model.seed >= 2**32:
+        raise ValueError(f"seed must be below 2**32, but is {model.seed}")
+    if model.n_steps * whole_number("n_envs", model.n_envs, at_least=1) > _LONGEST:
+        raise ValueError(f"n_steps must be at most {_LONGEST:,} for all environments together, but is {model.n_steps:,}")
+    # With a bound of 0 on the gradient nothing would ever be learnt
+    for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
+        setattr(model, name, real_number(name, getattr(model, name), low, high))
+    CheckedSchedule("ent_coef", model.ent_coef)

@@ -23,3 +23,13 @@ def restore_streams(streams: dict[str, Any]) -> None:
     th.set_rng_state(th.from_numpy(streams["torch"]))
     if "cuda" in streams and th.cuda.is_available():
         th.cuda.set_rng_state_all([th.from_numpy(state) for state in streams["cuda"]])
+
+
+def random_streams(seed: int | None) -> tuple[np.random.Generator, np.random.Generator]:
+    """
+    :param seed: None takes one from torch's global generator
+    :return: a stream for training and one for ``predict``, so that evaluating changes nothing in the course of training
+    """
+    entropy = int(th.randint(2**62, (1,)).item()) if seed is None else seed
+    training, predictions = np.random.default_rng(entropy).spawn(2)
+    return training, predictions

@@ -9,6 +9,10 @@ from gymnasium import spaces
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_vpg.policies import check_policy_reads
+
+_LIBRARIES = ("sb3_vpg.", "stable_baselines3.")
+
 _KINDS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
@@ -88,6 +92,18 @@ def _first_number(space: Any) -> int:
         return 0
     starts = np.atleast_1d(space.start)
     return int(starts.flat[np.abs(starts).argmax()])
+
+
+def check_observations(policy_class: type[Any], policy_kwargs: dict[str, Any], space: spaces.Space[Any]) -> None:
+    """
+    :param policy_class: of the model
+    :param policy_kwargs: of the model; a features extractor of the user's may read what SB3's cannot
+    :param space: of the observations
+    :raises ValueError: if a policy of SB3's or ours cannot read such observations
+    """
+    if "features_extractor_class" not in policy_kwargs and policy_class.__module__.startswith(_LIBRARIES):
+        check_policy_reads(policy_class, space)
+        check_features(space)
 
 
 def check_features(space: spaces.Space[Any]) -> None:
