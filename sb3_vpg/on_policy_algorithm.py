@@ -32,8 +32,8 @@ from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import failures_named
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
 
-_DERIVED = ("_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested")
-_DERIVED += ("at_boundary", "_played_env", "_late", "_tried")
+_DERIVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
+_DERIVED += ["at_boundary", "_played_env", "_late", "_tried"]
 
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
