@@ -131,7 +131,10 @@ def _tensors(policy: ActorCriticPolicy) -> list[th.Tensor]:
 
 
 def _equal(one: th.Tensor, other: th.Tensor) -> bool:
-    if one.shape != other.shape or one.dtype != other.dtype:
+    if one.shape != other.shape or one.dtype != other.dtype or one.layout is not other.layout:
         return False
+    if one.layout is not th.strided:
+        # A sparse buffer of the user's, which torch cannot compare
+        one, other = one.to_dense(), other.to_dense()
     # NaN is not equal to itself
     return th.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
