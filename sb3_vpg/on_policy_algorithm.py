@@ -18,7 +18,7 @@ from sb3_vpg.collection.buffers import is_known
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, checked_steps, unsound_view
 from sb3_vpg.collection.late_values import LateValues
-from sb3_vpg.collection.pure_modules import are_pure
+from sb3_vpg.collection.pure_modules import try_modules
 from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
@@ -225,17 +225,30 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
                 return False
         finally:
             self._late = None
-        # Without a critic, SB3's loop would ask the one that nobody trains
-        last_values = actor.values(self._last_obs)
-        if self._estimator.runs_in_sb3:
-            bootstrap(self._estimator, buffer, last_values, cast(Any, self._last_episode_starts))
-        else:
-            self._compute_advantages(buffer)
-        callback.update_locals({"values": th.as_tensor(last_values, device=self.device)[:, None]})
+        self._finish(actor, buffer, callback)
         returns = buffer.returns
         callback.on_rollout_end()
         check_advantages(self._estimator, buffer, returns)
         return True
+
+    def _finish(self, actor: Actor, buffer: RolloutBuffer, callback: BaseCallback) -> None:
+        """Compute advantages and returns, and give the callback the values of the last observations, as SB3's loop does."""
+        last_obs = self._last_obs
+
+        def last_values() -> th.Tensor:
+            return th.as_tensor(actor.values(last_obs), device=self.device)[:, None]
+
+        if not self._estimator.has_critic:
+            # SB3's loop would ask the critic that nobody trains; so does a callback that reads them
+            locals_of(callback).set_lazy({"values": last_values})
+            self._compute_advantages(buffer)
+            return
+        values = last_values()
+        callback.update_locals({"values": values})
+        if self._estimator.runs_in_sb3:
+            bootstrap(self._estimator, buffer, values[:, 0].cpu().numpy(), cast(Any, self._last_episode_starts))
+        else:
+            self._compute_advantages(buffer)
 
     def _acting(self) -> Actor:
         """:return: who plays the rollout: the fast actor where it is known to do what the policy does"""
@@ -246,12 +259,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic, is_pure)
 
     def _are_modules_pure(self) -> bool:
-        modules = list(self.policy.modules())
-        if self._tried is None or self._tried[0] != modules:
-            self.policy.set_training_mode(False)
-            self._tried = modules, are_pure(self.policy, self._last_obs)
-            if not self._tried[1] and self.verbose:
-                print("A module of the policy would say something else if called later: it is called at each step, as by A2C")
+        self._tried = try_modules(self.policy, self._last_obs, self._tried, self.verbose)
         return self._tried[1]
 
     def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:

@@ -22,6 +22,27 @@ from sb3_vpg.common.random_state import copy_streams, restore_streams
 _LIBRARIES = {"torch", "stable_baselines3", "sb3_contrib", "sb3_vpg"}
 
 
+Tried = tuple[list[nn.Module], bool]
+"""Modules of a policy, and whether they are pure."""
+
+
+def try_modules(policy: ActorCriticPolicy, observations: Any, before: Tried | None, verbose: int) -> Tried:
+    """
+    As ``are_pure``, for modules that have not been tried yet.
+
+    :param before: what this function returned before; None at first
+    :param verbose: 1 tells the user that modules are not pure
+    """
+    modules = list(policy.modules())
+    if before is not None and before[0] == modules:
+        return before
+    policy.set_training_mode(False)
+    is_pure = are_pure(policy, observations)
+    if verbose and not is_pure:
+        print("The policy is called at each step, as by A2C: one of its modules would return something else if called later")
+    return modules, is_pure
+
+
 def are_pure(policy: ActorCriticPolicy, observations: Any) -> bool:
     """
     :param policy: one whose methods are SB3's own, in eval mode
