@@ -39,9 +39,7 @@ _DERIVED += ["at_boundary", "_played_env", "_late", "_tried"]
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     """
     Differs from its parent in how a rollout comes about, not in what it is: see ``collect_rollouts`` and ``predict``.
-    A subclass sets ``_estimator``, which says what advantages are made of it.
-
-    Parameters: see ``OnPolicyAlgorithm``.
+    A subclass sets ``_estimator``, which says how advantages are estimated. Parameters: see ``OnPolicyAlgorithm``.
     """
 
     _estimator: Estimator
