@@ -78,14 +78,24 @@ def collect(
         if check is not None:
             check(n_steps + 1)
 
-        variables = {"n_steps": n_steps, "actions": actions, "clipped_actions": clipped_actions, "new_obs": new_obs}
-        callback.update_locals({**variables, "rewards": rewards, "dones": dones, "infos": infos})
+        callback.update_locals(
+            {
+                "n_steps": n_steps,
+                "actions": actions,
+                "clipped_actions": clipped_actions,
+                "new_obs": new_obs,
+                "rewards": rewards,
+                "dones": dones,
+                "infos": infos,
+            }
+        )
         if not callback.on_step():
             return False
 
         if shown.computed:
             late.remember(shown.forget())
-        finished += dones
+        if growing is not None:
+            finished += dones
         _note_ends(self, infos, dones, counted, n_steps, late)
         put_step(rollout_buffer, actions, rewards)
         self._last_obs = new_obs  # type: ignore[assignment]  # SB3 declares None

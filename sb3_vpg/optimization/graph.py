@@ -2,6 +2,7 @@
 
 from collections import deque
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import torch as th
@@ -11,6 +12,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 _LONGEST = 1000
 _NO_TENSORS = {int, float, bool, str, type(None), type}
 _CONTAINERS = (dict, list, deque)
+_HOLDERS = (tuple, *_CONTAINERS, Distribution, th.distributions.Distribution)
 # Their objects are walked by nobody: spaces, optimisers, environments, models
 _LIBRARIES = {"builtins", "torch", "numpy", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_vpg"}
 _OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
@@ -40,7 +42,7 @@ def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
         return value
     if isinstance(value, th.Tensor):
         return value if value.grad_fn is None else value.detach()
-    holds = isinstance(value, (tuple, *_CONTAINERS, Distribution, th.distributions.Distribution)) or _is_of_no_library(cls)
+    holds = isinstance(value, _HOLDERS) or _is_of_no_library(cls)
     if depth == 0 or not holds:
         return value
     # The objects are the user's, and may refuse to be written to; then they stay as they are
@@ -54,6 +56,7 @@ def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
     return value
 
 
+@lru_cache
 def _is_of_no_library(cls: type) -> bool:
     """:return: whether only classes of the user's make up its objects, such as data classes"""
     return all(one is object or one.__module__.partition(".")[0] not in _LIBRARIES for one in cls.__mro__)
