@@ -2,7 +2,6 @@
 
 from collections import deque
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
 import torch as th
@@ -56,7 +55,6 @@ def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
     return value
 
 
-@lru_cache
 def _is_of_no_library(cls: type) -> bool:
     """:return: whether only classes of the user's make up its objects, such as data classes"""
     return all(one is object or one.__module__.partition(".")[0] not in _LIBRARIES for one in cls.__mro__)
