@@ -146,7 +146,8 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
             split = self._split()
             split_as_named(self.policy, split, load_path_or_dict)
             for what, optimizer in ((ACTOR, split.optimizer), (CRITIC, split.critic)):
-                if optimizer is not None and what in load_path_or_dict:
+                # Without param_groups, torch says what is wrong, and the policy's state dict comes first
+                if optimizer is not None and "param_groups" in load_path_or_dict.get(what, ()):
                     check_class(what, optimizer, load_path_or_dict[what])
         # A callback may do this in the middle of a rollout: the steps so far keep the values of the old weights
         if self._late is not None:

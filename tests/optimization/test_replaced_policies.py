@@ -440,3 +440,11 @@ def test_a_killed_run_of_a_compiled_policy_is_taken_up(tmp_path):
         script([CrashAt(150)], tmp_path / "killed")
     disturb()
     assert not differing(weights(whole), weights(script([], tmp_path / "killed")))
+
+
+def test_a_state_dict_with_a_missing_weight_is_torchs_error_as_with_a2c() -> None:
+    """Also where the optimisers' state dicts lack something: the policy's comes first, as in SB3."""
+    for model in (make_model(), A2C("MlpPolicy", RandomEnv(), n_steps=8)):
+        cut = {name: dict(list(state.items())[:-1]) for name, state in model.get_parameters().items()}
+        with pytest.raises(RuntimeError, match="Missing key"):
+            model.set_parameters(cut, exact_match=True)
