@@ -20,8 +20,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_vpg.collection.buffers import stacked
-from sb3_vpg.common.observations import n_observations, take
+from sb3_vpg.common.observations import n_observations, stacked, take
 from sb3_vpg.exceptions import DistributionError
 from sb3_vpg.numpy_policy.distributions import Sampler, is_known, sampler_of
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched

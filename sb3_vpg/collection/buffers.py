@@ -1,6 +1,6 @@
 """The seam on SB3's rollout buffers: whole episodes, steps that do not count, and a batch in the order of collection."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -203,13 +203,6 @@ def whole_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     actions, *numbers = (th.as_tensor(array.astype(np.float32, copy=False), device=buffer.device) for array in arrays)
     tensors: Any = obs_as_tensor(observations, buffer.device)
     return RolloutBufferSamples(tensors, actions, *(number.flatten() for number in numbers))
-
-
-def stacked(observations: Sequence[Any]) -> Any:
-    """:return: single observations as one array, shape (n, *shape), or as a dict of such"""
-    if isinstance(observations[0], dict):
-        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
-    return np.stack(observations)
 
 
 def _resized(array: np.ndarray, n_rows: int) -> np.ndarray:

@@ -18,9 +18,9 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from torch.nn.parameter import is_lazy
 
 from sb3_vpg.collection.actors import Actor, Array
-from sb3_vpg.collection.buffers import flat_observations, stacked
+from sb3_vpg.collection.buffers import flat_observations
 from sb3_vpg.collection.check_nan import check_terminal
-from sb3_vpg.common.observations import take
+from sb3_vpg.common.observations import stacked, take
 
 
 class LateValues:

@@ -1,6 +1,6 @@
 """Observations in bulk: arrays, or dicts of arrays."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,3 +32,10 @@ def unstack(rows: Any) -> list[Any]:
     if isinstance(rows, Mapping):
         return [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
     return list(rows)
+
+
+def stacked(observations: Sequence[Any]) -> Any:
+    """:return: single observations as one array, shape (n, *shape), or as a dict of such"""
+    if isinstance(observations[0], dict):
+        return {key: np.stack([one[key] for one in observations]) for key in observations[0]}
+    return np.stack(observations)
