@@ -169,7 +169,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         from a stream of their own, so that an evaluation changes nothing in the course of training. Where torch predicts,
         they come from its global stream, as SB3's do.
 
-        :raises ValueError: if the weights or the observation are NaN or infinite
+        :raises ValueError: if the weights or the observation are NaN or infinite. Where torch predicts, its distributions say
+            so, unless their validation is off, as ``th.compile`` leaves it
         """
         self._actor = lean_actor(self.policy, self._actor)
         actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)

@@ -21,8 +21,9 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """``--num-threads`` holds for the whole process, and so for the tests that follow."""
+def _settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put back what a test sets for the whole process: the number of threads, and torch's validation (``th.compile``)."""
+    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", True)
     yield
     th.set_num_threads(1)
 

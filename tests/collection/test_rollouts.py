@@ -205,12 +205,6 @@ def test_everything_else_is_played_by_the_loop_of_our_own(policy, monkeypatch):
     assert loops == ["ours"]
 
 
-@pytest.fixture(autouse=True)
-def _validation_of_torch_stays_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``th.compile`` switches it off for the whole process."""
-    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", th.distributions.Distribution._validate_args)
-
-
 def spied(monkeypatch):
     """:return: a list that names each loop that runs"""
     loops = []

@@ -403,14 +403,7 @@ def compiled(model):
     return model
 
 
-@pytest.fixture
-def keeps_validation(monkeypatch):
-    """``th.compile`` switches it off for the whole process."""
-    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", True)
-
-
 @pytest.mark.parametrize("what", ["file", "dict", "own_state_dict"])
-@pytest.mark.usefixtures("keeps_validation")
 def test_a_compiled_policy_takes_parameters(what, model_path):
     """From whichever model they are: the names in a file are those of the original policy."""
     for make in (make_model, lambda **kwargs: compiled(make_model(**kwargs))):
@@ -429,7 +422,6 @@ def test_a_compiled_policy_takes_parameters(what, model_path):
         other.learn(16)
 
 
-@pytest.mark.usefixtures("keeps_validation")
 def test_a_killed_run_of_a_compiled_policy_is_taken_up(tmp_path):
     def script(callback, folder):
         model = compiled(make_model(env=random_envs()))

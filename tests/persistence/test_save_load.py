@@ -231,10 +231,8 @@ def test_an_attribute_that_holds_itself_is_left_out(model_path):
     assert VPG.load(model_path, device="cpu", custom_objects={"history": []}).history == []
 
 
-def test_compiled_policy_saves_and_loads(model_path, monkeypatch):
+def test_compiled_policy_saves_and_loads(model_path):
     """``th.compile(model.policy)``, for which SB3's loop plays, changes neither what is learnt nor what is stored."""
-    # th.compile switches this off for the whole process; the fixture switches it on again for the tests that follow
-    monkeypatch.setattr(th.distributions.Distribution, "_validate_args", True)
     # RMSprop, because Adam's fit of a plain critic is NumPy's, which rounds otherwise
     kwargs = {"policy_kwargs": {"optimizer_class": th.optim.RMSprop}}
     plain, compiled = (make_model(rollout_buffer_class=UsersBuffer, **kwargs) for _ in range(2))
