@@ -24,7 +24,7 @@ from shipping import ship
 
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.hyperparams import hyperparams
-from sb3_vpg.zoo.safe_yaml import as_written, read_plain
+from sb3_vpg.zoo.safe_yaml import as_read_back, read_yaml
 from sb3_vpg.zoo.thresholds import reward_threshold
 
 SHIPPED = Path(__file__).parents[1] / "trained_agents"
@@ -52,7 +52,7 @@ def train(env_id: str, entry: dict[str, Any], seed: int, logs: Path) -> Path:
     name = EnvironmentName(env_id)
     run = logs / ALGO / f"{name}_1"
     config = run / name / "config.yml"
-    if config.is_file() and read_plain(config) != as_written(entry):
+    if config.is_file() and read_yaml(config) != as_read_back(entry):
         print(f"{run} was trained with another entry: it begins once more", flush=True)
         shutil.rmtree(run)
     resume = ["--resume"] if run.is_dir() else []

@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from malicious_files import HOSTILE, Hostile  # likewise
 from report import Goal, deliver, goal_table, parser, table  # "hostile" is a name in both folders
-from tampering import Acting, Members, good_model
+from tampering import Acting, EnvAttributes, good_model
 
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import RefusedFileError
 
 
-def outcome(case: Hostile, members: Members, folder: Path) -> tuple[str, bool, float]:
+def outcome(case: Hostile, members: EnvAttributes, folder: Path) -> tuple[str, bool, float]:
     """:return: what comes of loading it; whether it was refused as documented and ran nothing; the seconds that it took"""
     path, marker = folder / "model.zip", folder / "executed"
     path.write_bytes(case.build(members, marker))

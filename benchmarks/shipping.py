@@ -16,7 +16,7 @@ from stable_baselines3.common.monitor import load_results
 from sb3_vpg.persistence.archives import DATA, WEIGHTS, read_archive, write_archive
 from sb3_vpg.persistence.unpacking import weights_of
 from sb3_vpg.zoo.agents.learning_curve import EPISODES_PER_ROW
-from sb3_vpg.zoo.safe_yaml import is_foreign, read_plain
+from sb3_vpg.zoo.safe_yaml import has_python_tag, read_yaml
 
 # What playing, or whoever wants to repeat the run, asks for; no paths, no accounts
 _ARGUMENTS = ("algo", "env", "env_kwargs", "seed", "n_timesteps", "vec_env", "eval_freq", "eval_episodes", "n_eval_envs")
@@ -38,9 +38,9 @@ def ship(run: Path, env_id: str, target: Path, command: str) -> None:
         made = Path(folder) / target.name
         (made / name).mkdir(parents=True)
         (made / f"{name}.zip").write_bytes(bare_model(run / f"{name}.zip"))
-        args = read_plain(run / name / "args.yml")
+        args = read_yaml(run / name / "args.yml")
         _write_plain(made / name / "args.yml", {key: args[key] for key in _ARGUMENTS if key in args})
-        _write_plain(made / name / "config.yml", read_plain(run / name / "config.yml"))
+        _write_plain(made / name / "config.yml", read_yaml(run / name / "config.yml"))
         (made / name / "command.txt").write_text(f"{command}\n")
         (made / "0.monitor.csv").write_text(compact_monitor(run, env_id))
         shutil.copyfile(run / "evaluations.npz", made / "evaluations.npz")
@@ -87,6 +87,6 @@ def compact_monitor(run: Path, env_id: str, most_rows: int = _MOST_ROWS) -> str:
 
 
 def _write_plain(file: Path, content: dict[str, Any]) -> None:
-    if is_foreign(content):
+    if has_python_tag(content):
         raise ValueError(f"{file.name} holds Python objects: {content}; an agent that ships is made of plain values")
     file.write_text(yaml.safe_dump(content))

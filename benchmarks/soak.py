@@ -58,7 +58,7 @@ class Sample:
     checkpoint: float
 
 
-class Sampler(BaseCallback):
+class SampleCallback(BaseCallback):
     """
     Takes a sample before the first rollout that begins after every so many steps, and when training ends.
 
@@ -113,7 +113,7 @@ def measure(total: int, folder: Path) -> list[Sample]:
         verbose=0,
     )
     checkpoint = TrainingCheckpoint(folder / "checkpoints", total // N_CHECKPOINTS, monitor_dir=folder, verbose=0)
-    model.learn(total, [evaluation, checkpoint, Sampler(total // N_SAMPLES, folder / "checkpoints", samples)])
+    model.learn(total, [evaluation, checkpoint, SampleCallback(total // N_SAMPLES, folder / "checkpoints", samples)])
     env.close()
     return samples
 

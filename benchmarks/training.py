@@ -23,7 +23,11 @@ from sb3_vpg import VPG
 ALGORITHMS: dict[str, Any] = {"VPG": VPG, "A2C": A2C, "PPO": PPO}
 NATIVE_ENVS, NATIVE_STEPS = 1024, 32
 PHASES = {"collection": "collect_rollouts", "step of the policy": "_train_policy", "fit of the critic": "_train_critic"}
-NONE, AVERAGE, DEFAULT = 'VPG, baseline="none"', 'VPG, baseline="average"', "VPG, 16 full-batch critic steps (default)"
+NONE, AVERAGE, DEFAULT = (
+    'VPG, baseline="none"',
+    'VPG, baseline="average"',
+    "VPG, 16 full-batch critic steps (default)",
+)
 
 
 @dataclass(frozen=True)

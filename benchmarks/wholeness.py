@@ -11,7 +11,7 @@ import numpy as np
 
 from sb3_vpg import VPG
 from sb3_vpg.checkpoints.files import progress
-from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_yaml
 
 
 def damage(run: Path) -> list[str]:
@@ -55,7 +55,7 @@ def _read_text(path: Path) -> None:
 
 
 def _read_settings(path: Path) -> None:
-    if not read_plain(path):
+    if not read_yaml(path):
         raise ValueError("empty")
 
 

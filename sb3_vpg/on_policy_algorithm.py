@@ -12,28 +12,28 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
-from sb3_vpg.collection.actors import Actor, LeanActor, lean_actor, recognised
+from sb3_vpg.collection.actors import Actor, LeanActor, invalid_distribution_errors, lean_actor
 from sb3_vpg.collection.advantages import assign_credit, bootstrap, check_advantages
 from sb3_vpg.collection.buffers import is_known
 from sb3_vpg.collection.callback_locals import Locals, locals_of
-from sb3_vpg.collection.check_nan import check_rollout, checked_steps, unsound_view
+from sb3_vpg.collection.check_nan import check_rollout, checked_steps, invalid_observation
 from sb3_vpg.collection.late_values import LateValues
 from sb3_vpg.collection.pure_modules import try_modules
 from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
-from sb3_vpg.common.iteration_hook import BoundaryHook
+from sb3_vpg.common.iteration_hook import IterationHook
 from sb3_vpg.common.random_state import random_streams
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
 from sb3_vpg.exceptions import ENVIRONMENT, DistributionError, UnsoundNumberError, diverged
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
-from sb3_vpg.vec_env.failures import failures_named
+from sb3_vpg.vec_env.failures import naming_failed_env
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
 
 _DERIVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
-_DERIVED += ["at_boundary", "_played_env", "_late", "_tried"]
+_DERIVED += ["between_iterations", "_played_env", "_late", "_tried"]
 
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
@@ -50,9 +50,9 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _played_env: VecEnv | None = None
     _late: LateValues | None = None
     _tried: tuple[list[th.nn.Module], bool] | None = None
-    _hooks: list[BoundaryHook] = []  # noqa: RUF012  # never written to; learn() begins with a list of its own
+    _hooks: list[IterationHook] = []  # noqa: RUF012  # never written to; learn() begins with a list of its own
     _stop_requested = False
-    at_boundary = False
+    between_iterations = False
     """Whether ``learn`` is between an update and the next rollout: the only place where training can be taken up again."""
 
     @staticmethod
@@ -90,13 +90,13 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
         self._tried = None
         self._keep_statistics()
-        with failures_named(self.env, self):
+        with naming_failed_env(self.env, self):
             total_timesteps, callback = self._setup_learn(
                 total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
             )
-            self.at_boundary = True
+            self.between_iterations = True
             for hook in self._hooks:
-                hook.begin(total_timesteps, callback)
+                hook.on_learn_start(total_timesteps, callback)
         self._check_first_observation()
         callback.on_training_start(Locals({**locals(), "iteration": 0}), globals())
         # NumPy's threads are not torch's: left alone, those of runs side by side wait for one another most of the time
@@ -111,7 +111,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             return
         check_resets(self.env, self._estimator)
         self._keep_statistics()
-        with failures_named(self.env, self):
+        with naming_failed_env(self.env, self):
             self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
         self._check_first_observation()
@@ -123,12 +123,12 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     def _check_first_observation(self) -> None:
         assert self.env is not None
         if not are_statistics_finite(normalizers(self.env)):
-            found = unsound_view(self.env, self._last_obs, 0, self.policy)
+            found = invalid_observation(self.env, self._last_obs, 0, self.policy)
             what = found.placed(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
             raise self._stop(what, ENVIRONMENT)
 
     def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
-        while self.num_timesteps < total_timesteps and self._pass_boundary():
+        while self.num_timesteps < total_timesteps and self._begin_iteration():
             assert self.env is not None
             if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
                 break
@@ -137,19 +137,19 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             if self._log_interval and self._iteration % self._log_interval == 0:
                 self.dump_logs(self._iteration)
             self.train()
-            self.at_boundary = True
+            self.between_iterations = True
 
-    def _pass_boundary(self) -> bool:
+    def _begin_iteration(self) -> bool:
         """:return: False if training is to stop here"""
         self._reset_new_env()
         for hook in self._hooks:
-            hook.pass_boundary()
+            hook.on_iteration_start()
         if self._stop_requested:
             return False
-        self.at_boundary = False
+        self.between_iterations = False
         return True
 
-    def add_hook(self, hook: BoundaryHook) -> None:
+    def add_hook(self, hook: IterationHook) -> None:
         """Called by a callback's ``_init_callback``: for this ``learn``, tell it of its begin and of each boundary."""
         self._hooks.append(hook)
 
@@ -197,12 +197,12 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._keep_statistics()
         begun = self.num_timesteps
         try:
-            with failures_named(env, self):
+            with naming_failed_env(env, self):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except UnsoundNumberError as error:
             raise self._stop(error.placed(begun, env.num_envs), ENVIRONMENT) from None
         except DistributionError as error:
-            seen = unsound_view(env, self._last_obs, rollout_buffer.pos, self.policy)
+            seen = invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
             if seen is not None:
                 raise self._stop(seen.placed(begun, env.num_envs), ENVIRONMENT) from None
             raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
@@ -213,7 +213,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
-        if self._estimator.runs_in_sb3 and not (fills and isinstance(self._acting(), LeanActor)):
+        if self._estimator.is_gae_on_fixed_length and not (fills and isinstance(self._acting(), LeanActor)):
             return self._collect_as_sb3(env, callback, buffer, n_rollout_steps)
         begin_rollout(self, env, callback, buffer, self._estimator.n_episodes)
         actor = self._acting()
@@ -244,7 +244,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             return
         values = last_values()
         callback.update_locals({"values": values})
-        if self._estimator.runs_in_sb3:
+        if self._estimator.is_gae_on_fixed_length:
             bootstrap(self._estimator, buffer, values[:, 0].cpu().numpy(), cast(Any, self._last_episode_starts))
         else:
             self._compute_advantages(buffer)
@@ -265,7 +265,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         locals_of(callback).set_lazy({})
         self._played_env = self.env
         try:
-            with recognised():
+            with invalid_distribution_errors():
                 collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
         except Exception as error:
             # SB3's loop cannot go on without an observation, after set_env in _on_rollout_start

@@ -22,7 +22,7 @@ from sb3_vpg.common.arguments import check_keywords, flag, real_number
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.policies import LinearDecisionPolicy
 from sb3_vpg.vec_env.env_checks import check_env, check_features
-from sb3_vpg.vec_env.failures import failures_named
+from sb3_vpg.vec_env.failures import naming_failed_env
 
 
 class BaseKwargs(TypedDict, total=False):
@@ -167,7 +167,7 @@ class RandomSearch(PlainSaving):
         if self.env is None:
             raise ValueError("there is no environment to search in: use set_env(env), or load(path, env)")
         self.warn_unloadable(stacklevel=3)
-        with failures_named(self.env, self):
+        with naming_failed_env(self.env, self):
             total_timesteps, callback = self._setup_learn(total_timesteps, *settings)
         if starts_afresh:
             self._episodes = _Episodes(th.stack([self._next_draw() for _ in range(self.n_envs)]), np.zeros(self.n_envs))
@@ -194,7 +194,7 @@ class RandomSearch(PlainSaving):
         assert self._episodes is not None
         with th.no_grad():
             actions = self.policy.act(obs_as_tensor(self._last_obs, self.device), self._episodes.weights).cpu().numpy()
-        with failures_named(env, self):
+        with naming_failed_env(env, self):
             new_obs, rewards, dones, infos = env.step(actions)
         self.num_timesteps += env.num_envs
         self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]  # tuples: not in SB3

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.collection.advantages import normalize
-from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, whole_batch
+from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, full_batch
 from sb3_vpg.common.arguments import (
     CheckedSchedule,
     OnPolicyKwargs,
@@ -26,10 +26,10 @@ from sb3_vpg.common.arguments import (
 from sb3_vpg.estimation.diagnostics import approximate_kl, parts_of, signal_to_noise
 from sb3_vpg.estimation.estimator import Baseline, Estimator
 from sb3_vpg.exceptions import NotFiniteError
-from sb3_vpg.optimization.critic import regression
+from sb3_vpg.optimization.critic import critic_fit
 from sb3_vpg.optimization.graph import drop_graph
 from sb3_vpg.optimization.optimizers import settle, trainable_parameters
-from sb3_vpg.optimization.updates import evaluate_steps, minibatches, take_step, undone_unless_finite
+from sb3_vpg.optimization.updates import evaluate_steps, minibatches, rollback_unless_finite, take_step
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
 from sb3_vpg.vec_env.env_checks import check_observations
@@ -188,7 +188,7 @@ class VPG(TwoOptimizers):
             ``VecNormalize``, are then those from before the rollout
         """
         self._split()
-        rollout = whole_batch(self.rollout_buffer)
+        rollout = full_batch(self.rollout_buffer)
         settle(self.policy, rollout.observations, rollout.actions)
         # Batch norm and dropout behave differently while training
         self.policy.set_training_mode(True)
@@ -201,7 +201,7 @@ class VPG(TwoOptimizers):
         critic = self.critic_optimizer if self._estimator.has_critic else None
         optimizers = [self.policy.optimizer] if critic is None else [self.policy.optimizer, critic]
         try:
-            with undone_unless_finite(optimizers):
+            with rollback_unless_finite(optimizers):
                 self._train_policy(rollout, log_follows)
                 if critic is not None:
                     self._train_critic(rollout, critic)
@@ -247,7 +247,7 @@ class VPG(TwoOptimizers):
         if self.vf_learning_rate is not None:
             self._note_step_size("vf_learning_rate", optimizer)
         batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
-        losses = regression(self.policy, optimizer, self.max_grad_norm).run(batches)
+        losses = critic_fit(self.policy, optimizer, self.max_grad_norm).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
         before = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sb3_vpg import VPG
 from sb3_vpg import vpg as vpg_module
-from sb3_vpg.optimization.critic import TorchRegression
+from sb3_vpg.optimization.critic import TorchCriticFit
 
 OPTIMIZERS = {
     "adam": {"optimizer_class": th.optim.Adam, "optimizer_kwargs": {"eps": 1e-5}},
@@ -29,7 +29,7 @@ def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     buffer hands over its steps environment by environment, two of them. The critic's fit in NumPy rounds otherwise as well
     (see test_regression.py), so torch does it here.
     """
-    monkeypatch.setattr(vpg_module, "regression", TorchRegression)
+    monkeypatch.setattr(vpg_module, "regression", TorchCriticFit)
     monkeypatch.setattr(np.random, "permutation", lambda n: np.arange(n).reshape(2, -1).T.flatten())
 
 

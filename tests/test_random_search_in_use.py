@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_vpg
 from sb3_vpg import VPG, RandomSearch
-from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.cli import main
 
 FOREVER = {"reward_threshold": float("inf")}
@@ -121,4 +121,4 @@ def test_the_zoo_refuses_what_it_does_not_take(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_our_names_lead_to_our_classes() -> None:
-    assert {algo: getattr(sb3_vpg, name) for algo, name in OURS.items()} == {"vpg": VPG, "random_search": RandomSearch}
+    assert {algo: getattr(sb3_vpg, name) for algo, name in ALGORITHMS.items()} == {"vpg": VPG, "random_search": RandomSearch}

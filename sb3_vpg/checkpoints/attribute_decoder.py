@@ -23,9 +23,9 @@ from sb3_vpg.checkpoints.attribute_encoder import (
 )
 
 
-class Reader:
+class AttributeDecoder:
     """
-    Reads what one ``Writer`` wrote, in the same order.
+    Reads what one ``AttributeEncoder`` wrote, in the same order.
 
     :param layers: the environments and wrappers that correspond to the writer's
     """
@@ -169,7 +169,7 @@ class Reader:
             raise ValueError(f"is {current!r:.200}, but the state is of {content}")
         return current
 
-    _READERS: ClassVar[dict[Any, Callable[["Reader", Any, Any], Any]]] = {
+    _READERS: ClassVar[dict[Any, Callable[["AttributeDecoder", Any, Any], Any]]] = {
         "@seen": lambda self, number, current: self._seen[number],
         "@layer": lambda self, index, current: self._layers[index],
         "@method": _method,

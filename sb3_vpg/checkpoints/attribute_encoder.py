@@ -34,7 +34,7 @@ class NotPlainError(TypeError):
     """No plain values can stand for this; the text says for what."""
 
 
-class Writer:
+class AttributeEncoder:
     """
     Writes values that belong together: what they share, they will share again.
 
@@ -146,7 +146,7 @@ class Writer:
     def _object(self, value: Any) -> dict[str, Any]:
         return {"@object": [type(value).__qualname__, {name: self._write(item) for name, item in vars(value).items()}]}
 
-    _WRITERS: ClassVar[dict[type, Callable[["Writer", Any], Any]]] = {
+    _WRITERS: ClassVar[dict[type, Callable[["AttributeEncoder", Any], Any]]] = {
         list: _list,
         dict: _dict,
         OrderedDict: _dict,

@@ -19,7 +19,7 @@ from sb3_vpg.checkpoints.callback_state import callback_state, callbacks_in
 from sb3_vpg.checkpoints.files import Checkpoint, _checkpoints, _steps, latest
 from sb3_vpg.checkpoints.training_state import best_models, check_settings, restore_training, training_state, versions
 from sb3_vpg.common.arguments import flag, whole_number
-from sb3_vpg.common.atomic_files import remove_parts, written_whole
+from sb3_vpg.common.atomic_files import atomic_write, remove_partial_files
 from sb3_vpg.exceptions import NotPlainError, RefusedFileError
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.persistence.archives import DATA, TRAINING, best_member, read_members
@@ -99,7 +99,7 @@ class TrainingCheckpoint(BaseCallback):
             raise TypeError(f"TrainingCheckpoint needs VPG, whose training it knows, but got {type(self.model).__name__}")
         self.model.add_hook(self)
 
-    def begin(self, total_timesteps: int, callback: BaseCallback) -> None:
+    def on_learn_start(self, total_timesteps: int, callback: BaseCallback) -> None:
         """Take up training where it was left, before anybody is told that it starts."""
         self._callback, self._total, self._requested = callback, total_timesteps, False
         for _, one in callbacks_in(callback):
@@ -112,7 +112,7 @@ class TrainingCheckpoint(BaseCallback):
                 path.unlink()
         self._last = self.model.num_timesteps
 
-    def pass_boundary(self) -> None:
+    def on_iteration_start(self) -> None:
         """Write a checkpoint if it is time for one."""
         if self._requested or self.model.num_timesteps // self.save_freq > self._last // self.save_freq:
             self._write()
@@ -122,7 +122,7 @@ class TrainingCheckpoint(BaseCallback):
 
     def _on_training_end(self) -> None:
         # Whoever stops training in the middle of a rollout leaves nothing that could be taken up
-        if self.model.at_boundary and self.model.num_timesteps > self._last:
+        if self.model.between_iterations and self.model.num_timesteps > self._last:
             self._write()
 
     def _write(self) -> None:
@@ -133,7 +133,7 @@ class TrainingCheckpoint(BaseCallback):
         self.model.warn_unloadable(stacklevel=3)
         try:
             content = self._content()
-            with written_whole(path) as file:
+            with atomic_write(path) as file:
                 file.write(content)
             for old in _checkpoints(self.save_path)[: -self.keep]:
                 old.unlink()
@@ -158,7 +158,7 @@ class TrainingCheckpoint(BaseCallback):
     def _restore(self) -> None:
         paths, damaged = _checkpoints(self.save_path), []
         if self.save_path.is_dir():
-            remove_parts(self.save_path)
+            remove_partial_files(self.save_path)
         while paths:
             path = paths.pop()
             try:

@@ -15,11 +15,11 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalC
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.checkpoints.attribute_decoder import Reader
-from sb3_vpg.checkpoints.attribute_encoder import Writer
+from sb3_vpg.checkpoints.attribute_decoder import AttributeDecoder
+from sb3_vpg.checkpoints.attribute_encoder import AttributeEncoder
 from sb3_vpg.checkpoints.env_attributes import hidden_base, present_attributes, put_attribute
 from sb3_vpg.checkpoints.env_state import get_state, set_state
-from sb3_vpg.common.atomic_files import replaced_whole, written_whole
+from sb3_vpg.common.atomic_files import atomic_replace, atomic_write
 from sb3_vpg.persistence.json_codec import encode
 
 _ANOTHER_PROCESS = ("locals", "globals", "parent")
@@ -66,7 +66,7 @@ def callback_state(callback: BaseCallback) -> dict[str, Any]:
 
 
 def _written(callback: BaseCallback) -> dict[str, Any]:
-    given, writer, kind = _arguments(callback), Writer([callback]), type(callback).__name__
+    given, writer, kind = _arguments(callback), AttributeEncoder([callback]), type(callback).__name__
     attributes: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
     hidden = []
@@ -76,7 +76,7 @@ def _written(callback: BaseCallback) -> dict[str, Any]:
         is_argument = name in given and not isinstance(value, _STREAMS)
         try:
             # What it is given is only compared, each for itself
-            written = (Writer([]) if is_argument else writer).attribute(value)
+            written = (AttributeEncoder([]) if is_argument else writer).attribute(value)
             encode(written, "something")
         except TypeError as error:
             if not is_argument:
@@ -135,7 +135,7 @@ def _restore(callback: BaseCallback, state: dict[str, Any]) -> list[str]:
     for name, was in state.get("arguments", {}).items():
         if name in now and name not in _LOOKS and repr(encode(now[name])) != repr(encode(was)):
             reasons.append(f"the callback {kind} had {name}={was!r:.80}, and has {name}={now[name]!r:.80} now")
-    reader, present = Reader([callback]), present_attributes(callback)
+    reader, present = AttributeDecoder([callback]), present_attributes(callback)
     for name, value in state["attributes"].items():
         try:
             put_attribute(callback, name, reader.attribute(value, present.get(name)))
@@ -166,7 +166,7 @@ def restore_files(callback: BaseCallback, best: bytes | None) -> None:
         return
     path = best_model(callback)
     if path is not None and best is not None:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(best)
     elif path is not None:
         path.unlink(missing_ok=True)
@@ -177,7 +177,7 @@ def restore_files(callback: BaseCallback, best: bytes | None) -> None:
         history.unlink(missing_ok=True)
         return
     successes = {"successes": callback.evaluations_successes} if callback.evaluations_successes else {}
-    with replaced_whole(history) as part:
+    with atomic_replace(history) as part:
         np.savez(
             part,
             timesteps=callback.evaluations_timesteps,

@@ -13,7 +13,7 @@ from gymnasium.vector import SyncVectorEnv
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecMonitor
 
-from sb3_vpg.checkpoints.attribute_encoder import Writer
+from sb3_vpg.checkpoints.attribute_encoder import AttributeEncoder
 from sb3_vpg.persistence.json_codec import encode
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
@@ -122,7 +122,7 @@ def class_attributes(layers: Sequence[Any]) -> dict[str, dict[str, str]]:
 def _digest(layers: Sequence[Any], value: Any) -> str | None:
     """:return: equal for equal values; None for one that is not plain, or that cannot change, such as a method"""
     try:
-        written = encode(Writer(layers).attribute(value))
+        written = encode(AttributeEncoder(layers).attribute(value))
     except TypeError:
         return None
     constant = isinstance(written, dict) and "@constant" in written

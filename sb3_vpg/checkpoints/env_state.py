@@ -28,8 +28,8 @@ import gymnasium as gym
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
-from sb3_vpg.checkpoints.attribute_decoder import Reader
-from sb3_vpg.checkpoints.attribute_encoder import NotPlainError, Writer
+from sb3_vpg.checkpoints.attribute_decoder import AttributeDecoder
+from sb3_vpg.checkpoints.attribute_encoder import AttributeEncoder, NotPlainError
 from sb3_vpg.checkpoints.env_attributes import (
     answers_itself,
     class_attributes,
@@ -52,7 +52,7 @@ def get_state(env: VecEnv) -> dict[str, Any]:
         of it, or of a wrapper, is hidden (see ``missing_state``)
     """
     wrappers, groups, missing = _layers(env)
-    writer = Writer([*wrappers, *chain(*groups)])
+    writer = AttributeEncoder([*wrappers, *chain(*groups)])
     outer = []
     for wrapper in wrappers:
         row, hidden = _write(writer, wrapper)
@@ -86,7 +86,7 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
             _check(group, rows, _place(number))
     reason = missing_state(state) or _changed_class(state, [*wrappers, *chain(*groups)])
     base = base if reason is None else []
-    reader = Reader([*wrappers, *chain(*groups)])
+    reader = AttributeDecoder([*wrappers, *chain(*groups)])
     for layer, row in zip(wrappers, state["wrappers"], strict=True):
         _read(reader, layer, row, "")
     for number, rows in enumerate(base):
@@ -146,7 +146,7 @@ def _changed_class(state: dict[str, Any], layers: Sequence[Any]) -> str | None:
     return None
 
 
-def _write_groups(writer: Writer, groups: Groups) -> tuple[list[list[dict[str, Any]]] | None, str | None]:
+def _write_groups(writer: AttributeEncoder, groups: Groups) -> tuple[list[list[dict[str, Any]]] | None, str | None]:
     written = []
     for number, group in enumerate(groups):
         rows = []
@@ -164,7 +164,7 @@ def _place(number: int) -> str:
     return f"environment {number - 1}: " if number else ""
 
 
-def _write(writer: Writer, layer: Any) -> tuple[dict[str, Any], str | None]:
+def _write(writer: AttributeEncoder, layer: Any) -> tuple[dict[str, Any], str | None]:
     """:return: the state of a layer as far as it is plain, and what is not"""
     name, hidden = type(layer).__qualname__, None
     row: dict[str, Any] = {"class": name, "attributes": {}, "left_out": []}
@@ -206,7 +206,7 @@ def _check(layers: Sequence[Any], rows: Sequence[dict[str, Any]], place: str) ->
             )
 
 
-def _read(reader: Reader, layer: Any, row: dict[str, Any], place: str) -> None:
+def _read(reader: AttributeDecoder, layer: Any, row: dict[str, Any], place: str) -> None:
     slots, present = slots_of(layer), present_attributes(layer)
     for name, value in row["attributes"].items():
         current = present.get(name, None if name in slots else getattr(type(layer), name, None))

@@ -22,9 +22,9 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.common.observations import n_observations, stacked, take
 from sb3_vpg.exceptions import DistributionError
-from sb3_vpg.numpy_policy.distributions import Sampler, is_known, sampler_of
+from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_known, numpy_distribution
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched
-from sb3_vpg.numpy_policy.networks import N_ROWS, PlainNetwork, plain_network
+from sb3_vpg.numpy_policy.networks import N_ROWS, NumpyNetwork, numpy_network
 
 Array = npt.NDArray[Any]
 _PREDICTING = ("predict", "_predict")
@@ -34,7 +34,7 @@ _REFUSALS = ("of distribution", "probability tensor")
 
 
 @contextmanager
-def recognised() -> Iterator[None]:
+def invalid_distribution_errors() -> Iterator[None]:
     """:raises DistributionError: in the place of what torch raises for a distribution without sound parameters"""
     try:
         yield
@@ -86,12 +86,12 @@ class LeanActor:
 
     values_wait = True
 
-    def __init__(self, policy: ActorCriticPolicy, sampler: Sampler) -> None:
+    def __init__(self, policy: ActorCriticPolicy, sampler: NumpyDistribution) -> None:
         self.policy = policy
         self.sampler = sampler
         self._action_shape: tuple[int, ...] = policy.action_space.shape or ()
         self._predicts = is_untouched(policy, _PREDICTING)
-        self._networks: dict[str, PlainNetwork | None] = {}
+        self._networks: dict[str, NumpyNetwork | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Networks read the memory of this policy, not of its copy
@@ -153,9 +153,9 @@ class LeanActor:
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        if self.sampler.look_sound(outputs):
+        if self.sampler.surely_finite(outputs):
             return outputs
-        if not self.sampler.are_sound(outputs):
+        if not self.sampler.is_valid(outputs):
             raise DistributionError(
                 "the distribution over actions is NaN or infinite: look at the weights and the observation"
             )
@@ -191,13 +191,13 @@ class LeanActor:
         shape = self._action_shape
         return actions if actions.shape[1:] == shape else actions.reshape(len(actions), *shape)
 
-    def _network(self, head: str) -> PlainNetwork | None:
+    def _network(self, head: str) -> NumpyNetwork | None:
         """:return: the current one that NumPy can compute; None where torch must"""
         network = self._networks.get(head)
         if network is not None and network.is_current():
             return network
         if network is not None or head not in self._networks:
-            self._networks[head] = plain_network(self.policy, head)
+            self._networks[head] = numpy_network(self.policy, head)
         return self._networks[head]
 
     def _outputs_of_torch(self, observations: Any) -> Array:
@@ -220,7 +220,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
         return None
     if current is not None and current.policy is policy and current.sampler.distribution is policy.action_dist:
         return current
-    return LeanActor(policy, sampler_of(policy))
+    return LeanActor(policy, numpy_distribution(policy))
 
 
 def _is_lean(policy: Any) -> bool:

@@ -55,7 +55,7 @@ class EpisodeBuffer(RolloutBuffer):
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
         """Yield the counted steps in parts of ``batch_size``; None: all at once."""
-        batch = whole_batch(self)
+        batch = full_batch(self)
         n_steps = len(batch.returns)
         for start in range(0, n_steps, batch_size or n_steps):
             rows = slice(start, start + (batch_size or n_steps))
@@ -106,7 +106,7 @@ def buffer_class(
             f"{'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
         )
     if chosen is not None and chosen not in own:
-        if not estimator.runs_in_sb3:
+        if not estimator.is_gae_on_fixed_length:
             raise ValueError(
                 f"rollout_buffer_class={chosen.__name__} computes advantages of its own and cannot hold masks: leave it out "
                 "with n_episodes and with a baseline other than 'value'"
@@ -130,7 +130,7 @@ def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
 
 
 def episode_lengths(buffer: RolloutBuffer) -> list[int] | None:
-    """:return: steps of each episode in the order of ``whole_batch``; None where a rollout is cut at a number of steps"""
+    """:return: steps of each episode in the order of ``full_batch``; None where a rollout is cut at a number of steps"""
     if not isinstance(buffer, EpisodeBuffer):
         return None
     return Episodes.of(buffer.episode_starts, buffer.counted).lengths_E.tolist()  # type: ignore[no-any-return]  # NumPy
@@ -138,7 +138,7 @@ def episode_lengths(buffer: RolloutBuffer) -> list[int] | None:
 
 def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     """
-    :param numbers: one for each step of ``whole_batch``, shape (n,)
+    :param numbers: one for each step of ``full_batch``, shape (n,)
     :return: the same environment by environment, so that neighbours belong together; a user's buffer keeps its own order
     """
     if isinstance(buffer, EpisodeBuffer) or not is_known(buffer) or buffer.generator_ready:
@@ -182,7 +182,7 @@ def flat_observations(buffer: RolloutBuffer) -> Any:
     return observations.reshape(-1, *observations.shape[2:])
 
 
-def whole_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
+def full_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     """
     :return: every counted step at once: row by row on the buffer's own memory where it is one of SB3's; episode by episode
         where it is ours; in the order of its own ``get`` where it is a user's

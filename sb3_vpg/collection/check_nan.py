@@ -34,7 +34,7 @@ Index = tuple[int, ...]
 _FORWARDS = {"forward", "forward_actor", "forward_critic"}
 
 
-def first_unsound(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
+def first_invalid(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
     """
     :param numbers: of any shape; whole numbers are sound
     :param limit: sound numbers are smaller in magnitude
@@ -94,7 +94,7 @@ def _is_combined(extractor: Any) -> bool:
 def _judged(policy: Any, observations: Any) -> Any:
     """:return: what of them is not sound and should be, with more around it; an empty dict if all is well"""
     arrays = [array for _, array in _named(observations) if isinstance(array, np.ndarray)]
-    return read_by_sb3(policy, observations) if any(first_unsound(array) is not None for array in arrays) else {}
+    return read_by_sb3(policy, observations) if any(first_invalid(array) is not None for array in arrays) else {}
 
 
 def check_rollout(buffer: RolloutBuffer, last_obs: Any, policy: Any, reward: str = "reward") -> None:
@@ -108,13 +108,13 @@ def check_rollout(buffer: RolloutBuffer, last_obs: Any, policy: Any, reward: str
     found = []
     for quantity, array in ((reward, buffer.rewards), *_named(_judged(policy, buffer.observations))):
         rows = _by_row(buffer, array)
-        index = None if rows is None else first_unsound(rows)
+        index = None if rows is None else first_invalid(rows)
         if rows is not None and index is not None:
             # A row holds the observation before a step, and the reward of the step
             step = index[0] + (quantity == reward)
             found.append(UnsoundNumberError(_entry(quantity, index[2:]), rows[index], index[1], step))
     for quantity, array in _named(_judged(policy, last_obs)):
-        index = first_unsound(array)
+        index = first_invalid(array)
         if index is not None:
             found.append(UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], buffer.pos))
     if found:
@@ -130,14 +130,14 @@ def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ..
     :raises UnsoundNumberError: for an unsound one
     """
     for quantity, array in _named(_judged(policy, observations), "terminal observation"):
-        index = first_unsound(array)
+        index = first_invalid(array)
         if index is not None:
             episode = index[0]
             name = _entry(quantity, index[1:])
             raise UnsoundNumberError(name, array[index], envs[episode], rows[episode] + 1)
 
 
-def unsound_view(env: VecEnv, observations: Any, step: int, policy: Any) -> UnsoundNumberError | None:
+def invalid_observation(env: VecEnv, observations: Any, step: int, policy: Any) -> UnsoundNumberError | None:
     """
     What a policy cannot act on may be the environment's fault.
 
@@ -153,7 +153,7 @@ def unsound_view(env: VecEnv, observations: Any, step: int, policy: Any) -> Unso
         if found is not None:
             return found
     for quantity, array in _named(_judged(policy, observations)):
-        index = first_unsound(array)
+        index = first_invalid(array)
         if index is not None:
             return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
     return None
@@ -234,7 +234,7 @@ def _unsound_raw(normalizer: VecNormalize, step: int, names: frozenset[str]) -> 
     seen = {name: seen[name] for name in names} if isinstance(seen, dict) else seen if names else {}
     raw = [part for part in (("reward", normalizer.old_reward), *_named(seen)) if part[1].size]
     for quantity, array in raw:
-        index = first_unsound(array, limit=inf)
+        index = first_invalid(array, limit=inf)
         if index is not None:
             return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
     if are_statistics_finite([normalizer]):

@@ -8,7 +8,7 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_vpg.collection.actors import Array, recognised, values_of
+from sb3_vpg.collection.actors import Array, invalid_distribution_errors, values_of
 from sb3_vpg.common.observations import n_observations
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 
@@ -44,7 +44,7 @@ class StepwiseActor:
 
     def act(self, observations: Any) -> Array:
         n_steps, policy = len(self._log_probs), self.policy
-        with th.no_grad(), recognised():
+        with th.no_grad(), invalid_distribution_errors():
             tensors: Any = obs_as_tensor(observations, policy.device)
             if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
                 policy.reset_noise(n_observations(observations))

@@ -11,7 +11,7 @@ _SUFFIX = ".part"
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
     A file to write to, which takes the place of ``path`` when the block ends without an error. It lies beside ``path`` until
     then, and reaches the disk before it is renamed, so that neither a kill nor a power cut leaves half of it.
@@ -37,9 +37,9 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def replaced_whole(path: str | os.PathLike[str]) -> Iterator[str]:
+def atomic_replace(path: str | os.PathLike[str]) -> Iterator[str]:
     """
-    As ``written_whole``, for code that opens a file by its name.
+    As ``atomic_write``, for code that opens a file by its name.
 
     :param path: the file to write or replace
     :return: the name of another one beside it, with the same ending, for the block to write
@@ -57,7 +57,7 @@ def replaced_whole(path: str | os.PathLike[str]) -> Iterator[str]:
     _sync_folder(target.parent)
 
 
-def remove_parts(folder: str | os.PathLike[str]) -> None:
+def remove_partial_files(folder: str | os.PathLike[str]) -> None:
     """Remove what writers that were killed have left in a folder. Nobody may be writing to it."""
     for part in Path(folder).glob(f".*{_SUFFIX}"):
         with suppress(OSError):

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.locks import claimed
 from sb3_vpg.compare.report import pages as report
 from sb3_vpg.compare.results import Comparison
@@ -156,7 +156,7 @@ def _references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str,
     kept = {env_id: one for env_id, one in kept.items() if one.source != GIVEN}
     measured = references({env_id: kwargs for env_id, kwargs in env_kwargs.items() if env_id not in kept}, given)
     if measured:
-        with written_whole(file) as stream:
+        with atomic_write(file) as stream:
             everything = {**saved, **measured}
             stream.write(json.dumps({env_id: asdict(one) for env_id, one in everything.items()}, indent=1).encode())
     return {env_id: {**kept, **measured}[env_id] for env_id in env_kwargs}

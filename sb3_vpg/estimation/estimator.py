@@ -65,7 +65,7 @@ class Estimator:
         return self.baseline == "value"
 
     @property
-    def runs_in_sb3(self) -> bool:
+    def is_gae_on_fixed_length(self) -> bool:
         """Whether SB3's own collection and buffer compute the advantages: GAE over rollouts of fixed length."""
         return self.has_critic and self.n_episodes is None
 

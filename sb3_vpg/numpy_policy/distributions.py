@@ -23,7 +23,7 @@ _LARGE = 1e8
 _TINY = np.finfo(np.float32).tiny
 
 
-class Sampler(ABC):
+class NumpyDistribution(ABC):
     """
     Actions from the outputs of the action network. The noise is drawn apart from them, for many steps at once.
 
@@ -38,12 +38,12 @@ class Sampler(ABC):
         """:return: what ``sample`` adds, one number for each output"""
         return gumbel(rng, shape)
 
-    def look_sound(self, outputs: Array) -> bool:
-        """:return: True if they define a distribution for certain; False if they must be looked at, see ``are_sound``"""
+    def surely_finite(self, outputs: Array) -> bool:
+        """:return: True if they define a distribution for certain; False if they must be looked at, see ``is_valid``"""
         # A sum of squares is small if all are, and NaN is not smaller
         return bool(np.vdot(outputs, outputs) < _LARGE)
 
-    def are_sound(self, outputs: Array) -> bool:
+    def is_valid(self, outputs: Array) -> bool:
         """:return: whether they define a distribution"""
         return bool(np.isfinite(outputs).all())
 
@@ -68,10 +68,10 @@ class Sampler(ABC):
         """:return: log-probability of each action, shape (n,)"""
 
 
-class CategoricalSampler(Sampler):
+class NumpyCategorical(NumpyDistribution):
     """``Discrete`` actions: the largest of logit plus Gumbel noise has the softmax distribution (Gumbel 1954)."""
 
-    def are_sound(self, outputs: Array) -> bool:
+    def is_valid(self, outputs: Array) -> bool:
         # An action may be ruled out by a logit of minus infinity, but not all of them
         return bool(np.isfinite(outputs.max(axis=-1)).all())
 
@@ -91,14 +91,14 @@ class CategoricalSampler(Sampler):
         return log_softmax_at(remembered_nR, actions_nA[:, 0])
 
 
-class MultiCategoricalSampler(Sampler):
+class NumpyMultiCategorical(NumpyDistribution):
     """``MultiDiscrete`` actions: a ``Discrete`` one for each dimension, with its own part of the outputs."""
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         super().__init__(policy)
         self.ends = np.cumsum(self.distribution.action_dims)[:-1]
 
-    def are_sound(self, outputs: Array) -> bool:
+    def is_valid(self, outputs: Array) -> bool:
         return all(np.isfinite(part.max(axis=-1)).all() for part in self._split(outputs))
 
     def in_range(self, outputs: Array) -> Array:
@@ -119,7 +119,7 @@ class MultiCategoricalSampler(Sampler):
         return np.split(outputs, self.ends, axis=-1)
 
 
-class BernoulliSampler(Sampler):
+class NumpyBernoulli(NumpyDistribution):
     """``MultiBinary`` actions: 1 where logit plus logistic noise, the difference of two Gumbel's, is positive."""
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -138,21 +138,21 @@ class BernoulliSampler(Sampler):
         return log_prob
 
 
-class GaussianSampler(Sampler):
+class NumpyDiagGaussian(NumpyDistribution):
     """``Box`` actions: independent normal noise around the outputs, with the deviations of ``policy.log_std``."""
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
 
-    def look_sound(self, outputs: Array) -> bool:
+    def surely_finite(self, outputs: Array) -> bool:
         log_std = self.policy.log_std.detach().cpu().numpy()
         # exp of numbers up to 80 is finite and positive in float32; NaN is not smaller
-        return super().look_sound(outputs) and bool(np.vdot(log_std, log_std) < 80**2)
+        return super().surely_finite(outputs) and bool(np.vdot(log_std, log_std) < 80**2)
 
-    def are_sound(self, outputs: Array) -> bool:
+    def is_valid(self, outputs: Array) -> bool:
         with np.errstate(over="ignore"):
             scale = self._scale()
-        return super().are_sound(outputs) and super().are_sound(scale) and bool((scale > 0).all())
+        return super().is_valid(outputs) and super().is_valid(scale) and bool((scale > 0).all())
 
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
         actions: Array = outputs_NK + self._scale() * noise_NK
@@ -176,11 +176,11 @@ class GaussianSampler(Sampler):
         return scale
 
 
-_SAMPLERS: dict[type, type[Sampler]] = {
-    CategoricalDistribution: CategoricalSampler,
-    MultiCategoricalDistribution: MultiCategoricalSampler,
-    BernoulliDistribution: BernoulliSampler,
-    DiagGaussianDistribution: GaussianSampler,
+_SAMPLERS: dict[type, type[NumpyDistribution]] = {
+    CategoricalDistribution: NumpyCategorical,
+    MultiCategoricalDistribution: NumpyMultiCategorical,
+    BernoulliDistribution: NumpyBernoulli,
+    DiagGaussianDistribution: NumpyDiagGaussian,
 }
 
 
@@ -197,7 +197,7 @@ def is_known(distribution: Any) -> bool:
     return names is not None and vars(distribution).keys().isdisjoint(names)
 
 
-def sampler_of(policy: ActorCriticPolicy) -> Sampler:
+def numpy_distribution(policy: ActorCriticPolicy) -> NumpyDistribution:
     """:return: the one for the policy's distribution, which must be known"""
     return _SAMPLERS[type(policy.action_dist)](policy)
 

@@ -49,7 +49,7 @@ N_ROWS = 1024
 """So many at a time, since their activations fit into the processor's cache: a third of the time of many more."""
 
 
-class PlainNetwork:
+class NumpyNetwork:
     """
     Observations to outputs: flatten, linear layers, activations.
 
@@ -169,7 +169,7 @@ class PlainNetwork:
         return x if x.dtype == self._dtype else x.astype(self._dtype)
 
 
-def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
+def numpy_network(policy: ActorCriticPolicy, head: str) -> NumpyNetwork | None:
     """
     :param policy: any
     :param head: ``"action_net"`` or ``"value_net"``
@@ -189,7 +189,7 @@ def plain_network(policy: ActorCriticPolicy, head: str) -> PlainNetwork | None:
     holders = [policy, body, hidden, extractor, extractor.flatten]
     if not is_read_in_place([*holders, *layers]) or any(forward_hooks(policy.modules())):
         return None
-    return PlainNetwork(policy, extractor, holders, layers)
+    return NumpyNetwork(policy, extractor, holders, layers)
 
 
 def _are_known(layers: list[nn.Module]) -> bool:

@@ -1,7 +1,7 @@
 """
 The critic's fit: steps of gradient descent on the squared error between its values and the returns.
 
-``TorchRegression`` fits every critic. ``NumpyRegression`` fits plain networks with Adam, several times as fast where batches
+``TorchCriticFit`` fits every critic. ``NumpyCriticFit`` fits plain networks with Adam, several times as fast where batches
 are small: it writes the same derivative out, and the same step of Adam, without the price of the many calls. Its weights
 agree with torch's to rounding, and which of the two runs is decided by ``regression``.
 """
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_plain_adam, is_watched_backward
-from sb3_vpg.numpy_policy.networks import N_ROWS, PlainNetwork, plain_network
+from sb3_vpg.numpy_policy.networks import N_ROWS, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.optimizers import trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_values, take_step
 
@@ -29,7 +29,7 @@ Batch = tuple[Any, ...]
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class Regression(Protocol):
+class CriticFit(Protocol):
     """What the fit asks for."""
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
@@ -40,7 +40,7 @@ class Regression(Protocol):
         """
 
 
-class TorchRegression:
+class TorchCriticFit:
     """
     :param policy: its values are fitted: ``predict_values``, or what ``evaluate_actions`` says where that may be another one
     :param optimizer: the critic's
@@ -66,14 +66,14 @@ class TorchRegression:
         return losses
 
 
-class NumpyRegression:
+class NumpyCriticFit:
     """
     :param network: the critic's, on the memory of its parameters
     :param optimizer: Adam with these parameters in a single group
     :param max_grad_norm: bound on the norm of the gradient
     """
 
-    def __init__(self, network: PlainNetwork, optimizer: th.optim.Adam, max_grad_norm: float) -> None:
+    def __init__(self, network: NumpyNetwork, optimizer: th.optim.Adam, max_grad_norm: float) -> None:
         self.network, self.optimizer, self.max_grad_norm = network, optimizer, max_grad_norm
         self.parameters = [parameter for layer in network.linear_layers for parameter in layer.parameters()]
         self.views: list[Array] = [parameter.detach().numpy() for parameter in self.parameters]
@@ -158,17 +158,17 @@ class NumpyRegression:
             one["step"] = th.tensor(n_steps, dtype=th.float32)
 
 
-def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float) -> Regression:
+def critic_fit(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float) -> CriticFit:
     """
     :param policy: its critic is to be fitted
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
     :return: the faster way where it does the same
     """
-    network = plain_network(policy, "value_net") if acts_as_sb3(policy, values=True) else None
+    network = numpy_network(policy, "value_net") if acts_as_sb3(policy, values=True) else None
     if network is None or not is_plain_adam(optimizer):
-        return TorchRegression(policy, optimizer, max_grad_norm)
-    fitted = NumpyRegression(network, optimizer, max_grad_norm)
+        return TorchCriticFit(policy, optimizer, max_grad_norm)
+    fitted = NumpyCriticFit(network, optimizer, max_grad_norm)
     # All of the network's parameters, none of them frozen, none twice, and no others
     complete = sorted(map(id, trainable_parameters(optimizer))) == sorted(map(id, fitted.parameters))
     # All have taken as many steps as the first
@@ -176,7 +176,7 @@ def regression(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     complete = complete and len({float(one.get("step", 0.0)) for one in state}) == 1
     complete = complete and all(not one or one.keys() >= {"step", *_MOMENTS} for one in state)
     watched = is_watched_backward(policy.modules(), fitted.parameters)
-    return fitted if complete and not watched else TorchRegression(policy, optimizer, max_grad_norm)
+    return fitted if complete and not watched else TorchCriticFit(policy, optimizer, max_grad_norm)
 
 
 def _bound(gradient: Array, max_grad_norm: float, loss: float) -> None:

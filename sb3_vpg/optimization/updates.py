@@ -53,7 +53,7 @@ def _as_evaluated(policy: ActorCriticPolicy, actions: th.Tensor) -> th.Tensor:
 
 
 @contextmanager
-def undone_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
+def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     """
     The steps of an update as a whole or not at all: when it raises, and when they leave a weight that is not finite,
     every weight, and what the optimisers remember of earlier gradients, is again what it was before. A weight that was

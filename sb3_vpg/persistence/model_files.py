@@ -22,7 +22,7 @@ from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from typing_extensions import Self
 
 from sb3_vpg.common.arguments import OnPolicyKwargs, refuse_unknown
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.exceptions import RefusedFileError, TooLargeError
 from sb3_vpg.persistence.archives import VARIABLES, WEIGHTS, name_of, read_archive, read_weights
 from sb3_vpg.persistence.class_names import class_name
@@ -67,7 +67,7 @@ class PlainSaving(Packable):
             raise ValueError(f"path must be a path or a binary file, but is {path!r:.200} ({type(path).__name__})")
         content = pack(self, exclude, include)
         if isinstance(path, (str, os.PathLike)):
-            with written_whole(_target(Path(path))) as file:
+            with atomic_write(_target(Path(path))) as file:
                 file.write(content)
         else:
             path.write(content)

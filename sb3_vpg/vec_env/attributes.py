@@ -17,7 +17,7 @@ from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
 
 
-class Members(ABC):
+class EnvAttributes(ABC):
     """:param env: the outermost vector environment"""
 
     def __init__(self, env: VectorEnv) -> None:
@@ -50,7 +50,7 @@ class Members(ABC):
             )
 
 
-class SyncMembers(Members):
+class SyncMembers(EnvAttributes):
     """Environments in this process."""
 
     def _chosen(self, indices: list[int]) -> list[Any]:
@@ -70,7 +70,7 @@ class SyncMembers(Members):
         return [issubclass(wrapper_class, Monitor) or is_wrapped(env, wrapper_class) for env in self._chosen(indices)]
 
 
-class AsyncMembers(Members):
+class AsyncMembers(EnvAttributes):
     """Environments in other processes, where an error would end the process: we ask before we call."""
 
     def _call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
@@ -104,7 +104,7 @@ class AsyncMembers(Members):
         return [True] * len(indices)
 
 
-class NativeMembers(Members):
+class NativeMembers(EnvAttributes):
     """One object that is all of the environments."""
 
     def _owner(self, name: str) -> Any:
@@ -132,7 +132,7 @@ class NativeMembers(Members):
         return [getattr(self._owner(name), name)(*args, **kwargs)] * len(indices)
 
 
-def members_of(env: VectorEnv) -> Members:
+def members_of(env: VectorEnv) -> EnvAttributes:
     """:return: the way to what is inside of ``env``"""
     base = env.unwrapped
     if isinstance(base, SyncVectorEnv):

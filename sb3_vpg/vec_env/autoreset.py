@@ -42,7 +42,7 @@ RESET_HOOKS: dict[type[VectorEnv], ResetHook] = {CartPoleVectorEnv: reset_cart_p
 
 
 @dataclass
-class Turn:
+class EpisodeTurnover:
     """
     What a step with ended episodes leaves behind.
 
@@ -58,11 +58,11 @@ class Turn:
     reset_infos: dict[int, dict[str, Any]]
 
 
-Turner = Callable[[VectorEnv, Batch, dict[str, Any], np.ndarray], Turn]
+Autoreset = Callable[[VectorEnv, Batch, dict[str, Any], np.ndarray], EpisodeTurnover]
 """From the environment, its observations and infos after a step, and the mask of ended episodes to what SB3 is told."""
 
 
-def find_turner(env: VectorEnv, hook: ResetHook | None) -> Turner:
+def autoreset_of(env: VectorEnv, hook: ResetHook | None) -> Autoreset:
     """
     :param env: the outermost vector environment
     :param hook: the user's own for an environment that resets in the next step; called with ``env``
@@ -105,17 +105,17 @@ def _known_hook(env: VectorEnv) -> ResetHook:
     )
 
 
-def _by_hook(hook: ResetHook) -> Turner:
-    def turn(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> Turn:
+def _by_hook(hook: ResetHook) -> Autoreset:
+    def turn(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
         indices = np.flatnonzero(ended)
         terminal = unstack(take(observations, indices))
         put(observations, indices, hook(env, ended))
-        return Turn(observations, terminal, split_infos(info, range(env.num_envs)), {})
+        return EpisodeTurnover(observations, terminal, split_infos(info, range(env.num_envs)), {})
 
     return turn
 
 
-def _by_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> Turn:
+def _by_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
     indices = np.flatnonzero(ended)
     terminal = unstack(take(observations, indices))
     infos = split_infos(info, range(env.num_envs))
@@ -123,13 +123,13 @@ def _by_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: n
     first, reset_info = env.reset(options={"reset_mask": ended.copy()})
     first = own_observations(env.single_observation_space, first, copy=False)
     put(observations, indices, take(first, indices))
-    return Turn(observations, terminal, infos, split_infos(reset_info, indices.tolist()))
+    return EpisodeTurnover(observations, terminal, infos, split_infos(reset_info, indices.tolist()))
 
 
 _FINAL = ("final_obs", "_final_obs", "final_info", "_final_info")
 
 
-def _same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> Turn:
+def _same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
     if "final_obs" not in info:
         raise VecEnvContractError(
             f"{env} claims to reset in the same step, but an episode ended without 'final_obs' in the infos"
@@ -141,4 +141,4 @@ def _same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended:
     # What stands beside the final infos was told by the reset
     reset_infos = {index: infos.pop(index) for index in indices if index in infos}
     infos.update(split_infos(info.get("final_info", {}), indices))
-    return Turn(observations, terminal, infos, reset_infos)
+    return EpisodeTurnover(observations, terminal, infos, reset_infos)

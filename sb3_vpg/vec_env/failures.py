@@ -32,7 +32,7 @@ _PATIENCE = 2.0
 
 
 @contextmanager
-def failures_named(env: VecEnv, model: BaseAlgorithm) -> Iterator[None]:
+def naming_failed_env(env: VecEnv, model: BaseAlgorithm) -> Iterator[None]:
     """
     For code that steps or resets an environment. An error that comes out of ``env.step`` or ``env.reset`` names the
     environment; the workers of a ``SubprocVecEnv`` or an ``AsyncVectorEnv`` are gone then, and it is closed. All other

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 from sb3_vpg.common.arguments import whole_number
 from sb3_vpg.exceptions import VecEnvContractError
 from sb3_vpg.vec_env.attributes import members_of
-from sb3_vpg.vec_env.autoreset import ResetHook, find_turner
+from sb3_vpg.vec_env.autoreset import ResetHook, autoreset_of
 from sb3_vpg.vec_env.env_checks import check_action_space, check_observation_space
 from sb3_vpg.vec_env.infos import own_observations, split_infos
 
@@ -63,7 +63,7 @@ class GymVecEnv(VecEnv):
     ) -> None:
         check_observation_space(env, env.single_observation_space)
         check_action_space(env, env.single_action_space)
-        self._turn = find_turner(env, reset_hook)
+        self._turn = autoreset_of(env, reset_hook)
         self.env = env
         self.spec = env.spec
         self._members = members_of(env)

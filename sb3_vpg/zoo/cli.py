@@ -18,7 +18,7 @@ from pathlib import Path
 from textwrap import shorten
 
 from sb3_vpg.version import __version__
-from sb3_vpg.zoo.algorithms import DEFAULT, OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
@@ -37,7 +37,7 @@ class Command:
 
     summary: str
     target: str
-    defaults: tuple[str, ...] = ("--algo", DEFAULT)
+    defaults: tuple[str, ...] = ("--algo", DEFAULT_ALGORITHM)
     reads_runs: bool = False
     plots: bool = False
     vec_envs: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Command:
 _NATIVE = "native"
 _TRAINING = ("dummy", "subproc", _NATIVE)
 # Small networks train fastest so, and beside other processes ten times as fast
-_ONE_THREAD = ("--algo", DEFAULT, "--num-threads", "1")
+_ONE_THREAD = ("--algo", DEFAULT_ALGORITHM, "--num-threads", "1")
 COMMANDS = {
     "train": Command("train an agent", "rl_zoo3.train:train", _ONE_THREAD, vec_envs=_TRAINING),
     "optimize": Command(
@@ -64,7 +64,7 @@ COMMANDS = {
         # A film needs no second drawing for the screen
         "film a trained agent",
         "rl_zoo3.record_video",
-        ("--algo", DEFAULT, "--no-render"),
+        ("--algo", DEFAULT_ALGORITHM, "--no-render"),
         reads_runs=True,
     ),
     "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
@@ -76,7 +76,7 @@ COMMANDS = {
     "compare": Command("train algorithms side by side and report them with intervals", "sb3_vpg.compare.command:main", ()),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
-        "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT), plots=True
+        "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT_ALGORITHM), plots=True
     ),
     "plot_from_file": Command("plot what all_plots saved, also with rliable", "rl_zoo3.plots:plot_from_file", (), plots=True),
 }
@@ -228,7 +228,7 @@ def _overview() -> str:
             "usage: sb3-vpg COMMAND [FLAGS]      (also: python -m sb3_vpg)",
             "",
             "Vanilla policy gradient in the command line of rl-zoo3, with all of the zoo's own algorithms.",
-            f"Of ours: --algo {' or '.join(OURS)}.",
+            f"Of ours: --algo {' or '.join(ALGORITHMS)}.",
             "",
             "commands:",
             *lines,

@@ -5,7 +5,7 @@ do where a command finds no module.
 
 import shlex
 
-from sb3_vpg.zoo.algorithms import DEFAULT
+from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 
 IMPORT_ADVICE = "add the folder of its module to PYTHONPATH, or run python -m sb3_vpg in that folder"
 PYTHON_CONF = "in a Python file that sets hyperparams = {...}, given with -conf conf.py"
@@ -21,5 +21,5 @@ def command(name: str, algo: str, env_id: str, *more: str, folder: str = "logs")
     :param folder: log folder
     :return: the command
     """
-    words = [name, *([] if algo == DEFAULT else ["--algo", algo]), "--env", env_id]
+    words = [name, *([] if algo == DEFAULT_ALGORITHM else ["--algo", algo]), "--env", env_id]
     return shlex.join(["sb3-vpg", *words, *([] if folder == "logs" else ["-f", folder]), *more])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingface_sb3 import EnvironmentName
 
-from sb3_vpg.zoo.algorithms import DEFAULT, OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 
 
 def positive(text: str) -> int:
@@ -19,7 +19,9 @@ def positive(text: str) -> int:
 def base_parser(description: str) -> argparse.ArgumentParser:
     """:return: with the flags that pushing and loading share"""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--algo", default=DEFAULT, help=f"RL algorithm, one of ours: {', '.join(OURS)} (default: %(default)s)")
+    parser.add_argument(
+        "--algo", default=DEFAULT_ALGORITHM, help=f"RL algorithm, one of ours: {', '.join(ALGORITHMS)} (default: %(default)s)"
+    )
     parser.add_argument("--env", type=EnvironmentName, required=True, help="environment ID")
     parser.add_argument("-f", "--folder", default="logs", help="log folder (default: %(default)s)")
     parser.add_argument("-orga", "--organization", required=True, help="organization or user on the hub")

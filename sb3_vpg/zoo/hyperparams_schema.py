@@ -10,7 +10,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_vpg.common.arguments import OnPolicyKwargs, real_number, refuse_unknown, whole_number
 from sb3_vpg.random_search import BaseKwargs
-from sb3_vpg.zoo.algorithms import our_class
+from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.commands import PYTHON_CONF
 
 _READ_BY_THE_ZOO = (
@@ -43,14 +43,14 @@ def check_entry(config: str, algo: str, env_id: str, hyperparams: dict[str, Any]
     hyperparams["n_timesteps"] = real_number(f"{config}: n_timesteps", hyperparams["n_timesteps"], low=1.0)
     whole_number(f"{config}, or -params: n_envs", hyperparams.get("n_envs", 1), at_least=1)
     try:
-        refuse_unknown(our_class(algo).__name__, hyperparams, known_keys(algo))
+        refuse_unknown(algorithm_class(algo).__name__, hyperparams, known_keys(algo))
     except TypeError as error:
         raise ValueError(f"{config}, or -params: {error}") from None
 
 
 def known_keys(algo: str) -> list[str]:
     """:return: the keys that an entry for one of ours may have"""
-    algorithm = our_class(algo)
+    algorithm = algorithm_class(algo)
     passed_on = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
     accepted = {*inspect.signature(algorithm).parameters, *passed_on.__annotations__, *_READ_BY_THE_ZOO}
     return sorted(accepted.difference(_SET_BY_FLAGS))

@@ -21,7 +21,7 @@ from rl_zoo3 import get_saved_hyperparams
 
 from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.hyperparams_schema import evaluated
-from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_yaml
 
 _CLASSES = ("policy", "env_wrapper", "vec_env_wrapper", "callback")
 # Every process of ours has imported these
@@ -38,7 +38,7 @@ def import_modules_of(settings: Path) -> list[str]:
     """
     args = settings / "args.yml"
     packages = []
-    for package in (read_plain(args).get("gym_packages") if args.is_file() else None) or ():
+    for package in (read_yaml(args).get("gym_packages") if args.is_file() else None) or ():
         try:
             import_module(package)
             packages.append(package)

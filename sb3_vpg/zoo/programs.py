@@ -16,9 +16,9 @@ from typing import Any
 
 import imageio_ffmpeg
 
-from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
-from sb3_vpg.zoo.agents.trained_agents import film_of_training, more_flags, requested_model
+from sb3_vpg.zoo.agents.trained_agents import film_of_training, requested_model, shipped_agent_flags
 from sb3_vpg.zoo.agents.videos import gifs_too, quoted_ffmpeg, without_screen, write_gif
 from sb3_vpg.zoo.own_modules import command_of, import_modules_of
 from sb3_vpg.zoo.patching import exchanged
@@ -62,7 +62,7 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
     :param gif: write a GIF beside the film
     :raises ValueError: if there is no such agent
     """
-    sys.argv += more_flags(name, flags)
+    sys.argv += shipped_agent_flags(name, flags)
     model, settings = requested_model(sys.argv[1:])
     if model is not None:
         import_modules_of(settings)
@@ -97,7 +97,7 @@ def run_plot(target: str, picture: Path) -> None:
     figures = pyplot.get_fignums()
     for number in figures:
         path = picture if len(figures) == 1 else picture.with_stem(f"{picture.stem}_{number}")
-        with replaced_whole(path) as part:
+        with atomic_replace(path) as part:
             # Tight, because the zoo leaves labels at the very edge
             pyplot.figure(number).savefig(part, dpi=150, bbox_inches="tight")
         print(f"Saved {path}")

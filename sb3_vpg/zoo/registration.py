@@ -5,13 +5,13 @@ from typing import Any
 from rl_zoo3 import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
-from sb3_vpg.zoo.algorithms import OURS, our_class
+from sb3_vpg.zoo.algorithms import ALGORITHMS, algorithm_class
 from sb3_vpg.zoo.tuning.search_space import convert_vpg_params, sample_vpg_params
 
 
 def register() -> None:
     """See ``sb3_vpg.zoo.register``."""
-    ALGOS.update({algo: our_class(algo) for algo in OURS})
+    ALGOS.update({algo: algorithm_class(algo) for algo in ALGORITHMS})
     HYPERPARAMS_SAMPLER.update(vpg=sample_vpg_params, random_search=_nothing_to_search)
     HYPERPARAMS_CONVERTER.update(vpg=convert_vpg_params, random_search=_nothing_to_search)
 

@@ -10,7 +10,7 @@ import yaml
 
 
 @dataclass(frozen=True)
-class Foreign:
+class PythonTag:
     """
     Stands for a Python object that a file asks for, such as a class.
 
@@ -23,10 +23,10 @@ class Foreign:
         return self.text.strip().removesuffix("''").removesuffix("...").strip()
 
 
-def read_plain(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """
     :param path: an ``args.yml`` or ``config.yml``
-    :return: its entries; ``Foreign`` in place of each Python object
+    :return: its entries; ``PythonTag`` in place of each Python object
     :raises ValueError: if it is no YAML mapping
     """
     try:
@@ -35,20 +35,20 @@ def read_plain(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is no readable YAML file: {error}") from error
 
 
-def as_written(value: Any) -> Any:
-    """:return: what ``read_plain`` would return for a value that the zoo has written"""
+def as_read_back(value: Any) -> Any:
+    """:return: what ``read_yaml`` would return for a value that the zoo has written"""
     return yaml.load(yaml.dump(value), Loader=_PlainLoader)
 
 
-def is_foreign(value: Any) -> bool:
-    """:return: whether there is a ``Foreign`` in a value"""
+def has_python_tag(value: Any) -> bool:
+    """:return: whether there is a ``PythonTag`` in a value"""
     if isinstance(value, dict):
-        return any(map(is_foreign, (*value.keys(), *value.values())))
-    return any(map(is_foreign, value)) if isinstance(value, (list, tuple, set)) else isinstance(value, Foreign)
+        return any(map(has_python_tag, (*value.keys(), *value.values())))
+    return any(map(has_python_tag, value)) if isinstance(value, (list, tuple, set)) else isinstance(value, PythonTag)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads tuples and the ``OrderedDict`` of the zoo, and any other Python object as ``Foreign``."""
+    """Reads tuples and the ``OrderedDict`` of the zoo, and any other Python object as ``PythonTag``."""
 
 
 def _ordered(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> dict[Any, Any]:
@@ -62,4 +62,4 @@ def _tuple(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> tuple[Any, ...]:
 _PYTHON = "tag:yaml.org,2002:python/"
 _PlainLoader.add_constructor(f"{_PYTHON}object/apply:collections.OrderedDict", _ordered)
 _PlainLoader.add_constructor(f"{_PYTHON}tuple", _tuple)
-_PlainLoader.add_multi_constructor(_PYTHON, lambda loader, suffix, node: Foreign(yaml.serialize(node)))
+_PlainLoader.add_multi_constructor(_PYTHON, lambda loader, suffix, node: PythonTag(yaml.serialize(node)))

@@ -47,7 +47,7 @@ def test_a_run_that_does_not_stay_as_it_began_misses_its_goal(name: str) -> None
 @linux
 def test_what_a_process_holds_is_what_is_seen(tmp_path: Path) -> None:
     samples: list[Any] = []
-    sampler = soak.Sampler(1, tmp_path, samples)
+    sampler = soak.NumpyDistribution(1, tmp_path, samples)
     sampler._on_training_start()
     sampler._take()
     held: list[Any] = [np.ones(50 * 2**17)]

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
-from sb3_vpg.collection.check_nan import LARGEST, first_unsound
+from sb3_vpg.collection.check_nan import LARGEST, first_invalid
 from sb3_vpg.vec_env.gym_vec_env import make_vec_env
 
 BAD = {"nan": math.nan, "inf": math.inf, "minus_inf": -math.inf, "huge": -3e25}
@@ -251,7 +251,7 @@ def test_broken_weights_are_not_the_environments_fault():
 def test_many_moderate_numbers_raise_no_false_alarm(dtype):
     """The sum of their squares is beyond all limits, none of them is."""
     large = {np.float16: 6e4, np.float32: 0.9 * LARGEST, np.float64: 0.9 * LARGEST}[dtype]
-    assert first_unsound(np.full((100, 100), large, dtype)) is None
+    assert first_invalid(np.full((100, 100), large, dtype)) is None
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -262,7 +262,7 @@ def test_the_first_unsound_number_is_found_as_one_by_one(dtype, data):
     numbers = data.draw(arrays(dtype, shape, elements=st.floats(width=np.dtype(dtype).itemsize * 8)))
     numbers = data.draw(st.sampled_from([numbers, numbers.swapaxes(0, -1), np.repeat(numbers, 2, axis=0)[::2]]))
     unsound = [index for index in np.ndindex(numbers.shape) if not abs(float(numbers[index])) < LARGEST]
-    assert first_unsound(numbers) == (unsound[0] if unsound else None)
+    assert first_invalid(numbers) == (unsound[0] if unsound else None)
 
 
 @pytest.mark.parametrize("which", ["policy", "critic"])

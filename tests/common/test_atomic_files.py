@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from sb3_vpg.common.atomic_files import remove_parts, replaced_whole, written_whole
+from sb3_vpg.common.atomic_files import atomic_replace, atomic_write, remove_partial_files
 
 
 def write(path, content, error=None):
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
         if error is not None:
             raise error
 
 
 def replace(path, content, error=None):
-    with replaced_whole(path) as name:
+    with atomic_replace(path) as name:
         Path(name).write_bytes(content)
         if error is not None:
             raise error
@@ -47,11 +47,11 @@ def test_old_content_is_there_until_the_block_ends(tmp_path):
     """Also for who looks while it is written, under both names."""
     path = tmp_path / "a.zip"
     path.write_bytes(b"old")
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new" * 10_000)
         file.flush()
         assert path.read_bytes() == b"old"
-    with replaced_whole(path) as name:
+    with atomic_replace(path) as name:
         assert Path(name).suffix == ".zip"
         Path(name).write_bytes(b"newer")
         assert path.read_bytes() == b"new" * 10_000
@@ -73,7 +73,7 @@ def test_error_leaves_what_was_there(put, existing, error, tmp_path):
 
 def test_block_that_writes_nothing_is_an_error(tmp_path):
     (tmp_path / "a.bin").write_bytes(b"old")
-    with pytest.raises(FileNotFoundError), replaced_whole(tmp_path / "a.bin"):
+    with pytest.raises(FileNotFoundError), atomic_replace(tmp_path / "a.bin"):
         pass
     assert (tmp_path / "a.bin").read_bytes() == b"old"
 
@@ -115,8 +115,8 @@ def test_file_in_the_place_of_a_folder_is_an_error(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from sb3_vpg.common.atomic_files import replaced_whole, written_whole
-with written_whole(sys.argv[1]) as file, replaced_whole(sys.argv[2]) as name:
+from sb3_vpg.common.atomic_files import atomic_replace, atomic_write
+with atomic_write(sys.argv[1]) as file, atomic_replace(sys.argv[2]) as name:
     file.write(b"new" * 100_000)
     file.flush()
     with open(name, "wb") as other:
@@ -134,13 +134,13 @@ def test_killed_writer_leaves_the_old_file_and_parts_that_can_be_removed(tmp_pat
     assert run.returncode == -signal.SIGKILL
     assert [path.read_bytes() for path in paths] == [b"old", b"old"]
     assert len(list(tmp_path.iterdir())) == 4
-    remove_parts(tmp_path)
+    remove_partial_files(tmp_path)
     assert sorted(tmp_path.iterdir()) == paths
 
 
 def test_removing_parts_touches_nothing_else(tmp_path):
     for name in ("a.part", ".hidden", "b.zip"):
         (tmp_path / name).touch()
-    remove_parts(tmp_path)
-    remove_parts(tmp_path / "nowhere")
+    remove_partial_files(tmp_path)
+    remove_partial_files(tmp_path / "nowhere")
     assert len(list(tmp_path.iterdir())) == 3

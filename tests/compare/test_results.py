@@ -8,7 +8,7 @@ import pytest
 
 from sb3_vpg.compare.runs.records import RECORDS, read
 from sb3_vpg.compare.runs.tasks import entry
-from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_yaml
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results"
@@ -18,7 +18,7 @@ NAMES = {"vpg": "VPG", "a2c": "A2C", "ppo": "PPO", "trpo": "TRPO", "random_searc
 COMPARED = [
     pytest.param(folder, env_id, id=f"{folder.name}-{env_id}")
     for folder in (SAME_BUDGET, OWN_BUDGETS)
-    for env_id in read_plain(folder / "references.json")
+    for env_id in read_yaml(folder / "references.json")
 ]
 
 

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from sb3_loop import Seen, model_for, play
 from scipy import stats
 
-from sb3_vpg.numpy_policy.distributions import Sampler, sampler_of
+from sb3_vpg.numpy_policy.distributions import NumpyDistribution, numpy_distribution
 
 INF = float("inf")
 N = 200_000
@@ -25,7 +25,7 @@ def sampler_for(space, log_std=None):
     if log_std is not None:
         with th.no_grad():
             policy.log_std.copy_(th.tensor(log_std))
-    return sampler_of(policy), policy
+    return numpy_distribution(policy), policy
 
 
 def torch_distribution(policy, outputs):
@@ -34,7 +34,7 @@ def torch_distribution(policy, outputs):
     return policy.action_dist.proba_distribution(th.as_tensor(outputs, dtype=th.float32), *more)
 
 
-def draw(sampler: Sampler, outputs: list[float], n: int = N) -> np.ndarray:
+def draw(sampler: NumpyDistribution, outputs: list[float], n: int = N) -> np.ndarray:
     """Many samples for one vector of outputs, drawn in blocks as a rollout draws them."""
     outputs_NK = np.tile(np.array(outputs, np.float32), (1000, 1))
     noise = sampler.noise(np.random.default_rng(7), (n // 1000, *outputs_NK.shape))

@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.numpy_policy.distributions import sampler_of
-from sb3_vpg.numpy_policy.networks import plain_network
-from sb3_vpg.optimization.critic import NumpyRegression, TorchRegression, regression
+from sb3_vpg.numpy_policy.distributions import numpy_distribution
+from sb3_vpg.numpy_policy.networks import numpy_network
+from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
 
 
 class Blind(ActorCriticPolicy):
@@ -76,7 +76,7 @@ def test_networks_of_the_users_own_are_computed_as_they_say(make: Callable[[], n
     buffer = model.rollout_buffer
     tensors = th.as_tensor(buffer.observations.reshape(-1, 3))
     assert len(tensors) == 16
-    assert plain_network(model.policy, "action_net") is plain_network(model.policy, "value_net") is None
+    assert numpy_network(model.policy, "action_net") is numpy_network(model.policy, "value_net") is None
 
 
 class Reads(BaseCallback):
@@ -105,7 +105,7 @@ def test_a_large_discrete_space_needs_no_table_of_its_square() -> None:
     """A hundred thousand states would be 40 GB of ones and zeros."""
     model = make_model(env=RandomEnv(spaces.Discrete(100_000)), n_steps=4)
     model.learn(4)
-    assert plain_network(model.policy, "action_net") is None
+    assert numpy_network(model.policy, "action_net") is None
 
 
 def test_parameters_that_have_taken_fewer_steps_are_fitted_by_torch() -> None:
@@ -114,7 +114,7 @@ def test_parameters_that_have_taken_fewer_steps_are_fitted_by_torch() -> None:
     model.policy.value_net.requires_grad_(False)
     model.learn(32)
     model.policy.value_net.requires_grad_(True)
-    assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
+    assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is TorchCriticFit
 
 
 def test_an_interrupted_fit_leaves_the_moments_of_the_steps_that_were_taken() -> None:
@@ -126,8 +126,8 @@ def test_an_interrupted_fit_leaves_the_moments_of_the_steps_that_were_taken() ->
             yield th.zeros(4, 3), th.ones(4)
         raise KeyboardInterrupt
 
-    fit = regression(model.policy, model.critic_optimizer, 0.5)
-    assert type(fit) is NumpyRegression
+    fit = critic_fit(model.policy, model.critic_optimizer, 0.5)
+    assert type(fit) is NumpyCriticFit
     with pytest.raises(KeyboardInterrupt):
         fit.run(batches())
     assert {float(state["step"]) for state in model.critic_optimizer.state.values()} == {3.0}
@@ -142,5 +142,5 @@ def test_what_all_logits_share_does_not_choose(space: spaces.Space[Any], shift: 
         model.policy.action_net.weight.zero_()
         model.policy.action_net.bias.fill_(shift)
     actions, _ = model.predict(np.zeros((4000, 3), np.float32), deterministic=False)
-    assert sampler_of(model.policy) is not None
+    assert numpy_distribution(model.policy) is not None
     assert abs(actions.mean() - 0.5) < 0.04

@@ -30,7 +30,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.collection.buffers import whole_batch
+from sb3_vpg.collection.buffers import full_batch
 
 MODES: dict[str, dict[str, Any]] = {
     "steps": {},
@@ -83,7 +83,7 @@ def test_the_log_probability_that_is_differentiated_is_evaluate_actions(kind: st
     silence(model)
     _, callback = model._setup_learn(32)
     assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-    batch, policy = whole_batch(model.rollout_buffer), model.policy
+    batch, policy = full_batch(model.rollout_buffer), model.policy
     policy.set_training_mode(True)
     _, log_prob, entropy = policy.evaluate_actions(batch.observations, batch.actions.long().flatten())
     n_terms = options.get("n_episodes", len(batch.advantages))
@@ -124,7 +124,7 @@ def test_the_values_that_are_fitted_are_those_of_evaluate_actions(policy: Any, o
     silence(model)
     _, callback = model._setup_learn(32)
     assert model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-    batch = whole_batch(model.rollout_buffer)
+    batch = full_batch(model.rollout_buffer)
     values, _, _ = model.policy.evaluate_actions(batch.observations, batch.actions.long().flatten())
     th.testing.assert_close(batch.old_values, values.detach().flatten())
     critic = [parameter for group in model.critic_optimizer.param_groups for parameter in group["params"]]

@@ -9,8 +9,8 @@ from helpers import RandomEnv, make_model, weights
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_vpg.numpy_policy import eligibility
-from sb3_vpg.numpy_policy.networks import plain_network
-from sb3_vpg.optimization.critic import NumpyRegression, TorchRegression, regression
+from sb3_vpg.numpy_policy.networks import numpy_network
+from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
 
 NAMES = ["_FORWARD", "_GLOBAL_FORWARD", "_BACKWARD", "_GLOBAL_BACKWARD", "_OF_TENSORS", "_STEP", "_GLOBAL_STEP"]
 SINGLE = ["_CHILDREN", "_PARAMETERS"]
@@ -32,10 +32,10 @@ def trained():
 def test_a_name_that_is_missing_leaves_the_work_to_torch(name, monkeypatch):
     """The fit runs in torch; so do the networks, where the name was theirs."""
     model = make_model()
-    assert type(regression(model.policy, model.critic_optimizer, 0.5)) is NumpyRegression
+    assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is NumpyCriticFit
     renamed(monkeypatch, name)
-    assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
-    assert (plain_network(model.policy, "action_net") is not None) == (name in FOR_THE_FIT_ALONE)
+    assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is TorchCriticFit
+    assert (numpy_network(model.policy, "action_net") is not None) == (name in FOR_THE_FIT_ALONE)
 
 
 def test_the_weights_are_the_same_where_every_name_is_missing(monkeypatch):
@@ -89,9 +89,9 @@ class Without:
 
 sys.modules["torch.nn.modules.module"] = torch.nn.modules.module = Without()
 from sb3_vpg import VPG
-from sb3_vpg.numpy_policy.networks import plain_network
+from sb3_vpg.numpy_policy.networks import numpy_network
 model = VPG("MlpPolicy", "CartPole-v1", n_steps=16, device="cpu").learn(32)
-assert plain_network(model.policy, "action_net") is None
+assert numpy_network(model.policy, "action_net") is None
 print("trained")
 """
 

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import NotFiniteError
-from sb3_vpg.optimization.critic import NumpyRegression, TorchRegression, regression
+from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
 
 MODELS: dict[str, Callable[[], VPG]] = {
     "tanh": lambda: make_model(policy_kwargs={"net_arch": [16, 8]}),
@@ -44,11 +44,11 @@ def batches_of(model: VPG, sizes: list[int], seed: int = 0) -> Batches:
 
 def both(model: VPG, max_grad_norm: float) -> Iterator[tuple[VPG, Any]]:
     """The model and a copy of it, one with each fit."""
-    for cls in (TorchRegression, NumpyRegression):
+    for cls in (TorchCriticFit, NumpyCriticFit):
         one = deepcopy(model)
-        found = regression(one.policy, one.critic_optimizer, max_grad_norm)
-        assert type(found) is NumpyRegression
-        yield one, found if cls is NumpyRegression else TorchRegression(one.policy, one.critic_optimizer, max_grad_norm)
+        found = critic_fit(one.policy, one.critic_optimizer, max_grad_norm)
+        assert type(found) is NumpyCriticFit
+        yield one, found if cls is NumpyCriticFit else TorchCriticFit(one.policy, one.critic_optimizer, max_grad_norm)
 
 
 @pytest.mark.parametrize("max_grad_norm", NORMS.values(), ids=NORMS.keys())
@@ -83,7 +83,7 @@ def test_in_double_precision_they_agree_in_every_digit_that_matters() -> None:
     model.critic_optimizer = type(model.critic_optimizer)(model.critic_optimizer.param_groups)
     results = []
     for one, fit in both(model, 0.5):
-        if isinstance(fit, TorchRegression):
+        if isinstance(fit, TorchCriticFit):
             # SB3's own turns observations into single precision
             one.policy.predict_values = lambda x, p=one.policy: p.value_net(p.mlp_extractor.value_net(x))
         batches = [(o.double(), r.double()) for o, r in batches_of(one, [64, 7, 1500] * 5)]
@@ -95,12 +95,12 @@ def test_each_carries_on_where_the_other_has_stopped() -> None:
     """Adam's moments and step count lie where the optimiser keeps them."""
     model = make_model()
     ends = []
-    for order in ((TorchRegression, "numpy"), ("numpy", TorchRegression)):
+    for order in ((TorchCriticFit, "numpy"), ("numpy", TorchCriticFit)):
         one = deepcopy(model)
         for number, kind in enumerate(order):
-            fit: Any = regression(one.policy, one.critic_optimizer, 0.5)
-            if kind is TorchRegression:
-                fit = TorchRegression(one.policy, one.critic_optimizer, 0.5)
+            fit: Any = critic_fit(one.policy, one.critic_optimizer, 0.5)
+            if kind is TorchCriticFit:
+                fit = TorchCriticFit(one.policy, one.critic_optimizer, 0.5)
             fit.run(batches_of(one, [20] * 4, number))
         ends.append(weights(one))
     th.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-5)
@@ -245,7 +245,7 @@ TORCH = {
 @pytest.mark.parametrize("make", TORCH.values(), ids=TORCH.keys())
 def test_torch_fits_whatever_is_not_plain(make: Callable[[], VPG]) -> None:
     model = make()
-    assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
+    assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is TorchCriticFit
 
 
 GLOBAL = {
@@ -264,10 +264,10 @@ def test_who_watches_every_module_or_optimizer_sees_the_fit(register: Callable[.
     model = make_model()
     handle = register(lambda *_: None)
     try:
-        assert type(regression(model.policy, model.critic_optimizer, 0.5)) is TorchRegression
+        assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is TorchCriticFit
     finally:
         handle.remove()
-    assert type(regression(model.policy, model.critic_optimizer, 0.5)) is NumpyRegression
+    assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is NumpyCriticFit
 
 
 class Pools(BaseCallback):

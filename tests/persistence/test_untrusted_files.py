@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tampering import (
     DISCRETE,
     Acting,
-    Members,
+    EnvAttributes,
     Payload,
     bytearray_pickle,
     evil_setting,
@@ -59,7 +59,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def opened(content: bytes) -> Members:
+def opened(content: bytes) -> EnvAttributes:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 

@@ -8,7 +8,7 @@ import pickle
 import struct
 from pathlib import Path
 
-from tampering import Builder, Cases, Members, Payload, case, raw
+from tampering import Builder, Cases, EnvAttributes, Payload, case, raw
 
 PTH = "'policy.pth' carries a pickle"
 
@@ -240,7 +240,7 @@ def _instructions() -> Cases:
     yield case("protocol 5", "instructions that came later", weights(b"}", start=b"\x80\x05"), f"{PTH}.*protocol 5")
     yield case("no end", "a reader that reads on", weights(b"}", end=b""), f"{PTH}.*damaged")
 
-    def second(members: Members, marker: Path) -> bytes:
+    def second(members: EnvAttributes, marker: Path) -> bytes:
         return raw(members, b"\x80\x02}." + pickle.dumps(Payload(marker), 2))
 
     yield case("second pickle", "code after the end, for whoever reads on", second, f"{PTH}.*bytes follow its end")

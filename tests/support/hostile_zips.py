@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tampering import Builder, Cases, Members, Payload, case, member, tarred
+from tampering import Builder, Cases, EnvAttributes, Payload, case, member, tarred
 
 from sb3_vpg.persistence.archives import write_archive
 
@@ -67,7 +67,7 @@ def ended(place: int, value: bytes) -> Change:
 def written(act: Callable[[zipfile.ZipFile], None]) -> Builder:
     """:return: a builder that does something else to the archive when its members are in it"""
 
-    def build(members: Members, marker: Path) -> bytes:
+    def build(members: EnvAttributes, marker: Path) -> bytes:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in members.items():
@@ -115,7 +115,7 @@ def cut(content: bytes) -> bytes:
     return file.getvalue().replace(b"zip_.py", b"zip\x00.py")
 
 
-def linked(members: Members, marker: Path) -> bytes:
+def linked(members: EnvAttributes, marker: Path) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
@@ -125,7 +125,7 @@ def linked(members: Members, marker: Path) -> bytes:
     return file.getvalue()
 
 
-def overlapping(members: Members, marker: Path) -> bytes:
+def overlapping(members: EnvAttributes, marker: Path) -> bytes:
     """The first member holds the header of the second, with a checksum that is right; nothing is counted twice but that."""
     names = list(members)
     content = write_archive(members)

@@ -22,8 +22,8 @@ from torch import nn
 
 from sb3_vpg.persistence.archives import write_archive
 
-Members = dict[str, bytes]
-Builder = Callable[[Members, Path], bytes]
+EnvAttributes = dict[str, bytes]
+Builder = Callable[[EnvAttributes, Path], bytes]
 """
 From the members of a good model, and the path of a file that any code of the author's would create, to the hostile file.
 """
@@ -71,7 +71,7 @@ class Acting(nn.Module):
         Acting.built += 1
 
 
-def good_model() -> Members:
+def good_model() -> EnvAttributes:
     """:return: the members of a model whose optimisers have moments"""
     file = io.BytesIO()
     make_model().learn(32).save(file)
@@ -88,7 +88,7 @@ def saved(value: Any, **kwargs: Any) -> bytes:
 def settings(change: Callable[[dict[str, Any]], Any]) -> Builder:
     """:return: a builder that changes the settings"""
 
-    def build(members: Members, marker: Path) -> bytes:
+    def build(members: EnvAttributes, marker: Path) -> bytes:
         data = json.loads(members["data"])
         change(data)
         return write_archive({**members, "data": json.dumps(data).encode()})
@@ -111,7 +111,7 @@ def member(name: str, content: bytes) -> Builder:
 def tensors(name: str, change: Callable[[dict[Any, Any]], Any]) -> Builder:
     """:return: a builder that changes a state dict"""
 
-    def build(members: Members, marker: Path) -> bytes:
+    def build(members: EnvAttributes, marker: Path) -> bytes:
         state = th.load(io.BytesIO(members[f"{name}.pth"]), weights_only=True)
         change(state)
         return write_archive({**members, f"{name}.pth": saved(state)})
@@ -127,7 +127,7 @@ def moment(key: str, value: Any) -> Builder:
     return tensors("critic_optimizer", lambda state: state["state"][0].update({key: value}))
 
 
-def raw(members: Members, content: bytes, records: Members | None = None) -> bytes:
+def raw(members: EnvAttributes, content: bytes, records: EnvAttributes | None = None) -> bytes:
     """:return: a model whose weights are an archive of torch's with this pickle in it"""
     records = {"archive/data.pkl": content, "archive/version": b"3\n", **(records or {})}
     return write_archive({**members, "policy.pth": write_archive(records)})
@@ -143,17 +143,17 @@ def tarred(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def polyglot(members: Members, marker: Path) -> bytes:
+def polyglot(members: EnvAttributes, marker: Path) -> bytes:
     """Torch's old format for whoever reads from the front, an archive for whoever reads from the back."""
     return write_archive({**members, "policy.pth": pickle.dumps(Payload(marker)) + members["policy.pth"]})
 
 
-def evil_setting(members: Members, marker: Path) -> bytes:
+def evil_setting(members: EnvAttributes, marker: Path) -> bytes:
     pickled = base64.b64encode(pickle.dumps(Payload(marker))).decode()
     return setting("gamma", {":type:": "<class 'float'>", ":serialized:": pickled})(members, marker)
 
 
-def importing(members: Members, marker: Path) -> bytes:
+def importing(members: EnvAttributes, marker: Path) -> bytes:
     """A module that notices when it is imported, as any other that is installed could be."""
     name = f"imported_{marker.parent.name}"
     marker.with_name(f"{name}.py").write_text(f"open({str(marker)!r}, 'w').close()")
@@ -162,7 +162,7 @@ def importing(members: Members, marker: Path) -> bytes:
     return setting("env", f"{name}:Task-v0")(members, marker)
 
 
-def lazy(members: Members, marker: Path) -> bytes:
+def lazy(members: EnvAttributes, marker: Path) -> bytes:
     """Packages that import their parts when these are first asked for."""
     module = ModuleType("lazy_package")
     module.__getattr__ = lambda name: marker.touch()  # type: ignore[method-assign]
@@ -170,7 +170,7 @@ def lazy(members: Members, marker: Path) -> bytes:
     return setting("policy_class", {"!class": "lazy_package:Thing"})(members, marker)
 
 
-def duplicated(members: Members, marker: Path) -> bytes:
+def duplicated(members: EnvAttributes, marker: Path) -> bytes:
     file = io.BytesIO(write_archive(members))
     with warnings.catch_warnings(), zipfile.ZipFile(file, "a") as archive:
         warnings.simplefilter("ignore")
@@ -178,7 +178,7 @@ def duplicated(members: Members, marker: Path) -> bytes:
     return file.getvalue()
 
 
-def compressed(members: Members, **kwargs: int) -> bytes:
+def compressed(members: EnvAttributes, **kwargs: int) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -188,7 +188,7 @@ def compressed(members: Members, **kwargs: int) -> bytes:
     return file.getvalue()
 
 
-def overlapping(members: Members, marker: Path) -> bytes:
+def overlapping(members: EnvAttributes, marker: Path) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
@@ -203,7 +203,7 @@ def overlapping(members: Members, marker: Path) -> bytes:
 def patched(at: int, value: bytes) -> Builder:
     """:return: a builder that changes the first entry of the archive's directory"""
 
-    def build(members: Members, marker: Path) -> bytes:
+    def build(members: EnvAttributes, marker: Path) -> bytes:
         content = write_archive(members)
         start = int.from_bytes(content[-6:-2], "little") + at
         return content[:start] + value + content[start + len(value) :]
@@ -218,7 +218,7 @@ def laughing() -> Any:
     return value
 
 
-def flood(members: Members, marker: Path) -> bytes:
+def flood(members: EnvAttributes, marker: Path) -> bytes:
     large = th.zeros(250_000)
     return tensors("policy", lambda state: state.update({f"w{number}": large for number in range(5000)}))(members, marker)
 

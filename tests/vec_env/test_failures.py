@@ -18,7 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecCheckNan, VecFrameStack, VecNormalize
 
 from sb3_vpg.exceptions import EnvironmentFailedError, VecEnvContractError
-from sb3_vpg.vec_env.failures import failures_named
+from sb3_vpg.vec_env.failures import naming_failed_env
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 # A worker's own error is printed, and gymnasium prints in the form of a warning. torch has threads, which fork may warn of
@@ -104,7 +104,7 @@ def test_the_first_reset_is_named(make):
     env = make(1, reset=1)
     model = make_model()
     told = r"^environment 1 failed in reset, after 0 timesteps: ZeroDivisionError"
-    with pytest.raises(EnvironmentFailedError, match=told), failures_named(env, model):
+    with pytest.raises(EnvironmentFailedError, match=told), naming_failed_env(env, model):
         env.reset()
 
 
@@ -334,7 +334,7 @@ def test_workers_that_fail_in_the_first_reset_are_named(kind):
     env = WORKERS[kind](1, reset=1)
     pids = [process.pid for process in processes_of(env)]
     model, told = make_model(), r"^environment 1 failed in reset, after 0 timesteps"
-    with pytest.raises(EnvironmentFailedError, match=told), failures_named(env, model):
+    with pytest.raises(EnvironmentFailedError, match=told), naming_failed_env(env, model):
         env.reset()
     assert_gone(env, pids)
 

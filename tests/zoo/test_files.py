@@ -8,7 +8,7 @@ import yaml
 from torch import nn
 
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.safe_yaml import Foreign, as_written, is_foreign, read_plain
+from sb3_vpg.zoo.safe_yaml import PythonTag, as_read_back, has_python_tag, read_yaml
 
 TRAIN = ["train", "--algo", "a2c", "-n", "400", "--eval-freq", "200", "--eval-episodes", "1", "--verbose", "0", "--seed", "1"]
 TRAIN += ["--num-threads", "1", "-params", "normalize:True"]
@@ -70,17 +70,17 @@ def test_a_picture_that_breaks_off_leaves_the_one_before(tmp_path: Path, monkeyp
 def test_python_objects_of_a_file_are_read_as_what_they_are_called(tmp_path: Path) -> None:
     value = {"sizes": (8, 8), "activation_fn": nn.ReLU, "more": [{"deep": nn.Tanh}], "none": None}
     (tmp_path / "config.yml").write_text(yaml.dump(value))
-    plain = read_plain(tmp_path / "config.yml")
+    plain = read_yaml(tmp_path / "config.yml")
     assert plain["sizes"] == (8, 8)
-    assert isinstance(plain["activation_fn"], Foreign)
+    assert isinstance(plain["activation_fn"], PythonTag)
     assert str(plain["activation_fn"]) == "!!python/name:torch.nn.modules.activation.ReLU"
-    assert [is_foreign(plain[key]) for key in value] == [False, True, True, False]
-    assert as_written(value) == plain
-    assert as_written(nn.Tanh) != plain["activation_fn"]
+    assert [has_python_tag(plain[key]) for key in value] == [False, True, True, False]
+    assert as_read_back(value) == plain
+    assert as_read_back(nn.Tanh) != plain["activation_fn"]
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: {", "3"], ids=["list", "torn", "number"])
 def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "args.yml").write_text(text)
     with pytest.raises(ValueError, match=r"args.yml is no readable YAML file"):
-        read_plain(tmp_path / "args.yml")
+        read_yaml(tmp_path / "args.yml")

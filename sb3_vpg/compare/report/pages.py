@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.compare.report import explanations, stats, tables
 from sb3_vpg.compare.report.figures import Pictures
-from sb3_vpg.compare.report.shortfalls import losses
+from sb3_vpg.compare.report.shortfalls import shortfalls
 from sb3_vpg.compare.report.stats import MIN_RUNS, Estimate
 from sb3_vpg.compare.report.tables import Table
 from sb3_vpg.compare.results import Comparison, label
@@ -78,7 +78,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     files = {f"{name}.png": png for name, png in pictures.items()}
     files |= {name: environment.get_template(f"{name}.j2").render(content).encode() for name in (PAGE, TWIN)}
     for name, data in files.items():
-        with written_whole(folder / name) as file:
+        with atomic_write(folder / name) as file:
             file.write(data)
     return [folder / PAGE, folder / TWIN, *(folder / f"{name}.png" for name in pictures)]
 
@@ -156,7 +156,7 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     alt = "learning curves of each environment"
     sections.append(Section("Learning curves", explanations.CURVES, "learning_curves", alt))
     if len(comparison.algos) > 1:
-        lost = losses(comparison, scores)
+        lost = shortfalls(comparison, scores)
         text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
         sections.append(Section(f"Where {first} loses", text, lines=lost))
     for number, (env_id, found) in enumerate(scores.items()):

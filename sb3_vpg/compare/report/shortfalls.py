@@ -10,7 +10,7 @@ from sb3_vpg.compare.report.tables import EnvScores, form, seconds_text
 from sb3_vpg.compare.results import Comparison, label, points
 
 
-def losses(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) -> list[str]:
+def shortfalls(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) -> list[str]:
     """
     :param comparison: of algorithms
     :param scores: by environment and algorithm

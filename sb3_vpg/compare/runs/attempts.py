@@ -13,10 +13,10 @@ from typing import Any
 
 from huggingface_sb3 import EnvironmentName
 
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.locks import claimed
 from sb3_vpg.compare.runs.tasks import Task
-from sb3_vpg.zoo.algorithms import DEFAULT
+from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 
 _PATIENCE = 120.0
 
@@ -51,7 +51,7 @@ def begin(task: Task, folder: Path) -> bool:
     :return: whether an earlier attempt with the same settings can be gone on with; anything else that one has left is removed
     """
     run, state = task.run_folder(folder), _read(task, folder)
-    is_same = task.algo == DEFAULT and bool(state.get("task") == task.as_json())
+    is_same = task.algo == DEFAULT_ALGORITHM and bool(state.get("task") == task.as_json())
     resumes = is_same and (run / EnvironmentName(task.env_id) / "args.yml").is_file()
     if run.exists() and not resumes:
         shutil.rmtree(run)
@@ -80,5 +80,5 @@ def _read(task: Task, folder: Path) -> dict[str, Any]:
 
 
 def _write(task: Task, folder: Path, failure: str | None) -> None:
-    with written_whole(_state_file(task, folder)) as file:
+    with atomic_write(_state_file(task, folder)) as file:
         file.write(json.dumps({"task": task.as_json(), "failure": failure}).encode())

@@ -12,10 +12,10 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3 import ALGOS
 from rl_zoo3.exp_manager import ExperimentManager
 
-from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.registration import register
-from sb3_vpg.zoo.safe_yaml import Foreign, read_plain
+from sb3_vpg.zoo.safe_yaml import PythonTag, read_yaml
 
 FINAL_SEED = 1_000_000
 """Of the environments that finished agents are scored in: those of no training, and the same for all."""
@@ -176,7 +176,7 @@ def entry(algo: str, env_id: str) -> dict[str, Any]:
     file, entries = _entries(algo)
     for name in [*_own_names(env_id), "default"]:
         if name in entries:
-            return {key: str(value) if isinstance(value, Foreign) else value for key, value in entries[name].items()}
+            return {key: str(value) if isinstance(value, PythonTag) else value for key, value in entries[name].items()}
     raise ValueError(f"{file} has no entry for {env_id}, so {algo} has no hyperparameters there; leave one of them out")
 
 
@@ -192,5 +192,5 @@ def _own_names(env_id: str) -> list[str]:
 
 def _entries(algo: str) -> tuple[Path, dict[str, Any]]:
     zoos = Path(str(rl_zoo3.__file__)).parent / "hyperparams" / f"{algo}.yml"
-    file = hyperparams_file(algo) if algo in OURS else zoos
-    return file, read_plain(file)
+    file = hyperparams_file(algo) if algo in ALGORITHMS else zoos
+    return file, read_yaml(file)

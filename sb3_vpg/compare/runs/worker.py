@@ -18,7 +18,7 @@ import numpy as np
 import torch as th
 from threadpoolctl import threadpool_limits
 
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.compare.runs.attempts import alone, begin
 from sb3_vpg.compare.runs.tasks import FINAL_SEED, Task
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
@@ -76,7 +76,7 @@ def work(task_file: Path, folder: Path, score_file: Path) -> None:
         import_module(module)
     with alone(task, folder):
         score = run(task, folder)
-    with written_whole(score_file) as file:
+    with atomic_write(score_file) as file:
         file.write(json.dumps(score).encode())
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gymnasium as gym
 
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.system_info import describe
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.agents.trained_agents import LOGS, Agent, agents_in, shipped_folder
@@ -133,7 +133,7 @@ def _deliver(args: argparse.Namespace, rows: list[Row], left_out: list[str]) -> 
     agents = [{**asdict(row), "solved": row.solved} for row in rows]
     print(f"\n{text}")
     for name, content in (("benchmark.md", text), ("benchmark.json", f"{json.dumps({**raw, 'agents': agents}, indent=1)}\n")):
-        with written_whole(args.benchmark_dir / name) as file:
+        with atomic_write(args.benchmark_dir / name) as file:
             file.write(content.encode())
         print(f"Saved {args.benchmark_dir / name}")
 

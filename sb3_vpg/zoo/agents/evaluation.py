@@ -18,11 +18,11 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import no_run
-from sb3_vpg.zoo.algorithms import DEFAULT
+from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 from sb3_vpg.zoo.flags import positive
 from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
-from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_yaml
 
 # One after the other it costs the same in any number; a native one is the faster the more of them there are
 N_ENVS = {"dummy": 10, "native": 1000}
@@ -146,7 +146,7 @@ def evaluate() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Score a trained agent and draw the learning curve of its run.")
-    parser.add_argument("--algo", choices=list(ALGOS), default=DEFAULT, help="RL algorithm")
+    parser.add_argument("--algo", choices=list(ALGOS), default=DEFAULT_ALGORITHM, help="RL algorithm")
     parser.add_argument("--env", default="CartPole-v1", help="environment ID")
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
     parser.add_argument("-o", "--output-folder", help="where the learning curve is drawn (default: the run's folder)")
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 def _saved_argument(settings: Path, name: str) -> Any:
     """:return: what the run's ``args.yml`` says, None if it says nothing"""
     file = settings / "args.yml"
-    return read_plain(file).get(name) if file.is_file() else None
+    return read_yaml(file).get(name) if file.is_file() else None
 
 
 @dataclass(frozen=True)

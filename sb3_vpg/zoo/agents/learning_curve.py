@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from stable_baselines3.common.monitor import LoadMonitorResultsError, get_monitor_files, load_results
 
-from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.common.atomic_files import atomic_replace
 
 EPISODES_PER_ROW = "episodes_per_row"
 """In the first line of a monitor file: how many episodes a row is the mean of, where they are not one each."""
@@ -59,7 +59,7 @@ def _draw(run: Path, title: str, picture: Path) -> Path | None:
     axes.set(title=title, xlabel="environment steps", ylabel="return")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend(loc="lower right")
-    with replaced_whole(picture) as part:
+    with atomic_replace(picture) as part:
         figure.savefig(part, dpi=150)
     return picture
 

@@ -15,10 +15,10 @@ from typing import Any
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id, get_model_path
 
-from sb3_vpg.zoo.algorithms import DEFAULT
+from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.package_data import packaged
-from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_yaml
 
 LOGS = "logs"
 SHIPPED_LOGS = Path(LOGS) / "shipped"
@@ -49,12 +49,12 @@ class Agent:
     def budget(self) -> int:
         """:return: the steps that it was trained for"""
         asked = int(self.args.get("n_timesteps") or -1)
-        return asked if asked > 0 else int(float(read_plain(self.settings / "config.yml")["n_timesteps"]))
+        return asked if asked > 0 else int(float(read_yaml(self.settings / "config.yml")["n_timesteps"]))
 
     @property
     def args(self) -> dict[str, Any]:
         """:return: what ``args.yml`` says"""
-        return read_plain(self.settings / "args.yml")
+        return read_yaml(self.settings / "args.yml")
 
 
 def shipped_folder() -> Path:
@@ -82,7 +82,7 @@ def agents_in(folder: Path) -> list[Agent]:
 def _env_id(file: Path) -> str:
     """:return: of an ``args.yml``; where nothing can be read, the name of its folder"""
     try:
-        return str(read_plain(file).get("env", file.parent.name))
+        return str(read_yaml(file).get("env", file.parent.name))
     except ValueError:
         return file.parent.name
 
@@ -92,7 +92,7 @@ def shipped_agent(algo: str, env_id: str) -> Agent | None:
     return next((agent for agent in agents_in(shipped_folder()) if (agent.algo, agent.env_id) == (algo, env_id)), None)
 
 
-def more_flags(name: str, flags: Sequence[str]) -> list[str]:
+def shipped_agent_flags(name: str, flags: Sequence[str]) -> list[str]:
     """
     :param name: one that plays a trained agent
     :param flags: the user's
@@ -121,17 +121,17 @@ def _check_has_model(run: Path, asked: argparse.Namespace) -> None:
     if (run / f"{asked.env}.zip").is_file():
         return
     number = run.name.rpartition("_")[2]
-    on = f" (go on with: {command('train', asked.algo, asked.env.gym_id, '--resume', number, folder=asked.folder or LOGS)})"
+    resume = command("train", asked.algo, asked.env.gym_id, "--resume", number, folder=asked.folder or LOGS)
+    # Other algorithms leave no checkpoints to go on from
+    advice = f" (go on with: {resume})" if asked.algo == DEFAULT_ALGORITHM else ""
     raise ValueError(
-        # Other algorithms leave no checkpoints to go on from
-        f"the latest run, {run}, has no model: it is in training, or was stopped{on if asked.algo == DEFAULT else ''}. "
-        "Name another run: --exp-id N"
+        f"the latest run, {run}, has no model: it is in training, or was stopped{advice}. Name another run: --exp-id N"
     )
 
 
 def requested_model(flags: Sequence[str]) -> tuple[Path | None, Path]:
     """
-    :param flags: of a command that plays a trained agent, those of ``more_flags`` included
+    :param flags: of a command that plays a trained agent, those of ``shipped_agent_flags`` included
     :return: the model that it plays, or None, for which the command itself has words; and the folder of its settings
     :raises ValueError: if there is no such run
     """
@@ -197,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     parser.set_defaults(particular="")
     parser.add_argument("--env", type=EnvironmentName, default=EnvironmentName("CartPole-v1"))
-    parser.add_argument("--algo", default=DEFAULT)
+    parser.add_argument("--algo", default=DEFAULT_ALGORITHM)
     parser.add_argument("-f", "--folder")
     parser.add_argument("-o", "--output-folder")
     parser.add_argument("--exp-id", action=_Particular)

@@ -12,7 +12,7 @@ from pathlib import Path
 import imageio_ffmpeg
 from stable_baselines3.common.vec_env import VecVideoRecorder
 
-from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.own_modules import command_of
 from sb3_vpg.zoo.patching import exchanged
 
@@ -86,7 +86,7 @@ def write_gif(film: Path, width: int = _WIDTH, frame_rate: float = _FRAME_RATE) 
     scaled = f"fps='min({frame_rate:g},source_fps)',scale='min({width},iw)':-2:flags=area"
     palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
     gif = film.with_suffix(".gif")
-    with replaced_whole(gif) as part:
+    with atomic_replace(gif) as part:
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(film), "-vf", f"{scaled},{palette}", "-y", part]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:

@@ -22,7 +22,7 @@ from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.flags import base_parser
 from sb3_vpg.zoo.hub.local_run import make_run
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
-from sb3_vpg.zoo.hub.repository import examine, files_wanted, named_as
+from sb3_vpg.zoo.hub.repository import files_wanted, named_as, read_repository
 from sb3_vpg.zoo.own_modules import check_registered
 from sb3_vpg.zoo.registration import register
 
@@ -43,7 +43,7 @@ def load_from_hub() -> None:
         stack.enter_context(named_as(repo_id, files, "if you trust its author, load it with --trust"))
         files.mkdir()
         open_hub(args.local_hub).fetch(repo_id, files_wanted(args.algo, args.env, args.trust), files)
-        found = examine(files, args.algo, args.env)
+        found = read_repository(files, args.algo, args.env)
         make_run(found, made, args.algo, args.env, args.trust, args.gym_packages)
         run = _put_in_place(made, runs, args)
     print(f"Loaded {repo_id} into {run}")

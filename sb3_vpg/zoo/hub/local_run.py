@@ -25,7 +25,7 @@ from sb3_vpg.persistence.archives import STATISTICS, read_archive
 from sb3_vpg.persistence.json_codec import encode, is_plain
 from sb3_vpg.persistence.packing import Packable, pack
 from sb3_vpg.vec_env.vec_normalize import describe
-from sb3_vpg.zoo.algorithms import our_class
+from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, PICKLED_STATISTICS, Repository
 
 
@@ -49,7 +49,7 @@ def make_run(
     :raises RefusedFileError: if the model is damaged, holds pickles, or is none for this environment
     """
     more: dict[str, Any] = {"trust": True} if trust else {}
-    model = our_class(algo).load(found.model, device="cpu", **more)
+    model = algorithm_class(algo).load(found.model, device="cpu", **more)
     statistics = read_archive(found.model).get(STATISTICS)
     settings = run / env_name
     settings.mkdir(parents=True)

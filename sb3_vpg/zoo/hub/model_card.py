@@ -14,7 +14,7 @@ from huggingface_sb3 import EnvironmentName, ModelName
 
 from sb3_vpg.version import __version__
 from sb3_vpg.zoo.agents.evaluation import Score
-from sb3_vpg.zoo.algorithms import DEFAULT, OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.hub.repository import Repository
 from sb3_vpg.zoo.hub.usage_snippet import snippet
 
@@ -60,7 +60,7 @@ def metadata(agent: Agent, score: Score) -> dict[str, Any]:
     }
     tags = [agent.env_id, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "sb3-vpg", agent.algo]
     # The zoo's list of agents takes it in lower case for the algorithm
-    name = OURS[agent.algo] if OURS[agent.algo].lower() == agent.algo else agent.algo
+    name = ALGORITHMS[agent.algo] if ALGORITHMS[agent.algo].lower() == agent.algo else agent.algo
     return {"library_name": "stable-baselines3", "tags": tags, "model-index": [{"name": name, "results": [result]}]}
 
 
@@ -73,7 +73,7 @@ def card(agent: Agent, score: Score, install: str, gym_packages: Sequence[str] =
     :return: the page, in Markdown
     """
     head = yaml.safe_dump(metadata(agent, score), sort_keys=False)
-    words = [*([] if agent.algo == DEFAULT else ["--algo", agent.algo]), "--env", agent.env_id]
+    words = [*([] if agent.algo == DEFAULT_ALGORITHM else ["--algo", agent.algo]), "--env", agent.env_id]
     where = ["-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
     train = [*words, *where, *(["--seed", str(agent.found.args["seed"])] if "seed" in agent.found.args else [])]
     program = snippet(agent.algo, agent.env_id, agent.repo_id, agent.found, score, gym_packages)
@@ -97,7 +97,7 @@ Hyperparameters:
 
 
 def _introduction(agent: Agent, score: Score) -> str:
-    cls, low, high = OURS[agent.algo], *score.interval
+    cls, low, high = ALGORITHMS[agent.algo], *score.interval
     return f"""# {cls} on {agent.env_id}
 
 A trained **{cls}** agent playing **{agent.env_id}**, made with sb3-vpg: vanilla policy gradient for

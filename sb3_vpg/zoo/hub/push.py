@@ -24,17 +24,17 @@ from rl_zoo3.utils import get_model_path
 from sb3_vpg.persistence.archives import DATA, STATISTICS, read_archive, read_members
 from sb3_vpg.zoo.agents.evaluation import N_ENVS, Score, evaluate_run
 from sb3_vpg.zoo.agents.videos import film
-from sb3_vpg.zoo.algorithms import our_class
+from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.flags import base_parser, positive
 from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
 from sb3_vpg.zoo.hub.model_card import Agent, card, versions
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
-from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, examine, named_as
+from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, named_as, read_repository
 from sb3_vpg.zoo.hyperparams_schema import NamedValues
 from sb3_vpg.zoo.own_modules import import_modules_of, modules_named_by
 from sb3_vpg.zoo.registration import register
-from sb3_vpg.zoo.safe_yaml import is_foreign, read_plain
+from sb3_vpg.zoo.safe_yaml import has_python_tag, read_yaml
 
 _CARD, _RESULTS, _FILM = "README.md", "results.json", "replay.mp4"
 _CURVES = ("evaluations.npz", "*.monitor.csv")
@@ -75,14 +75,14 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     env_name: EnvironmentName = args.env
     left_out, steps, packages = _copy_run(files, args)
     with named_as(repo_id, files, "load it in Python with trust=True, put plain values in their place, and save it again"):
-        found = examine(files, args.algo, env_name)
+        found = read_repository(files, args.algo, env_name)
         make_run(found, logs / args.algo / f"{env_name}_1", args.algo, env_name, gym_packages=packages)
     left_out += found.dropped
     if left_out:
         print(f"Left out, because no plain file holds it or playing does not need it: {', '.join(left_out)}")
     score = _measure(args, logs)
     _write_results(files / _RESULTS, score)
-    agent = Agent(args.algo, env_name.gym_id, repo_id, _which(args), steps, found, read_plain(files / CONFIG))
+    agent = Agent(args.algo, env_name.gym_id, repo_id, _which(args), steps, found, read_yaml(files / CONFIG))
     text = card(agent, score, args.install, packages)
     (files / _CARD).write_text(text, encoding="utf-8")
     (files / ".gitattributes").write_text("*.mp4 filter=lfs diff=lfs merge=lfs -text\n")
@@ -109,16 +109,16 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int, li
             f"no agent to push in {args.folder}/{args.algo} ({error}); train one first ({train}), or name it: -f, --exp-id"
         ) from error
     packages = [*args.gym_packages, *import_modules_of(Path(run) / env_name)]
-    model = our_class(args.algo).load(model_path, device="cpu")
+    model = algorithm_class(args.algo).load(model_path, device="cpu")
     # Those that this very model knew, not those of the run's end
     content = repacked(model, read_archive(model_path).get(STATISTICS))
     (files / ModelName(args.algo, env_name).filename).write_bytes(content)
     packages += modules_named_by(read_members(BytesIO(content), model_path)[DATA])
-    config, saved = (read_plain(Path(run) / env_name / name) for name in (CONFIG, ARGS))
+    config, saved = (read_yaml(Path(run) / env_name / name) for name in (CONFIG, ARGS))
     env_kwargs = {**(config.get("env_kwargs") or {}), **(saved.get("env_kwargs") or {}), **(args.env_kwargs or {})}
-    if is_foreign(env_kwargs):
+    if has_python_tag(env_kwargs):
         raise ValueError(f"env_kwargs are {env_kwargs}, which no plain file holds; give plain ones with --env-kwargs")
-    odd = [name for name, value in config.items() if is_foreign(value)]
+    odd = [name for name, value in config.items() if has_python_tag(value)]
     plain = {name: value for name, value in config.items() if name not in odd}
     write_yaml(files / CONFIG, {**plain, "env_kwargs": env_kwargs})
     known = {"algo": args.algo, "env": env_name.gym_id, "seed": saved.get("seed"), "n_timesteps": model.num_timesteps}

@@ -14,9 +14,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # offered lazily, but not exported
 from huggingface_sb3 import EnvironmentName, ModelName, ModelRepoId
 
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.exceptions import RefusedFileError
-from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS
 
 _MOST_FILES = 1000
 
@@ -51,10 +51,10 @@ def repository_id(algo: str, env_name: EnvironmentName, organization: str, name:
     :return: organization and name
     :raises ValueError: for an algorithm of the zoo's own, and for a name that no repository has, such as a path
     """
-    if algo not in OURS:
+    if algo not in ALGORITHMS:
         raise ValueError(
             f"--algo {algo} is the zoo's own, whose files on the hub are pickles; share it with the zoo's program: "
-            f"python -m rl_zoo3.push_to_hub, python -m rl_zoo3.load_from_hub. Here: {', '.join(OURS)}"
+            f"python -m rl_zoo3.push_to_hub, python -m rl_zoo3.load_from_hub. Here: {', '.join(ALGORITHMS)}"
         )
     repo_id = ModelRepoId(organization, ModelName(algo, env_name) if name is None else name)
     if repo_id.count("/") != 1:
@@ -103,7 +103,7 @@ class LocalHub:
         for name in stale:
             (target / name).unlink(missing_ok=True)
         for path in sorted(folder.iterdir()):
-            with written_whole(target / path.name) as file:
+            with atomic_write(target / path.name) as file:
                 file.write(path.read_bytes())
         return str(target)
 

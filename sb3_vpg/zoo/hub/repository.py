@@ -21,8 +21,8 @@ from huggingface_sb3 import EnvironmentName, ModelName
 
 from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.zoo.hub.remotes import check_size
-from sb3_vpg.zoo.hub.safe_settings import check_inert, harmless
-from sb3_vpg.zoo.safe_yaml import is_foreign, read_plain
+from sb3_vpg.zoo.hub.safe_settings import check_plain, safe_hyperparams
+from sb3_vpg.zoo.safe_yaml import has_python_tag, read_yaml
 
 CONFIG, ARGS, ENV_KWARGS, METRICS = "config.yml", "args.yml", "env_kwargs.yml", "train_eval_metrics.zip"
 PICKLED_STATISTICS = "vec_normalize.pkl"
@@ -68,7 +68,7 @@ def files_wanted(algo: str, env_name: EnvironmentName, trust: bool = False) -> d
     }
 
 
-def examine(folder: Path, algo: str, env_name: EnvironmentName) -> Repository:
+def read_repository(folder: Path, algo: str, env_name: EnvironmentName) -> Repository:
     """
     :param folder: with the files of a repository, none of them too large
     :param algo: one of ours; the user's, as the repository's must be
@@ -88,18 +88,18 @@ def examine(folder: Path, algo: str, env_name: EnvironmentName) -> Repository:
     # The one that the agent was filmed with
     env_kwargs.pop("render_mode", None)
     for name, value in env_kwargs.items():
-        check_inert(value, f"{folder / ENV_KWARGS}: {name}")
-    kept, dropped = harmless(config, algo, folder / CONFIG)
+        check_plain(value, f"{folder / ENV_KWARGS}: {name}")
+    kept, dropped = safe_hyperparams(config, algo, folder / CONFIG)
     known = {name: args[name] for name in ("seed", "n_timesteps") if type(args.get(name)) in (int, float)}
     metrics = _metrics(folder / METRICS) if (folder / METRICS).exists() else {}
-    foreign = [name for name, value in args.items() if is_foreign(value)]
+    foreign = [name for name, value in args.items() if has_python_tag(value)]
     return Repository(model, kept, known, env_kwargs, [*dropped, *foreign], metrics)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         _check_tree(path)
-        found = read_plain(path)
+        found = read_yaml(path)
     except RefusedFileError:
         raise
     except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
@@ -134,7 +134,7 @@ def _mapping(settings: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     value = settings.get(name)
     if value is None:
         return {}
-    if not isinstance(value, dict) or is_foreign(value):
+    if not isinstance(value, dict) or has_python_tag(value):
         raise RefusedFileError(f"{path}: {name} must be plain names and values, but is {str(value)[:200]!r}; refused")
     return value
 

@@ -35,7 +35,7 @@ _FOR_TRAINING = ("callback", "monitor_kwargs")
 _IN_THEIR_OWN_FILE = ("env_kwargs",)
 
 
-def harmless(config: dict[str, Any], algo: str, path: object) -> tuple[dict[str, Any], list[str]]:
+def safe_hyperparams(config: dict[str, Any], algo: str, path: object) -> tuple[dict[str, Any], list[str]]:
     """
     :param config: hyperparameters, as read from a file
     :param algo: one of ours
@@ -62,7 +62,7 @@ def harmless(config: dict[str, Any], algo: str, path: object) -> tuple[dict[str,
     return kept, dropped
 
 
-def check_inert(value: Any, what: str, largest: float = math.inf) -> None:
+def check_plain(value: Any, what: str, largest: float = math.inf) -> None:
     """
     :param value: read from a file
     :param what: its name
@@ -77,12 +77,12 @@ def check_inert(value: Any, what: str, largest: float = math.inf) -> None:
         return
     if isinstance(value, (list, tuple)):
         for item in value:
-            check_inert(item, what, largest)
+            check_plain(item, what, largest)
         return
     if isinstance(value, dict):
         for key, item in value.items():
-            check_inert(key, what, largest)
-            check_inert(item, f"{what}, {key}", largest)
+            check_plain(key, what, largest)
+            check_plain(item, f"{what}, {key}", largest)
         return
     raise RefusedFileError(f"{what} is {str(value)[:200]!r}: no number of a sensible size, and no plain text; refused")
 
@@ -96,7 +96,7 @@ def _is_run(name: str, value: Any) -> bool:
 
 def _is_inert(value: Any) -> bool:
     try:
-        check_inert(value, "")
+        check_plain(value, "")
     except RefusedFileError:
         return False
     return True
@@ -122,7 +122,7 @@ def _normalizes(value: Any, path: object) -> bool:
                 f"{path}: normalize is {value[:200]!r}, which is no dict of plain values; refused"
             ) from None
     if isinstance(value, dict):
-        check_inert(value, f"{path}: normalize")
+        check_plain(value, f"{path}: normalize")
         return True
     raise RefusedFileError(f"{path}: normalize is {str(value)[:200]!r}, but must be true, false or a mapping; refused")
 
@@ -146,7 +146,7 @@ def _wrappers(value: Any, key: str, path: object) -> list[Any]:
             )
         if not isinstance(kwargs, dict):
             raise RefusedFileError(f"{path}: {key}: the arguments of {name} must have names; refused")
-        check_inert(kwargs, f"{path}: {name}", _LARGEST)
+        check_plain(kwargs, f"{path}: {name}", _LARGEST)
     return listed
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_sb3 import EnvironmentName, ModelName
 
 from sb3_vpg.zoo.agents.evaluation import Score
-from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.hub.repository import Repository
 from sb3_vpg.zoo.hub.safe_settings import named_wrapper
 
@@ -21,7 +21,7 @@ def snippet(algo: str, env_id: str, repo_id: str, found: Repository, score: "Sco
     :param gym_packages: modules that register the environment
     :return: a program
     """
-    cls, config = OURS[algo], found.config
+    cls, config = ALGORITHMS[algo], found.config
     wrappers = list(map(named_wrapper, config.get("env_wrapper") or ()))
     vec_wrappers = list(map(named_wrapper, config.get("vec_env_wrapper") or ()))
     frames = config.get("frame_stack", 0)

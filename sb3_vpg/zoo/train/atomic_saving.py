@@ -8,13 +8,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.train.callbacks import WholeEvalCallback
 
 
 @contextmanager
-def whole_files() -> Iterator[None]:
+def atomic_saving() -> Iterator[None]:
     """
     While it lasts, models, statistics and replay buffers are saved whole, and the zoo evaluates with ``WholeEvalCallback``.
     SB3 has no hook for the saving of others' algorithms, so its methods are replaced.
@@ -42,7 +42,7 @@ def _whole(save: Callable[..., None], suffix: str) -> Callable[..., None]:
             return
         target = Path(fspath(path))
         # SB3 completes a name that has none
-        with replaced_whole(target if target.suffix else f"{target}{suffix}") as part:
+        with atomic_replace(target if target.suffix else f"{target}{suffix}") as part:
             save(self, part, *args, **kwargs)
 
     return save_whole

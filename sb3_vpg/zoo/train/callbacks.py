@@ -5,11 +5,11 @@ from collections.abc import Callable
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, ProgressBarCallback
 
-from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.patching import replaced
 
 
-class First(BaseCallback):
+class TrainingStarted(BaseCallback):
     """
     Tells the manager when training has begun: when the model is what it should be, and signals can be heeded. It also stands
     where the zoo looks for the progress bar, to close it after an interruption, whether it is one and was opened or not.
@@ -41,5 +41,5 @@ class WholeEvalCallback(EvalCallback):
     def _on_step(self) -> bool:
         if self.log_path is None or self.eval_freq <= 0 or self.n_calls % self.eval_freq:
             return super()._on_step()
-        with replaced_whole(f"{self.log_path}.npz") as part, replaced(self, "log_path", part):
+        with atomic_replace(f"{self.log_path}.npz") as part, replaced(self, "log_path", part):
             return super()._on_step()

@@ -15,7 +15,7 @@ from sb3_vpg.zoo.own_modules import check_registered
 from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import Signals
-from sb3_vpg.zoo.train.atomic_saving import whole_files
+from sb3_vpg.zoo.train.atomic_saving import atomic_saving
 from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
 from sb3_vpg.zoo.train.native_manager import NativeExperimentManager
 from sb3_vpg.zoo.train.session import Session, _Complete
@@ -38,7 +38,7 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
         parser = SimpleNamespace(ArgumentParser=partial(_Parser, session))
         stack.enter_context(exchanged("rl_zoo3.train:argparse", parser))
         stack.enter_context(exchanged("rl_zoo3.train:ExperimentManager", partial(_manager, session)))
-        stack.enter_context(whole_files())
+        stack.enter_context(atomic_saving())
         try:
             rl_zoo3.train.train()
         except _Complete as complete:

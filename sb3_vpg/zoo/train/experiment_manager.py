@@ -22,17 +22,17 @@ from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 
 from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 from sb3_vpg.checkpoints.files import latest
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
-from sb3_vpg.zoo.algorithms import OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.commands import PYTHON_CONF
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.hyperparams_schema import WRITTEN_IN_PYTHON, check_entry, evaluated
 from sb3_vpg.zoo.own_modules import check_classes, import_modules_of
 from sb3_vpg.zoo.patching import exchanged, replaced
-from sb3_vpg.zoo.safe_yaml import as_written, is_foreign
-from sb3_vpg.zoo.train.callbacks import First
+from sb3_vpg.zoo.safe_yaml import as_read_back, has_python_tag
+from sb3_vpg.zoo.train.callbacks import TrainingStarted
 from sb3_vpg.zoo.train.saved_run import SavedRun, checkpoint_folder, mark_finished, resume_command
 from sb3_vpg.zoo.train.session import Session
 from sb3_vpg.zoo.train.subproc import QuietSubprocVecEnv
@@ -63,7 +63,7 @@ class VPGExperimentManager(SearchManager):
         super().__init__(args, algo, *others, **kwargs)
         self._session, self._signals = session, session.signals
         self._made = self._started = self._learnt = False
-        if kwargs.get("config") is None and algo in OURS:
+        if kwargs.get("config") is None and algo in ALGORITHMS:
             self.config = str(hyperparams_file(algo))
         if session.folder is not None:
             self._use_folder(session.folder)
@@ -84,7 +84,7 @@ class VPGExperimentManager(SearchManager):
         else:
             saved = self._read_run(run)
             hyperparams = dict(saved)
-        if self.algo in OURS:
+        if self.algo in ALGORITHMS:
             check_entry(self.config, self.algo, self.env_name.gym_id, hyperparams)
         if self._eval_env_kwargs_args is None and not self.env_kwargs:
             # The zoo forgets those of an entry, and evaluates in another environment than it trains in
@@ -106,10 +106,10 @@ class VPGExperimentManager(SearchManager):
     def _read_run(self, run: SavedRun) -> dict[str, Any]:
         """:return: those of the run; Python objects among them come from the command, because no file may make them"""
         saved = OrderedDict(run.hyperparams)
-        foreign = [key for key, value in saved.items() if is_foreign(value)]
+        foreign = [key for key, value in saved.items() if has_python_tag(value)]
         today = self._today() if foreign else {}
         for key in foreign:
-            if as_written(today.get(key)) != saved[key]:
+            if as_read_back(today.get(key)) != saved[key]:
                 raise ValueError(
                     f"{run.folder} was begun with {key}: {saved[key]}, which no file may make: give the same -params again"
                 )
@@ -128,7 +128,7 @@ class VPGExperimentManager(SearchManager):
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]  # static there
         """Ours read ``"lin_0.001"`` themselves, and refuse what they cannot read by its name."""
-        return hyperparams if self.algo in OURS else ExperimentManager._preprocess_schedules(hyperparams)
+        return hyperparams if self.algo in ALGORITHMS else ExperimentManager._preprocess_schedules(hyperparams)
 
     def _today(self) -> dict[str, Any]:
         """:return: what the run would be begun with, as far as that is still there"""
@@ -173,7 +173,7 @@ class VPGExperimentManager(SearchManager):
             folder = checkpoint_folder(Path(self.save_path))
             kwargs: dict[str, Any] = {"monitor_dir": self.save_path, "verbose": self.verbose}
             self.callbacks.append(TrainingCheckpoint(folder, self._checkpoint_freq, **kwargs))
-        self.callbacks.insert(0, First(self._start, self.callbacks))
+        self.callbacks.insert(0, TrainingStarted(self._start, self.callbacks))
 
     def _start(self, model: BaseAlgorithm) -> None:
         """From here on there is something to save, and a rollout to finish."""
@@ -227,7 +227,7 @@ class VPGExperimentManager(SearchManager):
         if self._session.run is not None:
             command = Path(self.params_path) / "command.txt"
             before = command.read_text() if command.is_file() else ""
-            with written_whole(command) as file:
+            with atomic_write(command) as file:
                 file.write(f"{before}\n{shlex.join(sys.orig_argv)}".encode())
             print(f"Log path: {self.save_path}")
             return
@@ -236,7 +236,7 @@ class VPGExperimentManager(SearchManager):
                 super()._save_config(saved_hyperparams)
             (Path(folder) / "command.txt").write_text(shlex.join(sys.orig_argv))
             for name in ("config.yml", "command.txt", "args.yml"):
-                with written_whole(Path(self.params_path) / name) as file:
+                with atomic_write(Path(self.params_path) / name) as file:
                     file.write((Path(folder) / name).read_bytes())
 
     def learn(self, model: BaseAlgorithm) -> None:

@@ -8,9 +8,9 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id
 
 from sb3_vpg.checkpoints.files import latest
-from sb3_vpg.common.atomic_files import remove_parts, written_whole
+from sb3_vpg.common.atomic_files import atomic_write, remove_partial_files
 from sb3_vpg.zoo.commands import command
-from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_yaml
 
 _FINISHED = "finished.txt"
 
@@ -72,11 +72,11 @@ class SavedRun:
         if len(files) != 1:
             raise ValueError(f"{folder} has {len(files)} args.yml in its folders, but a run has one; nothing to resume")
         settings = files[0].parent
-        args = read_plain(files[0])
+        args = read_yaml(files[0])
         if not args.get("checkpoint_freq"):
             why = "--checkpoint-freq 0" if "checkpoint_freq" in args else f"{args.get('algo')} without checkpoints"
             raise ValueError(f"{folder} was trained with {why}, so there is nothing to resume; train anew without --resume")
-        return SavedRun(folder, settings, args, read_plain(settings / "config.yml"))
+        return SavedRun(folder, settings, args, read_yaml(settings / "config.yml"))
 
     @property
     def finished(self) -> str | None:
@@ -99,7 +99,7 @@ class SavedRun:
     def tidy(self) -> None:
         """Remove what a writer that was killed has left half-written."""
         for folder in (self.folder, self.settings):
-            remove_parts(folder)
+            remove_partial_files(folder)
 
 
 def resume_command(run: Path, log_folder: str, algo: str, env_id: str) -> str:
@@ -114,5 +114,5 @@ def resume_command(run: Path, log_folder: str, algo: str, env_id: str) -> str:
 
 def mark_finished(settings: Path, num_timesteps: int, total: int) -> None:
     """The last file of a run: whoever finds it need not resume."""
-    with written_whole(settings / _FINISHED) as file:
+    with atomic_write(settings / _FINISHED) as file:
         file.write(f"{num_timesteps:,} of {total:,} steps\n".encode())

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sb3_vpg.common.locks import claimed
-from sb3_vpg.zoo.algorithms import DEFAULT
-from sb3_vpg.zoo.safe_yaml import as_written, is_foreign
+from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
+from sb3_vpg.zoo.safe_yaml import as_read_back, has_python_tag
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.saved_run import SavedRun, find_run
 
@@ -58,11 +58,15 @@ class Session:
         :return: what to train with
         """
         name, self.exp_id = self._own.pop("resume", None), self._own.pop("exp_id", None)
-        if args.algo == DEFAULT and not args.optimize_hyperparameters:
+        if args.algo == DEFAULT_ALGORITHM and not args.optimize_hyperparameters:
             args.checkpoint_freq = CHECKPOINT_FREQ
         elif name is not None or "checkpoint_freq" in self._own:
-            what = f"a run of {args.algo}" if args.algo != DEFAULT else "a search (one with --storage goes on by itself)"
-            raise ValueError(f"--resume and --checkpoint-freq are for --algo {DEFAULT}, not for {what}")
+            what = (
+                f"a run of {args.algo}"
+                if args.algo != DEFAULT_ALGORITHM
+                else "a search (one with --storage goes on by itself)"
+            )
+            raise ValueError(f"--resume and --checkpoint-freq are for --algo {DEFAULT_ALGORITHM}, not for {what}")
         given.update(self._own)
         if name == "" and args.uuid:
             raise ValueError("runs with --uuid have no number, so the latest is not known; name its folder: --resume FOLDER")
@@ -110,14 +114,14 @@ class Session:
             saved[name] = value
         for key, value in (given.get("hyperparams") or {}).items():
             _compare(f"--hyperparams {key}:{value!r}", value, run.hyperparams.get(key), run.folder)
-        foreign = {f"--{name.replace('_', '-')}": value for name, value in saved.items() if is_foreign(value)}
+        foreign = {f"--{name.replace('_', '-')}": value for name, value in saved.items() if has_python_tag(value)}
         for flag, value in foreign.items():
             raise ValueError(f"{run.folder} was begun with {flag} {value}, which no file may make: give the same {flag} again")
         return saved
 
 
 def _compare(flag: str, value: Any, saved: Any, folder: Path) -> None:
-    if as_written(value) != saved:
+    if as_read_back(value) != saved:
         raise ValueError(
             f"{flag} contradicts {folder}, which was begun with {saved}: leave the flag out to resume that run, "
             "or leave out --resume to begin another one"

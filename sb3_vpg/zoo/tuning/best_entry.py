@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from torch import nn
 
-from sb3_vpg.zoo.algorithms import DEFAULT, OURS, our_class
+from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class
 from sb3_vpg.zoo.commands import command
-from sb3_vpg.zoo.tuning.study import Begun, loaded
+from sb3_vpg.zoo.tuning.study import StudyOrigin, loaded
 from sb3_vpg.zoo.tuning.yaml_editor import with_entry
 
 _FIRST = ("n_envs", "n_timesteps", "policy")
@@ -29,7 +29,7 @@ def best_entry() -> None:
     args = _parser().parse_args()
     with loaded(args.storage, args.study_name) as study:
         env_id, text = entry_text(study)
-        begun = Begun.read(study)
+        begun = StudyOrigin.read(study)
     if args.output is None:
         print(text, end="")
         return
@@ -55,7 +55,7 @@ def entry_text(study: optuna.Study) -> tuple[str, str]:
     :return: environment id, and the lines of the entry
     :raises ValueError: if no trial was completed, or if no text can say what it was trained with
     """
-    begun = Begun.read(study)
+    begun = StudyOrigin.read(study)
     if begun.entry is None:
         raise ValueError(
             f"study {study.study_name!r} began with hyperparameters that no YAML file can say (Python objects, given by "
@@ -70,7 +70,7 @@ def entry_text(study: optuna.Study) -> tuple[str, str]:
     return begun.env_id, f"{yaml.safe_dump(begun.env_id).splitlines()[0]}:\n{indent(comment + lines, '  ')}"
 
 
-def best_hyperparams(begun: Begun, trial: FrozenTrial) -> dict[str, Any]:
+def best_hyperparams(begun: StudyOrigin, trial: FrozenTrial) -> dict[str, Any]:
     """
     :param begun: what the search began with
     :param trial: one of its trials
@@ -81,17 +81,19 @@ def best_hyperparams(begun: Begun, trial: FrozenTrial) -> dict[str, Any]:
     entry = {**(begun.entry or {}), **drawn}
     if "n_timesteps" in trial.user_attrs:
         entry["n_timesteps"] = trial.user_attrs["n_timesteps"]
-    if begun.algo in OURS:
-        defaults = {name: parameter.default for name, parameter in inspect.signature(our_class(begun.algo)).parameters.items()}
+    if begun.algo in ALGORITHMS:
+        defaults = {
+            name: parameter.default for name, parameter in inspect.signature(algorithm_class(begun.algo)).parameters.items()
+        }
         # Only said to overrule what the entry might say
         entry = {name: value for name, value in entry.items() if name not in drawn or defaults.get(name, ...) != value}
-    if begun.algo == DEFAULT and entry.get("baseline", "value") != "value":
+    if begun.algo == DEFAULT_ALGORITHM and entry.get("baseline", "value") != "value":
         idle = _CRITIC if entry.get("n_episodes") is None else (*_CRITIC, *_FIXED_LENGTH)
         entry = {name: value for name, value in entry.items() if name not in idle}
     return {name: entry[name] for name in (*_FIRST, *sorted(entry.keys() - {*_FIRST})) if name in entry}
 
 
-def _converted(begun: Begun, params: dict[str, Any]) -> dict[str, Any]:
+def _converted(begun: StudyOrigin, params: dict[str, Any]) -> dict[str, Any]:
     if begun.algo not in HYPERPARAMS_CONVERTER:
         raise ValueError(f"--algo {begun.algo} has no way from its trials to hyperparameters in rl_zoo3")
     converted: dict[str, Any] = HYPERPARAMS_CONVERTER[begun.algo](params)

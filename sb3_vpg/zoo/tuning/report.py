@@ -12,7 +12,7 @@ from matplotlib import pyplot
 from optuna.trial import TrialState
 from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
-from sb3_vpg.common.atomic_files import replaced_whole
+from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.tuning.best_entry import entry_text
 
 
@@ -62,6 +62,6 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
 
 
 def _save(axes: Any, picture: Path) -> Path:
-    with replaced_whole(picture) as part:
+    with atomic_replace(picture) as part:
         axes.figure.savefig(part, dpi=150, bbox_inches="tight")
     return picture

@@ -14,12 +14,12 @@ from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import DistributionError, DivergedError, EndlessEpisodeError
-from sb3_vpg.zoo.algorithms import DEFAULT, OURS
+from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.tuning.report import report
 from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS, params_of, suggest_n_envs
-from sb3_vpg.zoo.tuning.study import Begun, as_json, create_or_load, opened_for_search
+from sb3_vpg.zoo.tuning.study import StudyOrigin, as_json, create_or_load, opened_for_search
 
 # What other hyperparameters may mend
 _UNFIT = (DivergedError, DistributionError, EndlessEpisodeError)
@@ -51,13 +51,13 @@ class SearchManager(ExperimentManager):
             trial.set_user_attr(name, getattr(self, name))
         manager = copy(self)
         try:
-            if self.algo == DEFAULT:
+            if self.algo == DEFAULT_ALGORITHM:
                 # Several jobs are several threads, with a number each
                 manager.n_envs = suggest_n_envs(trial, self.n_envs)
             return ExperimentManager.objective(manager, trial)
         except optuna.TrialPruned as pruned:
             cause = pruned.__cause__
-            if cause is None or self.algo not in OURS or isinstance(cause, _UNFIT):
+            if cause is None or self.algo not in ALGORITHMS or isinstance(cause, _UNFIT):
                 raise
             failure: BaseException = cause
         except (Exception, KeyboardInterrupt) as error:
@@ -118,10 +118,10 @@ class SearchManager(ExperimentManager):
         # Each for itself: the sampler asks for it in the first trial
         study.set_user_attr("policy", str(self._hyperparams.get("policy")))
         entry = {**self._saved, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
-        begun = Begun(self.algo, self.env_name.gym_id, as_json(entry), list(self.args.gym_packages))
+        begun = StudyOrigin(self.algo, self.env_name.gym_id, as_json(entry), list(self.args.gym_packages))
         if is_new:
             begun.note(study)
-            if self.algo == DEFAULT:
+            if self.algo == DEFAULT_ALGORITHM:
                 self._enqueue_entry(study)
         else:
             begun.check_same(study)

@@ -21,7 +21,7 @@ _KEY = "sb3-vpg"
 
 
 @dataclass(frozen=True)
-class Begun:
+class StudyOrigin:
     """
     What a search began with.
 
@@ -55,7 +55,7 @@ class Begun:
                 raise ValueError(f"study {study.study_name!r} was begun with {differs}: give this one another --study-name")
 
     @classmethod
-    def read(cls, study: optuna.Study) -> "Begun":
+    def read(cls, study: optuna.Study) -> "StudyOrigin":
         """:raises ValueError: if the study was begun by another program"""
         if _KEY not in study.user_attrs:
             raise ValueError(f"study {study.study_name!r} was not begun by sb3-vpg optimize, so its entry is not known")

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from sb3_vpg.common.atomic_files import written_whole
+from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.locks import in_turn
 
 
@@ -35,7 +35,7 @@ def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
                 f"{path} has another form than one entry after the other, or entries that build on that for {env_id} (&, *): "
                 "name another file with -o, or put the entry in by hand"
             )
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(after.encode())
 
 

@@ -24,7 +24,7 @@ from sb3_vpg.zoo.agents.benchmark import in_thousands
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.agents.trained_agents import Agent, agents_in, shipped_folder
 from sb3_vpg.zoo.cli import main
-from sb3_vpg.zoo.safe_yaml import read_plain
+from sb3_vpg.zoo.safe_yaml import read_yaml
 from sb3_vpg.zoo.thresholds import reward_threshold
 
 with pytest.MonkeyPatch.context() as patch:
@@ -275,7 +275,7 @@ def test_training_computes_in_one_thread_unless_told(tmp_path: Path) -> None:
     for flags, threads in (([], 1), (["--num-threads", "2"], 2)):
         assert main([*command, *flags]) == 0
         (latest,) = tmp_path.glob(f"vpg/CartPole-v1_{threads}/CartPole-v1/args.yml")
-        assert read_plain(latest)["num_threads"] == threads
+        assert read_yaml(latest)["num_threads"] == threads
 
 
 def test_a_damaged_run_does_not_cost_the_table_of_the_others(

@@ -17,7 +17,7 @@ from sb3_vpg.zoo import register
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.tuning.best_entry import best_hyperparams, entry_text
 from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS, sample_vpg_params, suggest_n_envs
-from sb3_vpg.zoo.tuning.study import Begun, as_json, opened
+from sb3_vpg.zoo.tuning.study import StudyOrigin, as_json, opened
 from sb3_vpg.zoo.tuning.yaml_editor import with_entry
 
 BEGUN = {"policy": "MlpPolicy", "n_timesteps": 1e5, "n_envs": 2, "batch_size": 32, "normalize": True, "gae_lambda": 0.9}
@@ -76,7 +76,7 @@ def test_every_draw_survives_the_way_through_a_file() -> None:
     register()
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial({}, user_attrs={AS_IT_STANDS: True})
-    begun = Begun("vpg", "CartPole-v1", as_json(BEGUN))
+    begun = StudyOrigin("vpg", "CartPole-v1", as_json(BEGUN))
     kwargs = {**BEGUN, "policy_kwargs": {"net_arch": [8]}}
     for number in range(25):
         trial = study.ask()
@@ -98,7 +98,7 @@ def test_every_draw_survives_the_way_through_a_file() -> None:
 def test_it_is_readable_and_says_where_it_comes_from() -> None:
     register()
     study = optuna.create_study(direction="maximize", study_name="readable")
-    Begun("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy", "n_timesteps": 5e4})).note(study)
+    StudyOrigin("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy", "n_timesteps": 5e4})).note(study)
     study.enqueue_trial({"baseline": "none", "learning_rate": 0.0034567, "schedule": "linear", "one_minus_gamma": 0.0123456})
     for seed in (3, 4):
         trial = study.ask()
@@ -136,11 +136,11 @@ def test_what_it_cannot_write_ends_in_one_line(tmp_path: Path, capsys: pytest.Ca
         study = optuna.create_study(storage=there, study_name="foreign")
         assert "not begun by sb3-vpg" in unusable(database, capsys)
         assert "it has 'foreign'" in unusable(database, capsys, "--study-name", "other")
-        Begun("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy"})).note(study)
+        StudyOrigin("vpg", "CartPole-v1", as_json({"policy": "MlpPolicy"})).note(study)
         assert "no completed trial" in unusable(database, capsys)
         optuna.create_study(storage=there, study_name="second")
         assert "several studies" in unusable(database, capsys)
-        Begun("vpg", "CartPole-v1", as_json({"policy": nn.Tanh})).note(study)
+        StudyOrigin("vpg", "CartPole-v1", as_json({"policy": nn.Tanh})).note(study)
         assert "no YAML file can say" in unusable(database, capsys, "--study-name", "foreign")
 
 
@@ -208,9 +208,9 @@ def test_rollouts_of_a_fixed_length_keep_it_without_a_critic() -> None:
     register()
     fixed = {"n_envs": 1, "n_timesteps": 1e4, "policy": "MlpPolicy", "baseline": "none", "n_steps": 50, "gae_lambda": 0.9}
     as_it_stands = optuna.trial.create_trial(value=1.0, user_attrs={AS_IT_STANDS: True})
-    assert best_hyperparams(Begun("vpg", "CartPole-v1", fixed), as_it_stands) == fixed
+    assert best_hyperparams(StudyOrigin("vpg", "CartPole-v1", fixed), as_it_stands) == fixed
     whole = {**fixed, "n_episodes": 2}
-    left = best_hyperparams(Begun("vpg", "CartPole-v1", whole), as_it_stands)
+    left = best_hyperparams(StudyOrigin("vpg", "CartPole-v1", whole), as_it_stands)
     assert left == {name: value for name, value in whole.items() if name not in ("n_steps", "gae_lambda")}
 
 
