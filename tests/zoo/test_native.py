@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rl_zoo3.exp_manager
 import yaml
+from helpers import MAY_STAND_STILL
 from stable_baselines3.common.monitor import load_results
 
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
@@ -104,6 +105,7 @@ def test_the_algorithms_of_the_zoo_run_on_it(algo: str, tmp_path: Path, created:
     assert len(created) == 1
 
 
+@MAY_STAND_STILL
 def test_optimize_searches_on_it(tmp_path: Path, created: list[GymVecEnv]) -> None:
     """With two jobs in one process, which make their environments at the same time."""
     before = rl_zoo3.exp_manager.make_vec_env
