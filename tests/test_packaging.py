@@ -165,6 +165,9 @@ def test_the_wheel_carries_hyperparameters_and_agents_and_no_tests(wheel: Path) 
     names = zipfile.ZipFile(wheel).namelist()
     for needed in ("sb3_vpg/hyperparams/vpg.yml", "sb3_vpg/py.typed", "sb3_vpg/zoo/cli.py"):
         assert needed in names
+    templates = {file.relative_to(ROOT).as_posix() for file in (ROOT / "sb3_vpg").rglob("*.j2")}
+    assert {name for name in names if name.endswith(".j2")} == templates
+    assert "sb3_vpg/zoo/hub/templates/model_card.md.j2" in templates
     agents = ROOT / "trained_agents"
     shipped = {f"sb3_vpg/trained_agents/{file.relative_to(agents).as_posix()}" for file in agents.rglob("*") if file.is_file()}
     assert {name for name in names if name.startswith("sb3_vpg/trained_agents/")} == shipped

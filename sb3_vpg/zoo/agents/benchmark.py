@@ -1,92 +1,82 @@
-"""``sb3-vpg benchmark``: trained agents played and tabulated in the form of the zoo's benchmark."""
+"""``sb3-vpg benchmark``: play trained agents and write a table of their scores, in the form of the zoo's benchmark."""
 
 import argparse
 import json
 import shlex
 import sys
-from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.system_info import describe
-from sb3_vpg.zoo.agents.evaluation import evaluate_run
+from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
 from sb3_vpg.zoo.agents.trained_agents import LOGS, Agent, agents_in, shipped_folder
 from sb3_vpg.zoo.flags import positive
 from sb3_vpg.zoo.thresholds import reward_threshold
 
-_SCORE = ("mean_reward", "std_reward", "n_timesteps", "eval_timesteps", "eval_episodes")
-_COLUMNS = ("algo", "env_id", *_SCORE, "solved at", "solved")
-
-
-@dataclass(frozen=True)
-class Row:
-    """
-    :param mean_reward: over the episodes; ``std_reward``: of the episodes, not of their mean
-    :param interval: 95 % of the mean, Student's
-    :param n_timesteps: that it was trained for
-    :param eval_timesteps: steps of all episodes
-    :param reward_threshold: of the environment's registration; None where it has none
-    """
-
-    algo: str
-    env_id: str
-    mean_reward: float
-    std_reward: float
-    interval: tuple[float, float]
-    n_timesteps: int
-    eval_timesteps: int
-    eval_episodes: int
-    reward_threshold: float | None
-
-    @property
-    def solved(self) -> bool | None:
-        """:return: whether the mean reaches the threshold; None where there is none"""
-        return None if self.reward_threshold is None else self.mean_reward >= self.reward_threshold
-
-    def cells(self) -> list[str]:
-        """:return: of the table"""
-        threshold = "" if self.reward_threshold is None else f"{self.reward_threshold:g}"
-        counts = [in_thousands(self.n_timesteps), f"{self.eval_timesteps}", f"{self.eval_episodes}"]
-        solved = {None: "", True: "yes", False: "no"}[self.solved]
-        return [self.algo, self.env_id, f"{self.mean_reward:.3f}", f"{self.std_reward:.3f}", *counts, threshold, solved]
+_COLUMNS = (
+    "algo",
+    "env_id",
+    "mean_reward",
+    "std_reward",
+    "n_timesteps",
+    "eval_timesteps",
+    "eval_episodes",
+    "solved at",
+    "solved",
+)
 
 
 def in_thousands(steps: int) -> str:
-    """:return: as the zoo writes a budget, but never rounded: ``"100k"``, ``"1.5M"``, ``"2.048k"``"""
+    """Return a number of steps in the zoo's short form, but never rounded: ``"100k"``, ``"1.5M"``, ``"2.048k"``."""
     for unit, name in ((1_000_000, "M"), (1_000, "k")):
-        # Three digits after the point are exact then
+        # Then three digits after the point are exact
         if steps >= unit and steps % (unit // 1_000) == 0:
             return f"{steps / unit:.10g}{name}"
     return str(steps)
 
 
-def score(agent: Agent, n_episodes: int, seed: int, deterministic: bool, device: str) -> Row:
-    """:return: the row of one agent"""
-    folder, number = str(agent.run.parents[1]), int(agent.run.name.rpartition("_")[2])
-    found = evaluate_run(
-        folder, agent.algo, agent.env_id, number, n_episodes, seed, deterministic=deterministic, device=device
-    )
-    return Row(
-        agent.algo,
-        agent.env_id,
-        float(found.returns.mean()),
-        float(found.returns.std()),
-        found.interval(),
-        agent.budget,
-        int(found.lengths.sum()),
-        len(found.returns),
-        reward_threshold(agent.env_id),
-    )
+def _record(agent: Agent, score: Evaluation) -> dict[str, Any]:
+    """Return the entry of an agent in ``benchmark.json``; ``solved`` is None if its environment has no threshold."""
+    threshold = reward_threshold(agent.env_id)
+    return {
+        "algo": agent.algo,
+        "env_id": agent.env_id,
+        "mean_reward": score.mean,
+        "std_reward": score.std,
+        "interval": score.interval,
+        "n_timesteps": agent.budget,
+        "eval_timesteps": int(score.lengths.sum()),
+        "eval_episodes": len(score.returns),
+        "reward_threshold": threshold,
+        "solved": None if threshold is None else score.mean >= threshold,
+    }
+
+
+def _cells(record: dict[str, Any]) -> list[str]:
+    """Return the row of an agent in ``benchmark.md``."""
+    threshold = "" if record["reward_threshold"] is None else f"{record['reward_threshold']:g}"
+    return [
+        record["algo"],
+        record["env_id"],
+        f"{record['mean_reward']:.3f}",
+        f"{record['std_reward']:.3f}",
+        in_thousands(record["n_timesteps"]),
+        str(record["eval_timesteps"]),
+        str(record["eval_episodes"]),
+        threshold,
+        {None: "", True: "yes", False: "no"}[record["solved"]],
+    ]
 
 
 def benchmark() -> None:
     """
-    The command. Its arguments are ``sys.argv``.
+    Run the command ``benchmark`` with the arguments in ``sys.argv``.
 
-    :raises ValueError: if there is no agent that can be played
+    :raises ValueError: if no agent can be played
     """
     args = _parser().parse_args()
     for module in args.gym_packages:
@@ -96,21 +86,27 @@ def benchmark() -> None:
         raise ValueError(
             f"no trained agents in {args.folder}; name the folder of your runs (-f), or leave -f out to score those that ship"
         )
-    rows, left_out = [], []
+    records, left_out = [], []
     for number, agent in enumerate(agents, 1):
         print(f"{number}/{len(agents)}: {agent.algo} on {agent.env_id}", flush=True)
         try:
-            rows.append(score(agent, args.n_eval_episodes, args.seed, not args.stochastic, args.device))
+            records.append(_record(agent, _evaluate(agent, args)))
         except (gym.error.Error, ImportError, ValueError, OSError) as error:
-            # Most often what it is simulated with is not installed, and the others can be played all the same
+            # Most often its simulator is not installed; the other agents can still be played
             left_out.append(f"{agent.algo} on {agent.env_id}: {' '.join(str(error).split())}")
-    if not rows:
+    if not records:
         raise ValueError(f"none of the agents in {args.folder} can be played here. {left_out[0]}")
-    _deliver(args, rows, left_out)
+    _write(args, records, left_out)
 
 
-def _deliver(args: argparse.Namespace, rows: list[Row], left_out: list[str]) -> None:
-    """Print the page; write it and the numbers."""
+def _evaluate(agent: Agent, args: argparse.Namespace) -> Evaluation:
+    folder, number = str(agent.run.parents[1]), int(agent.run.name.rpartition("_")[2])
+    choice = {"deterministic": not args.stochastic, "device": args.device}
+    return evaluate_run(folder, agent.algo, agent.env_id, number, args.n_eval_episodes, args.seed, **choice)
+
+
+def _write(args: argparse.Namespace, records: list[dict[str, Any]], left_out: list[str]) -> None:
+    """Print the page, and write it and the numbers into the folder ``--benchmark-dir``."""
     actions = "sampled" if args.stochastic else "deterministic"
     command = shlex.join(["sb3-vpg", "benchmark", *_without_output(sys.argv[1:])])
     lines = [
@@ -122,7 +118,7 @@ def _deliver(args: argparse.Namespace, rows: list[Row], left_out: list[str]) -> 
         "trained for `n_timesteps`, so that it says what an agent can do, and not how reliably training gets there.",
         "`solved at` is the mean return of 100 episodes that the environment's registration asks for, where it asks for one.",
         "",
-        *(f"| {' | '.join(cells)} |" for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *(row.cells() for row in rows))),
+        *(f"| {' | '.join(cells)} |" for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *map(_cells, records))),
         "",
         *(f"Left out: {text}\n" for text in left_out),
         describe(),
@@ -130,16 +126,15 @@ def _deliver(args: argparse.Namespace, rows: list[Row], left_out: list[str]) -> 
     ]
     text = "\n".join(lines)
     raw = {"command": command, "machine": describe(), "seed": args.seed, "deterministic": not args.stochastic}
-    agents = [{**asdict(row), "solved": row.solved} for row in rows]
     print(f"\n{text}")
-    for name, content in (("benchmark.md", text), ("benchmark.json", f"{json.dumps({**raw, 'agents': agents}, indent=1)}\n")):
+    for name, content in (("benchmark.md", text), ("benchmark.json", f"{json.dumps({**raw, 'agents': records}, indent=1)}\n")):
         with atomic_write(args.benchmark_dir / name) as file:
             file.write(content.encode())
         print(f"Saved {args.benchmark_dir / name}")
 
 
 def _without_output(flags: list[str]) -> list[str]:
-    """:return: the flags without the one that says where the result goes"""
+    """Return the flags without ``--benchmark-dir``."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--benchmark-dir")
     return parser.parse_known_args(flags)[1]

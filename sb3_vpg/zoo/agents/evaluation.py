@@ -2,6 +2,7 @@
 
 import argparse
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,24 @@ from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
-# One after the other it costs the same in any number; a native one is the faster the more of them there are
+# A DummyVecEnv steps its environments in turn, so their number costs nothing; a native one is faster the more it has
 N_ENVS = {"dummy": 10, "native": 1000}
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """
+    The score of a model, and how it was measured.
+
     :param model: the file that was evaluated
     :param run: the folder of its run
     :param returns: undiscounted return of each episode, shape (n_episodes,)
     :param lengths: steps of each episode, shape (n_episodes,)
-    :param num_timesteps: environment steps that the agent was trained for
+    :param num_timesteps: environment steps that the model was trained for
+    :param seed: of the first environment; each further environment adds 1
+    :param n_envs: number of environments that played in parallel
+    :param deterministic: whether the likeliest actions were taken instead of sampled ones
+    :param when: local date and time, in ISO format
     """
 
     model: Path
@@ -43,13 +50,38 @@ class Evaluation:
     returns: np.ndarray
     lengths: np.ndarray
     num_timesteps: int
+    seed: int
+    n_envs: int
+    deterministic: bool
+    when: str
 
-    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """:return: Student's interval of the mean return over episodes of this one agent"""
-        mean, n = float(self.returns.mean()), len(self.returns)
-        error = float(self.returns.std(ddof=1)) / np.sqrt(n) if n > 1 else np.inf
-        margin = float(student.ppf((1 + confidence) / 2, n - 1)) * error if error > 0 and n > 1 else error
-        return mean - margin, mean + margin
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(self.returns.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the episodes' returns, with divisor n as in SB3; not the standard error of the mean."""
+        return float(self.returns.std())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Student's 95 % interval of the mean return, over episodes of this one agent; infinite after a single episode."""
+        n = len(self.returns)
+        if n == 1:
+            return -np.inf, np.inf
+        error = float(self.returns.std(ddof=1)) / np.sqrt(n)
+        # scipy returns NaN for a scale of 0
+        low, high = student.interval(0.95, n - 1, self.mean, error) if error > 0 else (self.mean, self.mean)
+        return float(low), float(high)
+
+    @property
+    def how(self) -> str:
+        """Number of episodes, choice of actions, environments and seed, in words."""
+        actions = "deterministic" if self.deterministic else "sampled"
+        spread = f"in {self.n_envs} environments seeded from {self.seed} on"
+        return f"{len(self.returns)} episodes with {actions} actions, {spread}"
 
 
 def evaluate_run(
@@ -65,19 +97,20 @@ def evaluate_run(
     vec_env: str = "dummy",
 ) -> Evaluation:
     """
-    Play whole episodes with a model that ``train`` has written, in the environment it was trained in.
+    Play complete episodes with a model that ``train`` has written, in the environment that it was trained in.
 
     :param folder: log folder, the ``-f`` of ``train``
     :param algo: the algorithm's name on the command line
     :param env_id: environment id
     :param exp_id: number of the run, 0 for the latest
-    :param n_episodes: spread over several environments, each plays its share, so that short episodes are not preferred
+    :param n_episodes: number of episodes. Each of several environments plays a fixed share, so that short episodes are not
+        preferred
     :param seed: of the environments
     :param load_best: take the best model of the training's evaluations instead of the last
     :param deterministic: take the likeliest action instead of sampling
-    :param device: where the policy runs
-    :param vec_env: ``"dummy"``, or ``"native"`` for the environment's own vector environment
-    :return: the returns and where they come from
+    :param device: PyTorch device of the policy
+    :param vec_env: ``"dummy"``, or ``"native"`` for gymnasium's vector environment
+    :return: the score
     :raises ValueError: if there is no such run, if it has no such model, or if there is no such native environment
     """
     register()
@@ -89,16 +122,26 @@ def evaluate_run(
     import_modules_of(Path(run) / env_name)
     check_registered(env_id)
     env = _environment(env_name, Path(model_path), n_episodes, seed, vec_env)
-    # Playing needs no replay buffer, whose memory a stored size would claim
-    unused: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
-    model = ALGOS[algo].load(model_path, device=device, **unused)
+    # Playing needs no replay buffer; one of the saved size could fill the memory
+    small_buffer: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
+    model = ALGOS[algo].load(model_path, device=device, **small_buffer)
     returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
     env.close()
-    return Evaluation(Path(model_path), Path(run), np.asarray(returns), np.asarray(lengths), model.num_timesteps)
+    return Evaluation(
+        Path(model_path),
+        Path(run),
+        np.asarray(returns),
+        np.asarray(lengths),
+        model.num_timesteps,
+        seed,
+        env.num_envs,
+        deterministic,
+        datetime.now().isoformat(timespec="seconds"),
+    )
 
 
 def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: int, vec_env: str) -> VecEnv:
-    """:return: the environment that a model was trained in, with the statistics of its ``VecNormalize``"""
+    """Return the environment that a model was trained in, with the statistics of its ``VecNormalize``."""
     settings = model.parent / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
     env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(_saved_argument(settings, "env_kwargs") or {})}
@@ -117,19 +160,19 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
 
 
 def evaluate() -> None:
-    """The command. Its arguments are ``sys.argv``."""
+    """Run the command ``evaluate`` with the arguments in ``sys.argv``."""
     args = _parser().parse_args()
     for module in args.gym_packages:
         import_module(module)
     choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic}
     where = {"device": args.device, "vec_env": args.vec_env}
     result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice, **where)
-    low, high = result.interval()
-    # Where an episode returns 0 or 1, tenths would say nothing
+    low, high = result.interval
+    # Tenths are too coarse for episodes that return 0 or 1
     form = ".1f" if np.abs(result.returns).max() >= 10 else ".3f"
     print(
         f"Return over {len(result.returns)} episodes, {'sampled' if args.stochastic else 'deterministic'} actions: "
-        f"mean {result.returns.mean():{form}} (95 % interval {low:{form}} to {high:{form}}), "
+        f"mean {result.mean:{form}} (95 % interval {low:{form}} to {high:{form}}), "
         f"min {result.returns.min():{form}}, max {result.returns.max():{form}}\n"
         f"Model:          {result.model}\n"
         f"Logs:           {result.run}"
@@ -140,7 +183,7 @@ def evaluate() -> None:
         curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}", picture)
         print(f"Learning curve: {curve if curve is not None else 'none, the run has no monitor files'}")
     except ValueError as error:
-        # The score is what was asked for
+        # A damaged curve does not fail the command, which has printed the score
         print(f"Learning curve: none, {error}")
 
 
@@ -162,36 +205,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _saved_argument(settings: Path, name: str) -> Any:
-    """:return: what the run's ``args.yml`` says, None if it says nothing"""
+    """Return a value of the run's ``args.yml``; None if the file or the value is missing."""
     file = settings / "args.yml"
     return read_yaml(file).get(name) if file.is_file() else None
-
-
-@dataclass(frozen=True)
-class Score:
-    """
-    :param mean: undiscounted return
-    :param std: standard deviation over episodes
-    :param interval: Student's 95 % interval of the mean
-    :param n_episodes: that were played to their end
-    :param n_envs: over which they were spread
-    :param deterministic: the likeliest actions instead of sampled ones
-    :param seed: of the environments
-    :param when: date and time
-    """
-
-    mean: float
-    std: float
-    interval: tuple[float, float]
-    n_episodes: int
-    n_envs: int
-    deterministic: bool
-    seed: int
-    when: str
-
-    @property
-    def how(self) -> str:
-        """:return: in words"""
-        actions = "deterministic" if self.deterministic else "sampled"
-        spread = f"in {self.n_envs} environments seeded from {self.seed} on"
-        return f"{self.n_episodes} episodes with {actions} actions, {spread}"

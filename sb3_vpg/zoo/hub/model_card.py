@@ -1,4 +1,4 @@
-"""What stands on the page of an agent on the hub: what it scored and how that was measured, and how to use it."""
+"""The page of an agent on the hub: its score, how that was measured, and how to use the agent."""
 
 import platform
 import re
@@ -10,10 +10,12 @@ from typing import Any
 
 import gymnasium as gym
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
 from huggingface_sb3 import EnvironmentName, ModelName
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sb3_vpg.version import __version__
-from sb3_vpg.zoo.agents.evaluation import Score
+from sb3_vpg.zoo.agents.evaluation import Evaluation
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.hub.repository import Repository
 from sb3_vpg.zoo.hub.usage_snippet import snippet
@@ -23,24 +25,24 @@ _EXTRAS = ("box2d", "mujoco")
 
 
 @dataclass(frozen=True)
-class Agent:
+class CardSubject:
     """
+    The agent that a page is about.
+
     :param algo: name on the command line
     :param env_id: environment id
     :param repo_id: organization and name of the repository
-    :param which: model of its run
-    :param steps: environment steps of its training
-    :param found: what the repository holds, as it is loaded
-    :param config: hyperparameters, as they are written there
+    :param model: which model of its run it is, in words
+    :param repository: the files of the repository, as they are loaded
+    :param hyperparams: the content of ``config.yml``
     """
 
     algo: str
     env_id: str
     repo_id: str
-    which: str
-    steps: int
-    found: Repository
-    config: dict[str, Any]
+    model: str
+    repository: Repository
+    hyperparams: dict[str, Any]
 
 
 def versions() -> dict[str, str]:
@@ -49,114 +51,66 @@ def versions() -> dict[str, str]:
     return {"sb3-vpg": __version__, **libraries, "python": platform.python_version()}
 
 
-def metadata(agent: Agent, score: Score) -> dict[str, Any]:
-    """:return: the head of the card, as the hub reads it"""
-    result = {
-        "task": {"type": "reinforcement-learning", "name": "reinforcement-learning"},
-        "dataset": {"name": agent.env_id, "type": agent.env_id},
-        "metrics": [
-            {"type": "mean_reward", "value": f"{score.mean:.2f} +/- {score.std:.2f}", "name": "mean_reward", "verified": False}
-        ],
-    }
-    tags = [agent.env_id, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "sb3-vpg", agent.algo]
-    # The zoo's list of agents takes it in lower case for the algorithm
-    name = ALGORITHMS[agent.algo] if ALGORITHMS[agent.algo].lower() == agent.algo else agent.algo
-    return {"library_name": "stable-baselines3", "tags": tags, "model-index": [{"name": name, "results": [result]}]}
+def front_matter(subject: CardSubject, score: Evaluation) -> ModelCardData:
+    """Return the metadata that the hub reads: tags, and the score as a ``model-index``."""
+    algo, env_id, task = subject.algo, subject.env_id, "reinforcement-learning"
+    result = EvalResult(
+        task_type=task,
+        task_name=task,
+        dataset_type=env_id,
+        dataset_name=env_id,
+        metric_type="mean_reward",
+        metric_name="mean_reward",
+        metric_value=f"{score.mean:.2f} +/- {score.std:.2f}",
+        verified=False,
+    )
+    return ModelCardData(
+        library_name="stable-baselines3",
+        tags=[env_id, "deep-reinforcement-learning", "reinforcement-learning", "stable-baselines3", "sb3-vpg", algo],
+        # The zoo's list of agents derives the algorithm from this name, in lower case
+        model_name=ALGORITHMS[algo] if ALGORITHMS[algo].lower() == algo else algo,
+        eval_results=[result],
+    )
 
 
-def card(agent: Agent, score: Score, install: str, gym_packages: Sequence[str] = ()) -> str:
+def card(subject: CardSubject, score: Evaluation, install: str, gym_packages: Sequence[str] = ()) -> str:
     """
-    :param agent: which one
-    :param score: measured
+    :param subject: the agent
+    :param score: of the agent, measured on the files of its repository
     :param install: what pip installs sb3-vpg from
     :param gym_packages: modules that register the environment
     :return: the page, in Markdown
     """
-    head = yaml.safe_dump(metadata(agent, score), sort_keys=False)
-    words = [*([] if agent.algo == DEFAULT_ALGORITHM else ["--algo", agent.algo]), "--env", agent.env_id]
+    algo, env_id, args = subject.algo, subject.env_id, subject.repository.args
+    words = [*([] if algo == DEFAULT_ALGORITHM else ["--algo", algo]), "--env", env_id]
     where = ["-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
-    train = [*words, *where, *(["--seed", str(agent.found.args["seed"])] if "seed" in agent.found.args else [])]
-    program = snippet(agent.algo, agent.env_id, agent.repo_id, agent.found, score, gym_packages)
-    return f"""---
-{head}---
-
-{_introduction(agent, score)}
-{_usage(agent, score, install, words, where, program)}
-## Training
-
-```bash
-sb3-vpg train {shlex.join(train)}
-```
-
-Hyperparameters:
-
-```yaml
-{yaml.safe_dump(agent.config, sort_keys=True).strip()}
-```
-"""
-
-
-def _introduction(agent: Agent, score: Score) -> str:
-    cls, low, high = ALGORITHMS[agent.algo], *score.interval
-    return f"""# {cls} on {agent.env_id}
-
-A trained **{cls}** agent playing **{agent.env_id}**, made with sb3-vpg: vanilla policy gradient for
-[Stable-Baselines3](https://github.com/DLR-RM/stable-baselines3) and the
-[RL Zoo](https://github.com/DLR-RM/rl-baselines3-zoo).
-
-Mean return **{score.mean:.2f} ± {score.std:.2f}** (95 % interval of the mean {low:.2f} to {high:.2f}; ± is the standard
-deviation over episodes), after {agent.steps:,} steps of training.
-
-| | |
-|---|---|
-| measured over | {score.how} |
-| on | {score.when} |
-| with | {", ".join(f"{one} {number}" for one, number in versions().items())} |
-| model | {agent.which} |
-"""
-
-
-def _usage(agent: Agent, score: Score, install: str, words: list[str], where: list[str], program: str) -> str:
-    """
-    :param words: flags that name the agent
-    :param where: flags that name its folder
-    :param program: in Python
-    """
-    organization, _, name = agent.repo_id.partition("/")
-    named = [] if name == ModelName(agent.algo, EnvironmentName(agent.env_id)) else ["-name", name]
-    load, play = [*words, "-orga", organization, *named, *where], [*words, *where]
-    sampled = "" if score.deterministic else " --stochastic"
-    packages = where[where.index("--gym-packages") + 1 :] if "--gym-packages" in where else []
-    names = " and ".join(f"`{one}`" for one in packages)
-    modules = (
-        f"\n{names}: keep the folder of each module on `PYTHONPATH`, or type `python -m sb3_vpg` in it.\n" if names else ""
+    organization, _, name = subject.repo_id.partition("/")
+    named = [] if name == ModelName(algo, EnvironmentName(env_id)) else ["-name", name]
+    environment = Environment(
+        loader=PackageLoader("sb3_vpg.zoo.hub"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
-    return f"""## Usage
-
-The RL Zoo alone does not know this algorithm. Install sb3-vpg, which brings the zoo with it:
-
-```bash
-pip install {shlex.quote(_requirement(install, agent.env_id))}
-```
-
-Download the agent into `logs/`, watch it (`--no-render` without a screen), score it:
-
-```bash
-sb3-vpg load_from_hub {shlex.join(load)}
-sb3-vpg enjoy {shlex.join(play)}{sampled}
-sb3-vpg evaluate {shlex.join(play)} -n {score.n_episodes} --seed {score.seed}{sampled}
-```
-{modules}
-Nothing of this repository is unpickled, and none of its texts is run as code. In Python, which measures the number above:
-
-```python
-{program}
-```
-"""
+    return environment.get_template("model_card.md.j2").render(
+        front_matter=front_matter(subject, score).to_yaml(),
+        subject=subject,
+        score=score,
+        class_name=ALGORITHMS[algo],
+        versions=", ".join(f"{library} {number}" for library, number in versions().items()),
+        requirement=shlex.quote(_requirement(install, env_id)),
+        load_flags=shlex.join([*words, "-orga", organization, *named, *where]),
+        play_flags=shlex.join([*words, *where]),
+        train_flags=shlex.join([*words, *where, *(["--seed", str(args["seed"])] if "seed" in args else [])]),
+        sampled="" if score.deterministic else " --stochastic",
+        gym_packages=gym_packages,
+        program=snippet(algo, env_id, subject.repo_id, subject.repository, score, gym_packages),
+        hyperparams=yaml.safe_dump(subject.hyperparams, sort_keys=True).strip(),
+    )
 
 
 def _requirement(install: str, env_id: str) -> str:
-    """:return: with the extra that brings the environment's simulator, where there is one and pip is given a bare name"""
+    """Return what pip installs; a bare package name gets the extra of the environment's simulator."""
     entry_point = str(gym.spec(env_id).entry_point)
-    extra = next((one for one in _EXTRAS if entry_point.startswith(f"gymnasium.envs.{one}")), None)
+    extra = next((name for name in _EXTRAS if entry_point.startswith(f"gymnasium.envs.{name}")), None)
     return f"{install}[{extra}]" if extra is not None and re.fullmatch(r"[\w.-]+", install) else install

@@ -6,7 +6,6 @@ are those of the files beside it, and nothing is pushed that could not be loaded
 """
 
 import argparse
-import datetime
 import json
 import shutil
 import tempfile
@@ -22,13 +21,13 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_model_path
 
 from sb3_vpg.persistence.archives import DATA, STATISTICS, read_archive, read_members
-from sb3_vpg.zoo.agents.evaluation import N_ENVS, Score, evaluate_run
+from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
 from sb3_vpg.zoo.agents.videos import film
 from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.flags import base_parser, positive
 from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
-from sb3_vpg.zoo.hub.model_card import Agent, card, versions
+from sb3_vpg.zoo.hub.model_card import CardSubject, card, versions
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
 from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, named_as, read_repository
 from sb3_vpg.zoo.hyperparams_schema import NamedValues
@@ -61,7 +60,7 @@ def push_to_hub() -> None:
     print(f"Pushed to {url}")
 
 
-def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> Score:
+def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> Evaluation:
     """
     Put together what a repository holds.
 
@@ -73,18 +72,18 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     :raises ValueError: if there is no such run, or if its model holds pickles
     """
     env_name: EnvironmentName = args.env
-    left_out, steps, packages = _copy_run(files, args)
+    left_out, packages = _copy_run(files, args)
     with named_as(repo_id, files, "load it in Python with trust=True, put plain values in their place, and save it again"):
-        found = read_repository(files, args.algo, env_name)
-        make_run(found, logs / args.algo / f"{env_name}_1", args.algo, env_name, gym_packages=packages)
-    left_out += found.dropped
+        repository = read_repository(files, args.algo, env_name)
+        make_run(repository, logs / args.algo / f"{env_name}_1", args.algo, env_name, gym_packages=packages)
+    left_out += repository.dropped
     if left_out:
         print(f"Left out, because no plain file holds it or playing does not need it: {', '.join(left_out)}")
-    score = _measure(args, logs)
+    how: dict[str, Any] = {"seed": args.seed, "deterministic": _is_deterministic(args), "device": args.device}
+    score = evaluate_run(str(logs), args.algo, env_name.gym_id, 1, args.n_eval_episodes, **how)
     _write_results(files / _RESULTS, score)
-    agent = Agent(args.algo, env_name.gym_id, repo_id, _which(args), steps, found, read_yaml(files / CONFIG))
-    text = card(agent, score, args.install, packages)
-    (files / _CARD).write_text(text, encoding="utf-8")
+    subject = CardSubject(args.algo, env_name.gym_id, repo_id, _model(args), repository, read_yaml(files / CONFIG))
+    (files / _CARD).write_text(card(subject, score, args.install, packages), encoding="utf-8")
     (files / ".gitattributes").write_text("*.mp4 filter=lfs diff=lfs merge=lfs -text\n")
     if not args.no_render:
         choice = ["--seed", str(args.seed), "--deterministic" if score.deterministic else "--stochastic"]
@@ -94,10 +93,11 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     return score
 
 
-def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int, list[str]]:
+def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], list[str]]:
     """
-    :return: the settings that no plain file holds, how many steps the model was trained for, and the modules to import before
-        it is loaded
+    Write the run's model, settings and learning curves.
+
+    :return: names of the settings that no plain file can hold, and the modules to import before the model is loaded
     """
     env_name: EnvironmentName = args.env
     choice = (args.load_best, args.load_checkpoint, args.load_last_checkpoint)
@@ -130,10 +130,11 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], int, li
     with zipfile.ZipFile(files / METRICS, "w", zipfile.ZIP_DEFLATED) as archive:
         for curve in curves:
             archive.write(curve, curve.name)
-    return odd, model.num_timesteps, list(dict.fromkeys(packages))
+    return odd, list(dict.fromkeys(packages))
 
 
-def _which(args: argparse.Namespace) -> str:
+def _model(args: argparse.Namespace) -> str:
+    """Return which model of the run is pushed, in words."""
     if args.load_best:
         return "the best model of the evaluations during training"
     return (
@@ -141,33 +142,21 @@ def _which(args: argparse.Namespace) -> str:
     )
 
 
-def _measure(args: argparse.Namespace, logs: Path) -> Score:
+def _is_deterministic(args: argparse.Namespace) -> bool:
+    """Return True if the agent takes the likeliest actions: as in the zoo, by default except on Atari and MiniGrid."""
     env_id = args.env.gym_id
-    # As in the zoo: likeliest actions, but for these
     sampled = ExperimentManager.is_atari(env_id) or ExperimentManager.is_minigrid(env_id)
-    deterministic = not args.stochastic and (args.deterministic or not sampled)
-    how: dict[str, Any] = {"seed": args.seed, "deterministic": deterministic, "device": args.device}
-    result = evaluate_run(str(logs), args.algo, env_id, 1, args.n_eval_episodes, **how)
-    return Score(
-        mean=float(result.returns.mean()),
-        std=float(result.returns.std()),
-        interval=result.interval(),
-        n_episodes=len(result.returns),
-        n_envs=min(N_ENVS["dummy"], args.n_eval_episodes),
-        deterministic=deterministic,
-        seed=args.seed,
-        when=datetime.datetime.now().isoformat(timespec="seconds"),
-    )
+    return not args.stochastic and (args.deterministic or not sampled)
 
 
-def _write_results(path: Path, score: Score) -> None:
+def _write_results(path: Path, score: Evaluation) -> None:
     results = {
         "mean_reward": score.mean,
         "std_reward": score.std,
         "is_deterministic": score.deterministic,
-        "n_eval_episodes": score.n_episodes,
+        "n_eval_episodes": len(score.returns),
         "eval_datetime": score.when,
-        # The zoo ends here
+        # The zoo's file has only the values above
         "seed": score.seed,
         "n_envs": score.n_envs,
         "versions": versions(),

@@ -1,27 +1,29 @@
-"""The Python on an agent's page: from the hub to its score, with the environment that it was trained in."""
+"""The Python program on an agent's page: download the agent and score it in the environment that it was trained in."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from huggingface_sb3 import EnvironmentName, ModelName
 
-from sb3_vpg.zoo.agents.evaluation import Score
+from sb3_vpg.zoo.agents.evaluation import Evaluation
 from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.hub.repository import Repository
 from sb3_vpg.zoo.hub.safe_settings import named_wrapper
 
 
-def snippet(algo: str, env_id: str, repo_id: str, found: Repository, score: "Score", gym_packages: Sequence[str] = ()) -> str:
+def snippet(
+    algo: str, env_id: str, repo_id: str, repository: Repository, score: Evaluation, gym_packages: Sequence[str] = ()
+) -> str:
     """
     :param algo: name on the command line
     :param env_id: environment id
     :param repo_id: organization and name of the repository
-    :param found: what is in it
-    :param score: that the program is to find
+    :param repository: its files
+    :param score: the score that the program is to print
     :param gym_packages: modules that register the environment
     :return: a program
     """
-    cls, config = ALGORITHMS[algo], found.config
+    cls, config = ALGORITHMS[algo], repository.config
     wrappers = list(map(named_wrapper, config.get("env_wrapper") or ()))
     vec_wrappers = list(map(named_wrapper, config.get("vec_env_wrapper") or ()))
     frames = config.get("frame_stack", 0)
@@ -31,7 +33,7 @@ def snippet(algo: str, env_id: str, repo_id: str, found: Repository, score: "Sco
     imports |= {"sb3_vpg.normalization.load_vec_normalize"} if config.get("normalize") else set()
     imports |= {"stable_baselines3.common.vec_env.VecFrameStack"} if frames else set()
     arguments = [repr(env_id), f"n_envs={score.n_envs}", f"seed={score.seed}"]
-    arguments += [f"env_kwargs={found.env_kwargs!r}"] if found.env_kwargs else []
+    arguments += [f"env_kwargs={repository.env_kwargs!r}"] if repository.env_kwargs else []
     arguments += [f"wrapper_class=lambda env: {_wrapped('env', wrappers)}"] if wrappers else []
     lines = [*(f"import {package}" for package in gym_packages), *map(_import, sorted(imports)), ""]
     file: str = ModelName(algo, EnvironmentName(env_id)).filename
@@ -41,7 +43,7 @@ def snippet(algo: str, env_id: str, repo_id: str, found: Repository, score: "Sco
     if config.get("normalize"):
         lines += ["env = load_vec_normalize(file, env)", "env.training = env.norm_reward = False"]
     lines += [f"env = VecFrameStack(env, {frames})"] if frames else []
-    lines += [f"print(evaluate_policy(model, env, n_eval_episodes={score.n_episodes}, deterministic={score.deterministic}))"]
+    lines += [f"print(evaluate_policy(model, env, n_eval_episodes={len(score.returns)}, deterministic={score.deterministic}))"]
     return "\n".join(lines)
 
 
@@ -51,7 +53,7 @@ def _import(name: str) -> str:
 
 
 def _wrapped(env: str, wrappers: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """:return: the environment in its wrappers, the first of them innermost, as in the zoo"""
+    """Return the expression for an environment in its wrappers, of which the first is the innermost, as in the zoo."""
     for name, kwargs in wrappers:
         env = f"{name.rpartition('.')[2]}({', '.join([env, *(f'{key}={value!r}' for key, value in kwargs.items())])})"
     return env
