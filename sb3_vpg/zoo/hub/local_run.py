@@ -1,8 +1,8 @@
 """
-From what a repository holds to a run folder in which ``enjoy``, ``evaluate`` and ``record_video`` play the agent.
+Make a run folder, which ``enjoy``, ``evaluate`` and ``record_video`` can play, from the files of a repository.
 
-Everything in the folder is written by us: the model anew from what was read of it, its statistics from the model, and settings
-from plain values.
+No file is copied as it is, except monitor files: the model is loaded and saved again, ``vecnormalize.pkl`` is written from the
+model's statistics, and the settings from plain values.
 """
 
 import json
@@ -30,7 +30,7 @@ from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, PICKLED_STATISTICS, Reposit
 
 
 def make_run(
-    found: Repository,
+    repository: Repository,
     run: Path,
     algo: str,
     env_name: EnvironmentName,
@@ -38,90 +38,95 @@ def make_run(
     gym_packages: Sequence[str] = (),
 ) -> None:
     """
-    Write what was found into the folder of a run, and see whether the agent can play.
+    Write the folder of a run, and check that the agent can play.
 
-    :param found: looked at
-    :param run: the folder, which is not there yet
-    :param algo: one of ours
-    :param env_name: the user's, not the repository's
+    :param repository: its checked files
+    :param run: the folder, which must not exist yet
+    :param algo: one of our algorithms
+    :param env_name: environment that the user has named; the repository's is not used
     :param trust: whether the model and its statistics may be unpickled
-    :param gym_packages: modules that the user has named, not the repository; whoever plays the run imports them
-    :raises RefusedFileError: if the model is damaged, holds pickles, or is none for this environment
+    :param gym_packages: modules that the user has named; playing the run will import them
+    :raises RefusedFileError: if the model is damaged, contains pickles, or does not fit this environment
     """
-    more: dict[str, Any] = {"trust": True} if trust else {}
-    model = algorithm_class(algo).load(found.model, device="cpu", **more)
-    statistics = read_archive(found.model).get(STATISTICS)
+    trusting: dict[str, Any] = {"trust": True} if trust else {}
+    model = algorithm_class(algo).load(repository.model, device="cpu", **trusting)
+    statistics = read_archive(repository.model).get(STATISTICS)
     settings = run / env_name
     settings.mkdir(parents=True)
-    env = _bare_env(found, env_name)
+    env = _bare_env(repository, env_name)
     try:
-        if found.config.get("normalize"):
-            normalizer = _normalizer(found, env, statistics, trust)
+        if repository.config.get("normalize"):
+            normalizer = _normalizer(repository, env, statistics, trust)
             normalizer.save(str(settings / "vecnormalize.pkl"))
             statistics, env = json.dumps(encode(describe(normalizer))).encode(), normalizer
         elif statistics is not None:
             raise RefusedFileError(
-                f"{found.model} was trained on normalised observations, but the config.yml beside it does not say so; refused"
+                f"{repository.model} was trained on normalised observations, but its config.yml does not say so; refused"
             )
-        _check_plays(model, env, found, env_name)
+        _check_plays(model, env, repository, env_name)
     finally:
         env.close()
     (run / f"{env_name}.zip").write_bytes(repacked(model, statistics, trust))
-    for name, content in found.metrics.items():
+    for name, content in repository.metrics.items():
         (run / name).write_bytes(content)
-    write_yaml(settings / CONFIG, {**found.config, "env_kwargs": found.env_kwargs})
-    args = {"algo": algo, "env": env_name.gym_id, **found.args, "env_kwargs": found.env_kwargs}
+    env_kwargs = repository.env_kwargs
+    write_yaml(settings / CONFIG, {**repository.config, "env_kwargs": env_kwargs})
+    args = {"algo": algo, "env": env_name.gym_id, **repository.args, "env_kwargs": env_kwargs}
     write_yaml(settings / ARGS, {**args, "gym_packages": list(gym_packages)})
 
 
-def _bare_env(found: Repository, env_name: EnvironmentName) -> VecEnv:
-    """:return: the environment, with the wrappers that are allowed"""
-    # The zoo takes out what it has read
-    wrappers = {name: deepcopy(found.config[name]) for name in ("env_wrapper", "vec_env_wrapper") if found.config.get(name)}
+def _bare_env(repository: Repository, env_name: EnvironmentName) -> VecEnv:
+    """Return the environment in the allowed wrappers, without ``VecNormalize`` and ``VecFrameStack``."""
+    config = repository.config
+    # A copy, because create_test_env removes what it has read
+    wrappers = {name: deepcopy(config[name]) for name in ("env_wrapper", "vec_env_wrapper") if config.get(name)}
     env: VecEnv = create_test_env(
-        env_name.gym_id, should_render=False, hyperparams=wrappers, env_kwargs=found.env_kwargs, vec_env_cls=DummyVecEnv
+        env_name.gym_id, should_render=False, hyperparams=wrappers, env_kwargs=repository.env_kwargs, vec_env_cls=DummyVecEnv
     )
     return env
 
 
-def _normalizer(found: Repository, env: VecEnv, statistics: bytes | None, trust: bool) -> VecNormalize:
-    """:return: the environment with the statistics of the model, or for who trusts, where it has none, of a pickle"""
-    pickled = found.model.parent / PICKLED_STATISTICS
+def _normalizer(repository: Repository, env: VecEnv, statistics: bytes | None, trust: bool) -> VecNormalize:
+    """Return ``env`` normalised with the statistics of the model; if it has none, and ``trust``, with those of the pickle."""
+    pickled = repository.model.parent / PICKLED_STATISTICS
     if statistics is None and trust and pickled.exists():
         return VecNormalize.load(str(pickled), env)
-    return load_vec_normalize(found.model, env)
+    return load_vec_normalize(repository.model, env)
 
 
-def _check_plays(model: BaseAlgorithm, env: VecEnv, found: Repository, env_name: EnvironmentName) -> None:
-    frames = found.config.get("frame_stack", 0)
+def _check_plays(model: BaseAlgorithm, env: VecEnv, repository: Repository, env_name: EnvironmentName) -> None:
+    """Raise RefusedFileError if the spaces of the model and the environment differ, or if one step fails."""
+    frames = repository.config.get("frame_stack", 0)
     if frames > 0:
         env = VecFrameStack(env, frames)
     if isinstance(env, VecNormalize):
         env.training = False
     try:
-        # Images the other way round, as when it was trained
+        # _wrap_env transposes images, as in training
         check_for_correct_spaces(model._wrap_env(env, 0, False), model.observation_space, model.action_space)
     except ValueError as error:
         raise RefusedFileError(
-            f"{found.model} was trained on another environment than {env_name.gym_id}: {error}; refused"
+            f"{repository.model} was trained on another environment than {env_name.gym_id}: {error}; refused"
         ) from error
     try:
         actions, _ = model.predict(env.reset(), deterministic=True)  # type: ignore[arg-type]  # what SB3's predict takes
         env.step(actions)
-    except Exception as error:  # environments and wrappers raise what they like
+    except Exception as error:  # environments and wrappers may raise anything
         raise RefusedFileError(
-            f"{found.model} cannot play in {env_name.gym_id} with the wrappers of the config.yml beside it: "
+            f"{repository.model} cannot play in {env_name.gym_id} with the wrappers of its config.yml: "
             f"{type(error).__name__}: {error}; refused (if {env_name.gym_id} is yours, see the traceback of the cause)"
         ) from error
 
 
 def repacked(model: BaseAlgorithm, statistics: bytes | None, trust: bool = False) -> bytes:
     """
+    Save a model again, without pickles and without its ``tensorboard_log``, a folder of its author.
+
     :param model: as loaded
-    :param statistics: of its ``VecNormalize``, as its archive holds them
-    :param trust: make plain what is not, which is enough to play: a learning rate that is a function is what it was at first
-    :return: its archive, with no folder to log to, which was its author's
-    :raises RefusedFileError: if it has other settings that no plain data holds
+    :param statistics: the member of the archive with its ``VecNormalize``; None if it has none
+    :param trust: replace a schedule that is a function by its first value, which does not change how the agent plays
+    :return: content of the archive
+    :raises RefusedFileError: if the model has other settings that are not plain data
     """
     assert isinstance(model, Packable)
     vars(model)["tensorboard_log"] = None
@@ -131,12 +136,11 @@ def repacked(model: BaseAlgorithm, statistics: bytes | None, trust: bool = False
             if callable(value) and not is_plain(value) and not isinstance(value, type):
                 setattr(model, name, float(value(1.0)))
     content = pack(model, more={} if statistics is None else {STATISTICS: statistics}, pickles=False)
-    # It must be readable for those who do not trust
+    # Raises RefusedFileError if it cannot be loaded without trust=True
     type(model).load(BytesIO(content), device="cpu")
     return content
 
 
 def write_yaml(path: Path, content: dict[str, Any]) -> None:
-    """Write plain values, each of them out in full."""
-    # Through JSON, so that there are neither tuples nor aliases
+    """Write plain values. Passing them through JSON turns tuples into lists and avoids YAML aliases."""
     path.write_text(yaml.safe_dump(json.loads(json.dumps(content)), sort_keys=True))

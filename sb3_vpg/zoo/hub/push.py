@@ -1,8 +1,8 @@
 """
-``sb3-vpg push_to_hub``: a trained agent on the hub, in the zoo's conventions but without pickles.
+``sb3-vpg push_to_hub``: share a trained agent on the hub, in the zoo's layout but without pickles.
 
-What is scored and filmed is not the run but the package itself, loaded as whoever downloads it will: the numbers on its card
-are those of the files beside it, and nothing is pushed that could not be loaded.
+The files are first loaded into a temporary log folder, as by ``load_from_hub``, and that agent is scored and filmed. So the
+numbers on the card belong to the files beside it, and files that cannot be loaded are not pushed.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from sb3_vpg.zoo.flags import base_parser, positive
 from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
 from sb3_vpg.zoo.hub.model_card import CardSubject, card, versions
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
-from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, named_as, read_repository
+from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, naming_repository, read_repository
 from sb3_vpg.zoo.hyperparams_schema import NamedValues
 from sb3_vpg.zoo.own_modules import import_modules_of, modules_named_by
 from sb3_vpg.zoo.registration import register
@@ -37,12 +37,12 @@ from sb3_vpg.zoo.safe_yaml import has_python_tag, read_yaml
 
 _CARD, _RESULTS, _FILM = "README.md", "results.json", "replay.mp4"
 _CURVES = ("evaluations.npz", "*.monitor.csv")
-# What an earlier push of ours or the zoo's may have left
+# Files that an earlier push, by us or by the zoo, may have left; those that are not written again are deleted
 _NAMES = (_CARD, _RESULTS, _FILM, CONFIG, ARGS, ENV_KWARGS, METRICS, "vec_normalize.pkl")
 
 
 def push_to_hub() -> None:
-    """The command. Its arguments are ``sys.argv``."""
+    """Run the command ``push_to_hub`` with the arguments in ``sys.argv``."""
     args = _parser().parse_args()
     for module in args.gym_packages:
         import_module(module)
@@ -62,34 +62,36 @@ def push_to_hub() -> None:
 
 def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> Evaluation:
     """
-    Put together what a repository holds.
+    Write the files of a repository.
 
     :param files: folder to fill
-    :param logs: log folder into which the package is loaded, to be scored and filmed
+    :param logs: log folder into which the files are loaded, to be scored and filmed
     :param args: of the command
     :param repo_id: organization and name
-    :return: what the agent scored
-    :raises ValueError: if there is no such run, or if its model holds pickles
+    :return: the score of the agent
+    :raises ValueError: if there is no such run, or if its model contains pickles
     """
     env_name: EnvironmentName = args.env
     left_out, packages = _copy_run(files, args)
-    with named_as(repo_id, files, "load it in Python with trust=True, put plain values in their place, and save it again"):
+    with naming_repository(
+        repo_id, files, "load it in Python with trust=True, put plain values in their place, and save it again"
+    ):
         repository = read_repository(files, args.algo, env_name)
         make_run(repository, logs / args.algo / f"{env_name}_1", args.algo, env_name, gym_packages=packages)
     left_out += repository.dropped
     if left_out:
-        print(f"Left out, because no plain file holds it or playing does not need it: {', '.join(left_out)}")
+        print(f"Left out, because it is not plain data or playing does not need it: {', '.join(left_out)}")
     how: dict[str, Any] = {"seed": args.seed, "deterministic": _is_deterministic(args), "device": args.device}
     score = evaluate_run(str(logs), args.algo, env_name.gym_id, 1, args.n_eval_episodes, **how)
     _write_results(files / _RESULTS, score)
-    subject = CardSubject(args.algo, env_name.gym_id, repo_id, _model(args), repository, read_yaml(files / CONFIG))
+    subject = CardSubject(args.algo, env_name.gym_id, repo_id, _model_in_words(args), repository, read_yaml(files / CONFIG))
     (files / _CARD).write_text(card(subject, score, args.install, packages), encoding="utf-8")
     (files / ".gitattributes").write_text("*.mp4 filter=lfs diff=lfs merge=lfs -text\n")
     if not args.no_render:
         choice = ["--seed", str(args.seed), "--deterministic" if score.deterministic else "--stochastic"]
-        made = film(args.algo, env_name.gym_id, str(logs), args.n_timesteps, choice)
-        shutil.move(made, files / _FILM)
-        shutil.rmtree(made.parent)
+        video = film(args.algo, env_name.gym_id, str(logs), args.n_timesteps, choice)
+        shutil.move(video, files / _FILM)
+        shutil.rmtree(video.parent)
     return score
 
 
@@ -97,7 +99,7 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], list[st
     """
     Write the run's model, settings and learning curves.
 
-    :return: names of the settings that no plain file can hold, and the modules to import before the model is loaded
+    :return: names of the settings that are not plain data, and the modules to import before the model is loaded
     """
     env_name: EnvironmentName = args.env
     choice = (args.load_best, args.load_checkpoint, args.load_last_checkpoint)
@@ -110,31 +112,31 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], list[st
         ) from error
     packages = [*args.gym_packages, *import_modules_of(Path(run) / env_name)]
     model = algorithm_class(args.algo).load(model_path, device="cpu")
-    # Those that this very model knew, not those of the run's end
+    # The model's own statistics: vecnormalize.pkl has those of the end of the run
     content = repacked(model, read_archive(model_path).get(STATISTICS))
     (files / ModelName(args.algo, env_name).filename).write_bytes(content)
     packages += modules_named_by(read_members(BytesIO(content), model_path)[DATA])
     config, saved = (read_yaml(Path(run) / env_name / name) for name in (CONFIG, ARGS))
     env_kwargs = {**(config.get("env_kwargs") or {}), **(saved.get("env_kwargs") or {}), **(args.env_kwargs or {})}
     if has_python_tag(env_kwargs):
-        raise ValueError(f"env_kwargs are {env_kwargs}, which no plain file holds; give plain ones with --env-kwargs")
-    odd = [name for name, value in config.items() if has_python_tag(value)]
-    plain = {name: value for name, value in config.items() if name not in odd}
+        raise ValueError(f"env_kwargs are {env_kwargs}, which are not plain data; give plain values with --env-kwargs")
+    left_out = [name for name, value in config.items() if has_python_tag(value)]
+    plain = {name: value for name, value in config.items() if name not in left_out}
     write_yaml(files / CONFIG, {**plain, "env_kwargs": env_kwargs})
     known = {"algo": args.algo, "env": env_name.gym_id, "seed": saved.get("seed"), "n_timesteps": model.num_timesteps}
     write_yaml(files / ARGS, {**known, "env_kwargs": env_kwargs})
     write_yaml(files / ENV_KWARGS, env_kwargs)
     curves = [curve for pattern in _CURVES for curve in sorted(Path(run).glob(pattern))]
     if sum(curve.stat().st_size for curve in curves) > METRICS_SIZE:
-        odd, curves = [*odd, "learning curves, which are too large"], []
+        left_out, curves = [*left_out, "learning curves, which are too large"], []
     with zipfile.ZipFile(files / METRICS, "w", zipfile.ZIP_DEFLATED) as archive:
         for curve in curves:
             archive.write(curve, curve.name)
-    return odd, list(dict.fromkeys(packages))
+    return left_out, list(dict.fromkeys(packages))
 
 
-def _model(args: argparse.Namespace) -> str:
-    """Return which model of the run is pushed, in words."""
+def _model_in_words(args: argparse.Namespace) -> str:
+    """Return which model of the run is pushed."""
     if args.load_best:
         return "the best model of the evaluations during training"
     return (
@@ -168,15 +170,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = base_parser("Score and film a trained agent, and share it on the Hugging Face hub.")
     parser.add_argument("-n", "--n-timesteps", type=positive, default=1000, help="steps of the video (default: %(default)s)")
     parser.add_argument("--no-render", action="store_true", help="no video")
-    text = "episodes to score it by (default: %(default)s)"
+    text = "number of episodes for the score (default: %(default)s)"
     parser.add_argument("--n-eval-episodes", type=positive, default=100, help=text)
-    parser.add_argument("--seed", type=int, default=0, help="of the environments that it is scored in (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments for the score (default: 0)")
     parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest, -1: no exp folder)")
     parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
-    parser.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="the checkpoint of so many steps")
+    parser.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="the checkpoint after so many steps")
     parser.add_argument("--load-last-checkpoint", action="store_true", help="the last checkpoint")
     parser.add_argument(
-        "--deterministic", action="store_true", help="the likeliest actions (default, but for Atari and MiniGrid)"
+        "--deterministic", action="store_true", help="take the likeliest actions (default, except on Atari and MiniGrid)"
     )
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--env-kwargs", nargs="+", action=NamedValues, help="arguments of the environment, as in train")

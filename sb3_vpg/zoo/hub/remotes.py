@@ -1,8 +1,8 @@
 """
-Where agents are shared: the Hugging Face hub, or a folder in its place.
+Two places where agents are shared: the Hugging Face hub, or a local folder that replaces it.
 
-Both take and give the same files. What a repository lists is looked at before anything of it is fetched, and only files that
-are read are fetched.
+Both hold the same files. The list of a repository's files is checked before any is fetched, and only files that will be read
+are fetched.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,23 +22,27 @@ _MOST_FILES = 1000
 
 
 class Hub(Protocol):
-    """What the commands need of a hub."""
+    """The two operations that the commands need."""
 
     def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
         """
+        Upload files to a repository, which is created if it does not exist.
+
         :param folder: with the files, and nothing else
         :param repo_id: organization and name
         :param message: of the commit
-        :param stale: files to remove, which an earlier push may have left
-        :return: where it is now
+        :param stale: names of files to delete, which an earlier push may have left
+        :return: address of the repository
         """
 
     def fetch(self, repo_id: str, limits: Mapping[str, int], folder: Path) -> None:
         """
+        Download files of a repository.
+
         :param repo_id: organization and name
-        :param limits: the files to fetch, where they are there, and how large each may be, in bytes
-        :param folder: to put them into
-        :raises RefusedFileError: for a file that is too large, a link, or has a name that leaves the repository
+        :param limits: the files to fetch if they exist, with the largest size allowed for each, in bytes
+        :param folder: where to write them
+        :raises RefusedFileError: for a file that is too large, is a link, or whose path leaves the repository
         """
 
 
@@ -47,29 +51,29 @@ def repository_id(algo: str, env_name: EnvironmentName, organization: str, name:
     :param algo: name on the command line
     :param env_name: of the environment
     :param organization: or user
-    :param name: of the repository; None for the zoo's
+    :param name: of the repository; None for the zoo's default, ALGO-ENV
     :return: organization and name
-    :raises ValueError: for an algorithm of the zoo's own, and for a name that no repository has, such as a path
+    :raises ValueError: for an algorithm of the zoo, and for names that no repository can have, such as paths
     """
     if algo not in ALGORITHMS:
         raise ValueError(
-            f"--algo {algo} is the zoo's own, whose files on the hub are pickles; share it with the zoo's program: "
+            f"--algo {algo} belongs to the zoo, whose files on the hub contain pickles; share it with the zoo's programs: "
             f"python -m rl_zoo3.push_to_hub, python -m rl_zoo3.load_from_hub. Here: {', '.join(ALGORITHMS)}"
         )
     repo_id = ModelRepoId(organization, ModelName(algo, env_name) if name is None else name)
     if repo_id.count("/") != 1:
-        raise ValueError(f"{repo_id!r} is no organization and name; give both without slashes: -orga YOU -name NAME")
+        raise ValueError(f"{repo_id!r} is not an organization and a name; give both without slashes: -orga YOU -name NAME")
     validate_repo_id(repo_id)
     return str(repo_id)
 
 
 def open_hub(local: Path | None) -> Hub:
-    """:return: the Hugging Face hub, or the folder in its place"""
+    """Return the Hugging Face hub, or the folder ``local`` if one is given."""
     return HuggingFaceHub() if local is None else LocalHub(local)
 
 
 class HuggingFaceHub:
-    """The hub. Whose it is, ``hf auth login`` or HF_TOKEN say."""
+    """The Hugging Face hub. The account is that of ``hf auth login`` or of the environment variable HF_TOKEN."""
 
     def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
         """See ``Hub``."""
@@ -83,7 +87,7 @@ class HuggingFaceHub:
         api = HfApi()
         info = api.model_info(repo_id, files_metadata=True)
         names = _checked(repo_id, {file.rfilename: file.size for file in info.siblings or ()}, limits)
-        # Of the same commit as what was looked at
+        # Of the commit whose list was checked
         api.snapshot_download(repo_id, revision=info.sha, local_dir=folder, allow_patterns=names)
 
 
@@ -91,14 +95,14 @@ class LocalHub:
     """
     A folder with a folder for each repository, ``ORGANIZATION/NAME``.
 
-    :param folder: which others may write to as well
+    :param folder: may be shared with other users
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
-        """See ``Hub``. Files of other names stay, as they do on the hub."""
+        """See ``Hub``. Files of other names are kept, as on the hub."""
         target = self.folder / repo_id
         for name in stale:
             (target / name).unlink(missing_ok=True)
@@ -130,7 +134,7 @@ class LocalHub:
 
 
 def _checked(repo_id: str, sizes: Mapping[str, int | None], limits: Mapping[str, int]) -> list[str]:
-    """:return: the files to fetch"""
+    """Return the names of the files to fetch. Raise RefusedFileError for paths that leave the repository and wrong sizes."""
     if len(sizes) > _MOST_FILES:
         raise RefusedFileError(f"{repo_id} has more than {_MOST_FILES} files; an agent has about ten; refused")
     for name in sizes:
@@ -141,12 +145,12 @@ def _checked(repo_id: str, sizes: Mapping[str, int | None], limits: Mapping[str,
     for name in wanted:
         size = sizes[name]
         if size is None:
-            raise RefusedFileError(f"{repo_id}: {name} has no size that the hub would tell; refused")
+            raise RefusedFileError(f"{repo_id}: {name} has no known size; refused")
         check_size(f"{repo_id}: {name}", size, limits[name])
     return wanted
 
 
 def check_size(what: object, size: int, limit: int) -> None:
-    """:raises RefusedFileError: if a file is larger than its kind ever is"""
+    """Raise RefusedFileError if a file is larger than allowed."""
     if size > limit:
         raise RefusedFileError(f"{what} has {size:,} bytes, more than {limit:,}; refused")

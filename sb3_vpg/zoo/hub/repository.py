@@ -1,8 +1,8 @@
 """
-The files of a repository on the hub, looked at as a stranger's before anything is made of them.
+Read and check the files of a repository on the hub, which may be malicious.
 
-The zoo reads ``args.yml`` and ``config.yml`` with a loader that runs code, and unpickles ``vec_normalize.pkl``. Here they are
-read as plain data, and what ends up in a run folder is written anew: what playing needs, as plain values, and nothing else.
+The zoo reads ``args.yml`` and ``config.yml`` with a loader that runs code, and unpickles ``vec_normalize.pkl``. Here the YAML
+files are read as plain data, of which only the values that playing needs are kept.
 """
 
 import io
@@ -35,14 +35,14 @@ _CURVES = re.compile(r"\d{1,4}\.monitor\.csv|evaluations\.npz")
 @dataclass(frozen=True)
 class Repository:
     """
-    What a repository holds, once it has been looked at.
+    The checked content of a repository.
 
-    :param model: file
-    :param config: hyperparameters as plain values; of what the zoo acts on, that alone which playing needs
-    :param args: of ``args.yml`` what is plain and harmless: the seed, the budget
-    :param env_kwargs: for the environment
-    :param dropped: settings that were left out
-    :param metrics: learning curves by their file names
+    :param model: path of the model, which has not been read yet
+    :param config: hyperparameters as plain values, without those that could run code and that playing does not need
+    :param args: the values of ``args.yml`` that are kept: ``seed`` and ``n_timesteps``
+    :param env_kwargs: arguments of the environment
+    :param dropped: names of the settings that were left out
+    :param metrics: content of the learning curves, by file name
     """
 
     model: Path
@@ -55,10 +55,10 @@ class Repository:
 
 def files_wanted(algo: str, env_name: EnvironmentName, trust: bool = False) -> dict[str, int]:
     """
-    :param algo: one of ours
+    :param algo: one of our algorithms
     :param env_name: of the environment
     :param trust: whether pickles are read
-    :return: the files of a repository that are read, and how large each may be, in bytes
+    :return: the files of a repository that are read, with the largest size allowed for each, in bytes
     """
     return {
         ModelName(algo, env_name).filename: _MODEL_SIZE,
@@ -70,47 +70,51 @@ def files_wanted(algo: str, env_name: EnvironmentName, trust: bool = False) -> d
 
 def read_repository(folder: Path, algo: str, env_name: EnvironmentName) -> Repository:
     """
-    :param folder: with the files of a repository, none of them too large
-    :param algo: one of ours; the user's, as the repository's must be
-    :param env_name: of the environment, as well
-    :return: what they say
-    :raises RefusedFileError: for a file that is missing, damaged, for another agent, or asks for code to be run
+    :param folder: with the files of a repository, whose sizes have been checked
+    :param algo: algorithm that the user has named
+    :param env_name: environment that the user has named
+    :return: the checked content
+    :raises RefusedFileError: for a file that is missing, damaged, of another agent, or that could make the zoo run code
     """
     model = folder / ModelName(algo, env_name).filename
     for path in (model, folder / CONFIG, folder / ARGS):
         if not path.is_file():
-            raise RefusedFileError(f"{folder} has no {path.name}: it is no repository of {algo} on {env_name.gym_id}")
-    config, args = _read(folder / CONFIG), _read(folder / ARGS)
-    _check_meant(args, algo, env_name, folder / ARGS)
+            raise RefusedFileError(f"{folder} has no {path.name}: it is not a repository of {algo} on {env_name.gym_id}")
+    config, args = _read_settings(folder / CONFIG), _read_settings(folder / ARGS)
+    _check_agent(args, algo, env_name, folder / ARGS)
     env_kwargs = {**_mapping(config, "env_kwargs", folder / CONFIG), **_mapping(args, "env_kwargs", folder / ARGS)}
     if (folder / ENV_KWARGS).exists():
-        env_kwargs |= _read(folder / ENV_KWARGS)
-    # The one that the agent was filmed with
+        env_kwargs |= _read_settings(folder / ENV_KWARGS)
+    # The zoo saves the render mode of its video
     env_kwargs.pop("render_mode", None)
     for name, value in env_kwargs.items():
         check_plain(value, f"{folder / ENV_KWARGS}: {name}")
     kept, dropped = safe_hyperparams(config, algo, folder / CONFIG)
-    known = {name: args[name] for name in ("seed", "n_timesteps") if type(args.get(name)) in (int, float)}
+    kept_args = {name: args[name] for name in ("seed", "n_timesteps") if type(args.get(name)) in (int, float)}
     metrics = _metrics(folder / METRICS) if (folder / METRICS).exists() else {}
-    foreign = [name for name, value in args.items() if has_python_tag(value)]
-    return Repository(model, kept, known, env_kwargs, [*dropped, *foreign], metrics)
+    tagged = [name for name, value in args.items() if has_python_tag(value)]
+    return Repository(model, kept, kept_args, env_kwargs, [*dropped, *tagged], metrics)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path) -> dict[str, Any]:
     try:
         _check_tree(path)
-        found = read_yaml(path)
+        settings = read_yaml(path)
     except RefusedFileError:
         raise
     except (ValueError, OSError, RecursionError, yaml.YAMLError) as error:
-        raise RefusedFileError(f"{path} is no readable YAML file: {error}") from error
-    if not all(isinstance(key, str) for key in found):
+        raise RefusedFileError(f"{path} is not a readable YAML file: {error}") from error
+    if not all(isinstance(key, str) for key in settings):
         raise RefusedFileError(f"{path} must map names to values; refused")
-    return found
+    return settings
 
 
 def _check_tree(path: Path) -> None:
-    """A few aliases to aliases are a billion values, or one that holds itself: they are met before anything is built."""
+    """
+    Raise RefusedFileError for aliases and for deep nesting, before any value is built.
+
+    A few aliases of aliases can make a billion values, or one that contains itself.
+    """
     depth = 0
     for event in yaml.parse(path.read_text(), Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
@@ -118,15 +122,15 @@ def _check_tree(path: Path) -> None:
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEPTH:
-            raise RefusedFileError(f"{path} holds values inside of values, {_DEPTH} deep and more; refused")
+            raise RefusedFileError(f"{path} nests values more than {_DEPTH} deep; refused")
 
 
-def _check_meant(args: dict[str, Any], algo: str, env_name: EnvironmentName, path: Path) -> None:
-    """:raises RefusedFileError: if the agent is another one than the file's name says"""
-    for name, meant in (("algo", (algo,)), ("env", (env_name, env_name.gym_id))):
-        if args.get(name) not in meant:
+def _check_agent(args: dict[str, Any], algo: str, env_name: EnvironmentName, path: Path) -> None:
+    """Raise RefusedFileError if ``args.yml`` names another algorithm or environment than the user."""
+    for name, allowed in (("algo", (algo,)), ("env", (env_name, env_name.gym_id))):
+        if args.get(name) not in allowed:
             raise RefusedFileError(
-                f"{path} is about {name} {str(args.get(name))[:80]!r}, but {meant[-1]!r} was asked for; refused"
+                f"{path} is about {name} {str(args.get(name))[:80]!r}, but {allowed[-1]!r} was requested; refused"
             )
 
 
@@ -140,56 +144,57 @@ def _mapping(settings: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
 
 
 def _metrics(path: Path) -> dict[str, bytes]:
-    """:return: Monitor's files as they are, and evaluations read and written anew"""
-    found: dict[str, bytes] = {}
+    """Return the monitor files, which are checked, and ``evaluations.npz``, which is checked and saved again."""
+    curves: dict[str, bytes] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [one for one in archive.infolist() if _CURVES.fullmatch(one.filename)]
-            check_size(f"{path}, unpacked,", sum(one.file_size for one in members), METRICS_SIZE)
-            for one in members:
-                content = archive.read(one)
-                found[one.filename] = _episodes(content) if one.filename.endswith(".csv") else _evaluations(content, path)
+            members = [member for member in archive.infolist() if _CURVES.fullmatch(member.filename)]
+            check_size(f"{path}, unpacked,", sum(member.file_size for member in members), METRICS_SIZE)
+            for member in members:
+                name, content = member.filename, archive.read(member)
+                curves[name] = _checked_monitor(content) if name.endswith(".csv") else _saved_again(content, path)
     except RefusedFileError:
         raise
-    except Exception as error:  # nothing of the user's is run here, and numpy's readers raise whatever they stumble over
+    except Exception as error:  # no code of the user runs here, and NumPy's readers raise many kinds of errors
         raise RefusedFileError(
-            f"{path} is no archive of learning curves ({type(error).__name__}: {error}); refused"
+            f"{path} is not an archive of learning curves ({type(error).__name__}: {error}); refused"
         ) from error
-    return found
+    return curves
 
 
-def _episodes(content: bytes) -> bytes:
-    """:return: the file of a Monitor, as it is, once it is known to be one"""
+def _checked_monitor(content: bytes) -> bytes:
+    """Return the content of a monitor file. Raise an error if it is not one."""
     head, names, *rows = content.decode().splitlines()
     if not isinstance(json.loads(head.removeprefix("#")), dict) or names.split(",")[:3] != ["r", "l", "t"]:
-        raise ValueError("a file of episodes has another head than Monitor's")
+        raise ValueError("the first lines are not those of a monitor file")
     for row in rows:
         list(map(float, row.split(",")[:3]))
     return content
 
 
-def _evaluations(content: bytes, path: Path) -> bytes:
+def _saved_again(content: bytes, path: Path) -> bytes:
+    """Return ``evaluations.npz``, saved again from its arrays. Raise an error if they are not those of ``EvalCallback``."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        check_size(f"{path}: evaluations.npz, unpacked,", sum(one.file_size for one in archive.infolist()), METRICS_SIZE)
+        check_size(f"{path}: evaluations.npz, unpacked,", sum(member.file_size for member in archive.infolist()), METRICS_SIZE)
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         read = {name: arrays[name] for name in ("timesteps", "results", "ep_lengths")}
     if not all(array.dtype.kind in "iuf" for array in read.values()):
-        raise ValueError("evaluations.npz holds something else than numbers")
+        raise ValueError("evaluations.npz contains values that are not numbers")
     if read["timesteps"].ndim != 1 or not read["timesteps"].shape[0] == len(read["results"]) or read["results"].ndim != 2:
-        raise ValueError("evaluations.npz has other shapes than those of evaluations")
+        raise ValueError("the shapes in evaluations.npz do not fit together")
     file = io.BytesIO()
     np.savez(file, **read)
     return file.getvalue()
 
 
 @contextmanager
-def named_as(repo_id: str, folder: Path, advice: str) -> Iterator[None]:
+def naming_repository(repo_id: str, folder: Path, advice: str) -> Iterator[None]:
     """
-    Errors call the files by the names that the user knows, not by those of a temporary folder.
+    In the message of a RefusedFileError, replace the temporary folder by the name of the repository.
 
-    :param repo_id: what the user calls the folder
-    :param folder: temporary
-    :param advice: where the error has one, this one takes its place
+    :param repo_id: organization and name of the repository
+    :param folder: temporary folder with its files
+    :param advice: replaces the error's own advice, if it has one
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """
-The settings that a stranger's ``config.yml`` gives to the zoo, as plain values that it can neither run nor import.
+Hyperparameters of a downloaded ``config.yml``, reduced to values with which the zoo runs no code of their author.
 
-The zoo evaluates the text of ``normalize`` as Python, imports the wrappers and callbacks that are named, and calls them. Here
-each is either one that is known to do no harm, or refused by name. What only training reads is left out.
+The zoo evaluates the text of ``normalize`` as Python, and imports and calls the wrappers and callbacks that the file names.
+Here only the wrappers listed below are allowed, any other is refused, and settings that only training reads are left out.
 """
 
 import ast
@@ -25,37 +25,38 @@ WRAPPERS = {
     "stable_baselines3.common.atari_wrappers": ("AtariWrapper",),
     "sb3_vpg.wrappers": ("SurvivalReward",),
 }
-"""Wrappers that a stranger's file may name: they change what is seen and done, and touch nothing else."""
+"""Allowed wrappers. They change observations, actions and rewards, but neither files nor anything else outside."""
 VEC_WRAPPERS = {"stable_baselines3.common.vec_env": ("VecCheckNan", "VecExtractDictObs", "VecTransposeImage")}
-_INERT = re.compile(r"[\w .+-]{0,64}")
-# A wrapper that keeps a history of so many steps needs no more memory than a frame stack
-_LARGEST = 1000
-# They have code imported and called, and playing has no use for them
+# Short, and without the slashes and brackets of paths and calls
+_PLAIN_TEXT = re.compile(r"[\w .+-]{0,64}")
+# The horizon of HistoryWrapper must not fill the memory
+_MAX_WRAPPER_ARGUMENT = 1000
+# The zoo imports and calls what these name; playing does not need them
 _FOR_TRAINING = ("callback", "monitor_kwargs")
-_IN_THEIR_OWN_FILE = ("env_kwargs",)
 
 
 def safe_hyperparams(config: dict[str, Any], algo: str, path: object) -> tuple[dict[str, Any], list[str]]:
     """
     :param config: hyperparameters, as read from a file
-    :param algo: one of ours
+    :param algo: one of our algorithms
     :param path: of the file, for errors
-    :return: what no code comes of, as the zoo reads it; and the names of the settings that were left out
-    :raises RefusedFileError: for a setting that playing needs and that is not plain
+    :return: the settings that are kept, in the zoo's form, and the names of those that were left out
+    :raises RefusedFileError: for a setting that playing needs and that is not allowed
     """
     kept: dict[str, Any] = {}
     dropped = []
     known = known_keys(algo)
     for name, value in config.items():
-        if name in _IN_THEIR_OWN_FILE:
+        if name == "env_kwargs":
+            # Checked by read_repository
             continue
         if name in ("env_wrapper", "vec_env_wrapper"):
-            kept[name] = _wrappers(value, name, path)
+            kept[name] = _checked_wrappers(value, name, path)
         elif name == "normalize":
-            kept[name] = _normalizes(value, path)
+            kept[name] = _checked_normalize(value, path)
         elif name == "frame_stack":
-            kept[name] = _frames(value, path)
-        elif name in known and not _is_run(name, value) and _is_inert(value):
+            kept[name] = _checked_frame_stack(value, path)
+        elif name in known and not _runs_code(name, value) and _is_plain(value):
             kept[name] = value
         else:
             dropped.append(name)
@@ -65,15 +66,15 @@ def safe_hyperparams(config: dict[str, Any], algo: str, path: object) -> tuple[d
 def check_plain(value: Any, what: str, largest: float = math.inf) -> None:
     """
     :param value: read from a file
-    :param what: its name
-    :param largest: a number may be
-    :raises RefusedFileError: unless it is a number, a short text that is no path, or a list or mapping of these
+    :param what: its name, for the error
+    :param largest: largest absolute value of a number
+    :raises RefusedFileError: unless it is a number, a short text that is not a path, or a list or mapping of these
     """
     if type(value) in (bool, type(None)):
         return
     if type(value) in (int, float) and abs(value) <= largest:
         return
-    if isinstance(value, str) and _INERT.fullmatch(value):
+    if isinstance(value, str) and _PLAIN_TEXT.fullmatch(value):
         return
     if isinstance(value, (list, tuple)):
         for item in value:
@@ -84,17 +85,17 @@ def check_plain(value: Any, what: str, largest: float = math.inf) -> None:
             check_plain(key, what, largest)
             check_plain(item, f"{what}, {key}", largest)
         return
-    raise RefusedFileError(f"{what} is {str(value)[:200]!r}: no number of a sensible size, and no plain text; refused")
+    raise RefusedFileError(f"{what} is {str(value)[:200]!r}: neither a number of a sensible size nor a plain text; refused")
 
 
-def _is_run(name: str, value: Any) -> bool:
-    """:return: whether training would import it, or evaluate it as Python"""
+def _runs_code(name: str, value: Any) -> bool:
+    """Return True if training would import what the value names, or evaluate it as Python."""
     if name in _FOR_TRAINING:
         return True
     return isinstance(value, str) and (name.endswith("_kwargs") or (name == "policy" and "." in value))
 
 
-def _is_inert(value: Any) -> bool:
+def _is_plain(value: Any) -> bool:
     try:
         check_plain(value, "")
     except RefusedFileError:
@@ -102,24 +103,24 @@ def _is_inert(value: Any) -> bool:
     return True
 
 
-def _frames(value: Any, path: object) -> int:
+def _checked_frame_stack(value: Any, path: object) -> int:
     if type(value) is not int or not 0 <= value <= 64:
-        raise RefusedFileError(f"{path}: frame_stack is {str(value)[:200]!r}, but must be a small number; refused")
+        raise RefusedFileError(f"{path}: frame_stack is {str(value)[:200]!r}, but must be an integer from 0 to 64; refused")
     return value
 
 
-def _normalizes(value: Any, path: object) -> bool:
-    """:return: whether there is a ``VecNormalize``; with which arguments, the model's own statistics say"""
+def _checked_normalize(value: Any, path: object) -> bool:
+    """Return True if there is a ``VecNormalize``. Its arguments are not needed: the statistics of the model contain them."""
     if type(value) is bool:
         return value
     if isinstance(value, str):
-        # The zoo would evaluate it
+        # The zoo would evaluate this text
         try:
             call = ast.parse(value[:1000], mode="eval").body
             value = ast.literal_eval(call) if isinstance(call, ast.Dict) else _keywords(call)
         except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
             raise RefusedFileError(
-                f"{path}: normalize is {value[:200]!r}, which is no dict of plain values; refused"
+                f"{path}: normalize is {value[:200]!r}, which is not a dict of plain values; refused"
             ) from None
     if isinstance(value, dict):
         check_plain(value, f"{path}: normalize")
@@ -128,30 +129,30 @@ def _normalizes(value: Any, path: object) -> bool:
 
 
 def _keywords(call: ast.expr) -> dict[str, Any]:
-    """:return: of ``dict(name=value, …)``"""
+    """Return the arguments of ``dict(name=value, …)``."""
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "dict" or call.args:
-        raise ValueError("no call of dict")
+        raise ValueError("not a call of dict")
     return {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
 
 
-def _wrappers(value: Any, key: str, path: object) -> list[Any]:
-    """:return: in the zoo's form, once all of them are known: names, or mappings of one name to its arguments"""
-    known = WRAPPERS if key == "env_wrapper" else VEC_WRAPPERS
+def _checked_wrappers(value: Any, key: str, path: object) -> list[Any]:
+    """Return the wrappers in the zoo's form: a list of names, or of mappings of one name to its arguments."""
+    allowed = WRAPPERS if key == "env_wrapper" else VEC_WRAPPERS
     listed = [] if value is None else value if isinstance(value, list) else [value]
-    for name, kwargs in map(named_wrapper, listed):
+    for name, kwargs in map(wrapper_and_kwargs, listed):
         module, _, cls = name.rpartition(".")
-        if cls not in known.get(module, ()):
+        if cls not in allowed.get(module, ()):
             raise RefusedFileError(
-                f"{path}: {key} names {name[:200]!r}, which is none of the wrappers that a stranger's file may name; refused"
+                f"{path}: {key} names {name[:200]!r}, which is not among the wrappers that a downloaded file may use; refused"
             )
         if not isinstance(kwargs, dict):
             raise RefusedFileError(f"{path}: {key}: the arguments of {name} must have names; refused")
-        check_plain(kwargs, f"{path}: {name}", _LARGEST)
+        check_plain(kwargs, f"{path}: {name}", _MAX_WRAPPER_ARGUMENT)
     return listed
 
 
-def named_wrapper(wrapper: Any) -> tuple[str, Any]:
-    """:return: the name of a wrapper in the zoo's form, and its arguments"""
+def wrapper_and_kwargs(wrapper: Any) -> tuple[str, Any]:
+    """Return the name of a wrapper that is given in the zoo's form, and its arguments."""
     if isinstance(wrapper, dict) and len(wrapper) == 1:
         ((name, kwargs),) = wrapper.items()
         return str(name), kwargs

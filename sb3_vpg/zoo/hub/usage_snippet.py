@@ -8,7 +8,7 @@ from huggingface_sb3 import EnvironmentName, ModelName
 from sb3_vpg.zoo.agents.evaluation import Evaluation
 from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.hub.repository import Repository
-from sb3_vpg.zoo.hub.safe_settings import named_wrapper
+from sb3_vpg.zoo.hub.safe_settings import wrapper_and_kwargs
 
 
 def snippet(
@@ -24,8 +24,8 @@ def snippet(
     :return: a program
     """
     cls, config = ALGORITHMS[algo], repository.config
-    wrappers = list(map(named_wrapper, config.get("env_wrapper") or ()))
-    vec_wrappers = list(map(named_wrapper, config.get("vec_env_wrapper") or ()))
+    wrappers = list(map(wrapper_and_kwargs, config.get("env_wrapper") or ()))
+    vec_wrappers = list(map(wrapper_and_kwargs, config.get("vec_env_wrapper") or ()))
     frames = config.get("frame_stack", 0)
     names = [name for name, _ in (*wrappers, *vec_wrappers)]
     imports = {"huggingface_hub.hf_hub_download", f"sb3_vpg.{cls}", *names}
