@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
-from sb3_vpg.zoo.agents.trained_agents import no_run
+from sb3_vpg.zoo.agents.trained_agents import no_run_message
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 from sb3_vpg.zoo.flags import positive
 from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
@@ -118,7 +118,7 @@ def evaluate_run(
     try:
         _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
     except AssertionError as error:
-        raise ValueError(no_run(error, algo, env_name)) from None
+        raise ValueError(no_run_message(error, algo, env_name)) from None
     import_modules_of(Path(run) / env_name)
     check_registered(env_id)
     env = _environment(env_name, Path(model_path), n_episodes, seed, vec_env)

@@ -1,4 +1,4 @@
-"""The learning curve of one run, from the files that the zoo leaves in its folder."""
+"""Draw the learning curve of one run from the zoo's files in its folder."""
 
 import json
 import zipfile
@@ -11,19 +11,19 @@ from stable_baselines3.common.monitor import LoadMonitorResultsError, get_monito
 from sb3_vpg.common.atomic_files import atomic_replace
 
 EPISODES_PER_ROW = "episodes_per_row"
-"""In the first line of a monitor file: how many episodes a row is the mean of, where they are not one each."""
+"""Key in the first line of a compact monitor file: over how many episodes each row is a mean."""
 _WINDOW = 100
 
 
 def draw_learning_curve(run: Path, title: str, picture: Path) -> Path | None:
     """
-    Draw the return of every training episode, its mean over the last 100, and the evaluations where there are any.
+    Draw the return of every training episode, the mean of the last 100, and the evaluations if there are any.
 
-    :param run: folder with ``*.monitor.csv`` and perhaps ``evaluations.npz``
+    :param run: folder with ``*.monitor.csv`` and optionally ``evaluations.npz``
     :param title: of the picture
     :param picture: the file to write
-    :return: it, or None if the run recorded no episode
-    :raises ValueError: if its files are damaged
+    :return: ``picture``, or None if the run recorded no episode
+    :raises ValueError: if the files are damaged
     """
     try:
         return _draw(run, title, picture)
@@ -65,7 +65,7 @@ def _draw(run: Path, title: str, picture: Path) -> Path | None:
 
 
 def _episodes_per_row(run: Path) -> int:
-    """:return: 1, but in the compact curve of an agent that ships a row can stand for several episodes"""
+    """Return 1, or the number in the compact monitor files of an agent that ships."""
     counts = [1]
     for name in get_monitor_files(str(run)):
         with open(name) as file:

@@ -14,9 +14,9 @@ from sb3_vpg.zoo.patching import exchanged
 
 def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
     """
-    The zoo's ``create_test_env`` on a native vector environment.
+    Return the zoo's test environment on gymnasium's own vector environment.
 
-    :raises ValueError: as ``NativeExperimentManager``, and for a ``render_mode`` that it does not have
+    :raises ValueError: see ``NativeExperimentManager``; also for a ``render_mode`` that the environment does not have
     """
     with exchanged("rl_zoo3.utils:make_vec_env", partial(_make, env_id)):
         return create_test_env(env_id, *args, **kwargs)
@@ -32,20 +32,20 @@ def create_test_env(
     **others: Any,
 ) -> VecEnv:
     """
-    The zoo's function, which differs in two points:
+    Return the zoo's test environment, with two differences:
 
-    * a model that holds statistics of its own is played with these: ``vecnormalize.pkl`` has those of the run's end, which the
-      best model and checkpoints have not seen. Where there is no such file, the model must hold them;
-    * ``env_kwargs`` among the hyperparameters hold in ``record_video`` as well.
+    * A model that contains statistics of ``VecNormalize`` is played with these. ``vecnormalize.pkl`` has those of the end of
+      the run, which do not fit the best model and checkpoints. It is used only for models without statistics.
+    * ``env_kwargs`` among the hyperparameters are used, by ``record_video`` too.
 
     :param env_id: environment id
     :param stats_path: the folder of a run's settings
     :param hyperparams: of the run
-    :param env_kwargs: arguments of the environment, which win over those of the hyperparameters
-    :param model: which is to play; None: the one at the end of the run
+    :param env_kwargs: arguments of the environment, which override those of the hyperparameters
+    :param model: path of the model that will play; None: the one at the end of the run
     :param others: see ``rl_zoo3.create_test_env``
-    :return: the environment, with statistics that no longer change and rewards as they are
-    :raises RefusedFileError: if the model holds no statistics
+    :return: the environment, with fixed statistics and without normalised rewards
+    :raises RefusedFileError: if neither the model nor ``vecnormalize.pkl`` has the statistics
     """
     entry = dict(hyperparams or {})
     others["env_kwargs"] = {**(entry.pop("env_kwargs", None) or {}), **(env_kwargs or {})}

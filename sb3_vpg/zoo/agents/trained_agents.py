@@ -1,6 +1,6 @@
 """
-The trained agents that ship with the package, and which agent a command means: that of the latest run in ``logs``, and where
-there is none, the one that ships.
+Find trained agents. A command that names no run takes the latest one in ``logs``; if there is none, the agent that ships with
+the package.
 """
 
 import argparse
@@ -22,14 +22,17 @@ from sb3_vpg.zoo.safe_yaml import read_yaml
 
 LOGS = "logs"
 SHIPPED_LOGS = Path(LOGS) / "shipped"
-"""Where commands write what they make of an agent that ships: its own folder may be anywhere, and read-only."""
-_WRITES = ("evaluate", "record_video")
+"""Where commands write plots and videos of an agent that ships, whose own folder may be read-only."""
+_HAS_OUTPUT_FOLDER = ("evaluate", "record_video")
 _NEEDS_CHECKPOINTS = "record_training"
+_HELP = {"-h", "--help"}
 
 
 @dataclass(frozen=True)
 class Agent:
     """
+    The agent of one run.
+
     :param algo: the algorithm's name on the command line
     :param env_id: environment id
     :param run: the folder of its run
@@ -41,31 +44,31 @@ class Agent:
 
     @property
     def settings(self) -> Path:
-        """:return: the folder of ``args.yml`` and ``config.yml``"""
+        """Folder of ``args.yml`` and ``config.yml``."""
         name: str = EnvironmentName(self.env_id)
         return self.run / name
 
     @property
     def budget(self) -> int:
-        """:return: the steps that it was trained for"""
-        asked = int(self.args.get("n_timesteps") or -1)
-        return asked if asked > 0 else int(float(read_yaml(self.settings / "config.yml")["n_timesteps"]))
+        """Environment steps of its training: ``-n`` if it was given, else those of its hyperparameters."""
+        n_timesteps = int(self.args.get("n_timesteps") or -1)
+        return n_timesteps if n_timesteps > 0 else int(float(read_yaml(self.settings / "config.yml")["n_timesteps"]))
 
     @property
     def args(self) -> dict[str, Any]:
-        """:return: what ``args.yml`` says"""
+        """Content of ``args.yml``."""
         return read_yaml(self.settings / "args.yml")
 
 
 def shipped_folder() -> Path:
-    """:return: the folder of the agents that ship, laid out as a log folder"""
+    """Return the folder of the agents that ship, which has the layout of a log folder."""
     return packaged("trained_agents")
 
 
 def agents_in(folder: Path) -> list[Agent]:
     """
     :param folder: a log folder, the ``-f`` of ``train``
-    :return: the latest run of each algorithm and environment that has left a model, in the order of their names
+    :return: the latest run with a model for each algorithm and environment, sorted by their names
     """
     latest: dict[tuple[str, str], tuple[int, Agent]] = {}
     for file in folder.glob("*/*/*/args.yml"):
@@ -75,12 +78,12 @@ def agents_in(folder: Path) -> list[Agent]:
             continue
         agent = Agent(run.parent.name, _env_id(file), run)
         key = (agent.algo, agent.env_id)
-        latest[key] = max(latest.get(key, (0, agent)), (int(number[1]), agent), key=lambda found: found[0])
+        latest[key] = max(latest.get(key, (0, agent)), (int(number[1]), agent), key=lambda numbered: numbered[0])
     return [latest[key][1] for key in sorted(latest)]
 
 
 def _env_id(file: Path) -> str:
-    """:return: of an ``args.yml``; where nothing can be read, the name of its folder"""
+    """Return the environment id in an ``args.yml``; if the file cannot be read, the name of its folder."""
     try:
         return str(read_yaml(file).get("env", file.parent.name))
     except ValueError:
@@ -88,83 +91,83 @@ def _env_id(file: Path) -> str:
 
 
 def shipped_agent(algo: str, env_id: str) -> Agent | None:
-    """:return: the agent that ships for an environment; None if there is none"""
+    """Return the agent that ships for an algorithm and an environment, or None."""
     return next((agent for agent in agents_in(shipped_folder()) if (agent.algo, agent.env_id) == (algo, env_id)), None)
 
 
 def shipped_agent_flags(name: str, flags: Sequence[str]) -> list[str]:
     """
-    :param name: one that plays a trained agent
-    :param flags: the user's
-    :return: what to add to them to play the agent that ships, where neither they nor ``logs`` name another
-    :raises ValueError: if there is no such agent anywhere, or if the latest run has left none
+    :param name: of a command that plays a trained agent
+    :param flags: of the user
+    :return: flags to add so that the command plays the agent that ships; none if the user names a folder or has a run
+    :raises ValueError: if neither ``logs`` nor the package has such an agent, or if the latest run has no model
     """
-    asked, _ = _parser().parse_known_args(list(flags))
-    asked_for_help = {"-h", "--help"} & set(flags)
-    if asked_for_help:
+    if _HELP & set(flags):
         return []
-    runs = Path(asked.folder or LOGS) / str(asked.algo)
-    latest = get_latest_run_id(str(runs), asked.env)
-    if latest > 0 and not asked.particular and name != _NEEDS_CHECKPOINTS:
-        _check_has_model(runs / f"{asked.env}_{latest}", asked)
-    if asked.folder is not None or latest > 0:
+    args = _parse(flags)
+    runs = Path(args.folder or LOGS) / str(args.algo)
+    latest = get_latest_run_id(str(runs), args.env)
+    if latest > 0 and not args.particular and name != _NEEDS_CHECKPOINTS:
+        _check_has_model(runs / f"{args.env}_{latest}", args)
+    if args.folder is not None or latest > 0:
         return []
-    agent = None if asked.particular or name == _NEEDS_CHECKPOINTS else shipped_agent(asked.algo, asked.env.gym_id)
+    agent = None if args.particular or name == _NEEDS_CHECKPOINTS else shipped_agent(args.algo, args.env.gym_id)
     if agent is None:
-        raise ValueError(_nothing(name, asked))
+        raise ValueError(_no_agent_message(name, args))
     print(f"No run of {agent.algo} on {agent.env_id} in {LOGS}: taking the agent that ships, {agent.run}")
-    output = [] if name not in _WRITES or asked.output_folder else ["--output-folder", _output_folder(name, agent)]
+    output = [] if name not in _HAS_OUTPUT_FOLDER or args.output_folder else ["--output-folder", _output_folder(name, agent)]
     return ["--folder", str(shipped_folder()), *output]
 
 
-def _check_has_model(run: Path, asked: argparse.Namespace) -> None:
-    if (run / f"{asked.env}.zip").is_file():
+def _check_has_model(run: Path, args: argparse.Namespace) -> None:
+    if (run / f"{args.env}.zip").is_file():
         return
     number = run.name.rpartition("_")[2]
-    resume = command("train", asked.algo, asked.env.gym_id, "--resume", number, folder=asked.folder or LOGS)
-    # Other algorithms leave no checkpoints to go on from
-    advice = f" (go on with: {resume})" if asked.algo == DEFAULT_ALGORITHM else ""
+    resume = command("train", args.algo, args.env.gym_id, "--resume", number, folder=args.folder or LOGS)
+    # Other algorithms have no --resume
+    advice = f" (resume it with: {resume})" if args.algo == DEFAULT_ALGORITHM else ""
     raise ValueError(
-        f"the latest run, {run}, has no model: it is in training, or was stopped{advice}. Name another run: --exp-id N"
+        f"the latest run, {run}, has no model: its training is running or was stopped{advice}. Name another run: --exp-id N"
     )
 
 
 def requested_model(flags: Sequence[str]) -> tuple[Path | None, Path]:
     """
-    :param flags: of a command that plays a trained agent, those of ``shipped_agent_flags`` included
-    :return: the model that it plays, or None, for which the command itself has words; and the folder of its settings
+    :param flags: of a command that plays a trained agent, including those of ``shipped_agent_flags``
+    :return: the model that it plays and the folder of its settings; None and an empty path if the command itself will report
+        the error, download an agent, or print its help
     :raises ValueError: if there is no such run
     """
-    asked, _ = _parser().parse_known_args(list(flags))
-    which = (asked.load_best, asked.load_checkpoint, asked.load_last_checkpoint)
+    args = _parse(flags)
+    which = (args.load_best, args.load_checkpoint, args.load_last_checkpoint)
     try:
-        # What this prints, the command prints too
+        # The command itself prints the same text
         with redirect_stdout(io.StringIO()):
-            _, model, run = get_model_path(int(asked.exp_id or 0), asked.folder or LOGS, asked.algo, asked.env, *which)
+            _, model, run = get_model_path(int(args.exp_id or 0), args.folder or LOGS, args.algo, args.env, *which)
     except ValueError:
         return None, Path()
     except AssertionError as error:
-        # The zoo downloads what is missing there
-        if "rl-trained-agents" in (asked.folder or LOGS) or {"-h", "--help"} & set(flags):
+        # The zoo downloads missing agents into this folder
+        if "rl-trained-agents" in (args.folder or LOGS) or _HELP & set(flags):
             return None, Path()
-        raise ValueError(no_run(error, str(asked.algo), asked.env)) from None
-    return Path(model), Path(run) / asked.env
+        raise ValueError(no_run_message(error, str(args.algo), args.env)) from None
+    return Path(model), Path(run) / args.env
 
 
-def no_run(error: AssertionError, algo: str, env_name: EnvironmentName) -> str:
-    """:return: what the zoo's error says, with ways out"""
+def no_run_message(error: AssertionError, algo: str, env_name: EnvironmentName) -> str:
+    """Return the text of the zoo's error with advice."""
     train = command("train", algo, env_name.gym_id)
     return f"{error}; name another log folder with -f, or another run with --exp-id, or train one: {train}"
 
 
 def film_of_training(flags: Sequence[str]) -> Path:
-    """:return: where ``record_training``, called with these flags, puts its film"""
-    asked, _ = _parser().parse_known_args(list(flags))
-    if asked.output_folder is not None:
-        return Path(asked.output_folder) / "training.mp4"
-    runs = Path(asked.folder or LOGS) / str(asked.algo)
-    number = int(asked.exp_id or 0) or get_latest_run_id(str(runs), asked.env)
-    return (runs / f"{asked.env}_{number}" if number > 0 else runs) / "videos" / "training.mp4"
+    """Return the path of the film that ``record_training`` writes with these flags."""
+    args = _parse(flags)
+    if args.output_folder is not None:
+        return Path(args.output_folder) / "training.mp4"
+    runs = Path(args.folder or LOGS) / str(args.algo)
+    number = int(args.exp_id or 0) or get_latest_run_id(str(runs), args.env)
+    return (runs / f"{args.env}_{number}" if number > 0 else runs) / "videos" / "training.mp4"
 
 
 def _output_folder(name: str, agent: Agent) -> str:
@@ -172,19 +175,19 @@ def _output_folder(name: str, agent: Agent) -> str:
     return str(folder / "videos" if name == "record_video" else folder)
 
 
-def _nothing(name: str, asked: argparse.Namespace) -> str:
-    train = command("train", asked.algo, asked.env.gym_id)
-    what = f"no run of {asked.algo} on {asked.env.gym_id} in {LOGS}"
+def _no_agent_message(name: str, args: argparse.Namespace) -> str:
+    train = command("train", args.algo, args.env.gym_id)
+    what = f"no run of {args.algo} on {args.env.gym_id} in {LOGS}"
     if name == _NEEDS_CHECKPOINTS:
         return f"{what} to film; train one that keeps checkpoints: {train} --save-freq 25000. Agents that ship have none"
-    if asked.particular:
-        return f"{what}, so there is no {asked.particular} of it; train one: {train}"
-    shipped = ", ".join(agent.env_id for agent in agents_in(shipped_folder()) if agent.algo == asked.algo)
-    return f"{what}; train one: {train}, or name another folder with -f. Agents of {asked.algo} ship for: {shipped or 'none'}"
+    if args.particular:
+        return f"{what}, so there is no {args.particular} of it; train one: {train}"
+    shipped = ", ".join(agent.env_id for agent in agents_in(shipped_folder()) if agent.algo == args.algo)
+    return f"{what}; train one: {train}, or name another folder with -f. Agents of {args.algo} ship for: {shipped or 'none'}"
 
 
-class _Particular(argparse.Action):
-    """Remembers a flag that names one run or model among several, which no agent that ships can be."""
+class _SelectsModel(argparse.Action):
+    """Store the value of a flag that selects a run or a model, and the flag's text in ``particular``."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         setattr(namespace, self.dest, True if self.nargs == 0 else values)
@@ -192,16 +195,16 @@ class _Particular(argparse.Action):
             namespace.particular = f"{self.option_strings[0]}{'' if self.nargs == 0 else f' {values}'}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Of the zoo's flags those that say which agent is meant; the zoo's own parser says what is wrong with them."""
+def _parse(flags: Sequence[str]) -> argparse.Namespace:
+    """Parse the zoo's flags that select an agent. Errors in them are left to the zoo's own parser."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.set_defaults(particular="")
     parser.add_argument("--env", type=EnvironmentName, default=EnvironmentName("CartPole-v1"))
     parser.add_argument("--algo", default=DEFAULT_ALGORITHM)
     parser.add_argument("-f", "--folder")
     parser.add_argument("-o", "--output-folder")
-    parser.add_argument("--exp-id", action=_Particular)
-    parser.add_argument("--load-checkpoint", action=_Particular)
+    parser.add_argument("--exp-id", action=_SelectsModel)
+    parser.add_argument("--load-checkpoint", action=_SelectsModel)
     for flag in ("--load-best", "--load-last-checkpoint"):
-        parser.add_argument(flag, action=_Particular, nargs=0)
-    return parser
+        parser.add_argument(flag, action=_SelectsModel, nargs=0)
+    return parser.parse_known_args(list(flags))[0]

@@ -1,4 +1,4 @@
-"""Films of agents on machines without a screen, and small GIFs of them."""
+"""Film agents, also on machines without a screen, and convert films to small GIFs."""
 
 import os
 import shlex
@@ -16,14 +16,14 @@ from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.own_modules import command_of
 from sb3_vpg.zoo.patching import exchanged
 
-# GIFs count time in hundredths of a second, so that few rates are exact: 12.5 is
+# GIFs measure time in hundredths of a second; 12.5 is one of the few rates that are exact
 _FRAME_RATE, _WIDTH = 12.5, 320
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
 
 @contextmanager
 def without_screen() -> Iterator[None]:
-    """Where there is no screen on Linux, pygame and MuJoCo draw into memory, unless the user has said how they should draw."""
+    """On Linux without a screen, let pygame and MuJoCo render off-screen, unless the user's environment variables say how."""
     wanted = {"SDL_VIDEODRIVER": "dummy", "MUJOCO_GL": "egl"}
     has_screen = sys.platform != "linux" or any(os.environ.get(name) for name in _DISPLAYS)
     added = {} if has_screen else {name: value for name, value in wanted.items() if name not in os.environ}
@@ -37,14 +37,14 @@ def without_screen() -> Iterator[None]:
 
 @contextmanager
 def gifs_too() -> Iterator[None]:
-    """While it lasts, a ``VecVideoRecorder`` writes a GIF beside each of its films."""
+    """Within the block, let ``VecVideoRecorder`` write a GIF beside each of its films."""
 
     class WithGif(VecVideoRecorder):
         def _stop_recording(self) -> None:
             super()._stop_recording()
             print(f"Saving gif to {write_gif(Path(self.video_path))}")
 
-    # Where programs of the zoo import it from
+    # The zoo's programs import it from this module
     with exchanged("stable_baselines3.common.vec_env:VecVideoRecorder", WithGif):
         yield
 
@@ -52,10 +52,10 @@ def gifs_too() -> Iterator[None]:
 @contextmanager
 def quoted_ffmpeg(folder: Path) -> Iterator[None]:
     """
-    ``rl_zoo3.record_training`` puts paths as they are into what it gives to a shell, and into a list of films for ffmpeg.
-    While this lasts, ffmpeg runs without a shell, and a folder may have any name.
+    Within the block, let ``rl_zoo3.record_training`` run ffmpeg without a shell, and quote paths in its list of films.
+    The zoo does not quote them, so that it fails for folders with spaces or quotes in their names.
 
-    :param folder: of the films, as the program was given it, absolute
+    :param folder: absolute path of the films, as in ``--output-folder``
     :raises ValueError: if ffmpeg fails
     """
 
@@ -66,7 +66,7 @@ def quoted_ffmpeg(folder: Path) -> Iterator[None]:
             films.write_text("".join(f"file '{line}'\n" for line in lines))
         code = subprocess.run(shlex.split(command.replace(str(folder), shlex.quote(str(folder))))).returncode
         if code != 0:
-            raise ValueError(f"ffmpeg could not join the films in {folder}; its message stands above")
+            raise ValueError(f"ffmpeg could not join the films in {folder}; see its message above")
         return code
 
     with exchanged("os:system", call):
@@ -75,13 +75,13 @@ def quoted_ffmpeg(folder: Path) -> Iterator[None]:
 
 def write_gif(film: Path, width: int = _WIDTH, frame_rate: float = _FRAME_RATE) -> Path:
     """
-    Turn a film into a GIF with a palette of its own, so that it is small and its colours are those of the film.
+    Convert a film to a small GIF, whose palette is computed from the film's colours.
 
     :param film: as ``record_video`` writes it
-    :param width: in pixels, at most; a smaller film keeps its own
-    :param frame_rate: pictures per second, at most; a slower film keeps its own
-    :return: the GIF beside the film
-    :raises ValueError: if it cannot be read
+    :param width: largest width in pixels; a narrower film keeps its width
+    :param frame_rate: largest number of frames per second; a slower film keeps its rate
+    :return: path of the GIF, beside the film
+    :raises ValueError: if ffmpeg cannot read the film
     """
     scaled = f"fps='min({frame_rate:g},source_fps)',scale='min({width},iw)':-2:flags=area"
     palette = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
@@ -90,20 +90,20 @@ def write_gif(film: Path, width: int = _WIDTH, frame_rate: float = _FRAME_RATE) 
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(film), "-vf", f"{scaled},{palette}", "-y", part]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
-            raise ValueError(f"{film} is no film that ffmpeg can read: {done.stderr.strip()[-400:]}")
+            raise ValueError(f"{film} is not a film that ffmpeg can read: {done.stderr.strip()[-400:]}")
     return gif
 
 
 def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence[str] = ()) -> Path:
     """
-    ``sb3-vpg record_video`` in a process of its own, because the zoo's program has no function to call.
+    Run ``sb3-vpg record_video`` in a new process, because the zoo's program has no function to call.
 
     :param algo: name on the command line
     :param env_id: environment id
     :param folder: log folder
-    :param n_timesteps: length
+    :param n_timesteps: number of environment steps
     :param choice: further flags
-    :return: an mp4 in a temporary folder, for the caller to move
+    :return: an mp4 file in a temporary folder, which the caller must delete
     :raises ValueError: if the environment cannot be filmed
     """
     target = tempfile.mkdtemp(prefix="sb3-vpg-film-")
@@ -113,5 +113,5 @@ def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence
     films = list(Path(target).glob("*.mp4"))
     if done.returncode or not films:
         last = done.stdout.strip().splitlines()[-1:] or ["no message"]
-        raise ValueError(f"{env_id} could not be filmed ({last[0]}); leave the film out with --no-render")
+        raise ValueError(f"{env_id} could not be filmed ({last[0]}); push without a film: --no-render")
     return films[0]

@@ -50,7 +50,7 @@ def test_what_is_no_film_is_named(tmp_path: Path, content: bytes | None) -> None
     path = tmp_path / "film.mp4"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"film\.mp4 is no film"):
+    with pytest.raises(ValueError, match=r"film\.mp4 is not a film"):
         write_gif(path)
 
 
