@@ -17,18 +17,6 @@ from sb3_vpg.zoo.agents.trained_agents import LOGS, Agent, agents_in, shipped_fo
 from sb3_vpg.zoo.flags import positive
 from sb3_vpg.zoo.thresholds import reward_threshold
 
-_COLUMNS = (
-    "algo",
-    "env_id",
-    "mean_reward",
-    "std_reward",
-    "n_timesteps",
-    "eval_timesteps",
-    "eval_episodes",
-    "solved at",
-    "solved",
-)
-
 
 def in_thousands(steps: int) -> str:
     """Return a number of steps in the zoo's short form, but never rounded: ``"100k"``, ``"1.5M"``, ``"2.048k"``."""
@@ -56,20 +44,20 @@ def _record(agent: Agent, score: Evaluation) -> dict[str, Any]:
     }
 
 
-def _cells(record: dict[str, Any]) -> list[str]:
-    """Return the row of an agent in ``benchmark.md``."""
-    threshold = "" if record["reward_threshold"] is None else f"{record['reward_threshold']:g}"
-    return [
-        record["algo"],
-        record["env_id"],
-        f"{record['mean_reward']:.3f}",
-        f"{record['std_reward']:.3f}",
-        in_thousands(record["n_timesteps"]),
-        str(record["eval_timesteps"]),
-        str(record["eval_episodes"]),
-        threshold,
-        {None: "", True: "yes", False: "no"}[record["solved"]],
-    ]
+def _cells(record: dict[str, Any]) -> dict[str, str]:
+    """Return the row of an agent in ``benchmark.md``, by the names of the columns."""
+    threshold = record["reward_threshold"]
+    return {
+        "algo": record["algo"],
+        "env_id": record["env_id"],
+        "mean_reward": f"{record['mean_reward']:.3f}",
+        "std_reward": f"{record['std_reward']:.3f}",
+        "n_timesteps": in_thousands(record["n_timesteps"]),
+        "eval_timesteps": str(record["eval_timesteps"]),
+        "eval_episodes": str(record["eval_episodes"]),
+        "solved at": "" if threshold is None else f"{threshold:g}",
+        "solved": {None: "", True: "yes", False: "no"}[record["solved"]],
+    }
 
 
 def benchmark() -> None:
@@ -109,6 +97,7 @@ def _write(args: argparse.Namespace, records: list[dict[str, Any]], left_out: li
     """Print the page, and write it and the numbers into the folder ``--benchmark-dir``."""
     actions = "sampled" if args.stochastic else "deterministic"
     command = shlex.join(["sb3-vpg", "benchmark", *_without_output(sys.argv[1:])])
+    rows = list(map(_cells, records))
     lines = [
         "# Performance of trained agents",
         "",
@@ -118,7 +107,7 @@ def _write(args: argparse.Namespace, records: list[dict[str, Any]], left_out: li
         "trained for `n_timesteps`, so that it says what an agent can do, and not how reliably training gets there.",
         "`solved at` is the mean return of 100 episodes that the environment's registration asks for, where it asks for one.",
         "",
-        *(f"| {' | '.join(cells)} |" for cells in (_COLUMNS, ["---"] * len(_COLUMNS), *map(_cells, records))),
+        *(f"| {' | '.join(cells)} |" for cells in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows))),
         "",
         *(f"Left out: {text}\n" for text in left_out),
         describe(),

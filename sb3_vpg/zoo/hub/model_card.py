@@ -86,12 +86,8 @@ def card(subject: CardSubject, score: Evaluation, install: str, gym_packages: Se
     where = ["-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
     organization, _, name = subject.repo_id.partition("/")
     named = [] if name == ModelName(algo, EnvironmentName(env_id)) else ["-name", name]
-    environment = Environment(
-        loader=PackageLoader("sb3_vpg.zoo.hub"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
+    loader = PackageLoader("sb3_vpg.zoo.hub")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return environment.get_template("model_card.md.j2").render(
         front_matter=front_matter(subject, score).to_yaml(),
         subject=subject,

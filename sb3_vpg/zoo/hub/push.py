@@ -139,9 +139,8 @@ def _model_in_words(args: argparse.Namespace) -> str:
     """Return which model of the run is pushed."""
     if args.load_best:
         return "the best model of the evaluations during training"
-    return (
-        "a checkpoint" if args.load_checkpoint is not None or args.load_last_checkpoint else "the model at the end of training"
-    )
+    is_checkpoint = args.load_checkpoint is not None or args.load_last_checkpoint
+    return "a checkpoint" if is_checkpoint else "the model at the end of training"
 
 
 def _is_deterministic(args: argparse.Namespace) -> bool:

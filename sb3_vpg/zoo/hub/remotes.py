@@ -8,7 +8,6 @@ are fetched.
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from huggingface_hub import HfApi
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # offered lazily, but not exported
@@ -19,31 +18,6 @@ from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.zoo.algorithms import ALGORITHMS
 
 _MOST_FILES = 1000
-
-
-class Hub(Protocol):
-    """The two operations that the commands need."""
-
-    def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
-        """
-        Upload files to a repository, which is created if it does not exist.
-
-        :param folder: with the files, and nothing else
-        :param repo_id: organization and name
-        :param message: of the commit
-        :param stale: names of files to delete, which an earlier push may have left
-        :return: address of the repository
-        """
-
-    def fetch(self, repo_id: str, limits: Mapping[str, int], folder: Path) -> None:
-        """
-        Download files of a repository.
-
-        :param repo_id: organization and name
-        :param limits: the files to fetch if they exist, with the largest size allowed for each, in bytes
-        :param folder: where to write them
-        :raises RefusedFileError: for a file that is too large, is a link, or whose path leaves the repository
-        """
 
 
 def repository_id(algo: str, env_name: EnvironmentName, organization: str, name: str | None) -> str:
@@ -67,7 +41,7 @@ def repository_id(algo: str, env_name: EnvironmentName, organization: str, name:
     return str(repo_id)
 
 
-def open_hub(local: Path | None) -> Hub:
+def open_hub(local: Path | None) -> "HuggingFaceHub | LocalHub":
     """Return the Hugging Face hub, or the folder ``local`` if one is given."""
     return HuggingFaceHub() if local is None else LocalHub(local)
 
@@ -76,14 +50,29 @@ class HuggingFaceHub:
     """The Hugging Face hub. The account is that of ``hf auth login`` or of the environment variable HF_TOKEN."""
 
     def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
-        """See ``Hub``."""
+        """
+        Upload files to a repository, which is created if it does not exist.
+
+        :param folder: with the files, and nothing else
+        :param repo_id: organization and name
+        :param message: of the commit
+        :param stale: names of files to delete, which an earlier push may have left
+        :return: address of the repository
+        """
         api = HfApi()
         url = api.create_repo(repo_id=repo_id, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=message, delete_patterns=list(stale))
         return str(url)
 
     def fetch(self, repo_id: str, limits: Mapping[str, int], folder: Path) -> None:
-        """See ``Hub``."""
+        """
+        Download files of a repository.
+
+        :param repo_id: organization and name
+        :param limits: the files to fetch if they exist, with the largest size allowed for each, in bytes
+        :param folder: where to write them
+        :raises RefusedFileError: for a file that is too large, is a link, or whose path leaves the repository
+        """
         api = HfApi()
         info = api.model_info(repo_id, files_metadata=True)
         names = _checked(repo_id, {file.rfilename: file.size for file in info.siblings or ()}, limits)
@@ -102,7 +91,7 @@ class LocalHub:
         self.folder = folder
 
     def push(self, folder: Path, repo_id: str, message: str, stale: Iterable[str]) -> str:
-        """See ``Hub``. Files of other names are kept, as on the hub."""
+        """See ``HuggingFaceHub``. Files of other names are kept, as on the hub."""
         target = self.folder / repo_id
         for name in stale:
             (target / name).unlink(missing_ok=True)
@@ -113,7 +102,7 @@ class LocalHub:
 
     def fetch(self, repo_id: str, limits: Mapping[str, int], folder: Path) -> None:
         """
-        See ``Hub``.
+        See ``HuggingFaceHub``.
 
         :raises ValueError: if there is no such repository
         """

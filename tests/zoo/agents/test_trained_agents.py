@@ -1,4 +1,4 @@
-"""The agents that ship: when commands take them, that they play as the table says, and how a run becomes one of them."""
+"""Agents that ship: when commands use them, that they reach the scores in the table, and how a run becomes one of them."""
 
 import json
 import re
@@ -51,8 +51,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stated() -> dict[tuple[str, str], dict[str, Any]]:
-    """What the table says of each agent."""
+def table_rows() -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of the table, by algorithm and environment."""
     rows = json.loads((shipped_folder() / "benchmark.json").read_text())["agents"]
     return {(row["algo"], row["env_id"]): row for row in rows}
 
@@ -74,7 +74,7 @@ def test_a_run_in_logs_comes_before_the_agent_that_ships(trained: Path, capsys: 
 
 
 @pytest.mark.parametrize("folder", [["-f", "elsewhere"], ["--folder=logs"], ["--fold", "logs"]], ids=str)
-def test_a_folder_that_is_named_is_never_replaced(folder: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_named_folder_is_used_although_it_has_no_run(folder: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PLAY, *folder]) == 1
     printed = capsys.readouterr()
     assert "taking the agent that ships" not in printed.out
@@ -102,8 +102,8 @@ def test_without_any_agent_one_line_says_what_to_do(
     assert [word for word in words if word not in lines[0]] == []
 
 
-def test_what_is_made_of_an_agent_that_ships_lies_in_logs(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its own folder may be read-only, and belongs to a repository."""
+def test_output_for_an_agent_that_ships_goes_to_logs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands do not write into the agent's own folder, which may be read-only or belong to a checkout."""
     before = sorted(shipped_folder().rglob("*"))
     assert main(["evaluate", "-n", "2"]) == 0
     assert sorted(shipped_folder().rglob("*")) == before
@@ -111,7 +111,7 @@ def test_what_is_made_of_an_agent_that_ships_lies_in_logs(capsys: pytest.Capture
     assert curve.read_bytes().startswith(b"\x89PNG")
     assert str(curve) in capsys.readouterr().out
     assert main(["evaluate", "-n", "2"]) == 0
-    assert "taking the agent that ships" in capsys.readouterr().out, "what it has left is no run"
+    assert "taking the agent that ships" in capsys.readouterr().out, "the output is not taken for a run"
 
 
 @pytest.mark.parametrize("agent", SHIPPED, ids=lambda agent: f"{agent.algo}-{agent.env_id}")
@@ -125,9 +125,13 @@ class TestEveryAgentThatShips:
             assert re.search(rb"/(home|root|tmp|work|usr|Users|var)/|wandb|python/", file.read_bytes()) is None, file
 
     @pytest.mark.filterwarnings("ignore:.*is out of date:DeprecationWarning", "ignore:builtin type:DeprecationWarning")
-    def test_plays_to_the_score_in_the_table(self, agent: Agent, stated: dict[tuple[str, str], dict[str, Any]]) -> None:
-        """Built from SB3's parts and the entry alone; the interval is that of a mean of so few episodes, at 99.9 %."""
-        row, n = stated[agent.algo, agent.env_id], 6
+    def test_plays_to_the_score_in_the_table(self, agent: Agent, table_rows: dict[tuple[str, str], dict[str, Any]]) -> None:
+        """
+        Measured with SB3 alone, an agent scores as in the table.
+
+        The tolerance is Student's 99.9 % interval of the difference between a mean of 6 episodes and that of the table.
+        """
+        row, n = table_rows[agent.algo, agent.env_id], 6
         entry = yaml.safe_load((agent.settings / "config.yml").read_text())
         assert {"env_wrapper", "vec_env_wrapper", "frame_stack"}.isdisjoint(entry), "this test would have to know them"
         try:
@@ -146,7 +150,7 @@ class TestEveryAgentThatShips:
 
 
 def test_the_table_agrees_with_evaluate_policy_of_sb3(trained: Path, tmp_path: Path) -> None:
-    """On a run that has learnt little, so that its episodes differ."""
+    """The numbers in the table are those of SB3, for a run of little training, whose episodes differ."""
     assert main(["benchmark", "-f", str(trained), "-n", "10", "--seed", "3", "--benchmark-dir", "table"]) == 0
     (row,) = json.loads((tmp_path / "table/benchmark.json").read_text())["agents"]
     model = trained / "vpg/CartPole-v1_1/CartPole-v1.zip"
@@ -161,7 +165,7 @@ def test_the_table_agrees_with_evaluate_policy_of_sb3(trained: Path, tmp_path: P
     assert f"| vpg | CartPole-v1 | {' | '.join(cells)} |" in (tmp_path / "table/benchmark.md").read_text()
 
 
-def test_a_table_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_agents_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "-f", "nowhere"]) == 1
     assert "no trained agents in nowhere" in capsys.readouterr().err
 
@@ -176,7 +180,7 @@ def test_budgets_are_written_short_but_not_rounded(steps: int, text: str) -> Non
 
 @pytest.mark.parametrize("vec_env", ["dummy", "native"])
 def test_a_run_that_is_shipped_plays_as_before(trained: Path, tmp_path: Path, vec_env: str) -> None:
-    """The run has its statistics in a pickle, what ships has them in its model."""
+    """The agent plays the same episodes, although its statistics move from a pickle into the model."""
     run, target = trained / "vpg/CartPole-v1_1", tmp_path / "shipped/vpg/CartPole-v1_1"
     shipping.ship(run, "CartPole-v1", target, "sb3-vpg train")
     assert not list(target.rglob("*.pkl"))
@@ -189,7 +193,7 @@ def test_a_run_that_is_shipped_plays_as_before(trained: Path, tmp_path: Path, ve
 
 
 def test_an_agent_that_ships_can_be_trained_on(trained: Path, tmp_path: Path) -> None:
-    """Its optimisers have forgotten their moments, and are otherwise as they were."""
+    """The optimisers keep their settings and lose only their moments."""
     file = tmp_path / "model.zip"
     file.write_bytes(shipping.bare_model(trained / "vpg/CartPole-v1_1/CartPole-v1.zip"))
     model = VPG.load(file, make_vec_env("CartPole-v1", n_envs=4), device="cpu")
@@ -197,7 +201,7 @@ def test_an_agent_that_ships_can_be_trained_on(trained: Path, tmp_path: Path) ->
     model.learn(512)
 
 
-def test_the_curve_of_many_episodes_is_short_and_adds_up(tmp_path: Path) -> None:
+def test_the_compact_curve_of_many_episodes_keeps_their_means_and_steps(tmp_path: Path) -> None:
     numbers = np.random.default_rng(0)
     rows = [f"{numbers.normal():.4f},{numbers.integers(1, 9)},{index}" for index in range(2501)]
     (tmp_path / "0.monitor.csv").write_text("\n".join(['#{"t_start": 0.0, "env_id": "E"}', "r,l,t", *rows, ""]))
@@ -211,8 +215,8 @@ def test_the_curve_of_many_episodes_is_short_and_adds_up(tmp_path: Path) -> None
     np.testing.assert_allclose(after["r"][:833], before["r"][:2499].to_numpy().reshape(-1, 3).mean(axis=1), atol=1e-5)
 
 
-def test_training_goes_on_begins_anew_or_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``sb3-vpg train --resume`` knows what is complete; only a run with another entry must not be resumed."""
+def test_training_is_resumed_or_starts_again_with_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with the same hyperparameters is resumed; one with others is deleted first."""
     commands: list[list[str]] = []
     monkeypatch.setattr(training.subprocess, "run", lambda command, **others: commands.append(command))
     entry = {"n_timesteps": 1e5, "policy": "MlpPolicy"}
@@ -237,8 +241,8 @@ def test_a_training_that_fails_ships_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.skipif("Taxi-v4" not in gym.registry, reason="gymnasium has it from 1.3 on")
-def test_taxi_asks_for_more_than_there_is() -> None:
-    """By value iteration over the task's own transitions, for as many steps as it has."""
+def test_no_policy_reaches_the_threshold_of_taxi() -> None:
+    """Value iteration over the task's transitions, with its time limit as horizon, gives the best possible mean."""
     env: Any = gym.make("Taxi-v4")
     transitions, values = env.unwrapped.P, np.zeros(env.observation_space.n)
     for _ in range(env.spec.max_episode_steps):
@@ -256,21 +260,21 @@ def test_taxi_asks_for_more_than_there_is() -> None:
     assert reward_threshold("CartPole-v1") == 475
 
 
-def test_a_run_without_a_model_is_named_with_what_to_do(
+def test_a_run_without_a_model_is_an_error_with_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that was killed, or is in training, hides the agent that ships: whoever began it wants to know."""
+    """A run that was killed or is in training is reported; the agent that ships does not silently replace it."""
     monkeypatch.chdir(tmp_path)
     settings = tmp_path / "logs/vpg/CartPole-v1_3/CartPole-v1"
     settings.mkdir(parents=True)
     for command in ("evaluate", "enjoy"):
         assert main([command, "--env", "CartPole-v1"]) == 1
-        said = capsys.readouterr().err
-        assert "CartPole-v1_3, has no model" in said
-        assert "sb3-vpg train --env CartPole-v1 --resume 3" in said
+        error = capsys.readouterr().err
+        assert "CartPole-v1_3, has no model" in error
+        assert "sb3-vpg train --env CartPole-v1 --resume 3" in error
 
 
-def test_training_computes_in_one_thread_unless_told(tmp_path: Path) -> None:
+def test_training_uses_one_thread_by_default(tmp_path: Path) -> None:
     command = ["train", "--env", "CartPole-v1", "-n", "600", "--eval-freq", "-1", "--verbose", "0", "-f", str(tmp_path)]
     for flags, threads in (([], 1), (["--num-threads", "2"], 2)):
         assert main([*command, *flags]) == 0
@@ -278,9 +282,7 @@ def test_training_computes_in_one_thread_unless_told(tmp_path: Path) -> None:
         assert read_yaml(latest)["num_threads"] == threads
 
 
-def test_a_damaged_run_does_not_cost_the_table_of_the_others(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_run_is_left_out_of_the_table(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "logs"
     for number in (1, 2):
         shutil.copytree(trained / "vpg/CartPole-v1_1", runs / f"{'vpg' if number == 1 else 'a2c'}/CartPole-v1_1")
@@ -294,7 +296,7 @@ def test_a_damaged_run_does_not_cost_the_table_of_the_others(
 
 
 @pytest.mark.parametrize("content", ["", "garbage", "#{}\nr,l,t\nx,y,z\n"])
-def test_a_damaged_curve_does_not_cost_the_score(
+def test_a_damaged_curve_does_not_prevent_the_score(
     content: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = shutil.copytree(trained / "vpg/CartPole-v1_1", tmp_path / "vpg/CartPole-v1_1")

@@ -1,5 +1,6 @@
-"""GIFs of films: small, with the colours of the film, and what is said when there is no film."""
+"""Conversion of films to small GIFs, and off-screen rendering."""
 
+import os
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -32,7 +33,7 @@ def test_a_gif_shows_what_the_film_shows_but_smaller(film: Path) -> None:
     with Image.open(gif) as image:
         frames = [np.asarray(frame.convert("RGB"), np.int64) for frame in ImageSequence.Iterator(image)]
         assert (image.size, image.info["duration"], len(frames)) == ((320, 160), 80, 25)
-    # The red square moves, and both colours are the film's, but for what compression does to them
+    # The red square moves, and both colours are those of the film up to compression
     left, right = (np.flatnonzero(frame[80, :, 0] > 120) for frame in (frames[0], frames[-1]))
     assert left.max() < 40 < 230 < right.min()
     assert np.abs(frames[0][80, 10] - (200, 0, 0)).max() < 25
@@ -46,7 +47,7 @@ def test_slow_and_small_films_keep_their_size_and_rate(film: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no film"], ids=["missing", "empty", "text"])
-def test_what_is_no_film_is_named(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_film_is_an_error_with_its_name(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "film.mp4"
     if content is not None:
         path.write_bytes(content)
@@ -54,9 +55,7 @@ def test_what_is_no_film_is_named(tmp_path: Path, content: bytes | None) -> None
         write_gif(path)
 
 
-def test_only_where_there_is_no_screen_is_drawn_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
+def test_rendering_is_off_screen_only_without_a_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)

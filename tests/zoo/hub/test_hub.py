@@ -1,4 +1,4 @@
-"""Agents on the hub: what is pushed can be loaded and plays the same, and its card tells what was measured."""
+"""Agents on the hub: a pushed agent can be loaded and plays as before, and its card has the measured score."""
 
 import argparse
 import json
@@ -32,7 +32,7 @@ from sb3_vpg.zoo.hub import remotes as hub
 pytestmark = LEAVES_FILES_OPEN
 
 
-def test_it_plays_in_another_process_as_it_did(pushed: Path, repository: Path) -> None:
+def test_a_loaded_agent_plays_as_before_in_another_process(pushed: Path, repository: Path) -> None:
     assert load(repository) == 0
     logs, results = repository.parents[2] / "logs", []
     for folder in (pushed / "logs", logs):
@@ -63,8 +63,8 @@ def test_it_plays_in_another_process_as_it_did(pushed: Path, repository: Path) -
 
 
 @pytest.mark.parametrize("choice", [[], ["--load-best"]], ids=["last", "best"])
-def test_the_score_is_that_of_the_files_beside_it(choice: list[str], pushed: Path, tmp_path: Path) -> None:
-    """Measured by SB3 from the repository alone: the statistics of an earlier model are not those of the run's end."""
+def test_the_score_belongs_to_the_files_beside_it(choice: list[str], pushed: Path, tmp_path: Path) -> None:
+    """Measured by SB3 from the repository alone, the score is the same, for the best model too, with its own statistics."""
     where = [*push(pushed), "--local-hub", str(tmp_path), "--seed", "7", "--no-render"]
     assert main([*where, *choice]) == 0
     repository = tmp_path / "me" / NAME
@@ -80,8 +80,8 @@ def test_the_score_is_that_of_the_files_beside_it(choice: list[str], pushed: Pat
     assert head["model-index"][0]["results"][0]["metrics"][0]["value"] == f"{mean:.2f} +/- {std:.2f}"
 
 
-def test_the_best_model_plays_with_the_statistics_that_it_has_seen(pushed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``vecnormalize.pkl`` has those of the run's end. Measured by SB3 from the model's file alone, as the hub's score is."""
+def test_the_best_model_plays_with_its_own_statistics(pushed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """``evaluate`` and ``enjoy`` do not use ``vecnormalize.pkl``, which has the statistics of the end of the run."""
     logs, run = str(pushed / "logs"), pushed / "logs/vpg/CartPole-v1_1"
 
     def returns(n_envs: int, seed: int, n_episodes: int, statistics: Path) -> list[float]:
@@ -100,10 +100,10 @@ def test_the_best_model_plays_with_the_statistics_that_it_has_seen(pushed: Path,
 
 
 @MAY_STAND_STILL
-def test_training_goes_on_with_the_statistics_of_the_best_model(pushed: Path, tmp_path: Path) -> None:
+def test_continued_training_starts_from_the_statistics_of_the_best_model(pushed: Path, tmp_path: Path) -> None:
     best = pushed / "logs/vpg/CartPole-v1_1/best_model.zip"
-    more = ["train", "--env", "CartPole-v1", "-i", str(best), "-f", str(tmp_path), "-params", "normalize:True", "n_envs:1"]
-    assert main([*more, "-n", "1", "--eval-freq", "-1", "--verbose", "0"]) == 0
+    command = ["train", "--env", "CartPole-v1", "-i", str(best), "-f", str(tmp_path), "-params", "normalize:True", "n_envs:1"]
+    assert main([*command, "-n", "1", "--eval-freq", "-1", "--verbose", "0"]) == 0
     counts = []
     for model in (best, tmp_path / "vpg/CartPole-v1_1/CartPole-v1.zip"):
         counts.append(load_vec_normalize(model, make_vec_env("CartPole-v1")).obs_rms.count)
@@ -111,7 +111,7 @@ def test_training_goes_on_with_the_statistics_of_the_best_model(pushed: Path, tm
     assert counts[1] - counts[0] == pytest.approx(65)
 
 
-def test_there_is_a_film_and_no_pickle(pushed: Path) -> None:
+def test_a_repository_has_a_film_and_no_pickle(pushed: Path) -> None:
     repository = pushed / "hub/me" / NAME
     assert (repository / "replay.mp4").read_bytes()[4:8] == b"ftyp"
     assert {path.suffix for path in repository.iterdir() if path.is_file()} == {".zip", ".yml", ".json", ".md", ".mp4", ""}
@@ -119,8 +119,10 @@ def test_there_is_a_film_and_no_pickle(pushed: Path) -> None:
         assert "!pickle" not in archive.read("data").decode()
 
 
-def test_the_card_does_what_it_says(pushed: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its commands are typed as they stand, but for the hub; then its Python is run."""
+def test_the_commands_and_the_program_on_the_card_work(
+    pushed: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands run as printed, with a local hub; the program prints the score of ``results.json``."""
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```(bash|python)\n(.*?)```", (repository / "README.md").read_text(), re.DOTALL)
     commands = [
@@ -128,8 +130,8 @@ def test_the_card_does_what_it_says(pushed: Path, repository: Path, tmp_path: Pa
     ]
     commands = [words for words in commands if words and words[0] in ("load_from_hub", "enjoy", "evaluate")]
     assert [words[0] for words in commands] == ["load_from_hub", "enjoy", "evaluate"]
-    more = [["--local-hub", "hub"], ["--no-render", "-n", "20"], ["-n", "2"]]
-    for words, flags in zip(commands, more, strict=True):
+    extra_flags = [["--local-hub", "hub"], ["--no-render", "-n", "20"], ["-n", "2"]]
+    for words, flags in zip(commands, extra_flags, strict=True):
         assert main([*words, *flags]) == 0
     (python,) = [text for kind, text in blocks if kind == "python"]
     assert "from huggingface_hub import hf_hub_download" in python
@@ -141,25 +143,25 @@ def test_the_card_does_what_it_says(pushed: Path, repository: Path, tmp_path: Pa
     assert numbers == pytest.approx([results["mean_reward"], results["std_reward"]])
 
 
-def test_uploading_and_downloading_ask_the_hub(pushed: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two calls that leave this machine, with the hub's own function signatures."""
-    asked: list[tuple[str, dict[str, Any]]] = []
+def test_push_and_load_call_the_hubs_api(pushed: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands call functions of ``HfApi`` with its signatures; only sizes that were checked are downloaded."""
+    calls: list[tuple[str, dict[str, Any]]] = []
 
     class Api:
         def create_repo(self, **kwargs: Any) -> str:
-            asked.append(("create", kwargs))
+            calls.append(("create", kwargs))
             return "the repository's address"
 
         def upload_folder(self, **kwargs: Any) -> None:
-            asked.append(("upload", {**kwargs, "files": sorted(path.name for path in Path(kwargs["folder_path"]).iterdir())}))
+            calls.append(("upload", {**kwargs, "files": sorted(path.name for path in Path(kwargs["folder_path"]).iterdir())}))
 
         def model_info(self, repo_id: str, files_metadata: bool) -> Any:
             sizes = {path.name: path.stat().st_size for path in repository.iterdir()} | self.claimed
             return SimpleNamespace(sha="0123", siblings=[SimpleNamespace(rfilename=name, size=sizes[name]) for name in sizes])
 
         def snapshot_download(self, repo_id: str, revision: str, local_dir: Path, allow_patterns: list[str]) -> str:
-            assert revision == "0123", "what was looked at is what is fetched"
-            asked.append(("download", {"files": sorted(allow_patterns)}))
+            assert revision == "0123", "the files are those whose list was checked"
+            calls.append(("download", {"files": sorted(allow_patterns)}))
             for name in allow_patterns:
                 shutil.copy(repository / name, local_dir)
             return str(local_dir)
@@ -170,23 +172,23 @@ def test_uploading_and_downloading_ask_the_hub(pushed: Path, repository: Path, m
     logs = repository.parents[2] / "logs"
     flags = ["push_to_hub", "--env", "CartPole-v1", "-f", str(pushed / "logs"), "-orga", "me", "--n-eval-episodes", "2"]
     assert main([*flags, "--no-render"]) == 0
-    assert asked[0] == ("create", {"repo_id": f"me/{NAME}", "exist_ok": True})
-    assert asked[1][1]["repo_id"] == f"me/{NAME}"
-    assert {f"{NAME}.zip", "README.md", "results.json", "config.yml"} <= set(asked[1][1]["files"])
-    assert asked[1][1]["delete_patterns"] == ["replay.mp4", "vec_normalize.pkl"], "what an earlier push may have left"
-    del asked[:]
+    assert calls[0] == ("create", {"repo_id": f"me/{NAME}", "exist_ok": True})
+    assert calls[1][1]["repo_id"] == f"me/{NAME}"
+    assert {f"{NAME}.zip", "README.md", "results.json", "config.yml"} <= set(calls[1][1]["files"])
+    assert calls[1][1]["delete_patterns"] == ["replay.mp4", "vec_normalize.pkl"], "what an earlier push may have left"
+    del calls[:]
     flags = ["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(logs)]
     for claimed in ({f"{NAME}.zip": 10**12}, {f"{NAME}.zip": None}, {"../x": 1}, {str(number): 1 for number in range(10**4)}):
         Api.claimed = claimed
         assert main(flags) == 1
-    assert not asked, "nothing is downloaded of what is too large, or would leave its folder"
+    assert not calls, "nothing is downloaded of what is too large, or would leave its folder"
     Api.claimed = {}
     assert main(flags) == 0
     files = ["args.yml", "config.yml", "env_kwargs.yml", "train_eval_metrics.zip", f"{NAME}.zip"]
-    assert asked == [("download", {"files": files})]
+    assert calls == [("download", {"files": files})]
 
 
-def test_a_run_that_is_there_is_not_replaced_unless_told(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_run_is_replaced_only_with_force(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert load(repository) == load(repository) == 0
     logs = repository.parents[2] / "logs/vpg"
     assert sorted(run.name for run in logs.iterdir()) == ["CartPole-v1_1", "CartPole-v1_2"]
@@ -204,7 +206,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def test_a_folder_with_other_runs_is_not_replaced(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """``--exp-id -1``, a run without a number, lies where all the others do."""
+    """The folder of ``--exp-id -1`` also contains all numbered runs, so ``--force`` does not replace it."""
     assert load(repository, "--exp-id", "-1") == load(repository, "--exp-id", "-1", "--force") == 0
     logs = repository.parents[2] / "logs"
     assert main(["enjoy", "--env", "CartPole-v1", "--exp-id", "-1", "-f", str(logs), "--no-render", "-n", "10"]) == 0
@@ -223,7 +225,7 @@ def test_a_folder_with_other_runs_is_not_replaced(repository: Path, capsys: pyte
 def test_a_load_that_fails_late_leaves_what_was_there(
     earlier: bool, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full, or the last step does not succeed."""
+    """If copying or the final renaming fails, the log folder is as before."""
     logs = repository.parents[2] / "logs"
     if earlier:
         assert load(repository) == 0
@@ -245,7 +247,7 @@ def test_a_load_that_fails_late_leaves_what_was_there(
     assert logs.exists() == earlier
 
 
-def test_nothing_to_push(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pushing_without_a_run_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push_to_hub", "--env", "CartPole-v1", "-f", str(tmp_path), "-orga", "me"]) == 1
     assert "no agent to push" in capsys.readouterr().err
 
@@ -256,7 +258,7 @@ def test_nothing_to_push(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 def test_a_name_that_is_a_path_is_refused(
     flags: list[str], pushed: Path, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It would replace all that an organization has, or write beside the hub."""
+    """Such a name could replace all repositories of an organization, or write outside the hub."""
     hub_folder = repository.parents[1]
     before = sorted(hub_folder.parent.rglob("*"))
     where = ["--local-hub", str(hub_folder), "--no-render", *flags]
@@ -271,29 +273,29 @@ def test_a_name_that_is_a_path_is_refused(
     assert capsys.readouterr().err.count("\n") == 2
 
 
-def test_a_push_again_replaces_its_files_and_no_others(pushed: Path, repository: Path) -> None:
+def test_a_second_push_replaces_its_own_files_only(pushed: Path, repository: Path) -> None:
     (repository / "notes.txt").write_text("mine")
     model = (repository / f"{NAME}.zip").read_bytes()
     where = ["--local-hub", str(repository.parents[1]), "--no-render", "--load-best"]
     assert main([*push(pushed), *where]) == 0
     assert (repository / "notes.txt").read_text() == "mine"
     assert (repository / f"{NAME}.zip").read_bytes() != model
-    assert not (repository / "replay.mp4").exists(), "a film of another model"
+    assert not (repository / "replay.mp4").exists(), "the old film showed another model"
 
 
-def test_the_zoos_own_algorithms_are_left_to_the_zoo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_algorithms_of_the_zoo_are_refused_with_the_zoos_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["load_from_hub", "--algo", "ppo", "--env", "CartPole-v1", "-orga", "sb3", "-f", str(tmp_path)]) == 1
     assert "python -m rl_zoo3.load_from_hub" in capsys.readouterr().err
 
 
-def test_loads_at_the_same_time_take_different_numbers(repository: Path, tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    (made / "CartPole-v1").mkdir(parents=True)
-    (made / "CartPole-v1/args.yml").touch()
+def test_simultaneous_loads_get_different_numbers(repository: Path, tmp_path: Path) -> None:
+    new_run = tmp_path / "new_run"
+    (new_run / "CartPole-v1").mkdir(parents=True)
+    (new_run / "CartPole-v1/args.yml").touch()
     args = argparse.Namespace(env=EnvironmentName("CartPole-v1"), exp_id=0, force=False)
     runs = tmp_path / "logs/vpg"
     with ThreadPoolExecutor(8) as pool:
-        taken = list(pool.map(lambda _: hub_load._put_in_place(made, runs, args), range(8)))
+        taken = list(pool.map(lambda _: hub_load._put_in_place(new_run, runs, args), range(8)))
     assert sorted(run.name for run in taken) == [f"CartPole-v1_{number}" for number in range(1, 9)]
     assert sorted(path.name for path in runs.iterdir()) == sorted(run.name for run in taken)
     assert all((run / "CartPole-v1/args.yml").is_file() for run in taken)

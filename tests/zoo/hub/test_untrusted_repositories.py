@@ -1,4 +1,4 @@
-"""What a stranger has put into a repository: nothing of it is run, and nothing of it that is refused leaves a trace."""
+"""Malicious and damaged repositories: none of their code runs, and a refused one leaves no files."""
 
 import json
 import pickle
@@ -42,7 +42,7 @@ class Payload:
 
 
 def pickled(repository: Path, canary: str) -> None:
-    """A run folder's own statistics are made of the model's; those of a stranger are not even looked at."""
+    """Pickled statistics are not read; here the invalid config.yml is the reason for the refusal."""
     (repository / "vec_normalize.pkl").write_bytes(pickle.dumps(Payload(canary)))
     (repository / "config.yml").write_text("!!python/object:nothing {}")
 
@@ -83,7 +83,7 @@ def huge(repository: Path, canary: str) -> None:
 
 
 def pickled_model(repository: Path, canary: str) -> None:
-    """A function has to be pickled, with whatever its author puts beside it."""
+    """A model with a learning rate that is a function, which SB3 pickles."""
     model = VPG("MlpPolicy", "CartPole-v1", device="cpu", learning_rate=lambda progress: 0.1)
     with pytest.warns(UserWarning, match="learning_rate.*is pickled"):
         model.save(repository / NAME)
@@ -139,39 +139,39 @@ HOSTILE: dict[str, tuple[Callable[[Path, str], None], str]] = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_would_run_code_is_refused_by_name(name: str, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil, said = HOSTILE[name]
+    spoil, expected = HOSTILE[name]
     canary = repository.parents[2] / "canary"
     spoil(repository, str(canary))
     assert load(repository) == 1
     message = capsys.readouterr().err
-    assert said in message
+    assert expected in message
     assert message.count("\n") == 1
     assert not canary.exists()
-    assert not (repository.parents[2] / "logs").exists(), "what is refused leaves nothing"
+    assert not (repository.parents[2] / "logs").exists(), "a refused repository leaves nothing"
 
 
 def test_modules_that_a_repository_names_are_not_imported(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of a run of one's own are, whoever plays it; here neither loading nor playing imports anything."""
+    """Playing a run imports the modules that it names; those that a repository names are removed when it is loaded."""
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "of_a_stranger.py").write_text("raise SystemExit('imported')")
+    (tmp_path / "of_its_author.py").write_text("raise SystemExit('imported')")
     names = {
-        "policy": "of_a_stranger.Policy",
-        "policy_kwargs": "__import__('of_a_stranger')",
-        "gym_packages": ["of_a_stranger"],
+        "policy": "of_its_author.Policy",
+        "policy_kwargs": "__import__('of_its_author')",
+        "gym_packages": ["of_its_author"],
     }
-    in_config(**names, callback="of_a_stranger.Callback")(repository, "")
+    in_config(**names, callback="of_its_author.Callback")(repository, "")
     args = yaml.safe_load((repository / "args.yml").read_text())
     (repository / "args.yml").write_text(yaml.safe_dump({**args, **names}))
     assert load(repository) == 0
     logs = repository.parents[2] / "logs"
-    assert "of_a_stranger" not in "".join(file.read_text() for file in logs.glob("*/*/*/*.yml"))
+    assert "of_its_author" not in "".join(file.read_text() for file in logs.glob("*/*/*/*.yml"))
     assert main(["evaluate", "--env", "CartPole-v1", "-f", str(logs), "-n", "1"]) == 0
     assert main(["enjoy", "--env", "CartPole-v1", "-f", str(logs), "--no-render", "-n", "5"]) == 0
 
 
-def test_the_payloads_are_live(tmp_path: Path) -> None:
+def test_the_payloads_do_act_when_they_run(tmp_path: Path) -> None:
     pickle.loads(pickle.dumps(Payload(str(tmp_path / "canary"))))
     assert (tmp_path / "canary").exists()
     eval(CODE.replace("CANARY", str(tmp_path / "other")))
@@ -187,7 +187,7 @@ def test_another_environment_with_the_same_spaces_is_refused(repository: Path, c
 
 
 def test_a_model_with_other_spaces_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever the repository says."""
+    """The spaces of the model itself count, not what the repository says."""
     (repository / f"{NAME}.zip").rename(repository / "vpg-Acrobot-v1.zip")
     (repository / "args.yml").write_text("algo: vpg\nenv: Acrobot-v1\n")
     assert load(repository, env_id="Acrobot-v1") == 1
@@ -205,7 +205,7 @@ FOR_TRAINING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("settings", FOR_TRAINING.values(), ids=FOR_TRAINING)
-def test_what_training_would_run_is_left_out(
+def test_settings_that_only_training_would_run_are_left_out(
     settings: dict[str, Any], repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     in_config(**settings)(repository, "x")
@@ -215,7 +215,7 @@ def test_what_training_would_run_is_left_out(
 
 
 def as_the_zoo_saves(repository: Path) -> None:
-    """A model with a function in it, and its statistics in a pickle beside it."""
+    """Write a model with a pickled function, and pickled statistics beside it."""
     env = VecNormalize(make_vec_env("CartPole-v1"))
     with pytest.warns(UserWarning, match="learning_rate.*is pickled"):
         model = VPG("MlpPolicy", env, device="cpu", n_steps=8, learning_rate=lambda progress: 0.1).learn(8)
@@ -226,19 +226,19 @@ def as_the_zoo_saves(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("normalize", [False, True], ids=["bare", "normalised"])
-def test_what_was_unpickled_in_trust_plays_without_it(
+def test_a_run_that_was_loaded_with_trust_plays_without_it(
     normalize: bool, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The run that ``--trust`` leaves is one like any other."""
+    """``load_from_hub --trust`` writes a run without pickles."""
     as_the_zoo_saves(repository) if normalize else pickled_model(repository, "")
     in_config(normalize=normalize)(repository, "")
     assert load(repository) == 1
-    said = capsys.readouterr().err
+    error = capsys.readouterr().err
     assert load(repository, "--trust") == 0
     logs = str(repository.parents[2] / "logs")
     model = VPG.load(f"{logs}/vpg/CartPole-v1_1/CartPole-v1.zip", device="cpu")
     assert model.learning_rate == 0.1
     assert main(["evaluate", "--env", "CartPole-v1", "-f", logs, "-n", "2"]) == 0
     assert main(["enjoy", "--env", "CartPole-v1", "-f", logs, "--no-render", "-n", "10"]) == 0
-    assert "if you trust its author, load it with --trust" in said
-    assert "trust=True" not in said
+    assert "if you trust its author, load it with --trust" in error
+    assert "trust=True" not in error
