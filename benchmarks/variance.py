@@ -30,7 +30,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.utils import explained_variance
 
 from sb3_vpg import VPG
-from sb3_vpg.collection.advantages import assign_credit
+from sb3_vpg.collection.advantages import compute_advantages
 from sb3_vpg.collection.buffers import counted_steps
 from sb3_vpg.estimation.estimator import AVERAGING, Baseline, Estimator
 from sb3_vpg.estimation.score_function import flat_gradient
@@ -102,7 +102,9 @@ class Gradients(BaseCallback):
         """Fill ``buffer.advantages`` as VPG does. Time-outs are ends here for the critic too, so all estimate the same."""
         baseline, buffer.gae_lambda = BASELINES[name]
         estimator = Estimator(baseline, N_EPISODES, True, False, GAMMA, N_ENVS)
-        return assign_credit(estimator, buffer, self.average, self.model.policy)
+        mean = compute_advantages(estimator, buffer, self.model.policy, self.average)
+        assert mean is not None
+        return mean
 
     def _measure(self, buffer: RolloutBuffer) -> None:
         counted_TN = counted_steps(buffer)

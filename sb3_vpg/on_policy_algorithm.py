@@ -1,7 +1,7 @@
-"""SB3's ``OnPolicyAlgorithm`` with a collection, a ``predict`` and random streams of its own."""
+"""SB3's ``OnPolicyAlgorithm`` with a faster ``collect_rollouts`` and ``predict``."""
 
 import math
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
 from sb3_vpg.collection.actors import Actor, LeanActor, invalid_distribution_errors, lean_actor
-from sb3_vpg.collection.advantages import assign_credit, bootstrap, check_advantages
+from sb3_vpg.collection.advantages import check_advantages, compute_advantages
 from sb3_vpg.collection.buffers import is_known
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, checked_steps, invalid_observation
@@ -38,8 +38,8 @@ _DERIVED += ["between_iterations", "_played_env", "_late", "_tried"]
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     """
-    Differs from its parent in how a rollout comes about, not in what it is: see ``collect_rollouts`` and ``predict``.
-    A subclass sets ``_estimator``, which says how advantages are estimated. Parameters: see ``OnPolicyAlgorithm``.
+    Collects the same rollouts as its parent, but faster: see ``collect_rollouts`` and ``predict``. A subclass sets
+    ``_estimator``, which defines the advantages. Parameters: see ``OnPolicyAlgorithm``.
     """
 
     _estimator: Estimator
@@ -50,10 +50,10 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _played_env: VecEnv | None = None
     _late: LateValues | None = None
     _tried: tuple[list[th.nn.Module], bool] | None = None
-    _hooks: list[IterationHook] = []  # noqa: RUF012  # never written to; learn() begins with a list of its own
+    _hooks: list[IterationHook] = []  # noqa: RUF012  # never changed: learn() assigns a new list
     _stop_requested = False
     between_iterations = False
-    """Whether ``learn`` is between an update and the next rollout: the only place where training can be taken up again."""
+    """Whether ``learn`` is between an update and the next rollout, the only place where training can be resumed."""
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -62,7 +62,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have streams of their own."""
+        """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have their own random streams."""
         super().set_random_seed(seed)
         self._rng, self._predict_rng = random_streams(seed)
 
@@ -76,12 +76,12 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         progress_bar: bool = False,
     ) -> Self:
         """
-        See ``OnPolicyAlgorithm.learn``, whose loop this is, with a stop between update and rollout for ``add_hook``. NumPy's
-        matrix products use as many threads as torch is set to (``torch.set_num_threads``) while it lasts.
+        See ``OnPolicyAlgorithm.learn``. Between an update and the next rollout, the hooks of ``add_hook`` are called. During
+        ``learn``, NumPy's matrix products use as many threads as torch (``torch.set_num_threads``).
 
-        :raises ValueError: if there is no environment, or one that cannot play ``n_episodes``; and as ``collect_rollouts``
-            and ``train``
-        :raises EnvironmentFailedError: as ``collect_rollouts``
+        :raises ValueError: if there is no environment, or if it cannot be reset as ``n_episodes`` needs; see also
+            ``collect_rollouts`` and ``train``
+        :raises EnvironmentFailedError: see ``collect_rollouts``
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
@@ -99,14 +99,14 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
                 hook.on_learn_start(total_timesteps, callback)
         self._check_first_observation()
         callback.on_training_start(Locals({**locals(), "iteration": 0}), globals())
-        # NumPy's threads are not torch's: left alone, those of runs side by side wait for one another most of the time
+        # NumPy has its own threads. With all cores in each of several processes, they mostly wait for one another
         with blas_threads_as_torch():
             self._iterate(total_timesteps, callback)
         callback.on_training_end()
         return self
 
     def _reset_new_env(self) -> None:
-        """Begin episodes where a callback has called ``set_env``."""
+        """Reset the environment after a callback has called ``set_env``."""
         if self._last_obs is not None or self.env is None:
             return
         check_resets(self.env, self._estimator)
@@ -140,7 +140,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             self.between_iterations = True
 
     def _begin_iteration(self) -> bool:
-        """:return: False if training is to stop here"""
+        """Prepare the next rollout. Return False if ``request_stop`` was called."""
         self._reset_new_env()
         for hook in self._hooks:
             hook.on_iteration_start()
@@ -150,11 +150,11 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return True
 
     def add_hook(self, hook: IterationHook) -> None:
-        """Called by a callback's ``_init_callback``: for this ``learn``, tell it of its begin and of each boundary."""
+        """Call the hook's methods during this ``learn``. A callback registers itself in its ``_init_callback``."""
         self._hooks.append(hook)
 
     def request_stop(self) -> None:
-        """Let ``learn`` return before the next rollout, with nothing lost. May be called from a signal handler."""
+        """Let ``learn`` return before the next rollout. May be called from a signal handler."""
         self._stop_requested = True
 
     def predict(
@@ -165,12 +165,11 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """
-        See ``BaseAlgorithm.predict``. Faster than ``policy.predict`` for plain networks on the CPU; sampled actions then come
-        from a stream of their own, so that an evaluation changes nothing in the course of training. Where torch predicts,
-        they come from its global stream, as SB3's do.
+        See ``BaseAlgorithm.predict``. With plain networks on the CPU, NumPy predicts, faster than ``policy.predict``. Sampled
+        actions then come from a random stream that training does not use. Otherwise torch predicts, with its global stream.
 
-        :raises ValueError: if the weights or the observation are NaN or infinite. Where torch predicts, its distributions say
-            so, unless their validation is off, as ``th.compile`` leaves it
+        :raises ValueError: if the weights or the observation are NaN or infinite. When torch predicts, this depends on its
+            validation of distributions, which ``th.compile`` switches off
         """
         self._actor = lean_actor(self.policy, self._actor)
         actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)
@@ -185,13 +184,14 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     ) -> bool:
         """
         See ``OnPolicyAlgorithm.collect_rollouts``. Values and log-probabilities are computed when the rollout is complete, or
-        when a callback reads them in its ``locals``. With ``n_steps`` and a critic, SB3's loop plays for gSDE, policies that
-        override SB3's methods, and a ``rollout_buffer_class`` of the user's. ``n_episodes`` ignores ``n_rollout_steps``.
+        when a callback reads them in its ``locals``. With ``n_steps`` and a critic, SB3's own loop collects for gSDE, for
+        policies that override SB3's methods and for a user's ``rollout_buffer_class``. With ``n_episodes``,
+        ``n_rollout_steps`` has no effect.
 
-        :raises ValueError: if an observation or a reward is NaN, infinite or huge; if the policy has no valid distribution
-            over actions; if an environment does not finish its ``n_episodes``; if a callback changes policy or environment
-            in the middle
-        :raises EnvironmentFailedError: if an environment raises an error, or its process dies
+        :raises ValueError: if an observation or a reward is NaN, infinite or huge; if the policy's distribution over actions
+            is not valid; if an environment does not finish its ``n_episodes``; if a callback replaces the policy or the
+            environment during the rollout
+        :raises EnvironmentFailedError: if an environment raises an error or its process dies
         """
         self._reset_new_env()
         self._keep_statistics()
@@ -213,10 +213,10 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
-        if self._estimator.is_gae_on_fixed_length and not (fills and isinstance(self._acting(), LeanActor)):
-            return self._collect_as_sb3(env, callback, buffer, n_rollout_steps)
+        if self._estimator.is_gae_on_fixed_length and not (fills and isinstance(self._choose_actor(), LeanActor)):
+            return self._collect_by_sb3(env, callback, buffer, n_rollout_steps)
         begin_rollout(self, env, callback, buffer, self._estimator.n_episodes)
-        actor = self._acting()
+        actor = self._choose_actor()
         actor.start(self._rng)
         self._late = LateValues(actor, buffer, self._estimator.has_critic)
         try:
@@ -231,26 +231,23 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return True
 
     def _finish(self, actor: Actor, buffer: RolloutBuffer, callback: BaseCallback) -> None:
-        """Compute advantages and returns, and give the callback the values of the last observations, as SB3's loop does."""
+        """Compute advantages and returns, and show callbacks the values of the last observations, as SB3's loop does."""
         last_obs = self._last_obs
 
         def last_values() -> th.Tensor:
             return th.as_tensor(actor.values(last_obs), device=self.device)[:, None]
 
         if not self._estimator.has_critic:
-            # SB3's loop would ask the critic that nobody trains; so does a callback that reads them
+            # Only for a callback that reads them: the critic is not trained
             locals_of(callback).set_lazy({"values": last_values})
             self._compute_advantages(buffer)
             return
         values = last_values()
         callback.update_locals({"values": values})
-        if self._estimator.is_gae_on_fixed_length:
-            bootstrap(self._estimator, buffer, values[:, 0].cpu().numpy(), cast(Any, self._last_episode_starts))
-        else:
-            self._compute_advantages(buffer)
+        self._compute_advantages(buffer, values[:, 0].cpu().numpy())
 
-    def _acting(self) -> Actor:
-        """:return: who plays the rollout: the fast actor where it is known to do what the policy does"""
+    def _choose_actor(self) -> Actor:
+        """Return the actor for the next rollout: the fast one if it supports the policy."""
         self._actor = lean_actor(self.policy, self._actor)
         is_pure = acts_as_sb3(self.policy) and self._are_modules_pure()
         if self._actor is not None and is_pure:
@@ -261,14 +258,14 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._tried = try_modules(self.policy, self._last_obs, self._tried, self.verbose)
         return self._tried[1]
 
-    def _collect_as_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
+    def _collect_by_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         locals_of(callback).set_lazy({})
         self._played_env = self.env
         try:
             with invalid_distribution_errors():
                 collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
         except Exception as error:
-            # SB3's loop cannot go on without an observation, after set_env in _on_rollout_start
+            # After set_env in _on_rollout_start, SB3's loop fails for want of an observation
             if self.env is self._played_env or buffer.pos > 0:
                 raise
             raise env_replaced(self) from error
@@ -279,16 +276,17 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return collected
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
-        # In SB3's loop, this comes after each on_step, and before the observation is stored
+        # SB3's loop calls this after each on_step, before it stores the observation
         if self._played_env is not None and self.env is not self._played_env:
             raise env_replaced(self)
         super()._update_info_buffer(infos, dones)
 
-    def _compute_advantages(self, buffer: RolloutBuffer) -> None:
-        # What is subtracted comes from earlier updates alone
+    def _compute_advantages(self, buffer: RolloutBuffer, last_values_N: np.ndarray | None = None) -> None:
+        # The average of earlier updates: a baseline must not depend on the actions of this one
         average = 0.0 if self._average_return is None else self._average_return
-        mean = assign_credit(self._estimator, buffer, average, self.policy)
-        if math.isfinite(mean):
+        last_dones_N = self._last_episode_starts
+        mean = compute_advantages(self._estimator, buffer, self.policy, average, last_values_N, last_dones_N)
+        if mean is not None and math.isfinite(mean):
             self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 
     def _stop(self, what: str, *advice: str) -> ValueError:
@@ -296,5 +294,5 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return diverged(what, self._n_updates, self.num_timesteps, *advice)
 
     def _excluded_save_params(self) -> list[str]:
-        # Derived from the arguments and the policy whenever a model is built
+        # Derived from arguments and policy when a model is built
         return [*super()._excluded_save_params(), *_DERIVED]

@@ -15,14 +15,7 @@ from typing_extensions import Self, Unpack
 
 from sb3_vpg.collection.advantages import normalize
 from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, full_batch
-from sb3_vpg.common.arguments import (
-    CheckedSchedule,
-    OnPolicyKwargs,
-    ScheduleLike,
-    check_arguments,
-    check_keywords,
-    flag,
-)
+from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
 from sb3_vpg.estimation.diagnostics import approximate_kl, parts_of, signal_to_noise
 from sb3_vpg.estimation.estimator import Baseline, Estimator
 from sb3_vpg.exceptions import NotFiniteError
@@ -43,15 +36,15 @@ class VPG(TwoOptimizers):
     Schulman et al. 2015, https://arxiv.org/abs/1506.02438 (the advantages, GAE).
 
     Each iteration plays ``n_steps`` steps in each of ``n_envs`` environments, takes *one* step of the policy along the
-    mean over these T * N steps of ``A_t * grad log pi(a_t | s_t)``, and then fits the critic, which provides the
-    baseline of the next advantages, in ``n_critic_updates`` passes over the same steps. The two have optimisers of
-    their own (SB3 issue #338): the first follows a noisy gradient once, the second solves a regression. No step of the
-    critic changes the policy.
+    mean over these T * N steps of ``A_t * grad log pi(a_t | s_t)``, and then fits the critic in ``n_critic_updates`` passes
+    over the same steps. The critic's values are the baseline of the next advantages. Policy and critic have separate
+    optimisers (SB3 issue #338): one follows a noisy gradient once, the other solves a regression. No step of the critic
+    changes the policy.
 
-    With ``n_episodes``, an iteration plays whole episodes instead, from fresh resets, and the sum over their steps is
-    divided by the number of episodes. That is the estimator whose mean is the policy gradient (with
-    ``max_grad_norm=float("inf")`` and ``normalize_advantage=False``): a mean over steps is not, when episodes differ in
-    length, and a rollout that is cut leaves out what follows or has a critic guess it.
+    With ``n_episodes``, an iteration plays whole episodes instead, each from a reset, and divides the sum over their steps
+    by the number of episodes. The mean of this estimator is the policy gradient (with ``max_grad_norm=float("inf")`` and
+    ``normalize_advantage=False``). A mean over steps is not, if episodes differ in length, and a rollout of fixed length
+    ignores the rewards after its end or takes the critic's estimate of them.
 
     :param policy: ``"MlpPolicy"``, ``"CnnPolicy"``, ``"MultiInputPolicy"``, ``"LinearPolicy"`` or any subclass of
         ``ActorCriticPolicy`` that is not recurrent
@@ -59,32 +52,33 @@ class VPG(TwoOptimizers):
     :param learning_rate: step size of the policy: a number, a function of the remaining progress (1 to 0), or the
         zoo's ``"lin_0.001"``
     :param n_steps: steps per environment and iteration (T); an iteration learns from ``n_steps * n_envs`` of them
-    :param batch_size: at most so many steps in a minibatch of the critic, whose sizes are evened out; None: all steps
+    :param batch_size: largest number of steps in a minibatch of the critic (their sizes differ by 1 at most); None: all steps
     :param gamma: discount factor
-    :param gae_lambda: 1 for Monte-Carlo advantages (the least biased), towards 0 for those that trust the critic
-    :param n_critic_updates: passes of the critic over the steps of an iteration, as in TRPO; with ``batch_size=None``
-        one pass is one gradient step
-    :param vf_learning_rate: step size of the critic, in the same forms; None: that of the policy
+    :param gae_lambda: trade-off in GAE between Monte-Carlo advantages (1, least bias) and the critic's (0, least variance)
+    :param n_critic_updates: passes of the critic over the steps of an iteration, as in TRPO; one pass is one gradient step
+        if ``batch_size=None``
+    :param vf_learning_rate: step size of the critic, in the same forms; None: ``learning_rate``
     :param ent_coef: weight of the entropy bonus, in the same forms
-    :param max_grad_norm: bound on the norm of the policy's gradient and, separately, of the critic's; may be infinite
-    :param normalize_advantage: give the advantages of an iteration mean 0 and standard deviation 1
-    :param baseline: what is subtracted from the return. ``"value"``: the critic, with GAE. The others need no critic, train
-        none, and treat a time-out as an end: ``"none"``; ``"average"``, the moving average of the mean returns of earlier
-        updates; ``"leave_one_out"``, the mean at the same time of the other episodes of the update that are still
-        running, 0 once none is; ``"optimal"``, the constant of least variance (Greensmith et al. 2004), estimated from
-        the other episodes at the price of two backward passes per episode. The last two need ``n_episodes``
-    :param n_episodes: whole episodes per environment and iteration; ``n_steps`` then has no effect. None: ``n_steps``. What
-        an environment plays while others finish counts as steps and stands in ``Monitor``'s files, and nowhere else
-    :param reward_to_go: weight a step by the return that follows it; False: by the return of its whole episode, as in the
-        first form of REINFORCE: same mean, more variance. Needs ``n_episodes`` and another baseline than the critic
-    :param discount_steps: weight step t of an episode by gamma^t as well. The policy gradient theorem has this factor and
-        practice drops it, which is then the gradient of no function (https://arxiv.org/abs/1906.07073). Needs
+    :param max_grad_norm: largest norm of the policy's gradient and, separately, of the critic's; may be infinite
+    :param normalize_advantage: scale the advantages of an iteration to mean 0 and standard deviation 1
+    :param baseline: what is subtracted from the return. ``"value"``: the critic's values, with GAE. The others train no
+        critic and treat a time-out as the end of an episode. ``"none"``: nothing. ``"average"``: a moving average of the mean
+        returns of earlier updates. ``"leave_one_out"``: the mean return, from the same time step on, of the other episodes
+        of the update that last as long; 0 if there is none. ``"optimal"``: the constant of least variance (Greensmith et al.
+        2004), estimated from the other episodes with two backward passes per episode. The last two need ``n_episodes``
+    :param n_episodes: whole episodes per environment and iteration; ``n_steps`` then has no effect. None: ``n_steps``.
+        Steps an environment takes while others finish their episodes count in ``num_timesteps`` and appear in ``Monitor``'s
+        files, but are not learned from
+    :param reward_to_go: weight a step by the return from this step on. False: by the return of its whole episode, as in the
+        first form of REINFORCE, which has the same mean and more variance; needs ``n_episodes`` and no critic
+    :param discount_steps: also weight step t of an episode by gamma^t. The policy gradient theorem has this factor. Without
+        it, as usual in practice, the update follows the gradient of no function (https://arxiv.org/abs/1906.07073). Needs
         ``n_episodes``
-    :param use_sde: explore with generalised state-dependent noise instead of independent noise per step
-    :param sde_sample_freq: draw a new noise matrix every so many steps; -1: once per rollout
-    :param _init_setup_model: build the networks at once
+    :param use_sde: explore with generalised state-dependent noise instead of independent noise at each step
+    :param sde_sample_freq: number of steps between new noise matrices; -1: one per rollout
+    :param _init_setup_model: build the networks in the constructor
     :param kwargs: other parameters: see ``OnPolicyAlgorithm``
-    :raises ValueError: for an argument that is out of range, and for a policy that VPG cannot train
+    :raises ValueError: if an argument is out of range, or if VPG cannot train the policy
     :raises TypeError: for an unknown keyword
     """
 
@@ -119,8 +113,8 @@ class VPG(TwoOptimizers):
             check_policy_class(policy)
         super().__init__(
             policy,
-            env,  # type: ignore[arg-type]  # None is SB3's own way to say "for prediction only"
-            learning_rate=learning_rate,  # type: ignore[arg-type]  # a text becomes a schedule in _setup_lr_schedule
+            env,  # type: ignore[arg-type]  # SB3 takes None for a model that only predicts
+            learning_rate=learning_rate,  # type: ignore[arg-type]  # a string becomes a schedule in _setup_lr_schedule
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -142,13 +136,13 @@ class VPG(TwoOptimizers):
         self.n_episodes = n_episodes
         self.reward_to_go = reward_to_go
         self.discount_steps = discount_steps
-        # The largest step size of each kind in this learn(), in a checkpoint as well
+        # The largest step sizes of policy and critic in this learn(); saved in checkpoints
         self._step_sizes: dict[str, float] = {}
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
-        # Not in the constructor: load() replaces the attributes in between
+        # Not in the constructor, because load() replaces attributes before it calls this
         check_arguments(self)
         check_observations(self.policy_class, self.policy_kwargs, self.observation_space)
         options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
@@ -157,7 +151,9 @@ class VPG(TwoOptimizers):
         try:
             super()._setup_model()
         except MemoryError as error:
-            raise ValueError(f"no memory for n_steps={self.n_steps:,} of {self.n_envs:,} environments: {error}") from error
+            raise ValueError(
+                f"not enough memory for n_steps={self.n_steps:,} in {self.n_envs:,} environments: {error}"
+            ) from error
         self._begin_split()
 
     def _setup_lr_schedule(self) -> None:
@@ -166,7 +162,7 @@ class VPG(TwoOptimizers):
         self.vf_lr_schedule = self._step_size if value is None else CheckedSchedule("vf_learning_rate", value)
 
     def _step_size(self, progress_remaining: float) -> float:
-        # Asked each time, since a user may give the model another lr_schedule
+        # Read at each call, because a user may replace lr_schedule
         return self.lr_schedule(progress_remaining)
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "MlpPolicy") -> None:
@@ -182,10 +178,10 @@ class VPG(TwoOptimizers):
 
     def train(self) -> None:
         """
-        Learn from the rollout that was just collected: one step of the policy, then the passes of the critic.
+        Learn from the collected rollout: one step of the policy, then ``n_critic_updates`` passes of the critic.
 
-        :raises ValueError: if a loss, a gradient or a weight becomes NaN or infinite; the weights, and the statistics of a
-            ``VecNormalize``, are then those from before the rollout
+        :raises ValueError: if a loss, a gradient or a weight becomes NaN or infinite. The weights and the statistics of
+            ``VecNormalize`` are then restored to those before the rollout
         """
         self._split()
         rollout = full_batch(self.rollout_buffer)
@@ -194,7 +190,7 @@ class VPG(TwoOptimizers):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         self._note_step_size("learning_rate", self.policy.optimizer)
-        # Where nobody reads, as with verbose=0, a look at the gradient is a waste
+        # Without a reader, as with verbose=0, the diagnostics of the gradient are not computed
         log_follows = bool(self._log_interval and self.logger.output_formats)
         log_follows = log_follows and (self._iteration + 1) % self._log_interval == 0
 
@@ -254,7 +250,7 @@ class VPG(TwoOptimizers):
         self.logger.record("train/explained_variance", before)
 
     def _record_change(self, rollout: RolloutBufferSamples) -> None:
-        """How far the update has moved policy and values, both as they will be used: in eval mode."""
+        """Log how much the update has changed policy and values, in eval mode as they will be used."""
         self.policy.set_training_mode(False)
         with th.no_grad():
             log_prob, _ = self._evaluate(rollout)
@@ -274,19 +270,19 @@ class VPG(TwoOptimizers):
         progress_bar: bool = False,
     ) -> Self:
         """
-        See ``OnPolicyAlgorithm.learn``. Warns if nothing could be learned: every parameter is frozen, or the step size was 0
-        at each update, as with ``"lin_0.001"`` and a single rollout, after which no progress remains.
+        See ``OnPolicyAlgorithm.learn``. Warns if nothing could be learned: if every parameter is frozen, or if the step size
+        was 0 at each update, as with ``"lin_0.001"`` and a single rollout, after which no progress remains.
         """
         self._check_policy()
         self._step_sizes = {}
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        self._warn_of_standstill()
+        self._warn_if_standing_still()
         return self
 
-    def _warn_of_standstill(self) -> None:
+    def _warn_if_standing_still(self) -> None:
         for name, largest in self._step_sizes.items():
             schedule = self.lr_schedule if name == "learning_rate" else self.vf_lr_schedule
-            # A step size that is always 0 is a choice
+            # A step size that is always 0 is intended
             if largest == 0.0 and any(schedule(progress) > 0.0 for progress in (1.0, 0.75, 0.5, 0.25)):
                 warnings.warn(
                     f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights did not change. "
@@ -296,5 +292,5 @@ class VPG(TwoOptimizers):
                 )
 
     def _excluded_save_params(self) -> list[str]:
-        # Derived from the arguments whenever a model is built
+        # Derived from the arguments when a model is built
         return [*super()._excluded_save_params(), "lr_schedule", "vf_lr_schedule"]

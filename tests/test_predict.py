@@ -125,7 +125,7 @@ def test_numbers_outside_a_discrete_space_are_refused(observation, value):
     model = model_for(observation)
     with pytest.raises((RuntimeError, IndexError)):
         model.policy.predict(np.array(value))
-    with pytest.raises(ValueError, match=r"is outside of (Multi)?Discrete"):
+    with pytest.raises(ValueError, match=r"are outside of (Multi)?Discrete"):
         model.predict(np.array(value))
 
 

@@ -1,12 +1,11 @@
 """
-Who acts while a rollout is collected, and when.
+Actors choose the actions of a rollout.
 
-``LeanActor`` does per step only what the next action needs, and knows every policy that keeps SB3's own way from observation
-to action: in NumPy where the networks are plain, in torch for images, dicts and extractors of a user's own, and on a GPU.
-All others have a ``StepwiseActor`` (see ``sb3_vpg.collection.stepwise_actor``), which asks the policy at each step, as SB3's
-loop does.
+``LeanActor`` computes per step only what the next action needs. It supports every policy that does not override SB3's way
+from observation to action: with NumPy for plain networks, with torch for images, dicts, custom features extractors and on a
+GPU. ``StepwiseActor`` (see ``sb3_vpg.collection.stepwise_actor``) calls any other policy at each step, as SB3's loop does.
 
-N environments, T steps.
+N environments, T steps, K outputs of the action network.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,83 +28,92 @@ from sb3_vpg.numpy_policy.networks import N_ROWS, NumpyNetwork, numpy_network
 Array = npt.NDArray[Any]
 _PREDICTING = ("predict", "_predict")
 _N_NOISE = 8192
-_REFUSALS = ("of distribution", "probability tensor")
-"""How torch refuses a distribution, and its sampling where ``th.compile`` has switched that off for the process."""
+_TORCH_MESSAGES = ("of distribution", "probability tensor")
+"""In torch's errors for invalid parameters: from the distribution, and from sampling if ``th.compile`` disabled validation."""
 
 
 @contextmanager
 def invalid_distribution_errors() -> Iterator[None]:
-    """:raises DistributionError: in the place of what torch raises for a distribution without sound parameters"""
+    """:raises DistributionError: instead of torch's general error for a distribution with NaN or infinite parameters"""
     try:
         yield
     except (ValueError, RuntimeError) as error:
-        if not any(text in str(error) for text in _REFUSALS):
+        if not any(text in str(error) for text in _TORCH_MESSAGES):
             raise
         raise DistributionError(*error.args) from error
 
 
 class Actor(Protocol):
-    """What collection asks of an actor."""
+    """What collection needs from an actor."""
 
     policy: ActorCriticPolicy
     values_wait: bool
-    """Whether it computes values when they are asked for, and not when it acts."""
+    """Whether values are computed later, by ``values``, and not by ``act``."""
 
     def start(self, rng: np.random.Generator) -> None:
-        """A rollout begins; what was remembered of the last one is forgotten."""
+        """Begin a rollout, with this generator for its actions."""
 
     def fits(self) -> bool:
-        """:return: whether the policy still acts in the way that this actor knows; asked when a rollout is complete"""
+        """Return whether this actor still supports the policy; called when a rollout is complete."""
 
     def act(self, observations: Any) -> Array:
-        """:return: sampled actions, shape (N, *action_space.shape)"""
+        """Return sampled actions, shape (N, *action_space.shape)."""
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
-        """:return: value, shape (N, 1), and log-probability, shape (N,), of the step that ``act`` was called for last"""
+        """Return values, shape (N, 1), and log-probabilities, shape (N,), of the last call of ``act``."""
 
     def log_probs(self) -> Array:
-        """:return: log-probability of every action since the start, as it was sampled, shape (T, N)"""
+        """Return the log-probability of every action since ``start``, as it was sampled, shape (T, N)."""
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
-        """:return: value of n observations, which are given once more, in these rows of N since the start, shape (n,)"""
+        """
+        :param observations: of n steps, which ``act`` has seen
+        :param rows: the rows of the rollout in which they are
+        :return: their values, shape (n,)
+        """
 
     def values(self, observations: Any) -> Array:
-        """:return: the critic's value of each of n observations, shape (n,)"""
+        """Return the critic's value of each of n observations, shape (n,)."""
 
     def terminal_values(self, observations: Sequence[Any]) -> Array:
-        """:return: the critic's value of n single observations, shape (n,)"""
+        """Return the critic's value of each of n single observations, shape (n,)."""
 
 
 class LeanActor:
     """
-    The fast one.
+    The fast actor.
 
-    :param policy: one that ``lean_actor`` knows
-    :param sampler: of its distribution
+    :param policy: a policy that ``lean_actor`` supports
+    :param distribution: its distribution over actions
     """
 
     values_wait = True
 
-    def __init__(self, policy: ActorCriticPolicy, sampler: NumpyDistribution) -> None:
+    def __init__(self, policy: ActorCriticPolicy, distribution: NumpyDistribution) -> None:
         self.policy = policy
-        self.sampler = sampler
+        self.distribution = distribution
         self._action_shape: tuple[int, ...] = policy.action_space.shape or ()
         self._predicts = is_untouched(policy, _PREDICTING)
         self._networks: dict[str, NumpyNetwork | None] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        # Networks read the memory of this policy, not of its copy
+        # The networks read the parameters of this policy, not those of its copy
         return {**vars(self), "_networks": {}}
 
     def start(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
-        self._played: list[Array] = []
+        self._remembered: list[Array] = []
         self._sampled: list[Array] = []
-        self._networks.clear()
+        # Building a network takes as long as ten steps
+        self._networks = {
+            head: network
+            for head, network in self._networks.items()
+            if network is not None and network.is_current() and not network.is_bypassed()
+        }
 
     def fits(self) -> bool:
-        if not _is_lean(self.policy) or self.policy.action_dist is not self.sampler.distribution:
+        if not _is_lean(self.policy) or self.policy.action_dist is not self.distribution.sb3:
             return False
         return not any(network.is_bypassed() for network in self._networks.values() if network is not None)
 
@@ -114,27 +122,29 @@ class LeanActor:
         noise = next(self._noise, None)
         if noise is None or len(noise) != len(outputs):
             n_rows = max(1, _N_NOISE // max(1, outputs.size))
-            self._noise = iter(self.sampler.noise(self._rng, (n_rows, *outputs.shape)))
+            self._noise = iter(self.distribution.noise(self._rng, (n_rows, *outputs.shape)))
             noise = next(self._noise)
-        self._played.append(self.sampler.remembered(outputs))
-        actions = self.sampler.sample(outputs, noise)
-        # A callback may write to the actions: SB3 has computed their log-probability before
+        self._remembered.append(self.distribution.remembered(outputs))
+        actions = self.distribution.sample(outputs, noise)
+        # A copy, because a callback may write to the actions, whose log-probabilities are those before
         self._sampled.append(actions.copy())
         return self._shaped(actions)
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
-        remembered, actions = self._played[-1], self._sampled[-1]
-        log_probs = self.sampler.log_prob(remembered, actions.reshape(len(actions), -1)).astype(remembered.dtype, copy=False)
+        remembered, actions = self._remembered[-1], self._sampled[-1]
+        log_probs = self.distribution.log_prob(remembered, actions.reshape(len(actions), -1)).astype(
+            remembered.dtype, copy=False
+        )
         numbers = (self.values(observations)[:, None], log_probs)
         values, log_probs_N = (th.as_tensor(one, device=self.policy.device) for one in numbers)
         return values, log_probs_N
 
     def log_probs(self) -> Array:
-        remembered_nR, actions = np.concatenate(self._played), np.concatenate(self._sampled)
-        n_rows = len(self._played)
-        self._played.clear()
+        remembered_nR, actions = np.concatenate(self._remembered), np.concatenate(self._sampled)
+        n_rows = len(self._remembered)
+        self._remembered.clear()
         self._sampled.clear()
-        return self.sampler.log_prob(remembered_nR, actions.reshape(len(actions), -1)).reshape(n_rows, -1)
+        return self.distribution.log_prob(remembered_nR, actions.reshape(len(actions), -1)).reshape(n_rows, -1)
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
         return self.values(observations)
@@ -148,32 +158,32 @@ class LeanActor:
 
     def outputs(self, observations: Any) -> Array:
         """
-        :return: of the action network, shape (N, K)
+        :return: outputs of the action network, shape (N, K)
         :raises DistributionError: if they are NaN or infinite
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        if self.sampler.surely_finite(outputs):
+        if self.distribution.surely_finite(outputs):
             return outputs
-        if not self.sampler.is_valid(outputs):
+        if not self.distribution.is_valid(outputs):
             raise DistributionError(
                 "the distribution over actions is NaN or infinite: look at the weights and the observation"
             )
-        return self.sampler.in_range(outputs)
+        return self.distribution.in_range(outputs)
 
     def predict(self, observation: Any, deterministic: bool, rng: np.random.Generator) -> Array | None:
         """
-        What ``policy.predict`` returns, where it can be had faster.
+        Predict actions with NumPy.
 
-        :param observation: one, or several of shape (n, *observation_space.shape)
-        :param deterministic: the likeliest action instead of a sampled one
-        :param rng: for the samples
-        :return: actions within their bounds; None if the policy must be asked
+        :param observation: one observation, or several with shape (n, *observation_space.shape)
+        :param deterministic: take the likeliest action instead of sampling
+        :param rng: generator for sampling
+        :return: actions within their bounds, as ``policy.predict`` returns them; None if NumPy cannot compute them
         """
         space = self.policy.observation_space
         network = self._networks.get("action_net")
         if network is None or network.is_bypassed():
-            # It may have become plain since, or a hook may have been added
+            # A hook may have been added or removed since
             self._networks.pop("action_net", None)
         predicts = self._predicts and vars(self.policy).keys().isdisjoint(_PREDICTING)
         if not predicts or type(observation) is not np.ndarray or self._network("action_net") is None:
@@ -182,8 +192,10 @@ class LeanActor:
         if not single and observation.shape[1:] != space.shape:
             return None
         outputs = self.outputs(observation[None] if single else observation)
-        sample = self.sampler.sample
-        actions = self.sampler.mode(outputs) if deterministic else sample(outputs, self.sampler.noise(rng, outputs.shape))
+        sample = self.distribution.sample
+        actions = (
+            self.distribution.mode(outputs) if deterministic else sample(outputs, self.distribution.noise(rng, outputs.shape))
+        )
         actions = executable(self.policy, self._shaped(actions))
         return actions.reshape(actions.shape[1:]) if single else actions
 
@@ -192,7 +204,7 @@ class LeanActor:
         return actions if actions.shape[1:] == shape else actions.reshape(len(actions), *shape)
 
     def _network(self, head: str) -> NumpyNetwork | None:
-        """:return: the current one that NumPy can compute; None where torch must"""
+        """Return the network that ends in this layer; None if torch must compute it."""
         network = self._networks.get(head)
         if network is not None and network.is_current():
             return network
@@ -206,19 +218,19 @@ class LeanActor:
             tensors: Any = obs_as_tensor(observations, policy.device)
             features = BaseModel.extract_features(policy, tensors, policy.pi_features_extractor)
             outputs = policy.action_net(policy.mlp_extractor.forward_actor(features)).cpu().numpy()
-        # An action_net of the user's may return memory that is written to again, such as the observation's
+        # A copy, because a user's action_net may return memory that is overwritten, such as that of the observation
         return np.array(outputs)
 
 
 def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | None:
     """
-    :param policy: any
-    :param current: the one that was found before, which is kept while it fits
-    :return: the fast actor; None if the policy has a way of its own from observation to action or value
+    :param policy: any policy
+    :param current: the actor that an earlier call returned; it is kept if it still fits
+    :return: the fast actor; None if the policy overrides SB3's way from observation to action or value
     """
     if not _is_lean(policy):
         return None
-    if current is not None and current.policy is policy and current.sampler.distribution is policy.action_dist:
+    if current is not None and current.policy is policy and current.distribution.sb3 is policy.action_dist:
         return current
     return LeanActor(policy, numpy_distribution(policy))
 
@@ -228,7 +240,7 @@ def _is_lean(policy: Any) -> bool:
 
 
 def executable(policy: ActorCriticPolicy, actions: Array) -> Array:
-    """:return: what the environment gets: continuous actions scaled or clipped into its bounds, as in SB3's loop"""
+    """Return the actions for the environment: continuous ones are scaled or clipped to its bounds, as in SB3's loop."""
     space = policy.action_space
     if not isinstance(space, spaces.Box):
         return actions
@@ -239,7 +251,7 @@ def executable(policy: ActorCriticPolicy, actions: Array) -> Array:
 
 
 def values_of(policy: ActorCriticPolicy, observations: Any) -> Array:
-    """:return: the values that torch computes, a limited number at a time, shape (n,)"""
+    """Return values that torch computes, ``N_ROWS`` at a time, shape (n,)."""
     parts = []
     with th.no_grad():
         for start in range(0, n_observations(observations), N_ROWS):

@@ -1,4 +1,8 @@
-"""From rewards to advantages, in the buffer, where SB3's own loop does not do it."""
+"""
+From rewards to advantages, in the rollout buffer.
+
+N environments, T rows.
+"""
 
 import numpy as np
 import torch as th
@@ -16,52 +20,66 @@ from sb3_vpg.optimization.optimizers import trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_steps
 
 
-def bootstrap(estimator: Estimator, buffer: RolloutBuffer, last_values_N: Floats, last_dones_N: Floats) -> None:
+def compute_advantages(
+    estimator: Estimator,
+    buffer: RolloutBuffer,
+    policy: ActorCriticPolicy,
+    average: float = 0.0,
+    last_values_N: Floats | None = None,
+    last_dones_N: Floats | None = None,
+) -> float | None:
     """
-    Fill in ``buffer.advantages`` and ``buffer.returns`` from the critic's values, by GAE.
+    Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N).
 
-    :param estimator: one with a critic
-    :param buffer: a complete rollout with its values
-    :param last_values_N: value of the observations after the last row
-    :param last_dones_N: whether the last row ended an episode
+    * With a critic and rollouts of fixed length: GAE, as SB3's buffer computes it.
+    * With a critic and whole episodes: GAE over the episodes, which end within the rollout.
+    * Without a critic: returns minus the baseline.
+
+    :param estimator: which of these
+    :param buffer: a complete rollout, with values if there is a critic
+    :param policy: the one that played; only the baseline ``"optimal"`` asks it for gradients
+    :param average: mean return of earlier updates, for the baseline ``"average"``
+    :param last_values_N: values of the observations after the last row, for rollouts of fixed length with a critic
+    :param last_dones_N: whether the last row ended an episode, likewise
+    :return: mean return of this update; None for rollouts of fixed length with a critic
     """
-    goes_on_TN = 1.0 - np.concatenate([buffer.episode_starts[1:], last_dones_N[None]])
-    goes_on_TN, last_values_N = goes_on_TN.astype(np.float32), last_values_N.astype(np.float32)
-    buffer.advantages = gae(buffer.rewards, buffer.values, goes_on_TN, last_values_N, buffer.gamma, buffer.gae_lambda)
-    buffer.returns = buffer.advantages + buffer.values
-    if estimator.n_episodes is not None:
-        counted_TN = counted_steps(buffer)
-        episodes = Episodes.of(buffer.episode_starts, counted_TN)
-        weighted = estimator.weights(episodes) * episodes.gather(buffer.advantages)
-        buffer.advantages = episodes.scatter(weighted, counted_TN.shape)
-
-
-def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, policy: ActorCriticPolicy) -> float:
-    """
-    Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N), where what was played is all there is.
-
-    :param estimator: which ones
-    :param buffer: a complete rollout
-    :param average: mean return of earlier updates
-    :param policy: the one that played; the baseline ``"optimal"`` alone asks it for gradients
-    :return: mean return of this update
-    """
+    if not estimator.has_critic:
+        return _monte_carlo(estimator, buffer, average, policy)
+    if estimator.n_episodes is None:
+        assert last_values_N is not None
+        assert last_dones_N is not None
+        _fill_gae(buffer, last_values_N, last_dones_N)
+        return None
+    # Every counted episode is over, so nothing follows the last row
+    _fill_gae(buffer, np.zeros(buffer.n_envs), np.ones(buffer.n_envs))
     counted_TN = counted_steps(buffer)
-    if estimator.has_critic:
-        # Every counted episode is over, so nothing follows the last row
-        bootstrap(estimator, buffer, np.zeros(buffer.n_envs), np.ones(buffer.n_envs))
-        return float(buffer.returns[counted_TN].mean())
+    episodes = Episodes.of(buffer.episode_starts, counted_TN)
+    weighted_EM = estimator.weights(episodes) * episodes.gather(buffer.advantages)
+    buffer.advantages = episodes.scatter(weighted_EM, counted_TN.shape)
+    return float(buffer.returns[counted_TN].mean())
+
+
+def _fill_gae(buffer: RolloutBuffer, last_values_N: Floats, last_dones_N: Floats) -> None:
+    continues_TN = 1.0 - np.concatenate([buffer.episode_starts[1:], last_dones_N[None]])
+    continues_TN, last_values_N = continues_TN.astype(np.float32), last_values_N.astype(np.float32)
+    buffer.advantages = gae(buffer.rewards, buffer.values, continues_TN, last_values_N, buffer.gamma, buffer.gae_lambda)
+    buffer.returns = buffer.advantages + buffer.values
+
+
+def _monte_carlo(estimator: Estimator, buffer: RolloutBuffer, average: float, policy: ActorCriticPolicy) -> float:
+    """Fill in returns and advantages without a critic, and return the mean return."""
+    counted_TN = counted_steps(buffer)
     episodes = Episodes.of(buffer.episode_starts, counted_TN)
 
     def products(weights_M: Floats, returns_EM: Floats) -> tuple[Floats, Floats]:
         steps = (episodes.rows, episodes.envs)
         observations = obs_as_tensor(take(buffer.observations, steps), buffer.device)
-        # In float32 as SB3's buffer hands them over
+        # In float32, as SB3's buffer returns them
         actions = th.as_tensor(buffer.actions[steps].astype(np.float32), device=buffer.device)
         log_prob, _ = evaluate_steps(policy, observations, actions, estimator.has_critic)
-        found = score_products(log_prob, trainable_parameters(policy.optimizer), episodes, weights_M, returns_EM)
+        result = score_products(log_prob, trainable_parameters(policy.optimizer), episodes, weights_M, returns_EM)
         drop_graph(policy)
-        return found
+        return result
 
     rewards_EM = episodes.gather(buffer.rewards)
     advantages_EM, returns_EM, mean = estimator.monte_carlo(episodes, rewards_EM, average, products)
@@ -72,12 +90,12 @@ def assign_credit(estimator: Estimator, buffer: RolloutBuffer, average: float, p
 
 def check_advantages(estimator: Estimator, buffer: RolloutBuffer, returns_TN: Floats) -> None:
     """
-    Refuse advantages that a callback has recomputed: SB3's buffer can only compute GAE.
+    Refuse advantages that a callback has recomputed where they are not GAE, the only ones that SB3's buffer can compute.
 
-    :param estimator: which advantages there should be
-    :param buffer: a complete rollout that callbacks have seen
-    :param returns_TN: ``buffer.returns`` before they saw it
-    :raises ValueError: if a callback has put other advantages there
+    :param estimator: which advantages the buffer should hold
+    :param buffer: a complete rollout, after ``on_rollout_end``
+    :param returns_TN: ``buffer.returns`` before ``on_rollout_end``
+    :raises ValueError: if a callback has recomputed them
     """
     is_gae = estimator.has_critic and not estimator.discount_steps
     if is_gae or buffer.returns is returns_TN or buffer.generator_ready:
@@ -91,10 +109,10 @@ def check_advantages(estimator: Estimator, buffer: RolloutBuffer, returns_TN: Fl
 
 def normalize(advantages: th.Tensor) -> th.Tensor:
     """
-    Advantages with mean 0 and standard deviation 1, and no surprise where there is nothing to compare.
+    Scale advantages to mean 0 and standard deviation 1.
 
-    A single advantage is returned as it is (its deviation is undefined). Equal advantages prefer no action and become
-    exactly zero: dividing the rounding error of their mean by a tiny deviation would make noise look like a signal.
+    A single advantage is returned as it is, since its standard deviation is undefined. Equal advantages prefer no action and
+    become exactly zero: the rounding error of their mean, divided by a tiny deviation, would look like a signal.
 
     :param advantages: shape (n,)
     :return: shape (n,)

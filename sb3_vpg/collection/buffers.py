@@ -1,4 +1,4 @@
-"""The seam on SB3's rollout buffers: whole episodes, steps that do not count, and a batch in the order of collection."""
+"""Rollout buffers for whole episodes, and access to SB3's rollout buffers without copies."""
 
 from collections.abc import Generator
 from typing import Any
@@ -21,11 +21,11 @@ _ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_pro
 
 class EpisodeBuffer(RolloutBuffer):
     """
-    Differs from SB3's buffer in three points: it grows while episodes go on, it knows which steps count, and ``get`` yields
-    those alone, in the order of collection, environment by environment.
+    Differs from SB3's buffer in three points. It grows until all episodes are over. It knows which steps count. ``get``
+    yields only those, environment by environment, each in the order of collection.
 
-    :param buffer_size: rows to begin with; later rollouts begin with as many as were needed before
-    :param max_steps: rows it never grows beyond
+    :param buffer_size: number of rows at first; a later rollout begins with as many as the one before needed
+    :param max_steps: largest number of rows
     """
 
     counted: np.ndarray
@@ -38,19 +38,21 @@ class EpisodeBuffer(RolloutBuffer):
         super().reset()
         self.counted = np.zeros((self.buffer_size, self.n_envs), dtype=bool)
 
-    def count(self, counted: np.ndarray) -> None:
+    def mark_counted(self, counted: np.ndarray) -> np.ndarray:
         """
-        Make the next row ready.
+        Note which environments' steps count in the next row, and grow if there is no such row yet.
 
-        :param counted: the environments whose step counts, shape (n_envs,)
-        :raises ValueError: if the buffer may not grow any further
+        :param counted: True where the step counts, shape (n_envs,)
+        :return: ``counted``
+        :raises EndlessEpisodeError: if the buffer has ``max_steps`` rows already
         """
         if self.pos == self.buffer_size:
             self._grow(counted)
         self.counted[self.pos] = counted
+        return counted
 
-    def close(self) -> None:
-        """Cut off the rows that were not needed: the rollout is complete."""
+    def truncate(self) -> None:
+        """Drop the unused rows when the rollout is complete."""
         self._resize(self.pos)
 
     def get(self, batch_size: int | None = None) -> Generator[RolloutBufferSamples, None, None]:
@@ -94,22 +96,22 @@ def buffer_class(
     chosen: type[RolloutBuffer] | None, observation_space: spaces.Space[Any], estimator: Estimator
 ) -> type[RolloutBuffer] | None:
     """
-    :param chosen: the user's choice, or what SB3 or this function has put in its place before
+    :param chosen: ``rollout_buffer_class`` of the user, or what SB3 or this function chose before
     :return: the class to use; None lets SB3 choose
-    :raises ValueError: if the user has chosen one that does not fit the observations, or one where the estimator needs ours
+    :raises ValueError: if the user's class does not fit the observations, or if the estimator needs one of ours
     """
     has_dict = isinstance(observation_space, spaces.Dict)
     own = (RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
     if chosen is not None and issubclass(chosen, DictRolloutBuffer) != has_dict and (not has_dict or chosen in own):
         raise ValueError(
-            f"rollout_buffer_class={chosen.__name__} does not fit the observations {observation_space}: leave it out, or use "
-            f"{'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
+            f"rollout_buffer_class={chosen.__name__} does not fit the observation space {observation_space}: leave it out, or "
+            f"use {'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
         )
     if chosen is not None and chosen not in own:
         if not estimator.is_gae_on_fixed_length:
             raise ValueError(
-                f"rollout_buffer_class={chosen.__name__} computes advantages of its own and cannot hold masks: leave it out "
-                "with n_episodes and with a baseline other than 'value'"
+                f"rollout_buffer_class={chosen.__name__} cannot be used with n_episodes or a baseline other than 'value', "
+                "because it computes advantages itself and cannot mask steps: leave it out"
             )
         return chosen
     if estimator.n_episodes is None:
@@ -118,19 +120,19 @@ def buffer_class(
 
 
 def is_known(buffer: RolloutBuffer) -> bool:
-    """:return: whether it is one of SB3's own or ours, so that its arrays may be filled and read without its methods"""
+    """Return whether the class is SB3's or ours, so that its arrays may be read and written without its methods."""
     return isinstance(buffer, EpisodeBuffer) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
 
 
 def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
-    """:return: True where a step counts, shape (T, N)"""
+    """Return True where a step counts, shape (T, N)."""
     if isinstance(buffer, EpisodeBuffer):
         return buffer.counted
     return np.ones((buffer.buffer_size, buffer.n_envs), dtype=bool)
 
 
 def episode_lengths(buffer: RolloutBuffer) -> list[int] | None:
-    """:return: steps of each episode in the order of ``full_batch``; None where a rollout is cut at a number of steps"""
+    """Return the length of each episode, in the order of ``full_batch``; None for rollouts of fixed length."""
     if not isinstance(buffer, EpisodeBuffer):
         return None
     return Episodes.of(buffer.episode_starts, buffer.counted).lengths_E.tolist()  # type: ignore[no-any-return]  # NumPy
@@ -139,19 +141,19 @@ def episode_lengths(buffer: RolloutBuffer) -> list[int] | None:
 def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     """
     :param numbers: one for each step of ``full_batch``, shape (n,)
-    :return: the same environment by environment, so that neighbours belong together; a user's buffer keeps its own order
+    :return: the same numbers, environment by environment, each in the order of time; a user's buffer keeps its own order
     """
     if isinstance(buffer, EpisodeBuffer) or not is_known(buffer) or buffer.generator_ready:
         return numbers
     return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
 
 
-def put_observations(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
+def store_observations(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
     """
-    Write what is known before a step into the next row: a ``VecEnv`` may overwrite its arrays in the step.
+    Write what is known before a step into the next row, because a ``VecEnv`` may overwrite its arrays in the step.
 
-    :param observations: of N environments, (N, *shape) or a dict of such
-    :param starts: whether an episode begins with them, shape (N,)
+    :param observations: shape (N, *shape), or a dict of such arrays
+    :param starts: whether an episode starts with the observation, shape (N,)
     """
     row = buffer.pos
     stored: Any = buffer.observations
@@ -163,10 +165,10 @@ def put_observations(buffer: RolloutBuffer, observations: Any, starts: np.ndarra
     buffer.episode_starts[row] = starts
 
 
-def put_step(buffer: RolloutBuffer, actions: np.ndarray, rewards: np.ndarray) -> None:
+def store_step(buffer: RolloutBuffer, actions: np.ndarray, rewards: np.ndarray) -> None:
     """
-    Write what a step was into that row. With ``put_observations`` that is ``RolloutBuffer.add`` without values and
-    log-probabilities, which follow for the whole rollout, and without copies.
+    Write a step into the row of ``store_observations``. The two do what ``RolloutBuffer.add`` does, without copies and without
+    values and log-probabilities, which follow for the whole rollout.
     """
     row = buffer.pos
     buffer.actions[row] = actions.reshape(buffer.actions.shape[1:])
@@ -175,7 +177,7 @@ def put_step(buffer: RolloutBuffer, actions: np.ndarray, rewards: np.ndarray) ->
 
 
 def flat_observations(buffer: RolloutBuffer) -> Any:
-    """:return: all observations as (T * N, ...), row by row, on the buffer's own memory"""
+    """Return all observations with shape (T * N, ...), row by row, as a view of the buffer."""
     observations: Any = buffer.observations
     if isinstance(observations, dict):
         return {key: array.reshape(-1, *array.shape[2:]) for key, array in observations.items()}
@@ -184,13 +186,13 @@ def flat_observations(buffer: RolloutBuffer) -> Any:
 
 def full_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     """
-    :return: every counted step at once: row by row on the buffer's own memory where it is one of SB3's; episode by episode
-        where it is ours; in the order of its own ``get`` where it is a user's
+    :return: all counted steps. From SB3's buffers: row by row, as views. From ours: environment by environment. From a
+        user's: in the order of its ``get``
     """
     if not is_known(buffer):
         return next(iter(buffer.get(batch_size=None)))
     if buffer.generator_ready:
-        # A callback has read it, which laid it out environment by environment
+        # A callback has called get(), which reorders the arrays environment by environment
         return buffer._get_samples(np.arange(buffer.buffer_size * buffer.n_envs))
     observations = flat_observations(buffer)
     names = ("actions", "values", "log_probs", "advantages", "returns")
@@ -199,7 +201,7 @@ def full_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
         envs, rows = np.nonzero(buffer.counted.T)
         steps = rows * buffer.n_envs + envs
         observations, arrays = take(observations, steps), [array[steps] for array in arrays]
-    # In float32, as SB3's buffer hands them over
+    # In float32, as SB3's buffer returns them
     actions, *numbers = (th.as_tensor(array.astype(np.float32, copy=False), device=buffer.device) for array in arrays)
     tensors: Any = obs_as_tensor(observations, buffer.device)
     return RolloutBufferSamples(tensors, actions, *(number.flatten() for number in numbers))

@@ -1,4 +1,4 @@
-"""What callbacks find in ``locals``: the variables of SB3's loop, of which some are computed only when they are read."""
+"""The ``locals`` of callbacks: the variables of SB3's loop, some of which are computed only when a callback reads them."""
 
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, ValuesView
 from typing import Any
@@ -8,10 +8,10 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList, Event
 
 class Locals(dict[str, Any]):
     """
-    A dict with entries that are computed when somebody reads them, and kept until ``forget``. Who asks for its keys or
-    copies it reads them all.
+    A dict with lazy entries: they are computed when they are read, and kept until ``forget``. Iterating over the dict or
+    copying it computes all of them.
 
-    :param known: entries that are there from the beginning
+    :param known: the other entries
     """
 
     def __init__(self, known: Mapping[str, Any]) -> None:
@@ -20,21 +20,21 @@ class Locals(dict[str, Any]):
         self.computed: dict[str, Any] = {}
 
     def set_lazy(self, later: Mapping[str, Callable[[], Any]]) -> None:
-        """:param later: the entries to compute when they are read, in the place of present ones of these names"""
+        """:param later: the lazy entries, a function each; they replace entries of the same names"""
         self.forget()
         self._later = later
         self.forget()
 
     def forget(self) -> dict[str, Any]:
         """
-        What was computed is not true any more: it is computed anew when it is read again.
+        Drop the computed values of the lazy entries, since a new step begins.
 
-        :return: what has been handed out; who got it may have written to it
+        :return: these values; a callback may have written to them
         """
         for name in self._later:
             self.pop(name, None)
-        handed_out, self.computed = self.computed, {}
-        return handed_out
+        computed, self.computed = self.computed, {}
+        return computed
 
     def __missing__(self, name: str) -> Any:
         value = self[name] = self.computed[name] = self._later[name]()
@@ -44,34 +44,34 @@ class Locals(dict[str, Any]):
         return super().__contains__(name) or name in self._later
 
     def get(self, name: str, default: Any = None) -> Any:
-        return self[name] if name in self else default  # noqa: SIM401  # it is this get that is defined here
+        return self[name] if name in self else default  # noqa: SIM401  # this defines get
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._whole().keys())
+        return iter(self._complete().keys())
 
     def keys(self) -> KeysView[str]:  # type: ignore[override]  # the view of a copy
-        return self._whole().keys()
+        return self._complete().keys()
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]  # likewise
-        return self._whole().values()
+        return self._complete().values()
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # likewise
-        return self._whole().items()
+        return self._complete().items()
 
     def copy(self) -> dict[str, Any]:
-        return self._whole()
+        return self._complete()
 
-    def _whole(self) -> dict[str, Any]:
+    def _complete(self) -> dict[str, Any]:
         for name in self._later:
             self[name]
         return dict(super().items())
 
 
 def locals_of(callback: BaseCallback) -> Locals:
-    """:return: what this callback and those inside of it look into; those of ``learn`` share one from the beginning"""
+    """Return the ``locals`` that this callback shares with the callbacks inside it; ``learn`` has set them already."""
     shared = callback.locals
     if not isinstance(shared, Locals):
-        # Somebody calls collect_rollouts() in a loop of their own
+        # collect_rollouts() was called without learn()
         shared = Locals(shared)
         _share(callback, shared)
     return shared

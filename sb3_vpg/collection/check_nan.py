@@ -1,13 +1,13 @@
 """
-Numbers from the environment that nothing can be learned from: NaN, infinite, or so huge that their squares overflow.
+Checks of the environment's numbers. A number is invalid if it is NaN, infinite, or so huge that its square overflows.
 
-They are found before anything is computed from them, and named: environment, step, quantity. The look costs one product of
-each array with itself, which is small and a number if all of its entries are; only where it is not, they are looked at one
-by one. ``VecNormalize`` averages over all environments, so that one NaN in one of them makes NaN of them all in the same
-step: what it was given is looked at in each step.
+An invalid number is reported with its quantity, environment and step, before anything is computed from it. The check takes
+one dot product per array, which is finite and small if all entries are; only otherwise are the entries checked one by one.
+``VecNormalize`` averages over all environments, so one NaN makes all observations NaN in the same step. Therefore its input
+is checked at each step.
 
-Observations are looked at where SB3's own layers compute with them. A features extractor or a policy of the user's may know
-how to read NaN: there it passes, and what counts is what comes out, the distribution over actions and the losses.
+An observation is checked only if SB3's own layers read it. A user's features extractor or policy may have a use for NaN;
+then only its results are checked: the distribution over actions and the losses.
 
 N environments, T steps.
 """
@@ -29,30 +29,30 @@ from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks, only_fl
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, normalizers
 
 LARGEST = 1e18
-"""Numbers that are not smaller in magnitude are huge: their squares, which a critic's loss takes, come near float32's end."""
+"""Limit of the magnitude of valid numbers. The critic's loss squares them, and float32 ends near 1e38."""
 Index = tuple[int, ...]
 _FORWARDS = {"forward", "forward_actor", "forward_critic"}
 
 
 def first_invalid(numbers: np.ndarray, limit: float = LARGEST) -> Index | None:
     """
-    :param numbers: of any shape; whole numbers are sound
-    :param limit: sound numbers are smaller in magnitude
-    :return: where the first unsound one is; None if there is none
+    :param numbers: array of any shape; integers are valid
+    :param limit: valid numbers are smaller in magnitude
+    :return: index of the first invalid number; None if there is none
     """
     if numbers.dtype.kind != "f" or float(np.vdot(numbers, numbers)) < limit * limit:
         return None
-    # Many that are moderately large have a large product, too
-    unsound = ~(np.abs(numbers) < np.float64(limit))
-    position = int(unsound.argmax())
-    return tuple(map(int, np.unravel_index(position, numbers.shape))) if unsound.flat[position] else None
+    # The product is also large for many moderately large numbers
+    invalid = ~(np.abs(numbers) < np.float64(limit))
+    position = int(invalid.argmax())
+    return tuple(map(int, np.unravel_index(position, numbers.shape))) if invalid.flat[position] else None
 
 
 def read_by_sb3(policy: Any, observations: Any) -> Any:
     """
-    :param policy: any
+    :param policy: any policy
     :param observations: an array, or a dict of arrays
-    :return: those of them that SB3's own layers compute with; an empty dict where there are none
+    :return: the observations that SB3's own layers read; an empty dict if there are none
     """
     extractors = _sb3s_extractors(policy) if acts_as_sb3(policy) else []
     if not isinstance(observations, dict):
@@ -65,7 +65,7 @@ def read_by_sb3(policy: Any, observations: Any) -> Any:
 
 
 def _sb3s_extractors(policy: Any) -> list[Any]:
-    """:return: the features extractors that are SB3's own and lead into a linear layer; none where a hook may intervene"""
+    """Return SB3's own features extractors that are followed by a linear layer; none if a module has hooks."""
     body = policy.mlp_extractor
     changed = any(_FORWARDS & vars(one).keys() or any(forward_hooks([one])) for one in policy.modules())
     if changed or type(body) is not MlpExtractor:
@@ -82,38 +82,38 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
 
 
 def _is_sb3s(extractor: Any) -> bool:
-    """:return: whether it hands on, or computes with, each number of an observation, as SB3's own extractors do"""
+    """Return whether it is an extractor of SB3's that reads each number of an observation."""
     return type(extractor) in (NatureCNN, nn.Flatten) or only_flattens(extractor)
 
 
 def _is_combined(extractor: Any) -> bool:
-    """:return: whether each key of a dict goes through a part of its own, which may be the user's"""
+    """Return whether it has a separate extractor for each key of a dict, some of which may be the user's."""
     return getattr(type(extractor), "forward", None) is CombinedExtractor.forward
 
 
-def _judged(policy: Any, observations: Any) -> Any:
-    """:return: what of them is not sound and should be, with more around it; an empty dict if all is well"""
+def _must_be_valid(policy: Any, observations: Any) -> Any:
+    """Return the observations that must be valid, if there is an invalid number anywhere; else an empty dict."""
     arrays = [array for _, array in _named(observations) if isinstance(array, np.ndarray)]
     return read_by_sb3(policy, observations) if any(first_invalid(array) is not None for array in arrays) else {}
 
 
 def check_rollout(buffer: RolloutBuffer, last_obs: Any, policy: Any, reward: str = "reward") -> None:
     """
-    :param buffer: filled
-    :param last_obs: what followed its last row, (N, *shape) or a dict of such
-    :param policy: which reads the observations
-    :param reward: what to call the buffer's rewards
-    :raises UnsoundNumberError: for the earliest unsound observation or reward
+    :param buffer: a full buffer
+    :param last_obs: the observations after the last row, shape (N, *shape), or a dict of such arrays
+    :param policy: the policy that reads the observations
+    :param reward: name of the rewards in the error
+    :raises UnsoundNumberError: for the earliest invalid observation or reward
     """
     found = []
-    for quantity, array in ((reward, buffer.rewards), *_named(_judged(policy, buffer.observations))):
+    for quantity, array in ((reward, buffer.rewards), *_named(_must_be_valid(policy, buffer.observations))):
         rows = _by_row(buffer, array)
         index = None if rows is None else first_invalid(rows)
         if rows is not None and index is not None:
             # A row holds the observation before a step, and the reward of the step
             step = index[0] + (quantity == reward)
             found.append(UnsoundNumberError(_entry(quantity, index[2:]), rows[index], index[1], step))
-    for quantity, array in _named(_judged(policy, last_obs)):
+    for quantity, array in _named(_must_be_valid(policy, last_obs)):
         index = first_invalid(array)
         if index is not None:
             found.append(UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], buffer.pos))
@@ -123,13 +123,13 @@ def check_rollout(buffer: RolloutBuffer, last_obs: Any, policy: Any, reward: str
 
 def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ...], policy: Any) -> None:
     """
-    :param observations: last ones of n episodes that a time limit has ended, (n, *shape) or a dict of such
-    :param rows: in which they ended
-    :param envs: whose they are
-    :param policy: which reads them
-    :raises UnsoundNumberError: for an unsound one
+    :param observations: last observations of n episodes that a time limit ended, shape (n, *shape), or a dict of such arrays
+    :param rows: the row of each
+    :param envs: the environment of each
+    :param policy: the policy that reads them
+    :raises UnsoundNumberError: for an invalid observation
     """
-    for quantity, array in _named(_judged(policy, observations), "terminal observation"):
+    for quantity, array in _named(_must_be_valid(policy, observations), "terminal observation"):
         index = first_invalid(array)
         if index is not None:
             episode = index[0]
@@ -139,20 +139,20 @@ def check_terminal(observations: Any, rows: tuple[int, ...], envs: tuple[int, ..
 
 def invalid_observation(env: VecEnv, observations: Any, step: int, policy: Any) -> UnsoundNumberError | None:
     """
-    What a policy cannot act on may be the environment's fault.
+    Find out whether an observation is why a policy has no valid distribution over actions.
 
-    :param env: the one that is learned from
-    :param observations: what the policy was shown
-    :param step: steps of the rollout before
-    :param policy: itself
-    :return: the error to raise if an observation is unsound; None if it is the policy's fault
+    :param env: the environment that is learned from
+    :param observations: input of the policy
+    :param step: number of steps of the rollout before
+    :param policy: the policy
+    :return: the error to raise if an observation is invalid; None if all are valid
     """
     layers = normalizers(env)
     for layer in layers[-1:]:
-        found = _unsound_raw(layer, step, _raw_names(layers, policy))
+        found = _invalid_input(layer, step, _raw_names(layers, policy))
         if found is not None:
             return found
-    for quantity, array in _named(_judged(policy, observations)):
+    for quantity, array in _named(_must_be_valid(policy, observations)):
         index = first_invalid(array)
         if index is not None:
             return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
@@ -161,10 +161,10 @@ def invalid_observation(env: VecEnv, observations: Any, step: int, policy: Any) 
 
 def raw_check(env: VecEnv, policy: Any) -> Callable[[int], None] | None:
     """
-    :param env: the one that is learned from
-    :param policy: which reads the observations
-    :return: a function to call after each step, with its number, from 1: it raises ``UnsoundNumberError`` if ``VecNormalize``
-        was given a number that is NaN or infinite, or too large for its statistics. None without a ``VecNormalize``
+    :param env: the environment that is learned from
+    :param policy: the policy that reads the observations
+    :return: a function to call after each step with the number of the step, from 1. It raises ``UnsoundNumberError`` if the
+        input of ``VecNormalize`` was NaN, infinite, or too large for its statistics. None without a ``VecNormalize``
     """
     layers = normalizers(env)
     if not layers:
@@ -173,13 +173,13 @@ def raw_check(env: VecEnv, policy: Any) -> Callable[[int], None] | None:
 
     def check(step: int) -> None:
         observations, rewards = innermost.old_obs, innermost.old_reward
-        # Each step pays for it. Where all rewards enter the statistics, these tell
-        sound = isfinite(innermost.ret_rms.var if innermost.training else vdot(rewards, rewards))
+        # Fast, because it runs at each step. An invalid reward shows in the statistics if they are updated
+        valid = isfinite(innermost.ret_rms.var if innermost.training else vdot(rewards, rewards))
         if type(observations) is np.ndarray:
-            sound = sound and (not names or isfinite(vdot(observations, observations)))
+            valid = valid and (not names or isfinite(vdot(observations, observations)))
         else:
-            sound = sound and all(isfinite(vdot(observations[name], observations[name])) for name in names)
-        found = None if sound else _unsound_raw(innermost, step, names)
+            valid = valid and all(isfinite(vdot(observations[name], observations[name])) for name in names)
+        found = None if valid else _invalid_input(innermost, step, names)
         if found is not None:
             raise found
 
@@ -188,10 +188,10 @@ def raw_check(env: VecEnv, policy: Any) -> Callable[[int], None] | None:
 
 class _CheckedSteps:
     """
-    Stands before an environment, which stays as it is: callbacks pickle a ``VecNormalize`` while it is stepped.
+    Wraps an environment without changing it, because callbacks may pickle a ``VecNormalize`` during a rollout.
 
-    :param env: to step
-    :param check: called after each step, with its number, from 1
+    :param env: the environment
+    :param check: called after each step with the number of the step, from 1
     """
 
     def __init__(self, env: VecEnv, check: Callable[[int], None]) -> None:
@@ -207,16 +207,16 @@ class _CheckedSteps:
 
 
 def checked_steps(env: VecEnv, policy: Any) -> VecEnv:
-    """:return: the environment with ``raw_check`` in each ``step``, for a loop that is not ours"""
+    """Return the environment with ``raw_check`` after each ``step``, for SB3's loop."""
     check = raw_check(env, policy)
     checked: Any = env if check is None else _CheckedSteps(env, check)
-    return checked  # type: ignore[no-any-return]  # as good as one, for who steps it
+    return checked  # type: ignore[no-any-return]  # it forwards all attributes
 
 
 def _raw_names(layers: Sequence[VecNormalize], policy: Any) -> frozenset[str]:
     """
-    :return: the keys of raw observations that are looked at before they are normalised, because they enter statistics or
-        because SB3's own layers read them; of one array, some name or none
+    :return: the keys of observations to check before they are normalised, because they enter the statistics or because SB3's
+        own layers read them. For an array: ``""`` if it is to be checked
     """
     names: set[str] = set()
     space = layers[-1].observation_space
@@ -228,8 +228,8 @@ def _raw_names(layers: Sequence[VecNormalize], policy: Any) -> frozenset[str]:
     return frozenset(names.intersection(every))
 
 
-def _unsound_raw(normalizer: VecNormalize, step: int, names: frozenset[str]) -> UnsoundNumberError | None:
-    # It clips what is large, but neither NaN nor an infinity that has entered its statistics
+def _invalid_input(normalizer: VecNormalize, step: int, names: frozenset[str]) -> UnsoundNumberError | None:
+    # VecNormalize clips large numbers, but neither NaN nor an infinity that has entered its statistics
     seen: Any = normalizer.old_obs
     seen = {name: seen[name] for name in names} if isinstance(seen, dict) else seen if names else {}
     raw = [part for part in (("reward", normalizer.old_reward), *_named(seen)) if part[1].size]
@@ -252,18 +252,18 @@ def _named(observations: Any, name: str = "observation") -> list[tuple[str, np.n
 
 
 def _entry(quantity: str, index: Index) -> str:
-    """:return: the name of one number in an array of that name"""
+    """Return the name of one number of an array."""
     if not index:
         return quantity
     return f"{quantity} (entry {index[0] if len(index) == 1 else index})"
 
 
 def _by_row(buffer: RolloutBuffer, array: Any) -> np.ndarray | None:
-    """:return: with shape (T, N, ...); None where a buffer of the user's keeps something else there"""
+    """Return an array of the buffer with shape (T, N, ...); None if a user's buffer has another layout."""
     n_rows, n_envs = buffer.buffer_size, buffer.n_envs
     if not isinstance(array, np.ndarray) or array.shape[:2] == (n_rows, n_envs):
         return array if isinstance(array, np.ndarray) else None
     if buffer.generator_ready and len(array) == n_rows * n_envs:
-        # A callback has read it, which laid it out environment by environment
+        # A callback has called get(), which reorders the arrays environment by environment
         return array.reshape(n_envs, n_rows, *array.shape[1:]).swapaxes(0, 1)
     return None

@@ -1,8 +1,8 @@
 """
-The critic's values of a rollout, which SB3's loop computes in each step: here in one batch when the rollout is complete.
+The critic's values of a rollout. SB3's loop computes them at each step; here, one batch does when the rollout is complete.
 
-They are the same numbers as long as the critic's weights are. ``catch_up`` computes those of the steps so far before the
-weights change; a change that nobody has announced is refused.
+The values are the same as long as the critic's weights do not change during the rollout. Whoever changes the weights calls
+``catch_up`` before and ``note_weights`` after. Any other change raises an error.
 
 N environments, T steps.
 """
@@ -25,11 +25,11 @@ from sb3_vpg.common.observations import stacked, take
 
 class LateValues:
     """
-    Of one rollout.
+    The values of one rollout, log-probabilities included.
 
-    :param actor: who acts in it
-    :param buffer: which it fills
-    :param has_critic: whether anybody will ask for values
+    :param actor: acts in the rollout
+    :param buffer: the rollout buffer
+    :param has_critic: whether values are needed
     """
 
     def __init__(self, actor: Actor, buffer: RolloutBuffer, has_critic: bool) -> None:
@@ -42,53 +42,57 @@ class LateValues:
         self.note_weights()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A copy of the model, or one from a file, is in the middle of no rollout
+        # A copy of the model, or a model from a file, is not in the middle of a rollout
         return type(None), ()
 
     def note_weights(self) -> None:
-        """The values of the steps from here on are those of the present weights."""
-        waits = self.has_critic and self.actor.values_wait
-        self._weights = (
-            [(one, None if is_lazy(one) else one.detach().clone()) for one in _tensors(self.actor.policy)] if waits else []
-        )
+        """Compute the values of later steps with the present weights."""
+        tensors = _tensors(self.actor.policy) if self.has_critic and self.actor.values_wait else []
+        self._weights = [(one, None if is_lazy(one) else one.detach().clone()) for one in tensors]
 
     def catch_up(self) -> None:
         """
-        Compute what has been left for later: the values of all steps, also of one that has just begun.
+        Compute the values of all steps so far, including a step that is in progress.
 
-        :raises ValueError: if the weights are not those of ``note_weights``
+        :raises ValueError: if the weights have changed since ``note_weights``
         """
-        if not self.has_critic:
-            return
-        self._refuse_other_weights()
-        end = min(self.buffer.pos + 1, self.buffer.buffer_size)
-        self._compute(end)
+        if self.has_critic:
+            self._check_weights()
+            self._compute(min(self.buffer.pos + 1, self.buffer.buffer_size))
 
-    def cut_off(self, row: int, env: int, observation: Any) -> None:
-        """:param observation: the last one of an episode that a time limit has ended in this row of this environment"""
+    def add_time_out(self, row: int, env: int, observation: Any) -> None:
+        """
+        Note an episode that a time limit has ended.
+
+        :param row: of its last step
+        :param env: index of its environment
+        :param observation: its last observation
+        """
         self._time_outs.append((row, env, observation))
         if not self.actor.values_wait:
             # Modules that change when they are called are called in the order of SB3's loop
             self.catch_up()
 
     def remember(self, shown: Mapping[str, Any]) -> None:
-        """:param shown: tensors of this step that a callback has read, and may have written to, as SB3's loop allows"""
+        """:param shown: tensors of this step that a callback has read, and may have written to, as with SB3's loop"""
         self._shown.append((self.buffer.pos, shown))
 
     def write(self) -> None:
         """
-        Put log-probabilities and values into the buffer, which is full, and add the value of what a time-out has cut off.
+        Write log-probabilities and values into the full buffer. At a time-out, add the discounted value of the last
+        observation to the reward, as SB3's loop does.
 
-        :raises ValueError: as ``catch_up``; ``UnsoundNumberError`` for an observation that ended an episode
+        :raises ValueError: if the weights have changed since ``note_weights``
+        :raises UnsoundNumberError: if the last observation of an episode is NaN, infinite or huge
         """
         buffer = self.buffer
         buffer.log_probs = self.actor.log_probs().astype(np.float32, copy=False)
         if self.has_critic:
-            self._refuse_other_weights()
+            self._check_weights()
             self._compute(buffer.pos)
             buffer.values = np.concatenate(self._parts).astype(np.float32, copy=False).reshape(buffer.rewards.shape)
-            for rows, envs, following in self._bootstraps:
-                buffer.rewards[rows, envs] += buffer.gamma * following
+            for rows, envs, values in self._bootstraps:
+                buffer.rewards[rows, envs] += buffer.gamma * values
         for row, shown in self._shown:
             if "log_probs" in shown:
                 buffer.log_probs[row] = shown["log_probs"].cpu().numpy()
@@ -96,7 +100,7 @@ class LateValues:
                 buffer.values[row] = shown["values"].flatten().cpu().numpy()
 
     def _compute(self, end: int) -> None:
-        """Values of the rows up to ``end``, and of the time-outs so far."""
+        """Compute the values of the rows before ``end``, and of the time-outs so far."""
         if end > self._n_rows:
             n_envs = self.buffer.n_envs
             observations = take(flat_observations(self.buffer), slice(self._n_rows * n_envs, end * n_envs))
@@ -108,7 +112,7 @@ class LateValues:
             self._bootstraps.append((list(rows), list(envs), self.actor.terminal_values(observations)))
             self._time_outs.clear()
 
-    def _refuse_other_weights(self) -> None:
+    def _check_weights(self) -> None:
         if not self._weights:
             return
         present = _tensors(self.actor.policy)
@@ -123,7 +127,7 @@ class LateValues:
 
 
 def _tensors(policy: ActorCriticPolicy) -> list[th.Tensor]:
-    """:return: what the values of SB3's ``predict_values`` depend on, parameters and buffers"""
+    """Return the parameters and buffers that SB3's ``predict_values`` depends on."""
     body: Any = policy.mlp_extractor
     hidden = body.value_net if type(body) is MlpExtractor else body
     parts: list[th.nn.Module] = [policy.vf_features_extractor, hidden, policy.value_net]
@@ -134,7 +138,7 @@ def _equal(one: th.Tensor, other: th.Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype or one.layout is not other.layout:
         return False
     if one.layout is not th.strided:
-        # A sparse buffer of the user's, which torch cannot compare
+        # torch cannot compare sparse tensors
         one, other = one.to_dense(), other.to_dense()
     # NaN is not equal to itself
     return th.equal(one, other) or bool(((one == other) | (one.isnan() & other.isnan())).all())

@@ -1,8 +1,8 @@
 """
-Whether a policy's modules may be called later, and with other observations beside, and still say the same.
+Whether a policy's modules are pure: called later and in a larger batch, they return the same for an observation.
 
-Torch's and SB3's own modules may, in eval mode. A features extractor of the user's may keep a counter or running statistics,
-draw random numbers, or compare the observations of a batch. So a copy of it is tried.
+Modules of torch and SB3 are pure in eval mode. A user's features extractor may keep a counter or running statistics, draw
+random numbers, or compare the observations of a batch. So a copy of the policy's modules is called twice and compared.
 """
 
 import pickle
@@ -21,17 +21,19 @@ from sb3_vpg.common.random_state import copy_streams, restore_streams
 
 _LIBRARIES = {"torch", "stable_baselines3", "sb3_contrib", "sb3_vpg"}
 
-
 Tried = tuple[list[nn.Module], bool]
-"""Modules of a policy, and whether they are pure."""
+"""The modules of a policy, and whether they are pure."""
 
 
 def try_modules(policy: ActorCriticPolicy, observations: Any, before: Tried | None, verbose: int) -> Tried:
     """
-    As ``are_pure``, for modules that have not been tried yet.
+    Call ``are_pure``, unless the result for the same modules is known.
 
-    :param before: what this function returned before; None at first
-    :param verbose: 1 tells the user that modules are not pure
+    :param policy: see ``are_pure``
+    :param observations: see ``are_pure``
+    :param before: the result of the last call; None at first
+    :param verbose: 1: print a message if the modules are not pure
+    :return: the modules, and whether they are pure
     """
     modules = list(policy.modules())
     if before is not None and before[0] == modules:
@@ -39,24 +41,24 @@ def try_modules(policy: ActorCriticPolicy, observations: Any, before: Tried | No
     policy.set_training_mode(False)
     is_pure = are_pure(policy, observations)
     if verbose and not is_pure:
-        print("The policy is called at each step, as by A2C: one of its modules would return something else if called later")
+        print("The policy is called at each step, as by A2C, because one of its modules might return something else later")
     return modules, is_pure
 
 
 def are_pure(policy: ActorCriticPolicy, observations: Any) -> bool:
     """
-    :param policy: one whose methods are SB3's own, in eval mode
-    :param observations: of N environments, with which a copy of its modules is tried
-    :return: False where a call changes what a module remembers or draws random numbers, where the outputs for an observation
-        depend on those beside it, and where the copy cannot be made or tried
+    :param policy: a policy in eval mode whose methods are SB3's own
+    :param observations: of N environments, as input for a copy of the modules
+    :return: False if a call changes the state of a module or draws random numbers, if the outputs for an observation depend on
+        the other observations, or if the modules cannot be copied or called
     """
     if all(_is_known(one) for one in list(policy.modules())[1:]):
         return True
     streams = copy_streams()
     try:
-        return _says_the_same(policy, obs_as_tensor(observations, policy.device))
+        return _returns_the_same(policy, obs_as_tensor(observations, policy.device))
     except Exception:
-        # If the module itself cannot compute this, it will say so when the policy acts
+        # If the module itself fails, too, the user sees its error when the policy acts
         return False
     finally:
         restore_streams(streams)
@@ -68,22 +70,22 @@ def _is_known(module: nn.Module) -> bool:
     return type(module).__module__.partition(".")[0] in _LIBRARIES and "forward" not in vars(module)
 
 
-def _says_the_same(policy: ActorCriticPolicy, observations: Any) -> bool:
+def _returns_the_same(policy: ActorCriticPolicy, observations: Any) -> bool:
     extractors = policy.pi_features_extractor, policy.vf_features_extractor
-    parts = pickle.loads(_frozen([*extractors, policy.mlp_extractor, policy.action_net, policy.value_net])).var
-    before = _frozen([parts, copy_streams()])
+    parts = pickle.loads(_pickled([*extractors, policy.mlp_extractor, policy.action_net, policy.value_net])).var
+    before = _pickled([parts, copy_streams()])
     outputs = _outputs(policy, parts, observations)
-    if _frozen([parts, copy_streams()]) != before:
+    if _pickled([parts, copy_streams()]) != before:
         return False
     try:
-        beside = _outputs(policy, parts, _with(observations, th.zeros_like))
+        extended = _outputs(policy, parts, _extended(observations, th.zeros_like))
     except Exception:
-        # It may refuse what no environment shows it
-        beside = _outputs(policy, parts, _with(observations, lambda rows: rows[:1]))
+        # The module may not accept zeros
+        extended = _outputs(policy, parts, _extended(observations, lambda rows: rows[:1]))
     n_rows = n_observations(observations)
     return all(
         th.allclose(more[:n_rows], one, rtol=1e-3, atol=1e-4 * max(1.0, float(one.abs().max())), equal_nan=True)
-        for one, more in zip(outputs, beside, strict=True)
+        for one, more in zip(outputs, extended, strict=True)
     )
 
 
@@ -94,13 +96,13 @@ def _outputs(policy: ActorCriticPolicy, parts: Any, observations: Any) -> list[t
         return [action_net(body.forward_actor(features[0])), value_net(body.forward_critic(features[1]))]
 
 
-def _with(observations: Any, more: Callable[[th.Tensor], th.Tensor]) -> Any:
-    """:return: the observations, and below them what ``more`` makes of them"""
+def _extended(observations: Any, more: Callable[[th.Tensor], th.Tensor]) -> Any:
+    """Return the observations, followed by ``more(observations)``."""
     if isinstance(observations, dict):
-        return {key: _with(one, more) for key, one in observations.items()}
+        return {key: _extended(one, more) for key, one in observations.items()}
     return th.cat([observations, more(observations)])
 
 
-def _frozen(value: Any) -> bytes:
-    """:return: all that is remembered in there; functions and classes of a script are no obstacle"""
+def _pickled(value: Any) -> bytes:
+    """Return the whole state of a value, also where it refers to functions and classes of the main script."""
     return pickle.dumps(CloudpickleWrapper(value))

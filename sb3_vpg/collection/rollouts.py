@@ -1,9 +1,9 @@
 """
-Collection: SB3's ``collect_rollouts`` with as little per step as the next action needs.
+Collection: SB3's ``collect_rollouts`` with as little work per step as the next action needs.
 
-Values, log-probabilities and the bootstraps at time-outs are computed once, when the rollout is complete. What comes of it
-is the same as with SB3's loop: the distribution over actions, the contents of the buffer, the callbacks. A ``VecEnv`` may
-reuse its arrays: what a step needs is stored before the next one.
+Values, log-probabilities and the bootstraps at time-outs are computed once, when the rollout is complete. The distribution of
+actions, the contents of the buffer and the callbacks are those of SB3's loop. A ``VecEnv`` may reuse its arrays, so whatever
+is needed of a step is stored before the next one.
 """
 
 from itertools import compress
@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.collection.actors import Actor, executable
-from sb3_vpg.collection.buffers import EpisodeBuffer, put_observations, put_step
+from sb3_vpg.collection.buffers import EpisodeBuffer, store_observations, store_step
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, raw_check
 from sb3_vpg.collection.late_values import LateValues
@@ -32,7 +32,7 @@ Infos = list[dict[str, Any]]
 
 
 def collect(
-    self: OnPolicyAlgorithm,
+    model: OnPolicyAlgorithm,
     estimator: Estimator,
     actor: Actor,
     late: LateValues,
@@ -42,70 +42,57 @@ def collect(
     n_rollout_steps: int,
 ) -> bool:
     """
-    Fill the buffer with observations, actions, rewards and episode starts. The callbacks are those of
-    ``OnPolicyAlgorithm.collect_rollouts``, and their ``locals`` its variables but for those of its own bookkeeping:
-    ``values``, ``log_probs`` and ``obs_tensor`` of a step are computed when a callback reads them. Two more differences:
+    Fill the buffer. Callbacks are called as by ``OnPolicyAlgorithm.collect_rollouts`` and find the same variables in their
+    ``locals``. ``values``, ``log_probs`` and ``obs_tensor`` of a step are computed when a callback reads them. Two more
+    differences from SB3's loop:
 
-    * with ``estimator.n_episodes``, every environment is reset first and plays that many whole episodes; what it plays
-      while others finish theirs is taken, counted in ``num_timesteps`` and masked;
-    * without a critic, no value is computed and nothing is added to a reward at a time-out.
+    * With ``estimator.n_episodes``, every environment plays that many whole episodes. Its steps while others finish theirs
+      count in ``num_timesteps``, but are masked in the buffer.
+    * Without a critic, no value is computed, and nothing is added to the reward at a time-out.
 
     :return: False if a callback stopped the collection
-    :raises ValueError: if an environment does not finish its episodes; if a callback changes the environment, the policy or
-        its methods on the way; ``UnsoundNumberError`` for a number of an environment's that nothing can be learned from
+    :raises ValueError: if an environment does not finish its episodes, or if a callback changes the environment, the policy
+        or its methods during the rollout
+    :raises UnsoundNumberError: if an observation or a reward is NaN, infinite or huge
     """
-    quota, policy, n_envs, own_env = estimator.n_episodes, self.policy, env.num_envs, self.env
-    # Once for all: locals() at every step would take as long as a layer of the network
-    callback.update_locals(locals())
-    shown = _promised(self, actor, callback, rollout_buffer)
-    step, bounded = quick_step(env), isinstance(self.action_space, spaces.Box)
-    check = raw_check(env, policy)
-    finished, n_steps = np.zeros(n_envs, dtype=int), 0
-    counted: np.ndarray | None = None
-    growing = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
-    while n_steps < n_rollout_steps if quota is None else (finished < quota).any():
-        if self.policy is not policy or self.env is not own_env:
+    policy, n_envs, own_env, quota = model.policy, env.num_envs, model.env, estimator.n_episodes
+    # Once per rollout: calling locals() at every step costs as much as a layer of the network
+    callback.update_locals({**locals(), "self": model})
+    shown = _lazy_locals(model, actor, callback, rollout_buffer)
+    step, check, is_bounded = quick_step(env), raw_check(env, policy), isinstance(model.action_space, spaces.Box)
+    episodes = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
+    n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
+    while n_steps < n_rollout_steps if quota is None else (n_finished < quota).any():
+        if model.policy is not policy or model.env is not own_env:
             break
-        observations: Any = self._last_obs
-        if growing is not None:
-            counted = finished < quota
-            growing.count(counted)
-        put_observations(rollout_buffer, observations, self._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
+        counted = None if episodes is None else episodes.mark_counted(n_finished < quota)
+        observations: Any = model._last_obs
+        store_observations(rollout_buffer, observations, model._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
         actions = actor.act(observations)
-        clipped_actions = executable(policy, actions) if bounded else actions
+        clipped_actions = executable(policy, actions) if is_bounded else actions
         new_obs, rewards, dones, infos = step(clipped_actions)
-        self.num_timesteps += n_envs
+        model.num_timesteps += n_envs
         if check is not None:
             check(n_steps + 1)
 
-        callback.update_locals(
-            {
-                "n_steps": n_steps,
-                "actions": actions,
-                "clipped_actions": clipped_actions,
-                "new_obs": new_obs,
-                "rewards": rewards,
-                "dones": dones,
-                "infos": infos,
-            }
-        )
+        played = {"n_steps": n_steps, "actions": actions, "clipped_actions": clipped_actions, "new_obs": new_obs}
+        callback.update_locals({**played, "rewards": rewards, "dones": dones, "infos": infos})
         if not callback.on_step():
             return False
 
         if shown.computed:
             late.remember(shown.forget())
-        if growing is not None:
-            finished += dones
-        _note_ends(self, infos, dones, counted, n_steps, late)
-        put_step(rollout_buffer, actions, rewards)
-        self._last_obs = new_obs  # type: ignore[assignment]  # SB3 declares None
-        self._last_episode_starts = dones
+        _note_ends(model, infos, dones, counted, n_steps, late)
+        store_step(rollout_buffer, actions, rewards)
+        if episodes is not None:
+            n_finished += dones
         n_steps += 1
+        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]  # SB3 declares None
 
-    _refuse_changes(self, policy, own_env, actor)
-    _complete(self, late, rollout_buffer)
+    _check_unchanged(model, policy, own_env, actor)
+    _complete(model, late, rollout_buffer)
     shown.set_lazy({})
-    callback.update_locals({"n_steps": n_steps, **_last_step(self, rollout_buffer, observations, actions, rewards)})
+    callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})
     return True
 
 
@@ -120,59 +107,59 @@ def check_resets(env: VecEnv, estimator: Estimator) -> None:
 
 
 def _forbids_early_resets(env: VecEnv) -> bool:
-    """:return: whether a ``Monitor`` in there refuses to be reset in the middle of an episode"""
+    """Return whether a ``Monitor`` of the environment refuses a reset in the middle of an episode."""
     try:
         indices = [index for index, is_wrapped in enumerate(env.env_is_wrapped(Monitor)) if is_wrapped]
         return bool(indices) and not all(env.get_attr("allow_early_resets", indices))
     except (AttributeError, NotImplementedError):
-        # A VecEnv that does not show what is inside
+        # A VecEnv that gives no access to its environments
         return False
 
 
 def begin_rollout(
-    self: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, quota: int | None
+    model: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, quota: int | None
 ) -> None:
     """
-    Tell the callback, and start new episodes where a rollout consists of whole ones.
+    Call ``on_rollout_start``, and reset the environments if a rollout consists of whole episodes.
 
     :param quota: ``n_episodes``
-    :raises ValueError: if the callback sets another environment, or if new episodes cannot be started
+    :raises ValueError: if the callback replaces the environment, or if the environment refuses the reset
     """
-    self.policy.set_training_mode(False)
+    model.policy.set_training_mode(False)
     buffer.reset()
-    own_env = self.env
+    own_env, policy = model.env, model.policy
     callback.on_rollout_start()
-    if self.env is not own_env:
-        raise env_replaced(self)
-    # The callback may have given the model another one
-    self.policy.set_training_mode(False)
+    if model.env is not own_env:
+        raise env_replaced(model)
+    if model.policy is not policy:
+        model.policy.set_training_mode(False)
     if quota is None:
         return
     if env.num_envs == 1 and _forbids_early_resets(env):
-        assert self._last_episode_starts is not None
-        if not self._last_episode_starts.all():
+        assert model._last_episode_starts is not None
+        if not model._last_episode_starts.all():
             raise ValueError(
                 "n_episodes begins with a new episode, but the environment is in the middle of one, and its "
                 "Monitor(allow_early_resets=False) forbids a reset: use Monitor(allow_early_resets=True)"
             )
-        # It has just been reset, by learn() or at the end of its last episode
+        # learn() or the end of the last episode has just reset it
         return
     # After the callback, which may have set another task
-    self._last_obs = env.reset()  # type: ignore[assignment]  # SB3 declares None
-    self._last_episode_starts = np.ones(env.num_envs, dtype=bool)
+    model._last_obs = env.reset()  # type: ignore[assignment]  # SB3 declares None
+    model._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 
 
-def _promised(self: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, buffer: RolloutBuffer) -> Locals:
-    """:return: the variables that the callback sees, to which those are added that nobody has to compute in each step"""
+def _lazy_locals(model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, buffer: RolloutBuffer) -> Locals:
+    """Return the callback's ``locals``, with entries that are computed only when a callback reads them."""
     shown = locals_of(callback)
 
     def latest() -> tuple[th.Tensor, th.Tensor]:
-        # The environment may have written over _last_obs
+        # From the buffer: the environment may have overwritten _last_obs
         return actor.latest(take(buffer.observations, buffer.pos))
 
     shown.set_lazy(
         {
-            "obs_tensor": lambda: obs_as_tensor(self._last_obs, self.device),  # type: ignore[arg-type]  # SB3 declares None
+            "obs_tensor": lambda: obs_as_tensor(model._last_obs, model.device),  # type: ignore[arg-type]  # SB3 declares None
             "values": lambda: latest()[0],
             "log_probs": lambda: latest()[1],
         }
@@ -180,19 +167,19 @@ def _promised(self: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, buf
     return shown
 
 
-def _refuse_changes(self: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, actor: Actor) -> None:
-    """:raises ValueError: if a callback has replaced what the rollout is played with"""
-    if self.env is not env:
-        raise env_replaced(self)
-    if self.policy is not policy:
+def _check_unchanged(model: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, actor: Actor) -> None:
+    """:raises ValueError: if a callback has replaced the environment, the policy or a part of the policy"""
+    if model.env is not env:
+        raise env_replaced(model)
+    if model.policy is not policy:
         raise _changed("model.policy was replaced")
     if not actor.fits():
         raise _changed("a method, hook, distribution or module of model.policy was changed")
 
 
-def env_replaced(self: OnPolicyAlgorithm) -> ValueError:
-    """:return: the error for a ``set_env`` in a rollout; the new environment will be reset"""
-    self._last_obs = None
+def env_replaced(model: OnPolicyAlgorithm) -> ValueError:
+    """Return the error for a ``set_env`` during a rollout, and let ``learn`` reset the new environment."""
+    model._last_obs = None
     return _changed("model.set_env was called", "; in _on_rollout_start(), its first observation is there already")
 
 
@@ -201,38 +188,38 @@ def _changed(what: str, more: str = "") -> ValueError:
 
 
 def _note_ends(
-    self: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
+    model: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
 ) -> None:
-    """What infos say of episodes goes into SB3's statistics; what a time-out has cut off has a value."""
+    """Add finished episodes to SB3's statistics, and note the last observation of each episode that a time limit ended."""
     for index in compress(range(len(infos)), infos):
         info = infos[index]
         if ("episode" in info or "is_success" in info) and (counted is None or counted[index]):
-            self._update_info_buffer([info], dones[index : index + 1])
+            model._update_info_buffer([info], dones[index : index + 1])
         if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
-            late.cut_off(row, index, _copied(info["terminal_observation"]))
+            late.add_time_out(row, index, _copied(info["terminal_observation"]))
 
 
 def _copied(observation: Any) -> Any:
-    # It is looked at after the rollout, when the environment may have written over it
+    # It is used after the rollout, when the environment may have overwritten it
     return {key: np.array(one) for key, one in observation.items()} if isinstance(observation, dict) else np.array(observation)
 
 
-def _complete(self: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer) -> None:
-    """What SB3's loop does step by step: log-probabilities, values, and the value of what a time-out has cut off."""
+def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer) -> None:
+    """Write what SB3's loop writes step by step: log-probabilities, values, and the bootstraps at time-outs."""
     if isinstance(buffer, EpisodeBuffer):
-        buffer.close()
+        buffer.truncate()
     buffer.full = True
-    check_rollout(buffer, self._last_obs, self.policy)
+    check_rollout(buffer, model._last_obs, model.policy)
     late.write()
 
 
 def _last_step(
-    self: OnPolicyAlgorithm, buffer: RolloutBuffer, observations: Any, actions: np.ndarray, rewards: np.ndarray
+    model: OnPolicyAlgorithm, buffer: RolloutBuffer, observations: Any, actions: np.ndarray, rewards: np.ndarray
 ) -> dict[str, Any]:
-    """:return: the last step's variables as SB3's loop leaves them behind"""
+    """Return the variables of the last step as SB3's loop leaves them in ``locals``."""
     return {
-        "obs_tensor": obs_as_tensor(observations, self.device),
-        "actions": actions.reshape(-1, 1) if isinstance(self.action_space, spaces.Discrete) else actions,
+        "obs_tensor": obs_as_tensor(observations, model.device),
+        "actions": actions.reshape(-1, 1) if isinstance(model.action_space, spaces.Discrete) else actions,
         "rewards": buffer.rewards[-1].astype(rewards.dtype),
-        "log_probs": th.as_tensor(buffer.log_probs[-1], device=self.device),
+        "log_probs": th.as_tensor(buffer.log_probs[-1], device=model.device),
     }

@@ -1,4 +1,4 @@
-"""Acts by calling the policy at each step, as SB3's loop does: for gSDE, and for policies that override SB3's methods."""
+"""The actor that calls the policy at each step, as SB3's loop does: for gSDE and policies that override SB3's methods."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,13 +15,13 @@ from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 
 class StepwiseActor:
     """
-    The one that fits every policy: actions, and their log-probabilities and values, are those of ``policy(observations)``,
-    as in SB3's loop. Where the policy's methods are SB3's own, the values are left for later.
+    Supports every policy: actions, log-probabilities and values are those of ``policy(observations)``, as in SB3's loop. If
+    the policy's methods are SB3's own, the values are computed later.
 
-    :param policy: any
-    :param sde_sample_freq: steps after which gSDE draws new noise; -1: once per rollout
-    :param has_critic: whether anybody will ask for values
-    :param are_pure: whether its modules say the same later, see ``sb3_vpg.collection.pure_modules``
+    :param policy: any policy
+    :param sde_sample_freq: number of steps after which gSDE draws new noise; -1: once per rollout
+    :param has_critic: whether values are needed
+    :param are_pure: whether the policy's modules return the same later, see ``sb3_vpg.collection.pure_modules``
     """
 
     def __init__(self, policy: ActorCriticPolicy, sde_sample_freq: int, has_critic: bool, are_pure: bool) -> None:
@@ -39,7 +39,7 @@ class StepwiseActor:
         return self._may_split() is self.values_wait
 
     def _may_split(self) -> bool:
-        """:return: whether values can be left for later, when they are the same, or left out"""
+        """Return whether values may be computed later, or not at all."""
         return self.are_pure and acts_as_sb3(self.policy, values=self.has_critic)
 
     def act(self, observations: Any) -> Array:
@@ -79,7 +79,7 @@ class StepwiseActor:
         return values_of(self.policy, observations)
 
     def terminal_values(self, observations: Sequence[Any]) -> Array:
-        # One by one, and through obs_to_tensor, which may be the policy's own
+        # One at a time and with obs_to_tensor, as in SB3's loop, because the policy may override it
         with th.no_grad():
             tensors = [self.policy.obs_to_tensor(one)[0] for one in observations]
             return np.concatenate([self.policy.predict_values(one).flatten().cpu().numpy() for one in tensors])

@@ -1,1 +1,1 @@
-"""SB3's policies, computed in NumPy on the memory of their parameters."""
+"""SB3's small policies, computed with NumPy on the memory of their parameters."""

@@ -1,8 +1,8 @@
 """
-Drawing actions without building a ``torch.distributions`` object at every step, which takes longer than a small network.
+SB3's distributions over actions in NumPy. Building a ``torch.distributions`` object takes longer than a small network.
 
-Shapes: N environments, n steps, K outputs of the action network, A entries of a flat action. The same distributions as
-SB3's of the same names, in NumPy.
+Shapes: N environments, n steps, K outputs of the action network, A entries of a flat action, R numbers that ``log_prob``
+needs of a step.
 """
 
 from abc import ABC, abstractmethod
@@ -25,54 +25,54 @@ _TINY = np.finfo(np.float32).tiny
 
 class NumpyDistribution(ABC):
     """
-    Actions from the outputs of the action network. The noise is drawn apart from them, for many steps at once.
+    Computes actions from the outputs of the action network. The noise is drawn separately, for many steps at once.
 
-    :param policy: whose distribution it is
+    :param policy: the policy that has the distribution
     """
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
-        self.distribution: Any = policy.action_dist
+        self.sb3: Any = policy.action_dist
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-        """:return: what ``sample`` adds, one number for each output"""
+        """Return the noise for ``sample``, one number for each output."""
         return gumbel(rng, shape)
 
     def surely_finite(self, outputs: Array) -> bool:
-        """:return: True if they define a distribution for certain; False if they must be looked at, see ``is_valid``"""
-        # A sum of squares is small if all are, and NaN is not smaller
+        """Return True if the outputs are certainly valid. If False, ``is_valid`` decides. This test is faster."""
+        # A sum of squares below the limit has no large term, and NaN is not below it
         return bool(np.vdot(outputs, outputs) < _LARGE)
 
     def is_valid(self, outputs: Array) -> bool:
-        """:return: whether they define a distribution"""
+        """Return whether the outputs define a distribution."""
         return bool(np.isfinite(outputs).all())
 
     def in_range(self, outputs: Array) -> Array:
-        """:return: outputs of the same distribution to which noise can be added without losing it to rounding"""
+        """Return outputs of the same distribution, small enough that adding noise does not round the noise away."""
         return outputs
 
     @abstractmethod
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
-        """:return: actions, N of them, in the form that SB3's distribution gives them"""
+        """Return N actions, in the form that SB3's distribution returns."""
 
     @abstractmethod
     def mode(self, outputs_NK: Array) -> Array:
-        """:return: the likeliest actions, N of them"""
+        """Return the N likeliest actions."""
 
     def remembered(self, outputs_NK: Array) -> Array:
-        """:return: what ``log_prob`` must know of a step later, when the policy may have changed; N rows"""
+        """Return what ``log_prob`` needs of a step later, when the policy may have changed, shape (N, R)."""
         return outputs_NK
 
     @abstractmethod
     def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
-        """:return: log-probability of each action, shape (n,)"""
+        """Return the log-probability of each action, shape (n,)."""
 
 
 class NumpyCategorical(NumpyDistribution):
-    """``Discrete`` actions: the largest of logit plus Gumbel noise has the softmax distribution (Gumbel 1954)."""
+    """``Discrete`` actions: the index of the largest logit plus Gumbel noise has the softmax distribution (Gumbel 1954)."""
 
     def is_valid(self, outputs: Array) -> bool:
-        # An action may be ruled out by a logit of minus infinity, but not all of them
+        # A logit of minus infinity rules out an action, but not all may be ruled out
         return bool(np.isfinite(outputs.max(axis=-1)).all())
 
     def in_range(self, outputs: Array) -> Array:
@@ -92,11 +92,11 @@ class NumpyCategorical(NumpyDistribution):
 
 
 class NumpyMultiCategorical(NumpyDistribution):
-    """``MultiDiscrete`` actions: a ``Discrete`` one for each dimension, with its own part of the outputs."""
+    """``MultiDiscrete`` actions: one ``Discrete`` action for each dimension, each with its own part of the outputs."""
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         super().__init__(policy)
-        self.ends = np.cumsum(self.distribution.action_dims)[:-1]
+        self.ends = np.cumsum(self.sb3.action_dims)[:-1]
 
     def is_valid(self, outputs: Array) -> bool:
         return all(np.isfinite(part.max(axis=-1)).all() for part in self._split(outputs))
@@ -120,7 +120,7 @@ class NumpyMultiCategorical(NumpyDistribution):
 
 
 class NumpyBernoulli(NumpyDistribution):
-    """``MultiBinary`` actions: 1 where logit plus logistic noise, the difference of two Gumbel's, is positive."""
+    """``MultiBinary`` actions: 1 where logit plus logistic noise is positive. The noise is a difference of Gumbel noises."""
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         noise: Array = gumbel(rng, shape) - gumbel(rng, shape)
@@ -130,7 +130,7 @@ class NumpyBernoulli(NumpyDistribution):
         return self.mode(outputs_NK + noise_NK)
 
     def mode(self, outputs_NK: Array) -> Array:
-        # A float, as SB3's distribution has it
+        # Floats, as SB3's distribution returns them
         return (outputs_NK > 0).astype(np.float32)
 
     def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
@@ -139,14 +139,14 @@ class NumpyBernoulli(NumpyDistribution):
 
 
 class NumpyDiagGaussian(NumpyDistribution):
-    """``Box`` actions: independent normal noise around the outputs, with the deviations of ``policy.log_std``."""
+    """``Box`` actions: the outputs plus independent normal noise, whose standard deviations are in ``policy.log_std``."""
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
 
     def surely_finite(self, outputs: Array) -> bool:
         log_std = self.policy.log_std.detach().cpu().numpy()
-        # exp of numbers up to 80 is finite and positive in float32; NaN is not smaller
+        # exp of numbers up to 80 is finite and positive in float32, and NaN is not below the limit
         return super().surely_finite(outputs) and bool(np.vdot(log_std, log_std) < 80**2)
 
     def is_valid(self, outputs: Array) -> bool:
@@ -171,47 +171,47 @@ class NumpyDiagGaussian(NumpyDistribution):
         return log_prob
 
     def _scale(self) -> Array:
-        # Read anew each time, so that it cannot be an old one
+        # Read each time, since an update changes it
         scale: Array = np.exp(self.policy.log_std.detach().cpu().numpy())
         return scale
 
 
-_SAMPLERS: dict[type, type[NumpyDistribution]] = {
+_NUMPY: dict[type, type[NumpyDistribution]] = {
     CategoricalDistribution: NumpyCategorical,
     MultiCategoricalDistribution: NumpyMultiCategorical,
     BernoulliDistribution: NumpyBernoulli,
     DiagGaussianDistribution: NumpyDiagGaussian,
 }
 
-
-_NAMES = {kind: frozenset(dir(kind)) for kind in _SAMPLERS}
-"""The attributes of each of these classes: a distribution with an attribute of such a name has one of its own."""
+_CLASS_ATTRIBUTES = {sb3s: frozenset(dir(sb3s)) for sb3s in _NUMPY}
+"""An object that has one of these names in its ``__dict__`` overrides an attribute of its class."""
 
 
 def is_known(distribution: Any) -> bool:
     """
-    :return: whether there is a sampler of it: not for gSDE's, nor for one that has a method of its own, as after
-        ``policy.action_dist.sample = f``
+    :param distribution: ``policy.action_dist``
+    :return: whether ``numpy_distribution`` supports it. Not supported: gSDE, and an object with a method that was replaced, as
+        by ``policy.action_dist.sample = f``
     """
-    names = _NAMES.get(type(distribution))
+    names = _CLASS_ATTRIBUTES.get(type(distribution))
     return names is not None and vars(distribution).keys().isdisjoint(names)
 
 
 def numpy_distribution(policy: ActorCriticPolicy) -> NumpyDistribution:
-    """:return: the one for the policy's distribution, which must be known"""
-    return _SAMPLERS[type(policy.action_dist)](policy)
+    """Return the NumPy version of the policy's distribution, which must be one that ``is_known``."""
+    return _NUMPY[type(policy.action_dist)](policy)
 
 
 def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """:return: standard Gumbel noise: minus the logarithm of an exponentially distributed number"""
+    """Return standard Gumbel noise: minus the logarithm of an exponentially distributed number."""
     exponential = rng.standard_exponential(shape, dtype=np.float32)
     noise: Array = -np.log(np.maximum(exponential, _TINY))
     return noise
 
 
 def log_softmax_at(logits_nK: Array, indices_n: Array) -> Array:
-    """:return: the logarithm of the softmax of each row, at one index of it, shape (n,)"""
-    # Columns are the longer ones, and NumPy is quick along long axes
+    """Return the logarithm of the softmax of each row at its index, shape (n,)."""
+    # Transposed, because n is larger than K and NumPy is faster along long axes
     shifted_Kn = logits_nK.T - logits_nK.max(axis=1)
     chosen_n = np.take_along_axis(shifted_Kn, indices_n[None].astype(np.intp), axis=0)[0]
     log_prob: Array = chosen_n - np.log(np.exp(shifted_Kn).sum(axis=0))

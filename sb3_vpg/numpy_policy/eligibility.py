@@ -1,8 +1,8 @@
 """
-Whether NumPy may replace torch: only if no hook sees the computation and nothing has changed it.
+Whether NumPy may replace torch: only if no hook observes the computation and nobody has changed it.
 
-Torch keeps hooks, layers and parameters in attributes whose names are its own and may change in any release. So they are
-asked for by name, here alone, and a name that is missing, or an option that is new, means no: torch does the work then.
+Torch keeps hooks, layers and parameters in private attributes, which may be renamed in any release. Only this module reads
+them, by name. If a name is missing or an optimiser has an unknown option, the answer is no, and torch does the work.
 """
 
 import sys
@@ -26,23 +26,23 @@ _STEP = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _GLOBAL_STEP = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
 _CHILDREN, _PARAMETERS = "_modules", "_parameters"
 _OWN = {"forward", "forward_actor", "forward_critic", "_call_impl", "_compiled_call_impl"}
-"""What an object has for itself alone if its computation has been changed, by hand or by ``module.compile()``."""
+"""Names in the ``__dict__`` of a module whose computation was replaced, by assignment or by ``module.compile()``."""
 _ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"}
 _ADAM |= {"decoupled_weight_decay"}
 _SWITCHES = ("weight_decay", "amsgrad", "maximize", "capturable", "differentiable")
 _UNKNOWN: dict[str, None] = {"unknown": None}
-"""In the place of hooks that are not where they are looked for: it is not empty."""
+"""Stands for hooks whose attribute is missing; it is not empty, so the answer is no."""
 
 
 def forward_hooks(modules: Iterable[nn.Module]) -> list[Any]:
-    """:return: where torch keeps what it calls around ``forward``; if all are empty, nobody watches these modules"""
+    """Return torch's containers of forward hooks: those of these modules, and those that apply to all modules."""
     everywhere = sys.modules.get(nn.Module.__module__)
     hooks = [getattr(one, name, _UNKNOWN) for one in modules for name in _FORWARD]
     return hooks + [getattr(everywhere, name, _UNKNOWN) for name in _GLOBAL_FORWARD]
 
 
 def is_read_in_place(modules: Iterable[nn.Module]) -> bool:
-    """:return: whether these modules' layers and parameters lie where ``children`` and ``parameters`` look, unchanged"""
+    """Return whether ``children`` and ``parameters`` can read these modules, and nobody has replaced their computation."""
     for one in modules:
         if not all(isinstance(getattr(one, name, None), dict) for name in (_CHILDREN, _PARAMETERS)):
             return False
@@ -52,19 +52,19 @@ def is_read_in_place(modules: Iterable[nn.Module]) -> bool:
 
 
 def children(module: nn.Module) -> dict[str, nn.Module]:
-    """:return: the dict itself, in which an exchanged module shows"""
+    """Return torch's own dict of child modules, not a copy."""
     found: dict[str, nn.Module] = getattr(module, _CHILDREN)
     return found
 
 
 def parameters(module: nn.Module) -> dict[str, th.Tensor]:
-    """:return: the dict itself, in which an exchanged parameter shows"""
+    """Return torch's own dict of parameters, not a copy."""
     found: dict[str, th.Tensor] = getattr(module, _PARAMETERS)
     return found
 
 
 def only_flattens(extractor: Any) -> bool:
-    """:return: whether it is SB3's ``FlattenExtractor`` as SB3 builds it: a user may have put another layer into it"""
+    """Return whether it is SB3's ``FlattenExtractor``, and nobody has put another layer into it."""
     if type(extractor) is not FlattenExtractor:
         return False
     flatten: Any = extractor.flatten
@@ -72,7 +72,7 @@ def only_flattens(extractor: Any) -> bool:
 
 
 def is_watched_backward(modules: Iterable[nn.Module], tensors: Iterable[th.Tensor]) -> bool:
-    """:return: whether anybody may watch the gradients of these modules and parameters"""
+    """Return whether these modules and parameters have backward hooks."""
     everywhere = sys.modules.get(nn.Module.__module__)
     places: list[tuple[Any, tuple[str, ...]]] = [(everywhere, _GLOBAL_BACKWARD)]
     places += [(one, _BACKWARD) for one in modules] + [(one, _OF_TENSORS) for one in tensors]
@@ -80,7 +80,7 @@ def is_watched_backward(modules: Iterable[nn.Module], tensors: Iterable[th.Tenso
 
 
 def is_plain_adam(optimizer: Optimizer) -> TypeGuard[th.optim.Adam]:
-    """:return: whether it is Adam as published, in one group, with nobody watching its steps"""
+    """Return whether it is Adam without variants, with one parameter group and without hooks."""
     if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1 or "step" in vars(optimizer):
         return False
     everywhere = sys.modules.get(Optimizer.__module__)
@@ -102,9 +102,9 @@ _SPLIT_WITH_VALUES = (*_SPLIT, "predict_values", "obs_to_tensor")
 
 
 def is_untouched(policy: Any, methods: tuple[str, ...]) -> bool:
-    """:return: whether these methods are SB3's own: neither the policy's class nor the object has others"""
+    """Return whether these methods are SB3's own: neither the policy's class nor the object overrides them."""
     cls = type(policy)
-    # Each prediction asks: this is isinstance() without the price of an abstract class
+    # Not isinstance(), which is slow for abstract classes: this runs at each prediction
     if ActorCriticPolicy not in cls.__mro__ or not vars(policy).keys().isdisjoint(methods):
         return False
     read, sb3s = _sb3s(methods)
@@ -119,11 +119,11 @@ def _sb3s(methods: tuple[str, ...]) -> tuple[Callable[[Any], Any], Any]:
 
 def acts_as_sb3(policy: Any, values: bool = False) -> bool:
     """
-    :param policy: any
-    :param values: whether the values count, too
-    :return: whether ``get_distribution`` (and ``predict_values``) says of an observation what ``forward`` and
-        ``evaluate_actions`` say: these methods, and those that they call, are SB3's own. If not, SB3's algorithms sample from
-        ``policy(observation)`` and learn from ``evaluate_actions``
+    :param policy: any policy
+    :param values: whether the values matter, too
+    :return: whether ``get_distribution`` (and ``predict_values``) agree with ``forward`` and ``evaluate_actions``, because
+        these methods and those that they call are SB3's own. If not, call ``policy(observation)`` to sample actions and
+        ``evaluate_actions`` to learn, as SB3's algorithms do
     """
     if not is_untouched(policy, _SPLIT_WITH_VALUES if values else _SPLIT) or any(forward_hooks([policy])):
         return False

@@ -1,9 +1,9 @@
 """
-Plain networks read in place: the layers of an SB3 policy as NumPy sees them, on the memory of its parameters.
+The networks of SB3's policies, computed with NumPy on the memory of their parameters.
 
-A small network costs NumPy a quarter of what it costs torch, whose price at this size is the calls and not the numbers.
-The arrays are the parameters' own memory, so a step of an optimiser or ``p.data.add_()`` shows at once; a parameter whose
-memory has been exchanged, or a module, is noticed by ``is_current``.
+A small network takes NumPy a quarter of torch's time, most of which is the overhead of calls. The arrays share the memory of
+the parameters, so they follow each step of an optimiser and ``p.data.add_()``. ``is_current`` notices when a parameter's
+memory or a module has been replaced.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,11 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
     nn.ReLU: lambda x, out: np.maximum(x, 0.0, out=out),
     nn.Identity: lambda x, out: None,
 }
-"""From the input into the output, which is the same memory."""
+"""Functions of input and output array, which may be the same array."""
 
 
 def _through_tanh(y: Array, gradient: Array) -> Array:
-    # On the memory of the output, which is not needed any more
+    # In the memory of the output, which is no longer needed
     np.multiply(y, y, out=y)
     np.subtract(1.0, y, out=y)
     y *= gradient
@@ -43,20 +43,20 @@ _BACKWARD: dict[type[nn.Module], Callable[[Array, Array], Array]] = {
     nn.ReLU: lambda y, gradient: gradient * (y > 0),
     nn.Identity: lambda y, gradient: gradient,
 }
-"""From an activation's output and the gradient by it to the gradient by its input."""
+"""Functions of an activation's output and the gradient with respect to it; they return that with respect to its input."""
 _LONGEST_TABLE = 1000
 N_ROWS = 1024
-"""So many at a time, since their activations fit into the processor's cache: a third of the time of many more."""
+"""Rows computed at a time: their activations fit into the processor's cache, which takes a third of the time of more rows."""
 
 
 class NumpyNetwork:
     """
-    Observations to outputs: flatten, linear layers, activations.
+    From observations to outputs: flatten, then linear layers and activations.
 
-    :param policy: whose observations it takes
-    :param extractor: the one that flattens them
-    :param holders: the modules that hold the layers, and each other
-    :param layers: what happens to the flat observation, in its order
+    :param policy: the policy that has the network
+    :param extractor: its features extractor, which flattens observations
+    :param holders: the modules that contain the layers, and one another
+    :param layers: linear layers and activations, in their order
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class NumpyNetwork:
         self._held = [(children(holder), list(children(holder).values())) for holder in holders]
         modules = [*holders, *layers]
         self._hooks = forward_hooks(modules)
-        # A ``forward`` of the object's own would be one more entry
+        # Replacing the forward method of an object adds an entry to its __dict__
         self._own = [vars(one) for one in modules]
         self._n_own = sum(map(len, self._own))
         self._modules, self._kinds = modules, [*map(type, modules)]
@@ -87,7 +87,7 @@ class NumpyNetwork:
             self._dtype = layer.weight.detach().numpy().dtype
 
     def is_current(self) -> bool:
-        """:return: whether it still reads what the policy would compute with: the same modules and memory, no hook"""
+        """Return whether modules and memory are still those of the policy, and no module has a hook."""
         for modules, held in self._held:
             if [*modules.values()] != held:
                 return False
@@ -98,7 +98,7 @@ class NumpyNetwork:
         return not any(self._hooks)
 
     def is_bypassed(self) -> bool:
-        """:return: whether a module may have been given a ``forward`` or a setting of its own since"""
+        """Return whether a method or a setting may have been replaced since, so that the policy computes something else."""
         if self._n_own != sum(map(len, self._own)) or self._kinds != [*map(type, self._modules)]:
             return True
         space, normalizes = self._input_of
@@ -108,8 +108,8 @@ class NumpyNetwork:
 
     def __call__(self, observations: Array) -> Array:
         """
-        :param observations: shape (n, …), as environments and rollout buffers have them
-        :return: shape (n, K)
+        :param observations: shape (n, *observation_space.shape)
+        :return: outputs, shape (n, K)
         """
         if len(observations) <= N_ROWS:
             return self._run(observations)
@@ -118,11 +118,11 @@ class NumpyNetwork:
 
     @property
     def linear_layers(self) -> list[nn.Linear]:
-        """Those with parameters, in their order."""
+        """The linear layers, in their order."""
         return [layer for layer in self._layers if isinstance(layer, nn.Linear)]
 
     def trace(self, observations: Array) -> list[Array]:
-        """:return: the input of each linear layer, the output of the activation before it; and the output of the network"""
+        """Return the input of each linear layer, in their order, and then the output of the network."""
         passed = [self._input(observations)]
         for weight, then in self._steps:
             if weight is None:
@@ -135,11 +135,11 @@ class NumpyNetwork:
 
     def backward(self, passed: list[Array], gradient: Array) -> list[Array]:
         """
-        The chain rule, from the output back.
+        Backpropagation.
 
-        :param passed: what ``trace`` returned; its memory is used up
-        :param gradient: of the loss by the output, shape (n, K)
-        :return: of the loss by each parameter of the linear layers: weight, bias, weight, …
+        :param passed: result of ``trace``; it is overwritten
+        :param gradient: of the loss with respect to the output, shape (n, K)
+        :return: gradient of the loss with respect to each parameter of the linear layers: weight, bias, weight, …
         """
         parts: list[Array] = []
         entry = len(passed) - 1
@@ -171,9 +171,9 @@ class NumpyNetwork:
 
 def numpy_network(policy: ActorCriticPolicy, head: str) -> NumpyNetwork | None:
     """
-    :param policy: any
-    :param head: ``"action_net"`` or ``"value_net"``
-    :return: the network that ends there, if it is made of parts that NumPy knows, lies on the CPU and has no hooks
+    :param policy: any policy
+    :param head: ``"action_net"`` or ``"value_net"``, the last layer of the network
+    :return: the network; None unless NumPy knows all its layers, they are on the CPU, and none has a hook
     """
     actor = head == "action_net"
     extractor: Any = getattr(policy, "pi_features_extractor" if actor else "vf_features_extractor", None)
@@ -187,15 +187,15 @@ def numpy_network(policy: ActorCriticPolicy, head: str) -> NumpyNetwork | None:
     if not _is_plain(policy.observation_space, policy.normalize_images) or not _are_known(layers):
         return None
     holders = [policy, body, hidden, extractor, extractor.flatten]
-    if not is_read_in_place([*holders, *layers]) or any(forward_hooks(policy.modules())):
+    if not is_read_in_place([*holders, *layers]) or any(forward_hooks([*holders, *layers])):
         return None
     return NumpyNetwork(policy, extractor, holders, layers)
 
 
 def _are_known(layers: list[nn.Module]) -> bool:
-    # The first is linear, so that no activation works in place on an observation
+    # The first must be linear, since an activation would overwrite the observation
     known = all(type(layer) in (nn.Linear, *_ACTIVATIONS) for layer in layers) and type(layers[0]) is nn.Linear
-    # An activation's slope is read off its output, which the next one would overwrite
+    # Activations must not be adjacent: the second would overwrite the output that the first needs for its gradient
     known = known and all(nn.Linear in (type(one), type(other)) for one, other in pairwise(layers))
     held = [parameter for layer in layers for parameter in layer.parameters()]
     on_cpu = all(p.device.type == "cpu" and p.layout is th.strided and p.dtype is held[0].dtype for p in held)
@@ -205,7 +205,7 @@ def _are_known(layers: list[nn.Module]) -> bool:
 def _is_plain(space: spaces.Space[Any], normalize_images: bool) -> bool:
     if isinstance(space, spaces.Box):
         return not (normalize_images and is_image_space(space))
-    # Of whole numbers there is a table, whose size is the square of theirs
+    # Integers are looked up in a one-hot table, whose size is the square of their number
     if isinstance(space, spaces.Discrete):
         return int(space.n) <= _LONGEST_TABLE
     if isinstance(space, spaces.MultiDiscrete):
@@ -214,7 +214,7 @@ def _is_plain(space: spaces.Space[Any], normalize_images: bool) -> bool:
 
 
 def _flattening(space: spaces.Space[Any]) -> Callable[[Array], Array]:
-    """:return: what SB3's ``preprocess_obs`` and ``FlattenExtractor`` do to observations of the space"""
+    """Return a function that does what SB3's ``preprocess_obs`` and ``FlattenExtractor`` do to observations."""
     if isinstance(space, spaces.Discrete):
         rows = np.eye(int(space.n), dtype=np.float32)
         return lambda x: _looked_up(rows, x.reshape(-1), space)
@@ -230,10 +230,10 @@ def _one_hot(tables: list[Array], x: Array, space: spaces.Space[Any]) -> Array:
 
 
 def _looked_up(rows: Array, x: Array, space: spaces.Space[Any]) -> Array:
-    """:raises ValueError: for a number that has no row"""
+    """:raises ValueError: if a number has no row in the table"""
     try:
-        # As unsigned numbers, so that a negative one is out of bounds instead of counting from the end
+        # As unsigned integers, so that a negative one is out of bounds instead of an index from the end
         found: Array = rows[x.astype(np.intp).astype(np.uint32)]
     except IndexError:
-        raise ValueError(f"an observation between {x.min()} and {x.max()} is outside of {space}, counted from 0") from None
+        raise ValueError(f"observations between {x.min()} and {x.max()} are outside of {space}, counted from 0") from None
     return found

@@ -1,7 +1,8 @@
-"""What modules remember of autograd's graph, which keeps a policy from being copied."""
+"""Removes autograd's graph from a policy, since a policy that holds one can be neither copied nor pickled."""
 
 from collections import deque
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import torch as th
@@ -12,15 +13,15 @@ _LONGEST = 1000
 _NO_TENSORS = {int, float, bool, str, type(None), type}
 _CONTAINERS = (dict, list, deque)
 _HOLDERS = (tuple, *_CONTAINERS, Distribution, th.distributions.Distribution)
-# Their objects are walked by nobody: spaces, optimisers, environments, models
+# Objects of their classes are not searched: spaces, optimisers, environments, models
 _LIBRARIES = {"builtins", "torch", "numpy", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_vpg"}
 _OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
 
 
 def drop_graph(policy: ActorCriticPolicy) -> None:
     """
-    Detach what the policy's modules and its distribution remember of their last call, since a policy that holds a graph
-    cannot be deep-copied or pickled. SB3's loop writes over it at the next step.
+    Detach the tensors that the policy's modules and its distribution keep from their last call. With SB3's loop, the next step
+    replaces them, so that an A2C policy can be copied.
     """
     seen: set[int] = set()
     for module in policy.modules():
@@ -32,32 +33,34 @@ def drop_graph(policy: ActorCriticPolicy) -> None:
 def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
     """
     :param value: anything
-    :param seen: objects that need no second look
-    :param depth: how many levels of containers are looked into
-    :return: the value, with the tensors in it exchanged in place; a tuple anew if need be
+    :param seen: ids of the objects that were searched already
+    :param depth: levels of containers to search
+    :return: the value, in which tensors were replaced in place; a new tuple if one of its items was replaced
     """
-    cls = type(value)
+    cls: Any = type(value)
     if cls in _NO_TENSORS:
         return value
     if isinstance(value, th.Tensor):
         return value if value.grad_fn is None else value.detach()
-    holds = isinstance(value, _HOLDERS) or _is_of_no_library(cls)
-    if depth == 0 or not holds:
+    if depth == 0 or not _may_hold_tensors(cls):
         return value
-    # The objects are the user's, and may refuse to be written to; then they stay as they are
+    # An object of the user's class may not allow assignment; then it stays as it is
     with suppress(Exception):
         if isinstance(value, tuple):
             return _detached_tuple(value, seen, depth - 1)
         if id(value) not in seen:
             seen.add(id(value))
             _detach_items(value, seen, depth - 1)
-            _detach_attributes(value, seen, depth - 1)
+            if cls not in _CONTAINERS:
+                _detach_attributes(value, seen, depth - 1)
     return value
 
 
-def _is_of_no_library(cls: type) -> bool:
-    """:return: whether only classes of the user's make up its objects, such as data classes"""
-    return all(one is object or one.__module__.partition(".")[0] not in _LIBRARIES for one in cls.__mro__)
+@lru_cache(maxsize=1000)
+def _may_hold_tensors(cls: Any) -> bool:
+    """Return whether objects of the class are searched: containers, distributions, and objects of the user's classes."""
+    is_users = all(one is object or one.__module__.partition(".")[0] not in _LIBRARIES for one in cls.__mro__)
+    return is_users or issubclass(cls, _HOLDERS)
 
 
 def _detached_tuple(value: Any, seen: set[int], depth: int) -> Any:
@@ -66,12 +69,12 @@ def _detached_tuple(value: Any, seen: set[int], depth: int) -> Any:
     items = [_detached(item, seen, depth) for item in value]
     if all(new is item for new, item in zip(items, value, strict=True)):
         return value
-    # A named tuple takes its items one by one; tuple, and what torch returns (of max, for example), all at once
+    # A named tuple is built by _make; tuple and torch's return types (of max, for example) take one iterable
     return getattr(type(value), "_make", type(value))(items)
 
 
 def _detach_items(value: Any, seen: set[int], depth: int) -> None:
-    # Long ones are data of the user's
+    # Long containers are data of the user
     if not isinstance(value, _CONTAINERS) or len(value) > _LONGEST:
         return
     for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
@@ -85,5 +88,5 @@ def _detach_attributes(value: Any, seen: set[int], depth: int) -> None:
     for name in names[:_LONGEST]:
         item = getattr(value, name, None)
         if (new := _detached(item, seen, depth)) is not item:
-            # Also of a data class that is frozen
+            # Also for a frozen data class
             object.__setattr__(value, name, new)

@@ -212,7 +212,7 @@ def test_a_module_that_says_something_else_later_is_called_at_each_step(extracto
 def test_also_with_whole_episodes(extractor: Any) -> None:
     model = build(VPG, extractor, n_episodes=2)
     play(model, Seen())
-    actor = model._acting()
+    actor = model._choose_actor()
     actor.start(model._rng)
     assert isinstance(actor, StepwiseActor)
     assert not actor.values_wait
@@ -241,7 +241,7 @@ def test_whole_episodes_call_a_counter_as_often_as_sb3() -> None:
 def test_other_modules_stay_fast(policy_kwargs: dict[str, Any]) -> None:
     model = make_model(env=environments(2), policy_kwargs={"net_arch": [8], **policy_kwargs})
     play(model, Seen())
-    assert not isinstance(model._acting(), StepwiseActor)
+    assert not isinstance(model._choose_actor(), StepwiseActor)
 
 
 def test_normalisation_by_the_batch_alone_is_no_property_of_an_observation() -> None:

@@ -242,10 +242,10 @@ def fill(model: VPG, plays: Sequence[Sequence[Episode]], values_S: np.ndarray) -
         steps = [column[row] if row < len(column) else (0, 0, 1e3, row == len(column)) for column in columns]
         states, actions, rewards, starts = map(np.array, zip(*steps, strict=True))
         if isinstance(buffer, EpisodeBuffer):
-            buffer.count(np.array([row < len(column) for column in columns]))
+            buffer.mark_counted(np.array([row < len(column) for column in columns]))
         buffer.add(states, actions, rewards, starts, th.as_tensor(values_S[states]), th.zeros(len(plays)))
     if isinstance(buffer, EpisodeBuffer):
-        buffer.close()
+        buffer.truncate()
 
 
 def expectation(
