@@ -12,7 +12,6 @@ from stable_baselines3.common.env_util import make_vec_env
 from torch.nn import functional as F
 
 from sb3_vpg import VPG
-from sb3_vpg import vpg as vpg_module
 from sb3_vpg.optimization.critic import TorchCriticFit
 
 OPTIMIZERS = {
@@ -25,11 +24,11 @@ SHARED = {"learning_rate": 3e-3, "n_steps": 16, "gamma": 0.98, "gae_lambda": 0.9
 @pytest.fixture(autouse=True)
 def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """
-    A2C shuffles its single batch, VPG reads it row by row: the order of a sum decides its last bit, and nothing else. The
-    buffer hands over its steps environment by environment, two of them. The critic's fit in NumPy rounds otherwise as well
-    (see test_regression.py), so torch does it here.
+    A2C shuffles its single batch, VPG reads it in the order of the buffer: environment by environment, here two of them. The
+    order of a sum decides its last bit, so A2C is made to read in the same order. The critic's fit in NumPy rounds
+    differently from torch's (see optimization/test_critic.py), so VPG fits in torch here.
     """
-    monkeypatch.setattr(vpg_module, "regression", TorchCriticFit)
+    monkeypatch.setattr("sb3_vpg.vpg.critic_fit", TorchCriticFit)
     monkeypatch.setattr(np.random, "permutation", lambda n: np.arange(n).reshape(2, -1).T.flatten())
 
 
