@@ -225,7 +225,7 @@ class VPG(TwoOptimizers):
         losses = -(advantages * log_prob)
         policy_loss, entropy_loss = losses.sum() / n_terms, -entropy.sum() / n_terms
         if log_follows:
-            parts = parts_of(by_environment(self.rollout_buffer, losses), episode_lengths(self.rollout_buffer))
+            parts = part_losses(by_environment(self.rollout_buffer, losses), episode_lengths(self.rollout_buffer))
             snr = signal_to_noise(parts, trainable_parameters(self.policy.optimizer))
             self.logger.record("train/gradient_snr", snr)
 

@@ -1,1 +1,1 @@
-"""Which policy gradient: returns, baselines and diagnostics, in NumPy alone."""
+"""The mathematics of the policy gradient: returns, baselines, advantages and diagnostics."""

@@ -1,19 +1,21 @@
-"""What is subtracted from a return."""
+"""Baselines: what is subtracted from a return."""
 
 import numpy as np
 
-from sb3_vpg.estimation.returns import Bools, Floats
+from sb3_vpg.estimation.returns import Bools, Floats, check_shapes
 
 
 def leave_one_out(returns_EM: Floats, alive_EM: Bools) -> Floats:
     """
-    For each step, the mean return at the same time of the *other* episodes that are still running then; 0 once none is.
-    It does not depend on the step's own episode, so subtracting it leaves the gradient's mean as it is.
+    Return, for each step, the mean return at the same time of the *other* episodes that still run then; 0 if there is none.
+    It does not depend on the step's own episode, so subtracting it does not change the mean of the gradient.
 
-    :param returns_EM: the returns that are to be compared
-    :param alive_EM: which of them exist
+    :param returns_EM: returns
+    :param alive_EM: True for the returns that exist
     :return: ``b_EM``
+    :raises ValueError: if the arrays are not of one shape (E, M)
     """
+    check_shapes(returns_EM=returns_EM, alive_EM=alive_EM)
     n_others_EM = alive_EM.sum(axis=0) - alive_EM
     sum_of_others_EM = np.where(alive_EM, returns_EM, 0.0).sum(axis=0) - np.where(alive_EM, returns_EM, 0.0)
     b_EM: Floats = np.zeros_like(sum_of_others_EM)
@@ -23,14 +25,16 @@ def leave_one_out(returns_EM: Floats, alive_EM: Bools) -> Floats:
 
 def optimal_constant(products_E: Floats, squares_E: Floats) -> Floats:
     """
-    Greensmith et al. 2004: the constant that minimises the variance of ``sum_t w_t (G_t - b) grad log pi_t``, estimated for
-    each episode from the other ones. With ``S = sum_t w_t grad log pi_t`` and ``A = sum_t w_t G_t grad log pi_t`` of an
-    episode, it is ``E[A · S] / E[S · S]``.
+    Return the constant that minimises the variance of ``sum_t w_t (G_t - b) grad log pi_t`` (Greensmith et al. 2004),
+    estimated for each episode from the other ones. With ``S = sum_t w_t grad log pi_t`` and
+    ``A = sum_t w_t G_t grad log pi_t`` of an episode, it is ``E[A · S] / E[S · S]``.
 
     :param products_E: ``A · S`` of each episode
     :param squares_E: ``S · S`` of each episode
-    :return: ``b_E``; 0 where the other episodes say nothing
+    :return: ``b_E``; 0 where ``S · S`` of the other episodes is 0
+    :raises ValueError: if the arrays are not of one shape (E,)
     """
+    check_shapes(products_E=products_E, squares_E=squares_E)
     numerator_E, denominator_E = products_E.sum() - products_E, squares_E.sum() - squares_E
     tiny = np.finfo(np.float64).tiny
     b_E: Floats = np.zeros_like(numerator_E)

@@ -1,11 +1,12 @@
 """
-The mathematics of the policy gradient in NumPy: no environment, no network.
+Episodes of a rollout, and the returns and advantages of their steps, in NumPy.
 
-Shapes: T steps, N environments, E episodes, M steps of the longest one. ``x_TN`` is laid out as a rollout buffer is, and
-``x_EM`` has an episode per row, from its first step, with zeros behind its end.
+Shapes: T steps, N environments, E episodes, M steps of the longest episode. The end of a name gives the array's dimensions:
+``x_TN`` has the layout of a rollout buffer; ``x_EM`` has one row per episode, with zeros after the episode's end.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,27 @@ Floats = npt.NDArray[np.floating]
 Bools = npt.NDArray[np.bool_]
 
 
+def check_shapes(**arrays: npt.NDArray[Any]) -> None:
+    """
+    NumPy would broadcast arrays of different shapes, and the result would be wrong without an error.
+
+    :param arrays: each under a name whose end gives its dimensions, one letter each, such as ``rewards_TN``
+    :raises ValueError: if an array has another number of dimensions than letters, or if a letter stands for two sizes
+    """
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        letters = name.rpartition("_")[2]
+        if array.ndim != len(letters):
+            raise ValueError(f"{name} must have the shape ({', '.join(letters)}), but has {array.shape}")
+        for letter, size in zip(letters, array.shape, strict=True):
+            if sizes.setdefault(letter, size) != size:
+                raise ValueError(f"{name} must have {letter}={sizes[letter]}, but has the shape {array.shape}")
+
+
 @dataclass(frozen=True)
 class Episodes:
     """
-    Where the steps of a rollout belong. What a rollout cuts at its first or last row counts as an episode of its own.
+    The episodes of a rollout. An episode that the rollout cuts at its first or last row counts as a complete one.
 
     :param rows: row in the buffer of each counted step, shape (n,), environment by environment
     :param envs: its environment, shape (n,)
@@ -36,11 +54,13 @@ class Episodes:
     def of(cls, starts_TN: Floats, counted_TN: Bools) -> "Episodes":
         """
         :param starts_TN: nonzero where a step is the first of its episode
-        :param counted_TN: the steps to keep; the others must not begin before an episode that is kept ends
+        :param counted_TN: True for the steps to keep. In each environment the steps left out come after all kept episodes
+        :raises ValueError: if the arrays are not of one shape (T, N)
         """
+        check_shapes(starts_TN=starts_TN, counted_TN=counted_TN)
         begins_NT = starts_TN.T.astype(bool)
         begins_NT[:, 0] = True
-        # Environment by environment, so that the steps of an episode stand in a row
+        # Environment by environment, so that the steps of an episode are neighbours
         envs, rows = np.nonzero(counted_TN.T)
         first = np.flatnonzero(begins_NT[envs, rows])
         lengths_E = np.diff(np.append(first, len(rows)))
@@ -50,17 +70,17 @@ class Episodes:
 
     @property
     def alive_EM(self) -> Bools:
-        """True up to the end of each episode."""
+        """True for the steps of each episode, False after its end."""
         return np.arange(self.lengths_E.max()) < self.lengths_E[:, None]
 
     def gather(self, x_TN: Floats) -> Floats:
-        """:return: ``x_EM``"""
+        """Return ``x_EM`` of ``x_TN``."""
         x_EM = np.zeros((len(self.lengths_E), self.lengths_E.max()))
         x_EM[self.episodes, self.times] = x_TN[self.rows, self.envs]
         return x_EM
 
     def scatter(self, x_EM: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """:return: ``x_TN`` of this shape, zero at the steps that do not count"""
+        """Return ``x_TN`` of this shape, zero at the steps that were left out."""
         x_TN = np.zeros(shape, dtype=np.float32)
         x_TN[self.rows, self.envs] = x_EM[self.episodes, self.times]
         return x_TN
@@ -68,33 +88,40 @@ class Episodes:
 
 def returns_to_go(rewards_EM: Floats, gamma: float) -> Floats:
     """
-    Williams 1992: ``G_t = r_t + gamma * r_(t+1) + gamma^2 * r_(t+2) + …`` to the end of the episode.
+    Return ``G_t = r_t + gamma * r_(t+1) + gamma^2 * r_(t+2) + …`` to the end of the episode (Williams 1992).
 
     :return: ``G_EM``
+    :raises ValueError: if ``rewards_EM`` is not of two dimensions
     """
+    check_shapes(rewards_EM=rewards_EM)
     returns_EM = np.zeros_like(rewards_EM)
-    following_E: Floats = np.zeros(len(rewards_EM))
+    return_E: Floats = np.zeros(len(rewards_EM))
     for time in reversed(range(rewards_EM.shape[1])):
-        following_E = rewards_EM[:, time] + gamma * following_E
-        returns_EM[:, time] = following_E
+        return_E = rewards_EM[:, time] + gamma * return_E
+        returns_EM[:, time] = return_E
     return returns_EM
 
 
-def gae(rewards_TN: Floats, values_TN: Floats, goes_on_TN: Floats, last_values_N: Floats, gamma: float, lam: float) -> Floats:
+def gae(
+    rewards_TN: Floats, values_TN: Floats, continues_TN: Floats, last_values_N: Floats, gamma: float, lam: float
+) -> Floats:
     """
-    Schulman et al. 2015, https://arxiv.org/abs/1506.02438: ``A_t = delta_t + gamma * lam * A_(t+1)`` with
-    ``delta_t = r_t + gamma * V_(t+1) - V_t``, where what follows the end of an episode is worth nothing.
+    Return the generalised advantage estimate (Schulman et al. 2015, https://arxiv.org/abs/1506.02438):
+    ``A_t = delta_t + gamma * lam * A_(t+1)`` with ``delta_t = r_t + gamma * V_(t+1) - V_t``, where ``A_(t+1)`` and
+    ``V_(t+1)`` are 0 after the end of an episode.
 
     :param rewards_TN: rewards
     :param values_TN: ``V_t``
-    :param goes_on_TN: 1 where the next row belongs to the same episode, else 0
-    :param last_values_N: value of what follows the last row
+    :param continues_TN: 1 where the next row belongs to the same episode, else 0
+    :param last_values_N: value of the observation after the last row
     :return: ``A_TN``
+    :raises ValueError: if the arrays have other shapes than their names say
     """
-    following_TN = np.concatenate([values_TN[1:], last_values_N[None]])
-    advantages_TN: Floats = rewards_TN + gamma * goes_on_TN * following_TN - values_TN
-    # Each pass doubles how far ahead a row has looked, so that there is no loop over the rows
-    decays_TN, ahead = gamma * lam * goes_on_TN, 1
+    check_shapes(rewards_TN=rewards_TN, values_TN=values_TN, continues_TN=continues_TN, last_values_N=last_values_N)
+    next_values_TN = np.concatenate([values_TN[1:], last_values_N[None]])
+    advantages_TN: Floats = rewards_TN + gamma * continues_TN * next_values_TN - values_TN
+    # Each pass doubles the number of rows that are summed, so there is no loop over the rows
+    decays_TN, ahead = gamma * lam * continues_TN, 1
     while ahead < len(rewards_TN):
         advantages_TN[:-ahead] += decays_TN[:-ahead] * advantages_TN[ahead:]
         decays_TN[:-ahead] = decays_TN[:-ahead] * decays_TN[ahead:]
@@ -104,9 +131,10 @@ def gae(rewards_TN: Floats, values_TN: Floats, goes_on_TN: Floats, last_values_N
 
 def total_returns(rewards_EM: Floats, gamma: float) -> Floats:
     """
-    ``R = r_0 + gamma * r_1 + …`` at every step of the episode: the return-to-go from the first step.
+    Return ``R = r_0 + gamma * r_1 + …`` for every step of the episode: the return-to-go from the first step.
 
-    :return: ``R_EM``, constant along a row, also behind the end
+    :return: ``R_EM``, constant along a row, also after the episode's end
+    :raises ValueError: if ``rewards_EM`` is not of two dimensions
     """
     returns_EM = returns_to_go(rewards_EM, gamma)
     return np.broadcast_to(returns_EM[:, :1], returns_EM.shape)

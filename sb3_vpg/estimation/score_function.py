@@ -1,4 +1,4 @@
-"""Gradients of log-probabilities, episode by episode. Two backward passes per episode: for small policies."""
+"""Gradients of log-probabilities, episode by episode. They cost two backward passes per episode."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ def score_products(
     log_prob: th.Tensor, parameters: Sequence[th.Tensor], episodes: Episodes, weights_M: Floats, returns_EM: Floats
 ) -> tuple[Floats, Floats]:
     """
-    With ``S = sum_t w_t grad log pi_t`` and ``A = sum_t w_t G_t grad log pi_t``, what ``optimal_constant`` needs.
+    Return what ``optimal_constant`` needs, with ``S = sum_t w_t grad log pi_t`` and ``A = sum_t w_t G_t grad log pi_t``.
 
-    :param log_prob: of the counted steps in the order of ``episodes``, with its graph
+    :param log_prob: of the counted steps in the order of ``episodes``, shape (n,), with its graph
     :param parameters: of the policy
-    :param episodes: which step belongs where
+    :param episodes: of the rollout
     :param weights_M: ``w_t``
     :param returns_EM: ``G_t``
     :return: ``A · S`` and ``S · S`` of each episode, shapes (E,)
@@ -27,14 +27,14 @@ def score_products(
     ends = np.cumsum(episodes.lengths_E)
     for start, end in zip(ends - episodes.lengths_E, ends, strict=True):
         weighted = weights[start:end] * log_prob[start:end]
-        plain = flat_gradient(weighted.sum(), parameters)
-        with_returns = flat_gradient((returns[start:end] * weighted).sum(), parameters)
-        products.append(float(with_returns @ plain))
-        squares.append(float(plain @ plain))
+        s = flat_gradient(weighted.sum(), parameters)
+        a = flat_gradient((returns[start:end] * weighted).sum(), parameters)
+        products.append(float(a @ s))
+        squares.append(float(s @ s))
     return np.array(products), np.array(squares)
 
 
 def flat_gradient(output: th.Tensor, parameters: Sequence[th.Tensor]) -> th.Tensor:
-    """:return: the gradient of a scalar by all parameters, one after the other, shape (n,); its graph stays usable"""
+    """Return the gradient of a scalar with respect to all parameters, concatenated, shape (n,). Its graph is kept."""
     parts = th.autograd.grad(output, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
     return th.cat([part.flatten() for part in parts])

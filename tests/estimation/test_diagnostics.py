@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Logger
 
 import sb3_vpg.vpg
 from sb3_vpg import VPG
-from sb3_vpg.estimation.diagnostics import N_PARTS, approximate_kl, parts_of, signal_to_noise
+from sb3_vpg.estimation.diagnostics import N_PARTS, approximate_kl, part_losses, signal_to_noise
 
 COSTLY = {"train/gradient_snr", "train/approx_kl", "train/explained_variance_after"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -135,7 +135,7 @@ def test_signal_to_noise_of_known_signals(signal: float) -> None:
     found = []
     for _ in range(500):
         gradients = signal + th.randn(n_steps, n_parameters, generator=generator)
-        found.append(signal_to_noise(parts_of(gradients @ th.cat(parameters), None), parameters))
+        found.append(signal_to_noise(part_losses(gradients @ th.cat(parameters), None), parameters))
     below = n_parameters * (N_PARTS - 1)
     noncentrality = n_parameters * n_steps * signal**2
     mean = below * (n_parameters + noncentrality) / (n_parameters * (below - 2)) - 1.0
@@ -145,6 +145,6 @@ def test_signal_to_noise_of_known_signals(signal: float) -> None:
 
 def test_signal_to_noise_says_when_it_cannot_tell() -> None:
     parameter = th.zeros(3, requires_grad=True)
-    assert math.isnan(signal_to_noise(parts_of(th.randn(1, 3) @ parameter, None), [parameter]))
-    assert math.isnan(signal_to_noise(parts_of(th.randn(20, 3) @ parameter, [20]), [parameter])), "one episode"
-    assert math.isnan(signal_to_noise(parts_of(th.zeros(64, 3) @ parameter, None), [parameter]))
+    assert math.isnan(signal_to_noise(part_losses(th.randn(1, 3) @ parameter, None), [parameter]))
+    assert math.isnan(signal_to_noise(part_losses(th.randn(20, 3) @ parameter, [20]), [parameter])), "one episode"
+    assert math.isnan(signal_to_noise(part_losses(th.zeros(64, 3) @ parameter, None), [parameter]))

@@ -1,5 +1,6 @@
 """Returns, advantages and baselines against plain Python loops over episodes, with random rewards, ends and masks."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_vpg import VPG
 from sb3_vpg.estimation.baselines import leave_one_out, optimal_constant
-from sb3_vpg.estimation.returns import Episodes, returns_to_go, total_returns
+from sb3_vpg.estimation.estimator import Estimator
+from sb3_vpg.estimation.returns import Episodes, gae, returns_to_go, total_returns
 from sb3_vpg.estimation.score_function import score_products
 
 # Sums of a few numbers of this size, in float32
@@ -109,6 +111,31 @@ def test_optimal_constant_leaves_its_own_episode_out(pairs: list[tuple[float, fl
             assert constant == pytest.approx(above / below, abs=1e-6)
     if len(pairs) == 1:
         assert found.tolist() == [0.0]
+
+
+EM, TN = np.zeros((3, 4)), np.zeros((5, 2))
+MISSHAPEN: dict[str, tuple[Callable[[], Any], str]] = {
+    "returns_to_go": (lambda: returns_to_go(EM[0], 0.9), r"rewards_EM must have the shape \(E, M\), but has \(4,\)"),
+    "total_returns": (lambda: total_returns(EM[..., None], 0.9), r"rewards_EM must have .*, but has \(3, 4, 1\)"),
+    "leave_one_out": (lambda: leave_one_out(EM, EM[:, :1] > 0), r"alive_EM must have M=4, but has the shape \(3, 1\)"),
+    "optimal_constant": (lambda: optimal_constant(EM[0], EM[:1, 0]), r"squares_E must have E=4, but has the shape \(1,\)"),
+    "gae_values": (lambda: gae(TN, TN[..., None], TN, TN[0], 1, 1), r"values_TN must have .*, but has \(5, 2, 1\)"),
+    "gae_last_values": (lambda: gae(TN, TN, TN, TN[:, 0], 1, 1), r"last_values_N must have N=2, but has the shape \(5,\)"),
+    "episodes": (lambda: Episodes.of(TN, TN[:, :1] > 0), r"counted_TN must have N=2, but has the shape \(5, 1\)"),
+    "monte_carlo": (
+        lambda: Estimator("none", 1, True, False, 0.9, 2).monte_carlo(
+            Episodes.of(TN, TN == 0.0), EM, 0.0, lambda *_: (EM, EM)
+        ),
+        r"rewards_EM must have E=2, but has the shape \(3, 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "message"), MISSHAPEN.values(), ids=MISSHAPEN.keys())
+def test_an_array_of_another_shape_is_refused_with_its_shape(call: Callable[[], Any], message: str) -> None:
+    """NumPy would broadcast most of them, and the numbers would be wrong."""
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        call()
 
 
 @repeatable
