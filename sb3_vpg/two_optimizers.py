@@ -20,10 +20,10 @@ from sb3_vpg.optimization.optimizers import (
     CRITIC,
     Split,
     check_class,
-    name_parameters,
     options_of,
     parameters_of,
-    split_as_named,
+    restore_split,
+    save_split,
     split_of,
     trainable_parameters,
 )
@@ -127,7 +127,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         """See ``BaseAlgorithm.get_parameters``. The policy's optimiser says as well which parameters each of the two holds."""
         split = self._split()
         saved = super().get_parameters()
-        name_parameters(self.policy, split, saved)
+        save_split(self.policy, split, saved)
         return saved
 
     def set_parameters(
@@ -144,7 +144,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         """
         if isinstance(load_path_or_dict, dict):
             split = self._split()
-            split_as_named(self.policy, split, load_path_or_dict)
+            restore_split(self.policy, split, load_path_or_dict)
             for what, optimizer in ((ACTOR, split.optimizer), (CRITIC, split.critic)):
                 # Without param_groups, torch says what is wrong, and the policy's state dict comes first
                 if optimizer is not None and "param_groups" in load_path_or_dict.get(what, ()):

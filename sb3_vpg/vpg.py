@@ -21,7 +21,7 @@ from sb3_vpg.estimation.estimator import Baseline, Estimator
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import critic_fit
 from sb3_vpg.optimization.graph import drop_graph
-from sb3_vpg.optimization.optimizers import settle, trainable_parameters
+from sb3_vpg.optimization.optimizers import assign_by_rollout, trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_steps, minibatches, rollback_unless_finite, take_step
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
@@ -185,7 +185,7 @@ class VPG(TwoOptimizers):
         """
         self._split()
         rollout = full_batch(self.rollout_buffer)
-        settle(self.policy, rollout.observations, rollout.actions)
+        assign_by_rollout(self.policy, rollout.observations, rollout.actions)
         # Batch norm and dropout behave differently while training
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)

@@ -1,1 +1,1 @@
-"""The two optimisers of a policy and their steps."""
+"""The two optimisers of a policy: which parameters each holds, and the steps they take."""

@@ -1,9 +1,9 @@
 """
-The critic's fit: steps of gradient descent on the squared error between its values and the returns.
+The critic's fit: gradient descent on the mean squared error between its values and the returns.
 
-``TorchCriticFit`` fits every critic. ``NumpyCriticFit`` fits plain networks with Adam, several times as fast where batches
-are small: it writes the same derivative out, and the same step of Adam, without the price of the many calls. Its weights
-agree with torch's to rounding, and which of the two runs is decided by ``regression``.
+``TorchCriticFit`` fits every critic. ``NumpyCriticFit`` fits plain networks with Adam and is several times as fast for small
+batches: it computes the same gradient and the same step of Adam in NumPy, whose calls cost less. Its weights agree with
+torch's to rounding. ``critic_fit`` chooses between the two.
 """
 
 from collections.abc import Iterable
@@ -25,24 +25,25 @@ from sb3_vpg.optimization.updates import evaluate_values, take_step
 
 Array = npt.NDArray[Any]
 Batch = tuple[Any, ...]
-"""Observations, returns and actions of some steps, as tensors; only policies with a way of their own need the actions."""
+"""Tensors of some steps: observations, returns and actions. Only ``evaluate_values`` needs the actions."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class CriticFit(Protocol):
-    """What the fit asks for."""
+    """Fits a critic to returns."""
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
         """
-        :param batches: one for each step
-        :return: the loss of each step, before it
+        Take one step per batch.
+
+        :return: the loss of each batch before its step
         :raises NotFiniteError: if a loss or a gradient is not finite; the step is not taken then
         """
 
 
 class TorchCriticFit:
     """
-    :param policy: its values are fitted: ``predict_values``, or what ``evaluate_actions`` says where that may be another one
+    :param policy: whose values are fitted: those of ``predict_values``, or those of ``evaluate_actions`` if they may differ
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
     """
@@ -51,12 +52,12 @@ class TorchCriticFit:
         self.policy, self.optimizer, self.max_grad_norm = policy, optimizer, max_grad_norm
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
-        # Batch statistics may be the policy's as well: they have seen this rollout once, and stay
+        # The actor may share the batch statistics, which the policy's step has updated with this rollout already
         for module in self.policy.modules():
             module.training = module.training and not any(True for _ in module.buffers(recurse=False))
-        apart, losses = acts_as_sb3(self.policy, values=True), []
+        values_alone, losses = acts_as_sb3(self.policy, values=True), []
         for observations, returns, *actions in batches:
-            if apart or not actions:
+            if values_alone or not actions:
                 values = self.policy.predict_values(observations)
             else:
                 values = evaluate_values(self.policy, observations, *actions)
@@ -68,8 +69,8 @@ class TorchCriticFit:
 
 class NumpyCriticFit:
     """
-    :param network: the critic's, on the memory of its parameters
-    :param optimizer: Adam with these parameters in a single group
+    :param network: the critic's; it shares the memory of the parameters
+    :param optimizer: Adam with these parameters in one group
     :param max_grad_norm: bound on the norm of the gradient
     """
 
@@ -87,53 +88,53 @@ class NumpyCriticFit:
         try:
             gradient = self._descend(batches, moments, n_before, losses)
         except NotFiniteError:
-            # The weights will be those from before the fit, and so are the moments
+            # The caller restores the weights from before the fit; the moments are unchanged as well
             keeps_weights = False
             raise
         finally:
             if keeps_weights:
-                self._remember(state, moments, n_before + len(losses))
-        # Where torch leaves the gradient of its last step, for callbacks that log it
+                self._store(state, moments, n_before + len(losses))
+        # Callbacks may log the gradient of the last step, which torch leaves here
         for parameter, part in zip(self.parameters, self._parts(gradient), strict=True):
             parameter.grad = th.from_numpy(part.copy())
         return losses
 
     def _descend(self, batches: Iterable[Batch], moments: list[Array], n_before: float, losses: list[float]) -> Array:
-        """:return: the gradient of the last step, bounded"""
+        """Take the steps, and return the clipped gradient of the last one."""
         gradient = np.zeros_like(moments[0])
-        # What overflows is refused by its number
+        # An overflow is refused as a number that is not finite
         with np.errstate(all="ignore"):
             for observations, returns, *_ in batches:
                 loss, gradient = self._gradient(observations.numpy(), returns.numpy())
-                _bound(gradient, self.max_grad_norm, loss)
+                _clip(gradient, self.max_grad_norm, loss)
                 self._step(gradient, moments, n_before + len(losses) + 1)
                 losses.append(loss)
         return gradient
 
     def _parts(self, flat: Array) -> list[Array]:
-        """:return: what belongs to each parameter, in its shape"""
+        """Return the part of each parameter, in its shape."""
         ends = np.cumsum([view.size for view in self.views])
         return [part.reshape(view.shape) for part, view in zip(np.split(flat, ends[:-1]), self.views, strict=True)]
 
     def _moment(self, state: list[dict[str, Any]], name: str) -> Array:
-        """:return: Adam's running mean of that name, of all parameters; zero before the first step"""
-        kept = [one[name].numpy() if one else np.zeros_like(view) for one, view in zip(state, self.views, strict=True)]
-        return np.concatenate([moment.ravel() for moment in kept])
+        """Return Adam's moment of this name for all parameters, concatenated; zero before the first step."""
+        parts = [entry[name].numpy() if entry else np.zeros_like(view) for entry, view in zip(state, self.views, strict=True)]
+        return np.concatenate([part.ravel() for part in parts])
 
     def _gradient(self, observations: Array, returns: Array) -> tuple[float, Array]:
-        """:return: mean squared error, and its gradient by all parameters, one after the other"""
+        """Return the mean squared error and its gradient with respect to all parameters, concatenated."""
         total, gradient = 0.0, np.zeros(sum(view.size for view in self.views), dtype=self.views[0].dtype)
         for start in range(0, len(returns), N_ROWS):
             rows = slice(start, start + N_ROWS)
-            passed = self.network.trace(observations[rows])
-            errors = passed[-1][:, 0] - returns[rows]
+            activations = self.network.trace(observations[rows])
+            errors = activations[-1][:, 0] - returns[rows]
             total += float(np.vdot(errors, errors))
-            parts = self.network.backward(passed, (2.0 / len(returns)) * errors[:, None])
+            parts = self.network.backward(activations, (2.0 / len(returns)) * errors[:, None])
             gradient += np.concatenate([part.ravel() for part in parts])
         return total / len(returns), gradient
 
     def _step(self, gradient: Array, moments: list[Array], n_steps: float) -> None:
-        """Kingma & Ba 2015, https://arxiv.org/abs/1412.6980, in torch's order of operations."""
+        """Take a step of Adam (Kingma & Ba 2015, https://arxiv.org/abs/1412.6980), in torch's order of operations."""
         group = self.optimizer.param_groups[0]
         (beta1, beta2), (mean, square) = group["betas"], moments
         mean += (1.0 - beta1) * (gradient - mean)
@@ -149,37 +150,38 @@ class NumpyCriticFit:
             view -= step[start : start + view.size].reshape(view.shape)
             start += view.size
 
-    def _remember(self, state: list[dict[str, Any]], moments: list[Array], n_steps: float) -> None:
-        """Put the moments where the optimiser keeps them, so that it is saved, loaded and carried on as ever."""
+    def _store(self, state: list[dict[str, Any]], moments: list[Array], n_steps: float) -> None:
+        """Write the moments into the optimiser's state, from where they are saved and torch can continue."""
         for name, flat in zip(_MOMENTS, moments, strict=True):
-            for one, part in zip(state, self._parts(flat), strict=True):
-                one[name] = th.from_numpy(part.copy())
-        for one in state:
-            one["step"] = th.tensor(n_steps, dtype=th.float32)
+            for entry, part in zip(state, self._parts(flat), strict=True):
+                entry[name] = th.from_numpy(part.copy())
+        for entry in state:
+            entry["step"] = th.tensor(n_steps, dtype=th.float32)
 
 
 def critic_fit(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float) -> CriticFit:
     """
-    :param policy: its critic is to be fitted
+    Return ``NumpyCriticFit`` if it computes the same, else ``TorchCriticFit``.
+
+    :param policy: whose critic is fitted
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
-    :return: the faster way where it does the same
     """
     network = numpy_network(policy, "value_net") if acts_as_sb3(policy, values=True) else None
     if network is None or not is_plain_adam(optimizer):
         return TorchCriticFit(policy, optimizer, max_grad_norm)
     fitted = NumpyCriticFit(network, optimizer, max_grad_norm)
-    # All of the network's parameters, none of them frozen, none twice, and no others
+    # The optimiser holds exactly the network's parameters, each once and none frozen
     complete = sorted(map(id, trainable_parameters(optimizer))) == sorted(map(id, fitted.parameters))
-    # All have taken as many steps as the first
+    # All parameters have taken the same number of steps
     state = [optimizer.state.get(parameter, {}) for parameter in fitted.parameters]
-    complete = complete and len({float(one.get("step", 0.0)) for one in state}) == 1
-    complete = complete and all(not one or one.keys() >= {"step", *_MOMENTS} for one in state)
+    complete = complete and len({float(entry.get("step", 0.0)) for entry in state}) == 1
+    complete = complete and all(not entry or entry.keys() >= {"step", *_MOMENTS} for entry in state)
     watched = is_watched_backward(policy.modules(), fitted.parameters)
     return fitted if complete and not watched else TorchCriticFit(policy, optimizer, max_grad_norm)
 
 
-def _bound(gradient: Array, max_grad_norm: float, loss: float) -> None:
+def _clip(gradient: Array, max_grad_norm: float, loss: float) -> None:
     norm = sqrt(float(np.vdot(gradient, gradient)))
     for quantity, number in (("loss", loss), ("gradient norm", norm)):
         if not isfinite(number):

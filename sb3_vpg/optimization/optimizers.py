@@ -1,8 +1,8 @@
 """
-Two optimisers out of one policy: the actor's, which stays ``policy.optimizer``, and the critic's.
+Split a policy's optimiser in two: the actor's, which stays ``policy.optimizer``, and the critic's.
 
-The split is stored on the policy, beside its optimiser, and is copied with it. The policy or its optimiser may therefore be
-replaced: a new one is split when it is first used.
+The split is an attribute of the policy and is copied with it. The policy or its optimiser may be replaced: a new one is split
+when it is first used.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from sb3_vpg.optimization.ownership import Owned, owners, owners_by_probe
 from sb3_vpg.policies import check_policy_class, original
 
 ACTOR, CRITIC = "policy.optimizer", "critic_optimizer"
-"""What the two are called among the parameters of a model."""
+"""Names of the two optimisers in ``model.get_parameters()``."""
 _NAMES = "split"
 _SPLIT = "_vpg_split"
 
@@ -27,9 +27,9 @@ class Split:
     """
     :param optimizer: the actor's
     :param held: its parameters
-    :param critic: the critic's; None where nothing belongs to the critic alone
-    :param unassigned: parameters in ``optimizer`` that may still be the critic's: no gradient has reached them yet. The first
-        rollout assigns those that it reaches; the rest stay with the actor
+    :param critic: the critic's; None if no parameter belongs to the critic alone
+    :param unassigned: parameters in ``optimizer`` that may be the critic's, since no gradient has reached them yet. The first
+        rollout assigns those that its gradients reach; the others stay with the actor
     """
 
     optimizer: Optimizer
@@ -37,25 +37,23 @@ class Split:
     critic: Optimizer | None
     unassigned: set[th.Tensor]
 
-    def fits(self, optimizer: Optimizer, held: list[th.Tensor]) -> bool:
-        """:return: whether this is how that optimiser has been split"""
-        same = optimizer is self.optimizer and len(held) == len(self.held)
-        return same and all(one is other for one, other in zip(held, self.held, strict=True))
+    def is_current(self, optimizer: Optimizer, held: list[th.Tensor]) -> bool:
+        """Return True if neither the actor's optimiser nor its parameters have changed."""
+        return optimizer is self.optimizer and [*map(id, held)] == [*map(id, self.held)]
 
-    def goes_on_with(self, held: list[th.Tensor]) -> bool:
-        """:return: whether an optimiser of these parameters takes the place of the actor's alone"""
+    def keeps_critic(self, held: list[th.Tensor]) -> bool:
+        """Return True if an optimiser of these parameters replaces the actor's optimiser but not the critic's."""
         return set(held) >= set(self.held) and set(held).isdisjoint(parameters_of(self.critic))
 
 
 def split_of(policy: ActorCriticPolicy) -> Split:
     """
-    The split of a policy, which is made here unless it is there. An optimiser that was put in the place of the actor's, and
-    holds all of the actor's parameters and none of the critic's, leaves the critic's as it is. Any other one is taken for an
-    optimiser of everything, and split anew: what it leaves out is not trained.
+    Return the split of a policy, and make it if there is none or if the optimiser was replaced. A new optimiser that holds all
+    of the actor's parameters and none of the critic's replaces only the actor's. Any other one replaces both and is split;
+    parameters that it leaves out are not trained.
 
-    :param policy: whose ``optimizer`` may hold its parameters in any groups
-    :return: the split
-    :raises ValueError: if VPG cannot train the policy, or no parameter in its optimiser belongs to the actor
+    :param policy: its ``optimizer`` may hold its parameters in any groups
+    :raises ValueError: if VPG cannot train the policy, or if its optimiser holds no parameter of the actor
     """
     policy = original(policy)
     split: Split | None = vars(policy).get(_SPLIT)
@@ -65,27 +63,28 @@ def split_of(policy: ActorCriticPolicy) -> Split:
             f"{type(policy).__name__} has no optimizer: policy.optimizer must be a torch Optimizer, but is {optimizer!r:.200}"
         )
     held = parameters_of(optimizer)
-    if split is not None and split.fits(optimizer, held):
+    if split is not None and split.is_current(optimizer, held):
         return split
     check_policy_class(type(policy))
-    if split is not None and split.goes_on_with(held):
+    if split is not None and split.keeps_critic(held):
         new = Split(optimizer, held, split.critic, split.unassigned | (set(held) - set(split.held)))
     else:
         new = Split(optimizer, held, None, set(held))
     owned = owners_by_probe(policy) if new.unassigned else None
     if owned is not None:
-        _settle(policy, new, owned)
+        _assign(policy, new, owned)
     setattr(policy, _SPLIT, new)
     return new
 
 
-def settle(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> None:
+def assign_by_rollout(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> None:
     """
-    Ask once more whose the unassigned parameters are, with real steps. What is still unassigned then is the actor's.
+    Assign the unassigned parameters by evaluating the policy on the first rollout. Those that no gradient reaches then are the
+    actor's.
 
-    :param policy: one that ``split_of`` has seen
-    :param observations: of the first rollout
-    :param actions: likewise
+    :param policy: one with a split
+    :param observations: of the rollout
+    :param actions: of the rollout, shape (n, A)
     """
     policy = original(policy)
     split: Split = vars(policy)[_SPLIT]
@@ -96,11 +95,11 @@ def settle(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> 
     except Exception as error:
         _explain(error, "VPG was evaluating the first rollout to find the parameters that only the critic uses")
         raise
-    _settle(policy, split, owned)
+    _assign(policy, split, owned)
     split.unassigned = set()
 
 
-def _settle(policy: ActorCriticPolicy, split: Split, owned: Owned) -> None:
+def _assign(policy: ActorCriticPolicy, split: Split, owned: Owned) -> None:
     actor, only_critic = owned
     if actor.isdisjoint(split.held):
         raise ValueError(
@@ -113,7 +112,7 @@ def _settle(policy: ActorCriticPolicy, split: Split, owned: Owned) -> None:
 
 
 def _give_to_critic(split: Split, parameters: set[th.Tensor]) -> None:
-    """Group by group, with the options of the group, and with what the optimiser remembers of them."""
+    """Move these parameters to the critic's optimiser, with the options of their groups and with their state."""
     optimizer = split.optimizer
     groups = [
         {**group, "params": moved}
@@ -124,7 +123,7 @@ def _give_to_critic(split: Split, parameters: set[th.Tensor]) -> None:
         for group in groups:
             split.critic.add_param_group(group)
     elif groups:
-        split.critic = _of_the_same_class(optimizer, groups)
+        split.critic = _same_class(optimizer, groups)
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if parameter not in parameters]
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
@@ -133,63 +132,64 @@ def _give_to_critic(split: Split, parameters: set[th.Tensor]) -> None:
         split.critic.state[parameter] = optimizer.state.pop(parameter)
 
 
-def _of_the_same_class(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
-    """:param groups: parameters, with all options of the class"""
+def _same_class(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """:param groups: parameter groups, with all options of the class"""
     cls, step_size = type(optimizer), groups[0].get("lr", 0.0)
     try:
         return cls(groups, lr=step_size)  # type: ignore[call-arg]  # every subclass that SB3 builds has lr
     except Exception as error:
         raise ValueError(
-            f"VPG trains the critic with a second optimizer of the class of policy.optimizer, but {cls.__name__}(groups, "
+            f"VPG trains the critic with a second {cls.__name__}, the class of policy.optimizer, but {cls.__name__}(groups, "
             f"lr={step_size}) fails: {error}. Use a subclass whose constructor needs only these two arguments"
         ) from error
 
 
 def parameters_of(optimizer: Optimizer | None) -> list[th.Tensor]:
-    """:return: what the optimiser holds, group by group"""
+    """Return the parameters of all groups; none for None."""
     return [] if optimizer is None else [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def trainable_parameters(optimizer: Optimizer) -> list[th.Tensor]:
-    """:return: what the optimiser holds and the user has not frozen"""
+    """Return the parameters of all groups that the user has not frozen."""
     return [parameter for parameter in parameters_of(optimizer) if parameter.requires_grad]
 
 
-def name_parameters(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]) -> None:
+def save_split(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]) -> None:
     """
-    Write into the state dict of the actor's optimiser which parameters the two hold, so that whoever loads them need not ask.
+    Write into the state dict of the actor's optimiser which parameters each optimiser holds.
 
     :param policy: of the split
-    :param saved: what SB3's ``get_parameters`` has returned
+    :param split: the two optimisers
+    :param saved: state dicts, as SB3's ``get_parameters`` returns them
     """
-    names = _Names.of(policy, split)
+    names = _SplitNames.of(policy, split)
     if names is not None:
         saved[ACTOR][_NAMES] = vars(names)
 
 
-def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]) -> None:
+def restore_split(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]) -> None:
     """
-    Let the optimisers hold what ``name_parameters`` has written, in the same groups. Where that is something else than before,
-    they forget what they remember, since the state dicts bring their own.
+    Give the optimisers the parameters that ``save_split`` has written, in the same groups. If they change, the optimisers'
+    states are cleared, since the state dicts bring their own.
 
     :param policy: of the split
     :param split: is changed
     :param saved: state dicts; nothing happens if they name no parameters
     :raises ValueError: for names that the policy does not have or that contradict each other, and for a split that
-        contradicts what the policy's own gradients say
+        contradicts the policy's gradients
     """
     if not (isinstance(saved.get(ACTOR), dict) and _NAMES in saved[ACTOR]):
         return
-    names = _Names.read(saved[ACTOR][_NAMES])
+    names = _SplitNames.read(saved[ACTOR][_NAMES])
     by_name = dict(original(policy).named_parameters())
     names.check(by_name)
     for what, groups in ((ACTOR, names.actor), (CRITIC, names.critic)):
         if what in saved and _sizes(what, saved[what]) != [len(group) for group in groups]:
             raise ValueError(f"{_NAMES!r} in {ACTOR} and the param_groups of {what} differ in their numbers of parameters")
-    if names == _Names.of(policy, split):
+    if names == _SplitNames.of(policy, split):
         return
-    settled, critics = {*split.held} - split.unassigned, {*parameters_of(split.critic)}
-    wrong = [name for group in names.critic for name in group if by_name[name] in settled]
+    actors, critics = {*split.held} - split.unassigned, {*parameters_of(split.critic)}
+    wrong = [name for group in names.critic for name in group if by_name[name] in actors]
     wrong += [name for group in names.actor for name in group if by_name[name] in critics and name not in names.unassigned]
     if wrong:
         raise ValueError(f"{wrong!s:.300} are in the wrong one of {ACTOR} and {CRITIC}, as the policy's gradients show")
@@ -198,7 +198,7 @@ def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any
         [{**options, "params": [by_name[name] for name in group]} for group in groups]
         for groups in (names.actor, names.critic)
     )
-    split.critic = _of_the_same_class(split.optimizer, critic) if critic else None
+    split.critic = _same_class(split.optimizer, critic) if critic else None
     split.optimizer.state.clear()
     split.optimizer.param_groups[:] = actor
     split.held = parameters_of(split.optimizer)
@@ -206,7 +206,7 @@ def split_as_named(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any
 
 
 def options_of(optimizer: Optimizer) -> dict[str, Any]:
-    """:return: the arguments that its constructor was given besides the step size, where they are not the class's own"""
+    """Return the arguments of its constructor, without the step size, that differ from the class's defaults."""
     parameters = inspect.signature(type(optimizer)).parameters
     named = {name: value for name, value in optimizer.defaults.items() if name in parameters and name != "lr"}
     return {name: value for name, value in named.items() if value != parameters[name].default}
@@ -214,14 +214,14 @@ def options_of(optimizer: Optimizer) -> dict[str, Any]:
 
 def check_class(what: str, optimizer: Optimizer, state: Any) -> None:
     """
-    :param what: of the two it is
-    :param optimizer: which is to get the state
+    :param what: ``ACTOR`` or ``CRITIC``, for the error message
+    :param optimizer: the one that the state is for
     :param state: a state dict
-    :raises ValueError: if it can only be that of an optimiser of another class
+    :raises ValueError: if the state dict was written by an optimiser of another class
     """
     if not type(optimizer).__module__.startswith("torch.optim."):
         return
-    # Torch fills in the flags that older versions did not have
+    # Torch fills in flags that state dicts of older versions lack
     numbers = {name for name, value in optimizer.defaults.items() if type(value) in (int, float, tuple)}
     present = set(state["param_groups"][0]) if _sizes(what, state) else numbers
     if not numbers <= present:
@@ -236,15 +236,17 @@ def _sizes(what: str, state: Any) -> list[int]:
     try:
         return [len(group["params"]) for group in state["param_groups"]]
     except (TypeError, LookupError) as error:
-        raise ValueError(f"{what} has no whole param_groups: {type(error).__name__}: {error}") from error
+        raise ValueError(f"{what} has damaged param_groups: {type(error).__name__}: {error}") from error
 
 
 @dataclass
-class _Names:
+class _SplitNames:
     """
-    :param actor: of the actor's parameters, group by group
-    :param critic: likewise
-    :param unassigned: those of the actor's that may still prove to be the critic's
+    The names of the parameters in a split.
+
+    :param actor: of each group of the actor's optimiser
+    :param critic: of each group of the critic's optimiser
+    :param unassigned: those in ``actor`` that may be the critic's
     """
 
     actor: list[list[str]]
@@ -252,29 +254,29 @@ class _Names:
     unassigned: list[str]
 
     @staticmethod
-    def of(policy: ActorCriticPolicy, split: Split) -> "_Names | None":
-        """:return: None if an optimiser holds what is none of the policy's, and has no name"""
+    def of(policy: ActorCriticPolicy, split: Split) -> "_SplitNames | None":
+        """:return: None if an optimiser holds a tensor that is no parameter of the policy, so that it has no name"""
         names = {parameter: name for name, parameter in original(policy).named_parameters()}
         if any(parameter not in names for parameter in [*parameters_of(split.optimizer), *parameters_of(split.critic)]):
             return None
         actor, critic = (
-            [[names[parameter] for parameter in group["params"]] for group in one.param_groups] if one is not None else []
-            for one in (split.optimizer, split.critic)
+            [[names[parameter] for parameter in group["params"]] for group in optimizer.param_groups] if optimizer else []
+            for optimizer in (split.optimizer, split.critic)
         )
-        return _Names(actor, critic, sorted(names[parameter] for parameter in split.unassigned))
+        return _SplitNames(actor, critic, sorted(names[parameter] for parameter in split.unassigned))
 
     @staticmethod
-    def read(value: Any) -> "_Names":
-        """:raises ValueError: for what ``vars`` of none could be"""
+    def read(value: Any) -> "_SplitNames":
+        """:raises ValueError: if the value is not what ``save_split`` writes"""
         if not isinstance(value, dict) or set(value) != {"actor", "critic", "unassigned"}:
             raise ValueError(f"{_NAMES!r} in {ACTOR} must name actor, critic and unassigned, but is {value!r:.200}")
         for groups in (value["actor"], value["critic"], [value["unassigned"]]):
             if not isinstance(groups, list) or not all(isinstance(g, list) and all(type(n) is str for n in g) for g in groups):
                 raise ValueError(f"{_NAMES!r} in {ACTOR} must hold lists of names, but holds {groups!r:.200}")
-        return _Names(**value)
+        return _SplitNames(**value)
 
     def check(self, known: dict[str, Any]) -> None:
-        """:raises ValueError: for names that are unknown, twice there or on the wrong side"""
+        """:raises ValueError: if a name is unknown or occurs twice, or if the actor has none or lacks an unassigned one"""
         actor = {name for group in self.actor for name in group}
         named = [name for group in [*self.actor, *self.critic] for name in group]
         unknown = sorted({*named, *self.unassigned} - set(known))
@@ -283,7 +285,7 @@ class _Names:
         if len(set(named)) != len(named):
             raise ValueError(f"a parameter is named twice in {ACTOR} and {CRITIC}")
         if not actor:
-            raise ValueError(f"{ACTOR} names no parameter, so that nothing would train the policy")
+            raise ValueError(f"{ACTOR} names no parameter, so nothing would train the policy")
         if not set(self.unassigned) <= actor:
             raise ValueError(f"unassigned parameters must be in {ACTOR}, but they are {self.unassigned!s:.300}")
 

@@ -2,8 +2,8 @@
 Find the critic's parameters by autograd. A parameter on which a log-probability or an entropy depends is the actor's; one on
 which only the value depends is the critic's. Names do not matter, so any ``ActorCriticPolicy`` works unchanged.
 
-The question is put with observations: members of the observation space, and where the policy cannot evaluate those, the
-first rollout. A policy that chooses its layers by the observation is judged by the layers that it used there.
+The policy is evaluated on members of the observation space, or, if it cannot evaluate those, on the first rollout. Of a
+policy that chooses its layers by the observation, only the layers that were used are assigned.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,15 +22,16 @@ from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.optimization.graph import drop_graph
 
 Owned = tuple[set[th.Tensor], set[th.Tensor]]
-"""Parameters on which the actions depend, and those on which the value alone depends."""
+"""Parameters on which the actions depend, and parameters on which only the value depends."""
 
 
 def owners(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> Owned:
     """
-    :param policy: any; it is left as it was, frozen parameters, buffers and random streams included
-    :param observations: of n steps, as the rollout buffer hands them over
-    :param actions: of n steps, likewise, shape (n, A)
-    :return: parameters of the actor, and of the critic alone
+    Return the actor's parameters and the critic's.
+
+    :param policy: not changed, including frozen parameters, buffers and random streams
+    :param observations: of n steps, as the rollout buffer returns them
+    :param actions: of n steps, as the rollout buffer returns them, shape (n, A)
     """
     if isinstance(policy.action_space, spaces.Discrete):
         actions = actions.long().flatten()
@@ -43,8 +44,9 @@ def owners(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> 
 
 def owners_by_probe(policy: ActorCriticPolicy) -> Owned | None:
     """
-    :return: what ``owners`` finds with members of the policy's spaces: zeros as far as the bounds allow them, or else
-        samples. None if the policy can evaluate neither
+    Call ``owners`` with members of the policy's spaces: those nearest to zero, or random ones if that fails.
+
+    :return: None if the policy can evaluate neither
     """
     for make in (_zeros, _samples):
         try:
@@ -52,17 +54,19 @@ def owners_by_probe(policy: ActorCriticPolicy) -> Owned | None:
             actions = th.as_tensor(_batch(_counted_from_zero(policy.action_space, make)), device=policy.device)
             return owners(policy, observations, actions.float().reshape(2, get_action_dim(policy.action_space)))
         except Exception:
-            # The policy is the user's, and may need what only the environment knows
+            # The user's policy may accept only observations that the environment returns
             continue
     return None
 
 
 @contextmanager
 def _probing(policy: ActorCriticPolicy) -> Iterator[None]:
-    """Eval mode, so that no batch statistics move; and no parameter frozen, so that ownership is not a matter of that."""
+    """Set eval mode, so batch statistics stay, and unfreeze all parameters, so gradients reach them. Undo both at the end."""
     frozen = [parameter for parameter in policy.parameters() if parameter.is_floating_point() and not parameter.requires_grad]
     buffers = [
-        (one, name, value, value.clone()) for one in policy.modules() for name, value in one.named_buffers(recurse=False)
+        (module, name, value, value.clone())
+        for module in policy.modules()
+        for name, value in module.named_buffers(recurse=False)
     ]
     training, streams = policy.training, copy_streams()
     policy.set_training_mode(False)
@@ -91,15 +95,15 @@ def _reached(outputs: Sequence[th.Tensor], parameters: Sequence[th.Tensor]) -> s
 
 
 def _zeros(space: spaces.Space[Any]) -> list[Any]:
-    """:return: the member of the space that is nearest to zero, twice"""
+    """Return the member of the space that is nearest to zero, twice."""
     zero = _nearest_to_zero(space)
     if not space.contains(zero):
-        raise ValueError(f"{zero} is no member of {space}")
+        raise ValueError(f"{zero} is not a member of {space}")
     return [zero, zero]
 
 
 def _samples(space: spaces.Space[Any]) -> list[Any]:
-    """:return: two members, the same ones each time; from a copy, so that the space's own stream does not move"""
+    """Return two random members, the same in each call. They are drawn from a copy, to keep the space's random state."""
     copied = deepcopy(space)
     copied.seed(0)
     return [copied.sample(), copied.sample()]
@@ -120,7 +124,7 @@ def _nearest_to_zero(space: spaces.Space[Any]) -> Any:
 
 
 def _counted_from_zero(space: spaces.Space[Any], make: Any) -> list[Any]:
-    """:return: two actions as policies know them: SB3's count a choice from 0, wherever the space begins"""
+    """Return two actions as policies handle them: SB3 counts discrete actions from 0, even if the space does not."""
     start = space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
     return [action - start for action in make(space)]
 

@@ -1,4 +1,4 @@
-"""The steps of the optimisers, which refuse numbers that are not finite, and the batches that they work on."""
+"""Steps of the optimisers, which refuse NaN and infinity, and the batches for them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,13 +23,13 @@ def evaluate_steps(
     policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, has_critic: bool
 ) -> tuple[th.Tensor, th.Tensor]:
     """
-    What ``evaluate_actions`` says, without the values where they can be left out.
+    Call ``evaluate_actions``, or compute the same without the values if they are not needed.
 
-    :param policy: the one that is learning
+    :param policy: the policy that learns
     :param observations: of n steps
     :param actions: of n steps as the rollout buffer holds them, shape (n, A)
-    :param has_critic: whether the value network learns as well: its batch norm must see the rollout then
-    :return: log-probability of each action and entropy of the distribution it came from, both of shape (n,)
+    :param has_critic: True if the value network learns too, so that its batch norm must see the rollout
+    :return: log-probability of each action and entropy of its distribution, both of shape (n,)
     """
     actions = _as_evaluated(policy, actions)
     if acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers())):
@@ -42,29 +42,28 @@ def evaluate_steps(
 
 
 def evaluate_values(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> th.Tensor:
-    """:return: the values that ``evaluate_actions`` says, on which SB3's algorithms train the critic, shape (n, 1)"""
+    """Return the values that ``evaluate_actions`` computes, on which SB3's algorithms train the critic, shape (n, 1)."""
     values, _, _ = policy.evaluate_actions(observations, _as_evaluated(policy, actions))
     return values
 
 
 def _as_evaluated(policy: ActorCriticPolicy, actions: th.Tensor) -> th.Tensor:
-    """:return: actions of a rollout buffer as SB3's algorithms hand them to ``evaluate_actions``"""
+    """Convert the actions of a rollout buffer as SB3's algorithms do before ``evaluate_actions``."""
     return actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else actions
 
 
 @contextmanager
 def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     """
-    The steps of an update as a whole or not at all: when it raises, and when they leave a weight that is not finite,
-    every weight, and what the optimisers remember of earlier gradients, is again what it was before. A weight that was
-    infinite before, such as a mask of minus infinity, and has stayed what it was, is not judged.
+    Restore the weights and the optimisers' states if the update raises or leaves a weight that is not finite. A weight that
+    was NaN or infinite before and has not changed, such as a mask of minus infinity, is ignored.
 
-    :param optimizers: which take the steps
-    :raises NotFiniteError: if the update has left NaN or infinite weights
+    :param optimizers: those that take the steps
+    :raises NotFiniteError: if the update leaves NaN or infinite weights
     """
     parameters = [parameter for optimizer in optimizers for parameter in trainable_parameters(optimizer)]
     before = [parameter.detach().clone() for parameter in parameters]
-    remembered = [_copy(optimizer.state) for optimizer in optimizers]
+    states = [_copy(optimizer.state) for optimizer in optimizers]
     try:
         yield
         norm = th.nn.utils.get_total_norm(parameters)
@@ -73,11 +72,11 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
             norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs])
         _check_finite("norm of the weights after the step", norm)
     except BaseException:
-        # Also an interrupt
+        # An interrupt too
         with th.no_grad():
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
-        for optimizer, state in zip(optimizers, remembered, strict=True):
+        for optimizer, state in zip(optimizers, states, strict=True):
             optimizer.state.clear()
             optimizer.state.update(state)
         raise
@@ -85,14 +84,14 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
 
 def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: str) -> float:
     """
-    One step that touches nothing but the optimiser's own parameters.
+    Take one step, which changes only the optimiser's own parameters.
 
     :param optimizer: the actor's or the critic's
     :param loss: scalar with its graph
     :param max_grad_norm: bound on the norm of the gradient
-    :param who: whose step it is, for the error's text
+    :param who: "policy" or "critic", for the error message
     :return: the norm of the gradient before clipping
-    :raises NotFiniteError: if loss or gradient is not finite; then no step is taken
+    :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
     """
     parameters = trainable_parameters(optimizer)
     if not parameters:
@@ -111,11 +110,11 @@ def minibatches(
     rollout: RolloutBufferSamples, n_passes: int, size: int | None, rng: np.random.Generator
 ) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor, th.Tensor]]:
     """
-    Observations, returns and actions of some passes over the rollout: all of it at once, or in random parts.
+    Yield observations, returns and actions of the whole rollout or of random minibatches, in several passes.
 
     :param rollout: the batch
     :param n_passes: how often each step is yielded
-    :param size: at most so many steps in a part, whose sizes differ by one at most; None: no parts
+    :param size: largest number of steps in a minibatch; sizes differ by one at most. None: the whole rollout
     :param rng: for the random order
     """
     n_samples = len(rollout.returns)
@@ -129,7 +128,7 @@ def minibatches(
 
 
 def _without_constants(value: th.Tensor, before: th.Tensor) -> th.Tensor:
-    """:return: the weights, with zero for those that were not finite before and are what they were"""
+    """Return the weights, with 0 for those that were not finite before and have not changed."""
     unchanged = (value == before) | (value.isnan() & before.isnan())
     return th.where(unchanged & ~before.isfinite(), 0.0, value.detach())
 
