@@ -1,7 +1,6 @@
 """sb3-vpg: vanilla policy gradient (REINFORCE) for Stable-Baselines3, and random search to compare it with.
 
-The names below are loaded on first use: they need torch, whose import takes seconds that
-``sb3-vpg --help`` should not wait for.
+The names below are imported on first use, since importing torch takes seconds and ``sb3-vpg --help`` does not need it.
 """
 
 from importlib import import_module

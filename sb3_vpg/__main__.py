@@ -1,4 +1,4 @@
-"""``python -m sb3_vpg`` is the console script ``sb3-vpg``."""
+"""``python -m sb3_vpg`` runs the console script ``sb3-vpg``."""
 
 import sys
 

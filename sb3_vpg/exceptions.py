@@ -1,4 +1,4 @@
-"""Every error that a user may want to catch."""
+"""The errors that a user may want to catch."""
 
 
 class DistributionError(ValueError):
@@ -7,90 +7,90 @@ class DistributionError(ValueError):
 
 class RefusedFileError(ValueError):
     """
-    A file that is damaged, or that asks for more than to be read.
+    A file is damaged, or reading it would run code or take too much memory.
 
     :param reason: names the file, the member and what is wrong
-    :param advice: what the user can do, in the words of Python; a command line replaces it by words about its flags
+    :param advice: what to do, as Python code; the command line replaces it by its own flags
     """
 
     def __init__(self, reason: str, advice: str = "") -> None:
         self.reason, self.advice = reason, advice
         text = f"{reason}; {advice}" if advice else reason
-        # Much of it may be the file's own words: no control sequence reaches a terminal, and no page is filled
+        # The text may quote the file: escape control sequences for the terminal, and limit the length
         shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:2000])
         super().__init__(shown)
 
 
 class EndlessEpisodeError(ValueError):
-    """An environment does not finish the episodes that an update waits for."""
+    """An environment does not finish an episode that the update needs."""
 
 
 class UnsoundNumberError(ValueError):
     """
-    An environment has sent a number that is NaN, infinite or huge.
+    An environment has returned a number that is NaN, infinite or huge.
 
-    :param quantity: what it is
-    :param number: itself
+    :param quantity: what the number is, such as "reward"
+    :param number: its value
     :param env: index of the environment
-    :param step: steps of the rollout after which it came; 0: it was there at the start
-    :param remark: on what makes it too large
+    :param step: number of the step in the rollout, from 1; 0 if the number came before the first step
+    :param remark: appended to the message, such as the reason why the number is too large
     """
 
     def __init__(self, quantity: str, number: float, env: int, step: int, remark: str = "") -> None:
         super().__init__(f"the {quantity} of environment {env} is {number:g}{remark}")
         self.step = step
 
-    def placed(self, begun: int, n_envs: int) -> str:
+    def with_timestep(self, n_before: int, n_envs: int) -> str:
         """
-        :param begun: timesteps before the rollout
-        :return: the text with the step and the timestep
+        :param n_before: timesteps before the rollout
+        :return: the message with the step and the timestep
         """
         where = f"at step {self.step}" if self.step else "at the start"
-        return f"{self} {where} of this rollout (timestep {begun + self.step * n_envs:,})"
+        return f"{self} {where} of this rollout (timestep {n_before + self.step * n_envs:,})"
 
 
 class EnvironmentFailedError(RuntimeError):
-    """An environment has raised an error in ``step`` or ``reset``, or its process has died; the text names which."""
+    """An environment has raised an error in ``step`` or ``reset``, or its process has died; the message names it."""
 
 
 class VecEnvContractError(ValueError):
-    """A vector environment has not sent what it promised; the text names what is missing."""
+    """A vector environment has not returned data that it should; the message names what is missing."""
 
 
 class TooLargeError(ValueError):
-    """The settings ask for more than the weights of the file fill."""
+    """A file's settings describe a model that is larger than the file's weights."""
 
 
 class NotPlainError(TypeError):
-    """A value that only a pickle could hold; its text names the value and its type."""
+    """A value can only be saved as a pickle; the message names the value and its type."""
 
 
 class NotFiniteError(ValueError):
-    """A loss, a gradient or a weight is NaN or infinite; its text names which."""
+    """A loss, a gradient or a weight is NaN or infinite; the message names it."""
 
 
 class DivergedError(ValueError):
-    """The policy's numbers are broken, which other hyperparameters may mend; the environment's are not."""
+    """The policy computes NaN or infinity although the environment does not; other hyperparameters may help."""
 
 
 class UnknownClassError(ValueError):
-    """A class that a file names, and that this program does not have; its text names it and says how to have it."""
+    """A file names a class that this program has not imported; the message says how to import it."""
 
 
-POLICY = (
+POLICY_ADVICE = (
     "Look for large observations and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or "
     "max_grad_norm"
 )
-ENVIRONMENT = (
-    "Mend what the environment computes there (with VecCheckNan(env, raise_exception=True) around it, SB3 shows the action "
-    "as well); what is only too large VecNormalize scales down"
+ENVIRONMENT_ADVICE = (
+    "Correct what the environment computes there (VecCheckNan(env, raise_exception=True) shows the action too). If the number "
+    "is only too large, scale it down with VecNormalize"
 )
-"""What to try where the policy's numbers are broken, and where the environment's are."""
+"""What to try if the policy computes a broken number, and if the environment does."""
 
 
-def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY) -> ValueError:
-    """:return: the error with which training stops, saying where it was and what to try"""
-    verb, kind = ("diverged", DivergedError) if advice == POLICY else ("stopped", ValueError)
+def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY_ADVICE) -> ValueError:
+    """Return the error that stops training; its message names the iteration, the cause and what to try."""
+    verb, kind = ("diverged", DivergedError) if advice == POLICY_ADVICE else ("stopped", ValueError)
     return kind(
         f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
         f"this iteration. {advice}"

@@ -1,4 +1,4 @@
-"""Old import paths of exceptions, which work with a ``DeprecationWarning``: ``sb3_vpg.exceptions`` is their home."""
+"""Old import paths of the exceptions in ``sb3_vpg.exceptions``; they work, with a ``DeprecationWarning``."""
 
 import sys
 import warnings
@@ -24,7 +24,7 @@ _MOVED = {
 
 
 class _OldModules(MetaPathFinder, Loader):
-    """Makes an empty module for each old path, whose exceptions are looked up when they are asked for."""
+    """Creates a module for each old path, which looks up its exceptions when they are used."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         return ModuleSpec(fullname, self) if fullname in _MOVED else None
@@ -41,5 +41,5 @@ def _moved(module: str, name: str) -> Any:
 
 
 def install() -> None:
-    """Let Python's import find the old paths."""
+    """Add the old paths to Python's import system."""
     sys.meta_path.append(_OldModules())

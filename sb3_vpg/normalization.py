@@ -1,6 +1,6 @@
 """
-The statistics of a ``VecNormalize`` as plain values. A policy that learnt from normalised observations is worth nothing
-without them, and SB3's ``VecNormalize.save`` is a pickle.
+Read the statistics of a ``VecNormalize`` from a model's file. A policy that was trained on normalised observations needs
+them, and SB3's ``VecNormalize.save`` writes a pickle.
 """
 
 import io
@@ -20,7 +20,7 @@ from sb3_vpg.vec_env.vec_normalize import _restore
 
 
 def has_statistics(path: str | os.PathLike[str]) -> bool:
-    """:return: whether a model's file holds statistics of a ``VecNormalize``; False for files that we have not written"""
+    """Return True if a model's file holds statistics of a ``VecNormalize``; False also for files of other programs."""
     try:
         return STATISTICS in read_archive(path)
     except RefusedFileError:
@@ -29,35 +29,35 @@ def has_statistics(path: str | os.PathLike[str]) -> bool:
 
 def load_vec_normalize(path: str | os.PathLike[str] | io.BufferedIOBase, venv: VecEnv) -> VecNormalize:
     """
-    Normalise as the model in this file was used to, without unpickling anything.
+    Wrap an environment in the ``VecNormalize`` of the model in this file. Nothing is unpickled.
 
-    :param path: of a model that ``VPG.save`` has written while it was trained on a ``VecNormalize``
+    :param path: of a model that was trained on a ``VecNormalize`` and saved by ``VPG.save`` or ``RandomSearch.save``
     :param venv: the environment to wrap
-    :return: it, normalised, to go on training; for playing set ``training`` and ``norm_reward`` to False
-    :raises RefusedFileError: for a file that is damaged or holds no such statistics, or none for this environment
+    :return: the wrapped environment, for further training; to evaluate, set ``training`` and ``norm_reward`` to False
+    :raises RefusedFileError: if the file is damaged, holds no statistics, or holds those of another observation space
     :raises FileNotFoundError: if there is no such file
     """
     name = name_of(path)
     members = read_archive(path)
     if STATISTICS not in members:
         raise RefusedFileError(
-            f"{name} holds no statistics of a VecNormalize: its model was trained without, or not saved by us"
+            f"{name} holds no statistics of a VecNormalize: its model was trained without one, or not saved by sb3_vpg"
         )
-    with _fitting(name):
+    with _refusing(name):
         state = decode(loads(members[STATISTICS]))
         arguments = _arguments(state)
     try:
         env = VecNormalize(venv, **arguments)
     except (ValueError, KeyError) as error:
         raise RefusedFileError(f"{name}: {STATISTICS!r} does not fit this environment: {error}") from error
-    with _fitting(name):
+    with _refusing(name):
         _restore(env, state)
     return env
 
 
 @contextmanager
-def _fitting(name: str) -> Iterator[None]:
-    """Around what is done with the file's values alone: whatever goes wrong is the file's fault."""
+def _refusing(name: str) -> Iterator[None]:
+    """Turn errors into ``RefusedFileError``. Only for code that uses nothing but the file's values."""
     try:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RecursionError) as error:

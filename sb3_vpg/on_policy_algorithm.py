@@ -25,7 +25,7 @@ from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.common.iteration_hook import IterationHook
 from sb3_vpg.common.random_state import random_streams
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
-from sb3_vpg.exceptions import ENVIRONMENT, DistributionError, UnsoundNumberError, diverged
+from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, diverged
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
@@ -124,8 +124,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         assert self.env is not None
         if not are_statistics_finite(normalizers(self.env)):
             found = invalid_observation(self.env, self._last_obs, 0, self.policy)
-            what = found.placed(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
-            raise self._stop(what, ENVIRONMENT)
+            what = found.with_timestep(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
+            raise self._stop(what, ENVIRONMENT_ADVICE)
 
     def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
         while self.num_timesteps < total_timesteps and self._begin_iteration():
@@ -200,15 +200,15 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             with naming_failed_env(env, self):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except UnsoundNumberError as error:
-            raise self._stop(error.placed(begun, env.num_envs), ENVIRONMENT) from None
+            raise self._stop(error.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
         except DistributionError as error:
             seen = invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
             if seen is not None:
-                raise self._stop(seen.placed(begun, env.num_envs), ENVIRONMENT) from None
+                raise self._stop(seen.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
             raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
         layers, _ = self._statistics
         if not are_statistics_finite(layers):
-            raise self._stop("an observation or a reward is NaN or infinite", ENVIRONMENT)
+            raise self._stop("an observation or a reward is NaN or infinite", ENVIRONMENT_ADVICE)
         return collected
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:

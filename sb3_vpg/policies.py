@@ -1,6 +1,6 @@
 """
-The policies that VPG's aliases name. They are SB3's, except that actor and critic keep separate features extractors by
-default: VPG fits the critic in steps of its own, and those must not move the actor.
+The policies of VPG and of RandomSearch. VPG's are SB3's, but with separate features extractors for actor and critic by
+default, since the critic's steps must not change the actor.
 """
 
 import inspect
@@ -18,8 +18,8 @@ from torch import nn
 
 class MlpPolicy(ActorCriticPolicy):
     """
-    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters where a
-    ``features_extractor_class`` of the user's has weights; SB3's own only flattens.
+    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters only for a
+    ``features_extractor_class`` with weights; the default one only flattens.
 
     Other parameters: see ``ActorCriticPolicy``.
     """
@@ -29,15 +29,14 @@ class MlpPolicy(ActorCriticPolicy):
         super().__init__(*args, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # SB3 leaves this one out, so that its own policy.load() forgets a choice that is not the default
+        # SB3 leaves this argument out, so its policy.load() would return to the default
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
 
 
 class CnnPolicy(MlpPolicy, ActorCriticCnnPolicy):
     """
-    SB3's policy for images with a features extractor each for actor and critic. With
-    ``share_features_extractor=True`` the network is half as large, and its extractor learns from the policy's gradient
-    alone.
+    SB3's policy for images, with one features extractor for the actor and one for the critic. With
+    ``share_features_extractor=True`` there is one, about half as many weights, and it learns only from the policy's gradient.
 
     Other parameters: see ``ActorCriticCnnPolicy``.
     """
@@ -45,7 +44,7 @@ class CnnPolicy(MlpPolicy, ActorCriticCnnPolicy):
 
 class MultiInputPolicy(MlpPolicy, MultiInputActorCriticPolicy):
     """
-    SB3's policy for ``Dict`` observations with a features extractor each for actor and critic, as in ``CnnPolicy``.
+    SB3's policy for ``Dict`` observations, with separate features extractors as in ``CnnPolicy``.
 
     Other parameters: see ``MultiInputActorCriticPolicy``.
     """
@@ -53,12 +52,12 @@ class MultiInputPolicy(MlpPolicy, MultiInputActorCriticPolicy):
 
 class LinearPolicy(MlpPolicy):
     """
-    Action preferences, or the mean of a Gaussian, that are linear in the observation: softmax-linear for ``Discrete``
-    actions, linear-Gaussian for ``Box``. The critic keeps SB3's two layers of 64.
+    A policy that is linear in the observation: softmax-linear for ``Discrete`` actions, linear-Gaussian for ``Box``. Its
+    critic has SB3's two layers of 64; ``net_arch=dict(pi=[], vf=[...])`` chooses another one.
 
-    Other parameters: see ``ActorCriticPolicy``. ``net_arch=dict(pi=[], vf=[...])`` chooses another critic.
+    Other parameters: see ``ActorCriticPolicy``.
 
-    :raises ValueError: for a ``net_arch`` that gives the policy a hidden layer
+    :raises ValueError: if ``net_arch`` gives the policy a hidden layer
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,14 +78,14 @@ POLICY_ALIASES: dict[str, type[BasePolicy]] = {
 
 
 def original(policy: Any) -> Any:
-    """:return: the policy that ``th.compile(policy)`` has wrapped, as SB3 unwraps it; any other one as it is"""
+    """Return the policy inside a ``th.compile(policy)``, as SB3 does; any other policy unchanged."""
     return getattr(policy, "_orig_mod", policy)
 
 
 def check_policy_class(policy_class: Any) -> None:
     """
-    :raises ValueError: if the class is no ``ActorCriticPolicy``, or is one that needs more than observations and
-        actions to evaluate a step, as recurrent policies do
+    :raises ValueError: if the class is no ``ActorCriticPolicy``, or if its ``evaluate_actions`` needs more than observations
+        and actions, as that of a recurrent policy does
     """
     if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
         raise ValueError(f"VPG needs a policy name or a subclass of ActorCriticPolicy, but got {policy_class!r}")
@@ -95,14 +94,14 @@ def check_policy_class(policy_class: Any) -> None:
     except TypeError:
         raise ValueError(
             f"VPG cannot train {policy_class.__name__}: its evaluate_actions() takes more than observations and actions. "
-            "Recurrent policies carry a hidden state, which VPG does not keep; use sb3_contrib.RecurrentPPO for them"
+            "Recurrent policies need a hidden state, which VPG does not keep; use sb3_contrib.RecurrentPPO for them"
         ) from None
 
 
 def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> None:
     """
-    :param policy_class: with its own default of ``features_extractor_class``
-    :raises ValueError: if it is a policy for ``Dict`` observations and ``space`` is none, or the other way round
+    :param policy_class: used with its default ``features_extractor_class``
+    :raises ValueError: if it is a policy for ``Dict`` observations and ``space`` is not a ``Dict``, or the reverse
     """
     if isinstance(space, spaces.Dict) != issubclass(policy_class, MultiInputActorCriticPolicy):
         fitting = "'MultiInputPolicy'" if isinstance(space, spaces.Dict) else "'MlpPolicy' (or 'CnnPolicy' for images)"
@@ -113,7 +112,7 @@ def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> Non
 
 
 def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
-    """:return: the error for a policy name that is no alias"""
+    """Return the error for a policy name that is no alias."""
     return ValueError(
         f"VPG knows no policy {name!r}, only {', '.join(known)} and subclasses of ActorCriticPolicy given as a class. "
         "Recurrent policies (such as MlpLstmPolicy) are not supported; use sb3_contrib.RecurrentPPO for them"
@@ -122,13 +121,13 @@ def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
 
 class LinearDecisionPolicy(BasePolicy):
     """
-    A linear decision without bias: one row of weights per action, and the action whose row has the largest product with
-    the features. For ``Box`` actions the products themselves, clipped to the bounds.
+    A linear policy without bias. Each action has a row of weights, and the action whose row has the largest product with the
+    features is chosen. ``Box`` actions are the products, clipped to the bounds.
 
-    Features (F of them) are the observation, flattened; discrete ones are one-hot, the parts of a ``Dict`` follow each
-    other in the order of the space, images are divided by 255.
+    The F features are the flattened observation. Discrete observations are one-hot, images are divided by 255, and the entries
+    of a ``Dict`` are concatenated in the order of the space.
 
-    The state dict holds ``weights``, shape (A, F), and ``best_return``, the return of the episode that earned them.
+    The state dict holds ``weights``, shape (A, F), and ``best_return``, the return of the episode that these weights played.
 
     :param observation_space: any that SB3 takes
     :param action_space: ``Discrete`` (A: number of actions) or ``Box`` (A: number of components)
@@ -148,8 +147,8 @@ class LinearDecisionPolicy(BasePolicy):
             n_rows = get_action_dim(action_space)
         else:
             raise ValueError(
-                f"RandomSearch decides among Discrete actions or sets those of a Box, but the action space is {action_space}; "
-                "let an action wrapper turn it into one of them, or use VPG"
+                f"RandomSearch needs a Discrete or Box action space, but it is {action_space}; convert it with an action "
+                "wrapper, or use VPG"
             )
         self.weights = nn.Parameter(th.zeros(n_rows, get_flattened_obs_dim(observation_space)), requires_grad=False)
         self.register_buffer("best_return", th.tensor(-math.inf, dtype=th.float64))
@@ -157,12 +156,13 @@ class LinearDecisionPolicy(BasePolicy):
     def act(self, observations: PyTorchObs, weights: th.Tensor) -> th.Tensor:
         """
         :param observations: of N environments
-        :param weights: one draw for all, shape (A, F), or one for each, shape (N, A, F)
-        :return: N actions, those of a ``Box`` clipped to its bounds. Of equal products the first action wins
+        :param weights: one draw for all environments, shape (A, F), or one for each, shape (N, A, F)
+        :return: N actions; those of a ``Box`` are clipped to its bounds. Among equal products the first action is chosen
+        :raises ValueError: if a product is NaN or infinite
         """
         products_NA = (weights @ self._features(observations).unsqueeze(-1)).squeeze(-1)
         if not th.isfinite(products_NA).all():
-            raise ValueError(f"an observation is NaN, infinite or huge, so that the decision is {products_NA.tolist()}")
+            raise ValueError(f"an observation is NaN, infinite or huge: its products with weights are {products_NA.tolist()}")
         if isinstance(self.action_space, spaces.Discrete):
             return products_NA.argmax(dim=1) + int(self.action_space.start)
         assert isinstance(self.action_space, spaces.Box)
@@ -174,9 +174,9 @@ class LinearDecisionPolicy(BasePolicy):
         if isinstance(prepared, th.Tensor):
             return prepared.flatten(start_dim=1)
         assert isinstance(self.observation_space, spaces.Dict)
-        # In the space's order: a caller's dict may have another
+        # In the order of the space, since a caller's dict may have another
         return th.cat([prepared[key].flatten(start_dim=1) for key in self.observation_space.spaces], dim=1)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> th.Tensor:
-        """There is nothing to sample: the decision is the same with and without ``deterministic``."""
+        """The policy is deterministic, so ``deterministic`` has no effect."""
         return self.act(observation, self.weights)

@@ -1,6 +1,6 @@
 """
-Random search: weights are drawn, never learnt. It is the floor of every comparison: what an algorithm's score is worth
-shows beside what luck alone finds with the same number of steps.
+Random search: weights are drawn and never learned. It is a baseline for comparisons: an algorithm should find a better policy
+than chance does with the same number of steps.
 """
 
 import inspect
@@ -39,7 +39,7 @@ class BaseKwargs(TypedDict, total=False):
 
 @dataclass
 class _Episodes:
-    """What N environments are playing: weights, shape (N, A, F), and rewards so far, shape (N,)."""
+    """The current episodes of N environments: weights, shape (N, A, F), and the sum of rewards so far, shape (N,)."""
 
     weights: th.Tensor
     returns: np.ndarray
@@ -47,27 +47,26 @@ class _Episodes:
 
 class RandomSearch(PlainSaving):
     """
-    Random weights: each episode is played by a fresh draw, uniform in [-1, 1], for a linear decision without bias. The
-    draw whose single episode had the highest return so far is kept, and is what ``predict`` uses.
+    Each episode is played with newly drawn weights of a linear policy without bias, uniform in [-1, 1]. The weights whose
+    episode had the highest return so far are kept, and ``predict`` uses them.
 
-    On CartPole, 7 % of all draws balance the pole for 200 steps and 3 % for 500. The usual form for its two actions is one
-    uniform vector w and the sign of ``w · observation``. ``argmax`` over two rows decides by a sign too, that of the rows'
-    difference, whose components are distributed as a triangle on [-2, 2]: the same kind of decision, nearly the same odds.
+    On CartPole, 7 % of all draws balance the pole for 200 steps and 3 % for 500. The textbook agent for two actions draws one
+    uniform vector w and acts by the sign of ``w · observation``. ``argmax`` over two rows is a sign too: that of the rows'
+    difference, whose components have a triangular distribution on [-2, 2]. The shares are nearly the same.
 
-    Learning stops when the steps are spent, and earlier when an episode solves the task. What solves it is known where
-    the environment's ``spec`` names a return (CartPole-v1: 475; Pendulum-v1 names none). An episode that lasts until the
-    time limit is a success in CartPole, a failure in MountainCar, and says nothing in Pendulum, where every episode does;
-    so that counts only on request.
+    Learning stops after ``total_timesteps``, or when an episode solves the task: when its return reaches the threshold of the
+    environment's ``spec`` (CartPole-v1: 475; Pendulum-v1 has none). An episode that reaches the time limit is a success in
+    CartPole, a failure in MountainCar, and neither in Pendulum, so it counts only with ``stop_at_full_length``.
 
     :param policy: ``"LinearPolicy"``, or a subclass of ``LinearDecisionPolicy``
-    :param env: the environment, a vectorised environment (each of its N environments plays a draw of its own), or an id
+    :param env: the environment, a vectorised environment (each of its N environments plays its own draw), or an id
         registered in Gymnasium
-    :param stop_at_full_length: an episode that a time limit ends solves the task. For tasks whose aim is to survive
-    :param reward_threshold: an episode with so high a return (undiscounted, of the rewards that the agent sees, before
-        ``VecNormalize``) solves the task; None: what the environment's ``spec`` says; ``float("inf")``: none does
+    :param stop_at_full_length: an episode that reaches the time limit solves the task. For tasks whose aim is to survive
+    :param reward_threshold: an episode with this return or a higher one solves the task. The return is undiscounted, and of
+        the rewards before ``VecNormalize``. None: the threshold of the environment's ``spec``; ``float("inf")``: no threshold
     :param _init_setup_model: draw the first weights at once
-    :param kwargs: other parameters: see ``BaseAlgorithm``. The default ``device`` is the CPU: so few weights gain nothing
-        elsewhere
+    :param kwargs: other parameters: see ``BaseAlgorithm``. The default ``device`` is the CPU, since a GPU gains nothing for so
+        few weights
     :raises ValueError: for an unknown policy, an action space other than ``Discrete`` and ``Box``, and a threshold that is
         no number
     :raises TypeError: for an unknown keyword
@@ -124,7 +123,7 @@ class RandomSearch(PlainSaving):
         return self.policy_aliases[policy_name]
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """See ``BaseAlgorithm.set_random_seed``. The draws start again, with number 0 of the new seed."""
+        """See ``BaseAlgorithm.set_random_seed``. The draws start again with number 0 of the new seed."""
         super().set_random_seed(seed)
         if seed is not None:
             self.seed = self._draw_seed = seed
@@ -132,18 +131,18 @@ class RandomSearch(PlainSaving):
 
     def draw(self, number: int) -> th.Tensor:
         """
-        :param number: which one of this seed, from 0, the same with any number of environments
+        :param number: of the draw, from 0. The seed and the number determine the weights, whatever the number of environments
         :return: the weights, uniform in [-1, 1], shape (A, F)
         """
-        # A generator for each number: there is nothing to save. default_rng((seed, 0)) would be that of an environment with
-        # this seed, and the weights 20 times the first state of CartPole
+        # One generator per number, so there is no state to save. default_rng((seed, 0)) would be the generator of an
+        # environment with this seed, and the weights would be 20 times the first state of CartPole
         generator = np.random.default_rng(np.random.SeedSequence(self._draw_seed, spawn_key=(number,)))
         weights = generator.uniform(-1.0, 1.0, size=tuple(self.policy.weights.shape))
         return th.as_tensor(weights, dtype=th.float32, device=self.device)
 
     @property
     def best_return(self) -> float:
-        """Return of the episode that the present weights earned; minus infinity before the first one is over."""
+        """Return of the episode that the kept weights played; minus infinity before the first episode ends."""
         return float(self.policy.best_return)
 
     def learn(
@@ -156,22 +155,22 @@ class RandomSearch(PlainSaving):
         progress_bar: bool = False,
     ) -> Self:
         """
-        Search; see ``BaseAlgorithm.learn``. A further call searches on: with new draws, for a better one than the best.
+        Search; see ``BaseAlgorithm.learn``. Another call continues with new draws and keeps the best weights so far.
 
-        :param log_interval: episodes between two logs; the last one is written in any case. None or 0: no log
+        :param log_interval: episodes between two logs; a last log is written at the end. None or 0: no log
         :raises ValueError: if the return of an episode is NaN or infinite
         :raises EnvironmentFailedError: if an environment raises an error, or its process dies
         """
-        starts_afresh = reset_num_timesteps or self._last_obs is None or self._episodes is None
+        new_episodes = reset_num_timesteps or self._last_obs is None or self._episodes is None
         settings = (callback, reset_num_timesteps, tb_log_name, progress_bar)
         if self.env is None:
-            raise ValueError("there is no environment to search in: use set_env(env), or load(path, env)")
+            raise ValueError("the model has no environment: use set_env(env) or load(path, env)")
         self.warn_unloadable(stacklevel=3)
         with naming_failed_env(self.env, self):
             total_timesteps, callback = self._setup_learn(total_timesteps, *settings)
-        if starts_afresh:
+        if new_episodes:
             self._episodes = _Episodes(th.stack([self._next_draw() for _ in range(self.n_envs)]), np.zeros(self.n_envs))
-        self.solved, logged, threshold = False, self._episode_num, self._threshold(self.env)
+        self.solved, n_logged, threshold = False, self._episode_num, self._threshold(self.env)
 
         callback.on_training_start(locals(), globals())
         callback.on_rollout_start()
@@ -179,17 +178,17 @@ class RandomSearch(PlainSaving):
             if not self._play_step(self.env, callback, threshold):
                 break
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            if log_interval and self._episode_num >= logged + log_interval:
+            if log_interval and self._episode_num >= n_logged + log_interval:
                 self.dump_logs()
-                logged = self._episode_num
+                n_logged = self._episode_num
         callback.on_rollout_end()
-        if log_interval and self._episode_num > logged:
+        if log_interval and self._episode_num > n_logged:
             self.dump_logs()
         callback.on_training_end()
         return self
 
     def _play_step(self, env: VecEnv, callback: BaseCallback, threshold: float) -> bool:
-        """:return: False if a callback wants to stop"""
+        """:return: False if a callback stops training"""
         assert self._last_obs is not None
         assert self._episodes is not None
         with th.no_grad():
@@ -202,7 +201,7 @@ class RandomSearch(PlainSaving):
         self._episodes.returns += rewards if normalizer is None else normalizer.get_original_reward()
         for index in np.flatnonzero(dones):
             self._finish_episode(self._episodes, int(index), infos[index], threshold)
-        # After the best is kept, so that a callback that saves or evaluates on this step has it
+        # After _finish_episode, so that a callback that saves or evaluates now has the best weights
         self._update_info_buffer(infos, dones)
         callback.update_locals(locals())
         return callback.on_step()
@@ -211,14 +210,14 @@ class RandomSearch(PlainSaving):
         score = float(episodes.returns[index])
         if not math.isfinite(score):
             raise ValueError(
-                f"the return of an episode is {score} (environment {index}, after {self.num_timesteps} steps); check its "
+                f"the return of an episode is {score} (environment {index}, after {self.num_timesteps} steps); check the "
                 "rewards, for example with stable_baselines3.common.vec_env.VecCheckNan"
             )
         if score > self.best_return:
             self.policy.weights.copy_(episodes.weights[index])
             self.policy.best_return.fill_(score)
-        lasted = self.stop_at_full_length and info.get("TimeLimit.truncated", False)
-        self.solved = self.solved or lasted or score >= threshold
+        at_full_length = self.stop_at_full_length and info.get("TimeLimit.truncated", False)
+        self.solved = self.solved or at_full_length or score >= threshold
         self._episode_num += 1
         episodes.weights[index] = self._next_draw()
         episodes.returns[index] = 0.0
@@ -228,7 +227,7 @@ class RandomSearch(PlainSaving):
         return self.draw(self.n_draws - 1)
 
     def _threshold(self, env: VecEnv) -> float:
-        """:return: the return that solves the task; infinity if nobody says"""
+        """Return the return that solves the task; infinity if it is unknown."""
         if self.reward_threshold is not None:
             return self.reward_threshold
         spec = env.get_attr("spec", [0])[0] if env.has_attr("spec") else None
@@ -236,13 +235,13 @@ class RandomSearch(PlainSaving):
         return math.inf if threshold is None else float(threshold)
 
     def dump_logs(self) -> None:
-        """Write the log: SB3's ``rollout/`` and ``time/``, and the best return of a single episode so far."""
+        """Write a log: SB3's ``rollout/`` and ``time/`` keys, and the highest return of an episode so far."""
         if math.isfinite(self.best_return):
             self.logger.record("rollout/best_ep_rew", self.best_return)
-        OffPolicyAlgorithm.dump_logs(self)  # type: ignore[arg-type]  # it reads nothing that BaseAlgorithm does not have
+        OffPolicyAlgorithm.dump_logs(self)  # type: ignore[arg-type]  # it only reads attributes of BaseAlgorithm
 
     def _excluded_save_params(self) -> list[str]:
-        # Episodes end with the process; the next one starts others
+        # A loaded model starts new episodes
         return [*super()._excluded_save_params(), "_episodes"]
 
 

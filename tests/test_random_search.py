@@ -250,7 +250,7 @@ def test_any_observation_and_both_kinds_of_action(
 
 @pytest.mark.parametrize("action_space", [spaces.MultiBinary(3), spaces.MultiDiscrete([2, 2])], ids=str)
 def test_other_actions_are_refused(action_space: spaces.Space) -> None:
-    with pytest.raises(ValueError, match="Discrete actions or sets those of a Box, but the action space is Multi"):
+    with pytest.raises(ValueError, match="needs a Discrete or Box action space, but it is Multi"):
         RandomSearch("LinearPolicy", Scripted(spaces.Discrete(2), action_space))
 
 
