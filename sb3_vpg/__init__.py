@@ -18,20 +18,13 @@ moved_exceptions.install()
 
 __all__ = ["VPG", "CnnPolicy", "LinearPolicy", "MlpPolicy", "MultiInputPolicy", "RandomSearch", "__version__"]
 
-_HOMES = {
-    "VPG": "sb3_vpg.vpg",
-    "RandomSearch": "sb3_vpg.random_search",
-    "CnnPolicy": "sb3_vpg.policies",
-    "LinearPolicy": "sb3_vpg.policies",
-    "MlpPolicy": "sb3_vpg.policies",
-    "MultiInputPolicy": "sb3_vpg.policies",
-}
+_HOMES = {"VPG": "sb3_vpg.vpg", "RandomSearch": "sb3_vpg.random_search"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "sb3_vpg.policies")), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Baselines: what is subtracted from a return."""
+"""Baselines: what is subtracted from a return. Shapes as in ``returns.py``."""
 
 import numpy as np
 
@@ -13,7 +13,6 @@ def leave_one_out(returns_EM: Floats, alive_EM: Bools) -> Floats:
     :param returns_EM: returns
     :param alive_EM: True for the returns that exist
     :return: ``b_EM``
-    :raises ValueError: if the arrays are not of one shape (E, M)
     """
     check_shapes(returns_EM=returns_EM, alive_EM=alive_EM)
     n_others_EM = alive_EM.sum(axis=0) - alive_EM
@@ -32,7 +31,6 @@ def optimal_constant(products_E: Floats, squares_E: Floats) -> Floats:
     :param products_E: ``A · S`` of each episode
     :param squares_E: ``S · S`` of each episode
     :return: ``b_E``; 0 where ``S · S`` of the other episodes is 0
-    :raises ValueError: if the arrays are not of one shape (E,)
     """
     check_shapes(products_E=products_E, squares_E=squares_E)
     numerator_E, denominator_E = products_E.sum() - products_E, squares_E.sum() - squares_E

@@ -87,7 +87,6 @@ class Estimator:
         :param score_products: called for the baseline ``"optimal"`` only
         :return: ``A_EM``, ``G_EM`` and the mean return of this update: over steps, or with ``reward_to_go=False`` over
             episodes
-        :raises ValueError: if ``rewards_EM`` has another shape than ``episodes`` says
         """
         alive_EM = episodes.alive_EM
         check_shapes(alive_EM=alive_EM, rewards_EM=rewards_EM)

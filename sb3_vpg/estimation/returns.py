@@ -2,7 +2,8 @@
 Episodes of a rollout, and the returns and advantages of their steps, in NumPy.
 
 Shapes: T steps, N environments, E episodes, M steps of the longest episode. The end of a name gives the array's dimensions:
-``x_TN`` has the layout of a rollout buffer; ``x_EM`` has one row per episode, with zeros after the episode's end.
+``x_TN`` has the layout of a rollout buffer; ``x_EM`` has one row per episode, with zeros after the episode's end. Arrays of
+other shapes are refused with a ``ValueError``.
 """
 
 from dataclasses import dataclass
@@ -55,7 +56,6 @@ class Episodes:
         """
         :param starts_TN: nonzero where a step is the first of its episode
         :param counted_TN: True for the steps to keep. In each environment the steps left out come after all kept episodes
-        :raises ValueError: if the arrays are not of one shape (T, N)
         """
         check_shapes(starts_TN=starts_TN, counted_TN=counted_TN)
         begins_NT = starts_TN.T.astype(bool)
@@ -91,7 +91,6 @@ def returns_to_go(rewards_EM: Floats, gamma: float) -> Floats:
     Return ``G_t = r_t + gamma * r_(t+1) + gamma^2 * r_(t+2) + …`` to the end of the episode (Williams 1992).
 
     :return: ``G_EM``
-    :raises ValueError: if ``rewards_EM`` is not of two dimensions
     """
     check_shapes(rewards_EM=rewards_EM)
     returns_EM = np.zeros_like(rewards_EM)
@@ -115,7 +114,6 @@ def gae(
     :param continues_TN: 1 where the next row belongs to the same episode, else 0
     :param last_values_N: value of the observation after the last row
     :return: ``A_TN``
-    :raises ValueError: if the arrays have other shapes than their names say
     """
     check_shapes(rewards_TN=rewards_TN, values_TN=values_TN, continues_TN=continues_TN, last_values_N=last_values_N)
     next_values_TN = np.concatenate([values_TN[1:], last_values_N[None]])
@@ -134,7 +132,6 @@ def total_returns(rewards_EM: Floats, gamma: float) -> Floats:
     Return ``R = r_0 + gamma * r_1 + …`` for every step of the episode: the return-to-go from the first step.
 
     :return: ``R_EM``, constant along a row, also after the episode's end
-    :raises ValueError: if ``rewards_EM`` is not of two dimensions
     """
     returns_EM = returns_to_go(rewards_EM, gamma)
     return np.broadcast_to(returns_EM[:, :1], returns_EM.shape)

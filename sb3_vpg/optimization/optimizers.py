@@ -93,7 +93,9 @@ def assign_by_rollout(policy: ActorCriticPolicy, observations: Any, actions: th.
     try:
         owned = owners(policy, observations, actions)
     except Exception as error:
-        _explain(error, "VPG was evaluating the first rollout to find the parameters that only the critic uses")
+        # Python 3.10 has no notes
+        if hasattr(error, "add_note"):
+            error.add_note("VPG was evaluating the first rollout to find the parameters that only the critic uses")
         raise
     _assign(policy, split, owned)
     split.unassigned = set()
@@ -288,10 +290,3 @@ class _SplitNames:
             raise ValueError(f"{ACTOR} names no parameter, so nothing would train the policy")
         if not set(self.unassigned) <= actor:
             raise ValueError(f"unassigned parameters must be in {ACTOR}, but they are {self.unassigned!s:.300}")
-
-
-def _explain(error: Exception, note: str) -> None:
-    # Python 3.10 has no notes
-    add_note = getattr(error, "add_note", None)
-    if add_note is not None:
-        add_note(note)

@@ -18,6 +18,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_vpg.common.observations import stacked
 from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.optimization.graph import drop_graph
 
@@ -50,8 +51,8 @@ def owners_by_probe(policy: ActorCriticPolicy) -> Owned | None:
     """
     for make in (_zeros, _samples):
         try:
-            observations = obs_as_tensor(_batch(make(policy.observation_space)), policy.device)
-            actions = th.as_tensor(_batch(_counted_from_zero(policy.action_space, make)), device=policy.device)
+            observations = obs_as_tensor(stacked(make(policy.observation_space)), policy.device)
+            actions = th.as_tensor(stacked(_counted_from_zero(policy.action_space, make)), device=policy.device)
             return owners(policy, observations, actions.float().reshape(2, get_action_dim(policy.action_space)))
         except Exception:
             # The user's policy may accept only observations that the environment returns
@@ -127,9 +128,3 @@ def _counted_from_zero(space: spaces.Space[Any], make: Any) -> list[Any]:
     """Return two actions as policies handle them: SB3 counts discrete actions from 0, even if the space does not."""
     start = space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
     return [action - start for action in make(space)]
-
-
-def _batch(members: list[Any]) -> Any:
-    if isinstance(members[0], dict):
-        return {key: np.stack([member[key] for member in members]) for key in members[0]}
-    return np.stack(members)
