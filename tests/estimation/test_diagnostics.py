@@ -1,4 +1,4 @@
-"""What is logged about an update: when it is computed, and that it is what its name says."""
+"""The diagnostics of an update: when they are computed, and that their values are right."""
 
 import math
 from typing import Any
@@ -25,10 +25,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize(("log_interval", "expected"), [(1, 10), (3, 3), (4, 2), (12, 0), (None, 0)])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_costly_numbers_are_computed_for_the_next_log_alone(
+def test_costly_diagnostics_are_computed_only_before_a_log(
     options: dict[str, Any], log_interval: Any, expected: int, monkeypatch: Any
 ) -> None:
-    """SB3 writes its log before an update, so what a log shows is the update before it; only that one pays."""
+    """SB3 writes its log before an update, so only the update just before a log computes what the log shows."""
     calls: dict[str, list[float]] = {"signal_to_noise": [], "approximate_kl": []}
     for name, function in (("signal_to_noise", signal_to_noise), ("approximate_kl", approximate_kl)):
 
@@ -67,8 +67,8 @@ def flat(model: VPG) -> np.ndarray:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_the_numbers_of_an_update(options: dict[str, Any], seed: int) -> None:
-    """Each against a loop over the counted steps, with a gradient per step."""
+def test_diagnostics_equal_those_of_a_loop(options: dict[str, Any], seed: int) -> None:
+    """Each number equals that of a loop over the counted steps, with one gradient per step."""
     arguments = {"learning_rate": 0.3, "vf_learning_rate": 0.1, "n_critic_updates": 3, "max_grad_norm": 0.01, "seed": seed}
     model = make_model(CHAIN, 4, **{**options, **arguments})
     play(model)
@@ -87,7 +87,7 @@ def test_the_numbers_of_an_update(options: dict[str, Any], seed: int) -> None:
         log_probs.append(log_prob.item())
     units, terms = steps, len(steps)
     if model.n_episodes is not None:
-        # Whole episodes stay whole
+        # No part splits an episode
         begins = np.flatnonzero(np.concatenate([buffer.episode_starts[mask[:, env], env] for env in range(4)]))
         units, terms = [np.sum(episode, axis=0) for episode in np.split(steps, begins[1:])], 3 * 4
         assert len(units) == terms
@@ -116,34 +116,35 @@ def test_the_numbers_of_an_update(options: dict[str, Any], seed: int) -> None:
 
 
 def test_approximate_kl_is_the_divergence() -> None:
-    """Actions as frequent as the old policy makes them give the sum ``p log(p / q)`` itself."""
+    """If each action occurs as often as the old policy predicts, the estimate is exactly ``sum p log(p / q)``."""
     old, new = np.array([0.5, 0.25, 0.25]), np.array([0.2, 0.3, 0.5])
     actions = np.array([0, 0, 1, 2])
-    found = approximate_kl(th.as_tensor(np.log(old))[actions], th.as_tensor(np.log(new))[actions])
-    assert found == pytest.approx((old * np.log(old / new)).sum())
+    actual = approximate_kl(th.as_tensor(np.log(old))[actions], th.as_tensor(np.log(new))[actions])
+    assert actual == pytest.approx((old * np.log(old / new)).sum())
     assert approximate_kl(th.zeros(4), th.zeros(4)) == 0.0
 
 
 @pytest.mark.parametrize("signal", [0.0, 0.1, 0.3, 1.0])
 def test_signal_to_noise_of_known_signals(signal: float) -> None:
     """
-    Gradients of 64 steps by 20 parameters, normally distributed around ``signal``. The ratio plus 1 then has a noncentral
-    F distribution with 20 and 20 * 7 degrees of freedom, whose mean is known; 500 draws come within 5 standard errors.
+    The gradients of 64 steps by 20 parameters are normally distributed around ``signal``. The ratio plus 1 then has a
+    noncentral F distribution with 20 and 20 * 7 degrees of freedom, whose mean is known. The mean of 500 draws is within 5
+    standard errors of it.
     """
     n_steps, n_parameters, generator = 64, 20, th.Generator().manual_seed(5)
     parameters = [th.zeros(n_parameters - 5, requires_grad=True), th.zeros(5, requires_grad=True)]
-    found = []
+    actual = []
     for _ in range(500):
         gradients = signal + th.randn(n_steps, n_parameters, generator=generator)
-        found.append(signal_to_noise(part_losses(gradients @ th.cat(parameters), None), parameters))
+        actual.append(signal_to_noise(part_losses(gradients @ th.cat(parameters), None), parameters))
     below = n_parameters * (N_PARTS - 1)
     noncentrality = n_parameters * n_steps * signal**2
     mean = below * (n_parameters + noncentrality) / (n_parameters * (below - 2)) - 1.0
-    assert abs(np.mean(found) - mean) < 5.0 * np.std(found, ddof=1) / len(found) ** 0.5
+    assert abs(np.mean(actual) - mean) < 5.0 * np.std(actual, ddof=1) / len(actual) ** 0.5
     assert (mean < 0.02) == (signal == 0.0)
 
 
-def test_signal_to_noise_says_when_it_cannot_tell() -> None:
+def test_signal_to_noise_without_variation_is_nan() -> None:
     parameter = th.zeros(3, requires_grad=True)
     assert math.isnan(signal_to_noise(part_losses(th.randn(1, 3) @ parameter, None), [parameter]))
     assert math.isnan(signal_to_noise(part_losses(th.randn(20, 3) @ parameter, [20]), [parameter])), "one episode"

@@ -1,4 +1,4 @@
-"""Which options go together, over all combinations; and that a baseline without a critic has none."""
+"""All combinations of the estimator's options, and baselines that need no critic."""
 
 import itertools
 import math
@@ -20,16 +20,16 @@ from sb3_vpg import VPG
 from sb3_vpg.collection.buffers import EpisodeDictRolloutBuffer, EpisodeRolloutBuffer
 
 BASELINES = ["value", "none", "average", "leave_one_out", "optimal"]
-# Ends and time-outs, and returns that differ
+# Terminated and timed-out episodes with different returns
 SCRIPT = [([1.0, 2.0, -1.0], False), ([3.0], True), ([0.5, 4.0], True), ([2.0, 2.0], False)]
 
 
 class OwnBuffer(RolloutBuffer):
-    """A user's."""
+    """A user's buffer."""
 
 
 def make(n_envs: int = 2, policy: str = "MlpPolicy", **options: Any) -> VPG:
-    # Each environment begins elsewhere: equal returns would leave nothing to compare
+    # Each environment begins with another episode, since equal returns would make all advantages 0
     env = DummyVecEnv([lambda i=i: ScriptedEnv(SCRIPT[i:] + SCRIPT[:i]) for i in range(n_envs)])
     arguments: dict[str, Any] = {"n_steps": 5, "n_critic_updates": 1, "seed": 0, "device": "cpu", **options}
     model = VPG(policy, env, policy_kwargs={"net_arch": {"pi": [], "vf": [4]}}, **arguments)
@@ -37,8 +37,7 @@ def make(n_envs: int = 2, policy: str = "MlpPolicy", **options: Any) -> VPG:
     return model
 
 
-# (reward_to_go, discount_steps) that are defined: for rollouts of fixed length; for whole episodes with others to compare
-# with; and for a single episode
+# The defined pairs (reward_to_go, discount_steps): for rollouts of fixed length; for several episodes; for a single episode
 PLAIN, REINFORCE, DISCOUNTED = (True, False), (False, False), (True, True)
 DEFINED: dict[str, tuple[list[tuple[bool, bool]], ...]] = {
     "value": ([PLAIN], [PLAIN, DISCOUNTED], [PLAIN, DISCOUNTED]),
@@ -57,10 +56,10 @@ def is_defined(
     return allowed and (not own or (baseline == "value" and n_episodes is None))
 
 
-def to_blame(
+def named_options(
     baseline: str, n_episodes: int | None, n_envs: int, reward_to_go: bool, discount_steps: bool, own: bool
 ) -> set[str]:
-    """:return: the options that a refusal may name: those that differ from the constructor's defaults"""
+    """:return: the options that the error may name: those that differ from the constructor's defaults"""
     given = {
         "baseline": baseline != "value",
         "n_episodes": n_episodes is not None,
@@ -77,14 +76,14 @@ def to_blame(
 @pytest.mark.parametrize("n_envs", [1, 2])
 @pytest.mark.parametrize("n_episodes", [None, 1, 2])
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_defined_combinations_train_and_the_others_refuse(
+def test_defined_combinations_train_and_others_are_refused(
     baseline: Any, n_episodes: int | None, n_envs: int, reward_to_go: bool, discount_steps: bool, own: bool
 ) -> None:
     case = (baseline, n_episodes, n_envs, reward_to_go, discount_steps, own)
     options: dict[str, Any] = {"baseline": baseline, "n_episodes": n_episodes, "reward_to_go": reward_to_go}
     options |= {"discount_steps": discount_steps, "rollout_buffer_class": OwnBuffer if own else None}
     if not is_defined(*case):
-        with pytest.raises(ValueError, match="|".join(to_blame(*case))):
+        with pytest.raises(ValueError, match="|".join(named_options(*case))):
             make(n_envs, **options)
         return
     model = make(n_envs, **options)
@@ -97,13 +96,13 @@ def test_defined_combinations_train_and_the_others_refuse(
     assert own == (type(model.rollout_buffer) is OwnBuffer)
 
 
-def test_the_table_has_as_many_entries_as_counted_by_hand() -> None:
+def test_the_number_of_defined_combinations() -> None:
     options = itertools.product(BASELINES, [None, 1, 2], [1, 2], [True, False], [True, False], [True, False])
-    # Rollouts of fixed length, for one environment and for two: value, none, average, and value with an own buffer
-    fixed = 2 * 4
-    # Whole episodes, for (n_episodes, n_envs) of (1, 1), (1, 2), (2, 1) and (2, 2), where the last two baselines miss (1, 1)
-    whole = 4 * 2 + 2 * 4 * 3 + 2 * 3 * 3
-    assert sum(is_defined(*option) for option in options) == fixed + whole
+    # Rollouts of fixed length, with one and two environments: value, none, average, and value with the user's buffer
+    n_fixed = 2 * 4
+    # Episodes, for (n_episodes, n_envs) of (1, 1), (1, 2), (2, 1) and (2, 2); leave_one_out and optimal refuse (1, 1)
+    n_episodic = 4 * 2 + 2 * 4 * 3 + 2 * 3 * 3
+    assert sum(is_defined(*option) for option in options) == n_fixed + n_episodic
 
 
 BAD: dict[str, dict[str, Any]] = {
@@ -124,7 +123,7 @@ def test_values_out_of_range_are_refused_by_name(options: dict[str, Any]) -> Non
 
 
 def test_a_model_is_checked_again_when_it_is_loaded(tmp_path: Path) -> None:
-    """With one environment and one episode, leave_one_out has nothing to leave in."""
+    """With one environment and one episode, ``leave_one_out`` has no other episode to compare with."""
     make(2, baseline="leave_one_out", n_episodes=1).save(tmp_path / "model.zip")
     with pytest.raises(ValueError, match=r"leave_one_out.*n_episodes=1"):
         VPG.load(tmp_path / "model.zip", env=DummyVecEnv([lambda: ScriptedEnv(SCRIPT)]))
@@ -135,7 +134,7 @@ BOXES = spaces.Dict({"first": spaces.Box(-1.0, 1.0, (2,), np.float32)})
 
 
 class OwnDictBuffer(DictRolloutBuffer):
-    """A user's."""
+    """A user's buffer."""
 
 
 @pytest.mark.parametrize("n_episodes", [None, 2], ids=["steps", "episodes"])
@@ -150,7 +149,7 @@ class OwnDictBuffer(DictRolloutBuffer):
     ],
 )
 def test_a_buffer_that_does_not_fit_the_observations_is_refused(kind: Any, space: Any, n_episodes: int | None) -> None:
-    """SB3 fails in its own ways; the ways out work."""
+    """The message names a buffer that works; SB3 fails later with an unrelated error."""
     policy = "MultiInputPolicy" if space is BOXES else "MlpPolicy"
     expected = DictRolloutBuffer if space is BOXES else RolloutBuffer
     with pytest.raises(ValueError, match=rf"{kind.__name__} does not fit .* leave it out, or use {expected.__name__}"):
@@ -172,8 +171,8 @@ CRITIC_FREE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("policy", ["MlpPolicy", "LinearPolicy"])
 @pytest.mark.parametrize("options", CRITIC_FREE.values(), ids=CRITIC_FREE.keys())
-def test_without_a_critic_nobody_asks_for_a_value(options: dict[str, Any], policy: str, monkeypatch: Any) -> None:
-    """The critic's networks raise, while time-outs and the cuts of rollouts go by; and nothing trains its weights."""
+def test_without_a_critic_no_value_is_computed(options: dict[str, Any], policy: str, monkeypatch: Any) -> None:
+    """The critic's networks would raise, also at time-outs and at the end of a rollout. Its weights are not trained."""
     model = make(2, policy, **options)
     critic = [*model.policy.value_net.parameters(), *model.policy.mlp_extractor.value_net.parameters()]
     actor = model.policy.action_net
@@ -199,7 +198,7 @@ def test_without_a_critic_nobody_asks_for_a_value(options: dict[str, Any], polic
 
 @pytest.mark.parametrize("options", CRITIC_FREE.values(), ids=CRITIC_FREE.keys())
 def test_without_a_critic_its_weights_do_not_matter(options: dict[str, Any]) -> None:
-    """Two runs that differ in the critic alone, whose weights are NaN in one of them, learn the same to the last bit."""
+    """Two runs that differ only in the critic's weights, NaN in one of them, end with the same policy to the last bit."""
     actors = []
     for fill in (0.0, float("nan")):
         model = make(2, **options)
@@ -213,7 +212,7 @@ def test_without_a_critic_its_weights_do_not_matter(options: dict[str, Any]) -> 
 
 @pytest.mark.parametrize("options", CRITIC_FREE.values(), ids=CRITIC_FREE.keys())
 def test_without_a_critic_a_time_out_is_an_end(options: dict[str, Any]) -> None:
-    """The rewards are those of the environment, to which SB3 would have added a value."""
+    """The buffer holds the environment's rewards, to which SB3 would have added a value."""
     model = make(1, **options)
     play(model)
     buffer = model.rollout_buffer
@@ -238,8 +237,8 @@ def test_a_model_without_a_critic_is_saved_and_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "optimal"])
-def test_gsde_shares_its_noise_between_the_episodes_of_an_environment(baseline: Any) -> None:
-    """So they are not independent; one episode in each of several environments is."""
+def test_episodes_that_share_their_gsde_noise_are_refused(baseline: Any) -> None:
+    """Such episodes are not independent, so they are refused; one episode in each of several environments is allowed."""
     with pytest.raises(ValueError, match="share their noise"):
         VPG("MlpPolicy", "Pendulum-v1", baseline=baseline, n_episodes=2, use_sde=True)
     VPG("MlpPolicy", make_vec_env("Pendulum-v1", 2), baseline=baseline, n_episodes=1, use_sde=True)

@@ -1,4 +1,4 @@
-"""Generalised advantage estimation against an obvious double loop and against SB3's buffer."""
+"""Generalised advantage estimation equals a plain double loop and SB3's buffer."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 @st.composite
 def rollouts(draw: st.DrawFn) -> tuple[Array, Array, Array, Array, float, float]:
-    """Rewards, values, dones, values of what follows the last row, gamma and lambda."""
+    """Rewards, values, dones, values of the observations after the last row, gamma and lambda."""
     n_rows, n_envs = draw(st.integers(1, 40)), draw(st.integers(1, 4))
     numbers = st.floats(-10, 10, width=32)
     rewards = draw(arrays(np.float32, (n_rows, n_envs), elements=numbers))
@@ -30,8 +30,8 @@ def rollouts(draw: st.DrawFn) -> tuple[Array, Array, Array, Array, float, float]
     return rewards, values, dones, last, draw(factors), draw(factors)
 
 
-def obvious(rewards: Array, values: Array, dones: Array, last: Array, gamma: float, lam: float) -> Array:
-    """Equation 16 of Schulman et al. 2015, as the double sum that it is."""
+def double_sum(rewards: Array, values: Array, dones: Array, last: Array, gamma: float, lam: float) -> Array:
+    """Equation 16 of Schulman et al. 2015, as a double sum."""
     n_rows, n_envs = rewards.shape
     following = np.vstack([values[1:], last])
     advantages = np.zeros((n_rows, n_envs))
@@ -47,41 +47,41 @@ def obvious(rewards: Array, values: Array, dones: Array, last: Array, gamma: flo
 
 
 @given(rollout=rollouts())
-def test_advantages_are_the_double_sum_of_the_paper(rollout: Any) -> None:
-    """Whatever the lengths, ends, discounts: no loop over rows is needed, and nothing that is handed in is changed."""
+def test_advantages_equal_the_double_sum_of_the_paper(rollout: Any) -> None:
+    """``gae`` equals the double sum for any lengths, episode ends and discounts, and does not change its arguments."""
     rewards, values, dones, last, gamma, lam = rollout
-    handed_in = [rewards, values, 1.0 - dones.astype(np.float32), last]
-    before = [one.copy() for one in handed_in]
-    found = gae(*handed_in, gamma, lam)
-    np.testing.assert_allclose(found, obvious(rewards, values, dones, last, gamma, lam), rtol=1e-4, atol=1e-3)
-    for one, other in zip(handed_in, before, strict=True):
-        np.testing.assert_array_equal(one, other)
+    arguments = [rewards, values, 1.0 - dones.astype(np.float32), last]
+    before = [array.copy() for array in arguments]
+    actual = gae(*arguments, gamma, lam)
+    np.testing.assert_allclose(actual, double_sum(rewards, values, dones, last, gamma, lam), rtol=1e-4, atol=1e-3)
+    for array, expected in zip(arguments, before, strict=True):
+        np.testing.assert_array_equal(array, expected)
 
 
 @given(rollout=rollouts())
-def test_advantages_are_those_of_sb3s_buffer(rollout: Any) -> None:
-    """Including the last row, whose end SB3 is told apart from the others."""
+def test_advantages_equal_those_of_sb3s_buffer(rollout: Any) -> None:
+    """``gae`` equals SB3's buffer in all rows, also in the last, whose end SB3 takes as a separate argument."""
     rewards, values, dones, last, gamma, lam = rollout
     n_rows, n_envs = rewards.shape
     buffer = RolloutBuffer(n_rows, VECTOR, DISCRETE, "cpu", gae_lambda=lam, gamma=gamma, n_envs=n_envs)
     buffer.rewards, buffer.values = rewards.copy(), values.copy()
     buffer.episode_starts = np.vstack([np.ones(n_envs), dones[:-1]]).astype(np.float32)
     buffer.compute_returns_and_advantage(th.as_tensor(last), dones[-1])
-    found = gae(rewards, values, 1.0 - dones.astype(np.float32), last, gamma, lam)
-    np.testing.assert_allclose(found, buffer.advantages, rtol=1e-4, atol=1e-3)
-    assert found.dtype == buffer.advantages.dtype == np.float32
+    actual = gae(rewards, values, 1.0 - dones.astype(np.float32), last, gamma, lam)
+    np.testing.assert_allclose(actual, buffer.advantages, rtol=1e-4, atol=1e-3)
+    assert actual.dtype == buffer.advantages.dtype == np.float32
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 7, 8, 9, 1000, 1024, 1025])
 def test_long_rollouts_are_as_exact_as_short_ones(n_rows: int) -> None:
-    """Episodes longer than the window that is doubled, and rollouts around powers of two."""
+    """``gae`` doubles a window, so episodes are longer than it, and lengths are near powers of two."""
     rng = np.random.default_rng(n_rows)
     rewards, values = rng.normal(size=(2, n_rows, 2))
     dones, last = rng.random((n_rows, 2)) < 0.002, rng.normal(size=2)
-    found = gae(rewards, values, 1.0 - dones, last, 0.999, 0.98)
+    actual = gae(rewards, values, 1.0 - dones, last, 0.999, 0.98)
     advantages, after = np.zeros((n_rows, 2)), np.zeros(2)
     for row in reversed(range(n_rows)):
         following = last if row == n_rows - 1 else values[row + 1]
         after = rewards[row] + 0.999 * following * ~dones[row] - values[row] + 0.999 * 0.98 * after * ~dones[row]
         advantages[row] = after
-    np.testing.assert_allclose(found, advantages, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(actual, advantages, rtol=1e-9, atol=1e-9)

@@ -1,6 +1,6 @@
 """
-The mean of an update is the policy gradient, exactly: every possible update is played through ``VPG`` and weighted with its
-probability. And where an option is biased by design, the bias is shown in the same way.
+The mean of an update equals the policy gradient: every possible update goes through ``VPG``, weighted by its probability.
+For options that are biased by design, the same sum shows the bias.
 """
 
 import itertools
@@ -36,15 +36,15 @@ MDPS = {"bandit": BANDIT, "chain": CHAIN, "undiscounted": UNDISCOUNTED, "time_li
 LAYOUTS = {"two_envs": (2, 1), "one_env": (1, 2)}
 CRITIC_FREE = ["none", "average", "leave_one_out", "optimal"]
 UNBIASED = [(baseline, *options) for baseline in CRITIC_FREE for options in ((True, True), (False, False))]
-# float32 in the package against float64 here
+# The package computes in float32, this test in float64
 ROUNDING = 1e-5
-# Far above rounding, and all of these are exact sums: whatever is larger is a bias
+# The sums are exact, so a difference above this is a bias
 BIAS = 1e-2
 WRONG_CRITIC = np.array([3.0, -2.0, 1.5])
 
 
 def mean_step(model: VPG, mdp: MDP, values_S: np.ndarray = WRONG_CRITIC) -> np.ndarray:
-    """:return: the mean of what an update of two episodes adds to the parameters"""
+    """:return: the mean change of the parameters by an update with two episodes"""
 
     def step(together: tuple[Episode, ...]) -> np.ndarray:
         fill(model, [together] if model.n_envs == 1 else [(episode,) for episode in together], values_S)
@@ -58,8 +58,8 @@ def mean_step(model: VPG, mdp: MDP, values_S: np.ndarray = WRONG_CRITIC) -> np.n
 
 def mean_of_formula(mdp: MDP, formula: Callable[[list[np.ndarray], list[np.ndarray]], list[np.ndarray]]) -> np.ndarray:
     """
-    :param formula: from the scores and the returns-to-go of each episode to its advantages
-    :return: the mean of ``sum_t A_t grad log pi_t`` per episode over updates of two episodes, all of it in NumPy
+    :param formula: takes the scores and the returns-to-go of each episode, and returns its advantages
+    :return: the mean of ``sum_t A_t grad log pi_t`` per episode over updates of two episodes, computed in NumPy
     """
     theta = parameters(make_model(mdp))
 
@@ -72,14 +72,14 @@ def mean_of_formula(mdp: MDP, formula: Callable[[list[np.ndarray], list[np.ndarr
 
 
 def off_direction(vector: np.ndarray, gradient: np.ndarray) -> float:
-    """:return: the part of a vector that no multiple of the gradient explains, relative to the vector"""
+    """:return: the norm of the component orthogonal to the gradient, relative to the norm of the vector"""
     along = (vector @ gradient) / (gradient @ gradient) * gradient
     return float(np.linalg.norm(vector - along) / np.linalg.norm(vector))
 
 
 @pytest.mark.parametrize("mdp", [*MDPS.values(), FIXED], ids=[*MDPS, "fixed_length"])
-def test_the_oracle_agrees_with_the_likelihood_ratio(mdp: MDP) -> None:
-    """Central differences of J, and J's sum with each probability replaced by probability times score, are the same."""
+def test_the_exact_gradient_equals_the_likelihood_ratio(mdp: MDP) -> None:
+    """Central differences of the objective equal the sum of probability times score times return."""
     theta = parameters(make_model(mdp))
     total = np.zeros_like(theta)
     for episode in episodes(mdp):
@@ -98,14 +98,14 @@ def test_the_mean_update_is_the_gradient(
 ) -> None:
     options: dict[str, Any] = {"reward_to_go": reward_to_go, "discount_steps": discount_steps}
     model = make_model(mdp, layout[0], n_episodes=layout[1], baseline=baseline, **options)
-    # Whatever was learnt from earlier updates
+    # Any average from earlier updates
     model._average_return = 2.5
     np.testing.assert_allclose(mean_step(model, mdp), exact_gradient(mdp, parameters(model)), atol=ROUNDING)
 
 
 @pytest.mark.parametrize("baseline", CRITIC_FREE)
-def test_without_discounting_no_factor_is_missing(baseline: Any) -> None:
-    """With gamma=1 the plain reward-to-go needs no discount_steps."""
+def test_without_discounting_the_plain_reward_to_go_is_unbiased(baseline: Any) -> None:
+    """With gamma=1 the mean update equals the gradient without discount_steps."""
     model = make_model(UNDISCOUNTED, 2, n_episodes=1, baseline=baseline)
     model._average_return = 2.5
     np.testing.assert_allclose(mean_step(model, UNDISCOUNTED), exact_gradient(UNDISCOUNTED, parameters(model)), atol=ROUNDING)
@@ -114,35 +114,35 @@ def test_without_discounting_no_factor_is_missing(baseline: Any) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 @pytest.mark.parametrize("values_S", [WRONG_CRITIC, np.zeros(3)], ids=["wrong", "zero"])
 @pytest.mark.parametrize("mdp", [BANDIT, CHAIN, UNDISCOUNTED], ids=["bandit", "chain", "undiscounted"])
-def test_no_critic_is_so_wrong_that_it_biases(mdp: MDP, values_S: np.ndarray, layout: tuple[int, int]) -> None:
-    """gae_lambda=1 subtracts a function of the state and bootstraps nothing, as long as no time limit ends an episode."""
+def test_a_wrong_critic_adds_no_bias(mdp: MDP, values_S: np.ndarray, layout: tuple[int, int]) -> None:
+    """With gae_lambda=1 and no time limit, the critic is only subtracted, so a wrong critic adds no bias."""
     model = make_model(mdp, layout[0], n_episodes=layout[1], baseline="value", gae_lambda=1.0, discount_steps=True)
     np.testing.assert_allclose(mean_step(model, mdp, values_S), exact_gradient(mdp, parameters(model)), atol=ROUNDING)
 
 
-def test_gae_below_one_follows_the_critic() -> None:
+def test_gae_lambda_below_one_with_a_wrong_critic_is_biased() -> None:
     model = make_model(CHAIN, 2, n_episodes=1, baseline="value", gae_lambda=0.5, discount_steps=True)
     exact = exact_gradient(CHAIN, parameters(model))
     assert np.abs(mean_step(model, CHAIN) - exact).max() > BIAS
 
 
 @pytest.mark.parametrize("baseline", [*CRITIC_FREE, "value"])
-def test_dropping_the_discount_of_the_steps_is_another_direction(baseline: Any) -> None:
+def test_without_discount_steps_the_direction_differs(baseline: Any) -> None:
     model = make_model(CHAIN, 2, n_episodes=1, baseline=baseline, gae_lambda=1.0, discount_steps=False)
     exact, mean = exact_gradient(CHAIN, parameters(model)), mean_step(model, CHAIN)
     assert np.abs(mean - exact).max() > BIAS
     assert off_direction(mean, exact) > BIAS
-    # All baselines agree on what they estimate: the sum of G_t grad log pi_t
+    # All baselines estimate the same: the mean of the sum of G_t grad log pi_t
     np.testing.assert_allclose(mean, mean_of_formula(CHAIN, lambda _, returns: returns), atol=ROUNDING)
 
 
-def test_normalized_advantages_are_another_direction() -> None:
+def test_normalized_advantages_change_the_direction() -> None:
     model = make_model(CHAIN, 2, n_episodes=1, baseline="none", discount_steps=True, normalize_advantage=True)
     assert off_direction(mean_step(model, CHAIN), exact_gradient(CHAIN, parameters(model))) > BIAS
 
 
-def test_the_mean_over_steps_is_another_direction() -> None:
-    """The same updates, divided by the number of their steps: long episodes count less."""
+def test_a_mean_over_steps_changes_the_direction() -> None:
+    """A mean over steps gives long episodes less weight, which changes the direction of the mean update."""
     model = make_model(UNDISCOUNTED, 2, n_episodes=1, baseline="none")
     theta, exact = parameters(model), exact_gradient(UNDISCOUNTED, parameters(model))
 
@@ -158,7 +158,7 @@ def test_the_mean_over_steps_is_another_direction() -> None:
 
 
 def test_a_baseline_of_all_other_steps_is_biased() -> None:
-    """Leaving out the step but not its episode: the other steps of the episode know what the action led to."""
+    """If only the step is left out and not its episode, the baseline depends on the action through later steps."""
 
     def all_other_steps(_: list[np.ndarray], returns: list[np.ndarray]) -> list[np.ndarray]:
         total, count = sum(r.sum() for r in returns), sum(map(len, returns))
@@ -169,7 +169,7 @@ def test_a_baseline_of_all_other_steps_is_biased() -> None:
 
 
 def test_an_optimal_constant_of_all_other_steps_is_biased() -> None:
-    """The ratio of ``G |grad log pi|^2`` and ``|grad log pi|^2``, summed over all steps of the update but one."""
+    """A ratio of sums over all other steps of the update, including those of the same episode, is biased."""
 
     def all_other_steps(all_scores: list[np.ndarray], returns: list[np.ndarray]) -> list[np.ndarray]:
         squares = [(s**2).sum(axis=1) for s in all_scores]
@@ -183,7 +183,7 @@ def test_an_optimal_constant_of_all_other_steps_is_biased() -> None:
 
 @pytest.mark.parametrize("n_steps", [2, 3, 4])
 def test_a_rollout_that_cuts_episodes_is_biased_without_a_critic(n_steps: int) -> None:
-    """Episodes take three steps. Three rows hold one, and its gradient; two or four rows lose what comes after the cut."""
+    """Episodes have three steps. Rollouts of three rows are unbiased; those of two or four rows lose rewards after the cut."""
     model = make_model(FIXED, 1, n_steps=n_steps, baseline="none")
     theta = parameters(model)
     exact, mean = exact_gradient(FIXED, theta), np.zeros_like(theta)
@@ -200,7 +200,7 @@ def test_a_rollout_that_cuts_episodes_is_biased_without_a_critic(n_steps: int) -
 
 
 def in_standard_errors(samples: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """:return: how far the mean of the rows is from a vector, in standard errors of that mean, per component"""
+    """:return: the distance of the mean of the rows from a vector, in standard errors of that mean, per component"""
     return np.abs(samples.mean(axis=0) - exact) / (samples.std(axis=0, ddof=1) / len(samples) ** 0.5)
 
 
@@ -217,17 +217,17 @@ SAMPLED: dict[str, tuple[MDP, dict[str, Any]]] = {
 
 @pytest.mark.parametrize(("mdp", "options"), SAMPLED.values(), ids=SAMPLED.keys())
 def test_collected_updates_average_to_the_gradient(mdp: MDP, options: dict[str, Any]) -> None:
-    """Environments, collection, credit and step together; the mean of 200 updates is within 5 standard errors."""
+    """The mean of 200 collected updates is within 5 standard errors of the exact gradient."""
     model = make_model(mdp, 6, **options)
     exact = exact_gradient(mdp, parameters(model))
     steps = np.array([(play(model), policy_step(model))[1] for _ in range(200)])
     assert in_standard_errors(steps, exact).max() < 5.0
-    # The errors are small enough to tell the gradient from none at all
+    # The standard errors are small enough to distinguish the gradient from zero
     assert in_standard_errors(steps, np.zeros_like(exact)).max() > 5.0
 
 
 def first_to_finish(model: VPG, count: int) -> list[Episode]:
-    """:return: out of the rollout in the buffer, the episodes that were over first, whichever environment played them"""
+    """:return: the episodes of the rollout that ended first, in any environment"""
     buffer, finished = model.rollout_buffer, []
     for env in range(model.n_envs):
         rows = np.flatnonzero(buffer.counted[:, env])
@@ -239,10 +239,10 @@ def first_to_finish(model: VPG, count: int) -> list[Episode]:
     return [episode for _, _, episode in sorted(finished, key=lambda entry: entry[:2])[:count]]
 
 
-def test_the_first_episodes_to_finish_would_be_biased() -> None:
+def test_the_episodes_that_end_first_would_be_biased() -> None:
     """
-    The same rollouts twice: two episodes of each of two environments, as collected; and only the two that finish first, as
-    programs do that collect until they have enough. The second sees too many short episodes.
+    Two episodes of each of two environments give an unbiased mean. Only the two that end first, of the same rollouts, do not,
+    since short episodes end first. Programs that collect until they have enough episodes make this error.
     """
     model = make_model(CHAIN, 2, n_episodes=2, baseline="none", reward_to_go=False)
     theta = parameters(model)

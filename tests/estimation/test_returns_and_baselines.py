@@ -1,4 +1,4 @@
-"""Returns, advantages and baselines against plain Python loops over episodes, with random rewards, ends and masks."""
+"""Returns, advantages and baselines equal those of Python loops over episodes, with random rewards, ends and masks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,14 +37,14 @@ def scripted_model(all_scripts: list[Any], **options: Any) -> VPG:
 
 @st.composite
 def layouts(draw: Any) -> list[list[list[int]]]:
-    """For each environment the lengths of its episodes, those that count and those that do not."""
+    """For each environment, the lengths of the episodes that count and of those that do not."""
     lengths = st.lists(st.integers(1, 4), min_size=1, max_size=4)
     return [[draw(lengths), draw(st.lists(st.integers(1, 4), max_size=2))] for _ in range(draw(st.integers(1, 3)))]
 
 
 @repeatable
 @given(layout=layouts(), seed=st.integers(0, 99))
-def test_episodes_are_cut_out_and_put_back(layout: list[list[list[int]]], seed: int) -> None:
+def test_gather_and_scatter_episodes(layout: list[list[list[int]]], seed: int) -> None:
     n_rows = max(sum(counted) + sum(idle) for counted, idle in layout)
     shape = (n_rows, len(layout))
     starts, counts, cut = np.zeros(shape), np.zeros(shape, dtype=bool), []
@@ -54,22 +54,22 @@ def test_episodes_are_cut_out_and_put_back(layout: list[list[list[int]]], seed: 
         starts[[0, *ends[ends < n_rows]], env] = 1.0
         counts[: sum(counted), env] = True
         cut += [x[end - length : end, env] for length, end in zip(counted, np.cumsum(counted), strict=True)]
-    found = Episodes.of(starts, counts)
+    actual = Episodes.of(starts, counts)
 
-    assert found.lengths_E.tolist() == [len(part) for part in cut]
-    rows = found.gather(x)
-    for row, alive, part in zip(rows, found.alive_EM, cut, strict=True):
+    assert actual.lengths_E.tolist() == [len(part) for part in cut]
+    rows = actual.gather(x)
+    for row, alive, part in zip(rows, actual.alive_EM, cut, strict=True):
         np.testing.assert_array_equal(row[alive], part)
         np.testing.assert_array_equal(alive, np.arange(len(row)) < len(part))
         assert not row[~alive].any()
-    np.testing.assert_array_equal(found.scatter(rows, shape), np.where(counts, x, 0.0))
+    np.testing.assert_array_equal(actual.scatter(rows, shape), np.where(counts, x, 0.0))
     assert starts.any(), "the array that was given is not changed"
 
 
 @repeatable
 @given(layout=layouts())
-def test_what_a_rollout_cuts_is_an_episode_of_its_own(layout: list[list[list[int]]]) -> None:
-    """Without episodes of their own, the first row begins one and the last row ends one, in every environment."""
+def test_a_part_of_an_episode_in_the_rollout_counts_as_an_episode(layout: list[list[list[int]]]) -> None:
+    """In every environment an episode begins at the first row and one ends at the last row of the rollout."""
     n_rows = min(sum(counted) for counted, _ in layout)
     starts = np.zeros((n_rows, len(layout)))
     expected = []
@@ -103,14 +103,14 @@ def test_returns_and_leave_one_out(rewards: list[list[float]], gamma: float) -> 
 @repeatable
 @given(pairs=st.lists(st.tuples(numbers, st.floats(0.0, 8.0, width=32)), min_size=1, max_size=6))
 def test_optimal_constant_leaves_its_own_episode_out(pairs: list[tuple[float, float]]) -> None:
-    found = optimal_constant(*np.array(pairs, dtype=float).T)
-    for e, constant in enumerate(found):
+    actual = optimal_constant(*np.array(pairs, dtype=float).T)
+    for e, constant in enumerate(actual):
         above, below = (sum(pair[i] for f, pair in enumerate(pairs) if f != e) for i in (0, 1))
-        # Where the others are all zero, the difference of two sums may leave a rounding error
+        # If the others are all zero, the difference of two sums may leave a rounding error
         if below > 1e-6:
             assert constant == pytest.approx(above / below, abs=1e-6)
     if len(pairs) == 1:
-        assert found.tolist() == [0.0]
+        assert actual.tolist() == [0.0]
 
 
 EM, TN = np.zeros((3, 4)), np.zeros((5, 2))
@@ -141,7 +141,7 @@ def test_an_array_of_another_shape_is_refused_with_its_shape(call: Callable[[], 
 @repeatable
 @given(chosen=st.lists(st.sampled_from(list(episodes(CHAIN))), min_size=2, max_size=4), discount=st.booleans())
 def test_optimal_takes_the_scores_of_whole_episodes(chosen: list[Any], discount: bool) -> None:
-    """``A · S`` and ``S · S`` by autograd in the package, by phi - E[phi] here, and the advantages that follow."""
+    """``A · S`` and ``S · S`` by autograd equal those of the score ``phi - E[phi]``, and so do the advantages."""
     model = make_model(CHAIN, n_episodes=len(chosen), baseline="optimal", discount_steps=discount)
     fill(model, [chosen], np.zeros(3))
     buffer, theta = model.rollout_buffer, parameters(model)
@@ -150,14 +150,14 @@ def test_optimal_takes_the_scores_of_whole_episodes(chosen: list[Any], discount:
     log_prob = model.policy.get_distribution(states).log_prob(actions)
     weights_M = (CHAIN.gamma if discount else 1.0) ** np.arange(where.lengths_E.max())
     returns_EM = returns_to_go(where.gather(buffer.rewards), CHAIN.gamma)
-    found = score_products(log_prob, list(model.policy.action_net.parameters()), where, weights_M, returns_EM)
+    actual = score_products(log_prob, list(model.policy.action_net.parameters()), where, weights_M, returns_EM)
 
     factors = [weights_M[: len(episode)] for episode in chosen]
     returns = [np.array(episode.returns(CHAIN.gamma)) for episode in chosen]
     sums = [w @ scores(CHAIN, theta, episode) for w, episode in zip(factors, chosen, strict=True)]
     with_returns = [(w * g) @ scores(CHAIN, theta, e) for w, g, e in zip(factors, returns, chosen, strict=True)]
     above, below = np.sum(np.multiply(with_returns, sums), axis=1), np.sum(np.square(sums), axis=1)
-    np.testing.assert_allclose(found, [above, below], **CLOSE)
+    np.testing.assert_allclose(actual, [above, below], **CLOSE)
 
     model._compute_advantages(buffer)
     constants = (above.sum() - above) / (below.sum() - below)
@@ -171,7 +171,7 @@ def value(model: VPG, number: int, age: int) -> float:
 
 
 def slow_gae(rewards: list[float], values: list[float], gamma: float, gae_lambda: float) -> list[float]:
-    """:param values: one more than rewards: of what follows the last"""
+    """:param values: of each step and of the observation after the last one"""
     deltas = [r + gamma * after - before for r, before, after in zip(rewards, values, values[1:], strict=False)]
     return [sum((gamma * gae_lambda) ** (k - t) * deltas[k] for k in range(t, len(deltas))) for t in range(len(deltas))]
 
@@ -179,7 +179,7 @@ def slow_gae(rewards: list[float], values: list[float], gamma: float, gae_lambda
 @repeatable
 @given(all_scripts=st.lists(scripts, min_size=1, max_size=3), gamma=fractions, gae_lambda=fractions, discount=st.booleans())
 def test_gae_of_whole_episodes(all_scripts: list[Any], gamma: float, gae_lambda: float, discount: bool) -> None:
-    """Two episodes of each environment, through collection: a time-out counts as V of the last observation, an end as 0."""
+    """A time-out adds the value of the last observation, an end adds 0, in two collected episodes per environment."""
     model = scripted_model(all_scripts, n_episodes=2, gamma=gamma, gae_lambda=gae_lambda, discount_steps=discount)
     play(model)
     buffer = model.rollout_buffer
@@ -202,16 +202,16 @@ def test_gae_of_whole_episodes(all_scripts: list[Any], gamma: float, gae_lambda:
 @given(all_scripts=st.lists(scripts, min_size=1, max_size=3), gamma=fractions, gae_lambda=fractions, n_steps=st.integers(1, 9))
 @pytest.mark.parametrize("baseline", ["value", "none"])
 def test_rollouts_of_fixed_length(all_scripts: Any, baseline: Any, gamma: float, gae_lambda: float, n_steps: int) -> None:
-    """With a critic, time-outs and the cut at the end count as V of what comes next; without, they are ends."""
+    """At a time-out and at the end of the rollout, the critic's value of the next observation is used; without a critic, 0."""
     model = scripted_model(all_scripts, n_steps=n_steps, baseline=baseline, gamma=gamma, gae_lambda=gae_lambda)
     play(model)
-    asks = (lambda *where: value(model, *where)) if baseline == "value" else (lambda *where: 0.0)
+    value_at = (lambda *where: value(model, *where)) if baseline == "value" else (lambda *where: 0.0)
     for env, script in enumerate(all_scripts):
         row = number = 0
         while row < n_steps:
             rewards, timed_out = script[number % len(script)]
             seen = rewards[: n_steps - row]
-            values = [asks(number, age) for age in range(len(seen) + 1)]
+            values = [value_at(number, age) for age in range(len(seen) + 1)]
             if len(seen) == len(rewards) and not timed_out:
                 values[-1] = 0.0
             expected = slow_gae(seen, values, gamma, gae_lambda if baseline == "value" else 1.0)
@@ -222,8 +222,8 @@ def test_rollouts_of_fixed_length(all_scripts: Any, baseline: Any, gamma: float,
 
 
 @pytest.mark.parametrize("reward_to_go", [True, False])
-def test_average_is_that_of_earlier_updates(reward_to_go: bool, tmp_path: Path) -> None:
-    """0 at first; then the first mean, from which it moves a tenth of the way to each later one. A saved model keeps it."""
+def test_the_average_follows_the_returns_of_earlier_updates(reward_to_go: bool, tmp_path: Path) -> None:
+    """The average is 0, then the first mean, and then moves a tenth towards each later mean. A saved model keeps it."""
     script = [([1.0, 2.0, 3.0], False), ([5.0], True), ([-4.0, 0.5], False)]
     gamma, average = 0.5, 0.0
     model = scripted_model([script, script[::-1]], n_episodes=1, baseline="average", reward_to_go=reward_to_go, gamma=gamma)
