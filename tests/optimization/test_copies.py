@@ -1,4 +1,4 @@
-"""A policy can be deep-copied and pickled wherever SB3's can: frozen opponents, pools of policies, models for workers."""
+"""A policy can be deep-copied and pickled whenever SB3's can, as for opponents in self-play and for workers."""
 
 import pickle
 from collections import OrderedDict, deque
@@ -16,15 +16,15 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 
-class Nowhere(KVWriter):
-    """A log that is written, so that an update is evaluated, and that can be copied."""
+class NoOutput(KVWriter):
+    """A log output, so that diagnostics are computed, that can be copied."""
 
     def write(self, key_values, key_excluded, step=0):
         pass
 
 
 def logging(model):
-    model.set_logger(Logger(folder=None, output_formats=[Nowhere()]))
+    model.set_logger(Logger(folder=None, output_formats=[NoOutput()]))
     return model
 
 
@@ -36,15 +36,15 @@ MODELS = {
     "cnn": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
     "multi_input": lambda: make_model("MultiInputPolicy", RandomEnv(DICT)),
     "gsde": lambda: make_model(env=RandomEnv(action_space=CONTINUOUS), use_sde=True),
-    "remembering": lambda: make_model(policy_kwargs={"features_extractor_class": Remembering}),
+    "remembering": lambda: make_model(policy_kwargs={"features_extractor_class": Keeping}),
     "episodes": lambda: make_model(**SEVERAL),
     "optimal": lambda: make_model(**SEVERAL, baseline="optimal"),
     "no_baseline": lambda: make_model(baseline="none"),
 }
 
 
-class Remembering(BaseFeaturesExtractor):
-    """Keeps what it has computed last, as extractors with attention do, to be looked at."""
+class Keeping(BaseFeaturesExtractor):
+    """Keeps its last features, as extractors with attention do."""
 
     def __init__(self, space):
         super().__init__(space, 3)
@@ -75,7 +75,7 @@ class Slots:
 
 
 class Cache:
-    """With a way back to its owner, as caches of attention have."""
+    """Refers to its owner, as caches of attention do."""
 
     def __init__(self, value, owner):
         self.value, self.owner = value, owner
@@ -99,7 +99,7 @@ RECORDS = {
 
 
 class Recording(BaseFeaturesExtractor):
-    """Keeps what it has computed last in an object of the user's."""
+    """Keeps its last features in an object of the user."""
 
     def __init__(self, space, kind):
         super().__init__(space, 3)
@@ -111,8 +111,8 @@ class Recording(BaseFeaturesExtractor):
         return features
 
 
-class Copies(BaseCallback):
-    """Copies the policy at every place where callbacks are called."""
+class CopyPolicy(BaseCallback):
+    """Copies the policy in every method of a callback."""
 
     def __init__(self):
         super().__init__()
@@ -131,32 +131,32 @@ class Copies(BaseCallback):
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
-def test_a_policy_can_be_copied_at_every_place(make):
-    """In callbacks, after training, after a prediction, and before all of that; the copy computes the same."""
+def test_a_policy_can_be_copied_at_any_time(make):
+    """A policy can be copied when new, in callbacks, after training and after a prediction; the copy computes the same."""
     model = make()
     deepcopy(model.policy)
-    # SB3 draws gSDE's noise with a graph in its loop, so that its policies cannot be copied there either
-    model.learn(48, None if model.use_sde else Copies(), log_interval=1)
+    # During a rollout, gSDE's noise has a graph, so SB3's policies cannot be copied there either
+    model.learn(48, None if model.use_sde else CopyPolicy(), log_interval=1)
     observations = sample_observations(model)
-    for one in (deepcopy(model.policy), pickle.loads(pickle.dumps(model.policy))):
-        assert th.equal(values(one, observations), values(model.policy, observations))
+    for copied in (deepcopy(model.policy), pickle.loads(pickle.dumps(model.policy))):
+        assert th.equal(values(copied, observations), values(model.policy, observations))
     model.predict(model.env.reset())
     deepcopy(model.policy)
 
 
 @pytest.mark.parametrize("kind", RECORDS)
-def test_a_policy_can_be_copied_whatever_it_keeps_its_features_in(kind):
-    """As A2C's can in the callbacks of a rollout; and it keeps what it has kept, without the graph."""
+def test_a_policy_can_be_copied_with_any_object_that_keeps_features(kind):
+    """A policy can be copied in callbacks, as A2C's can. It keeps its object, but without the graph."""
     kwargs = {"features_extractor_class": Recording, "features_extractor_kwargs": {"kind": kind}}
-    model = make_model(policy_kwargs=kwargs).learn(48, Copies())
+    model = make_model(policy_kwargs=kwargs).learn(48, CopyPolicy())
     kept = model.policy.features_extractor.kept
     deepcopy(model.policy)
     assert type(kept) is type(RECORDS[kind](th.ones(1, 3), None))
 
 
 @pytest.mark.parametrize("make", [MODELS[name] for name in ("mlp", "remembering", "optimal")])
-def test_a_copied_model_goes_on_by_itself(make):
-    """With optimisers of its own weights. (SB3 cannot copy environments of images and dicts.)"""
+def test_a_copied_model_trains_independently(make):
+    """The copy has optimisers of its own weights. (SB3 cannot copy environments with images and dicts.)"""
     model = make().learn(48)
     copied, before = deepcopy(model), weights(model)
     copied.learn(48)
@@ -164,8 +164,8 @@ def test_a_copied_model_goes_on_by_itself(make):
     assert differing(before, weights(copied)) == differing(before, weights(model.learn(48)))
 
 
-def test_an_update_by_hand_leaves_a_policy_that_can_be_copied():
-    """Also one that has failed."""
+def test_a_policy_can_be_copied_after_train():
+    """After ``train()``, successful or not, the policy can be copied."""
     model = make_model().learn(16)
     silence(model)
     model.train()

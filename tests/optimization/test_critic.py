@@ -1,4 +1,4 @@
-"""The critic's fit in NumPy against the same fit in torch: weights, losses and Adam's memory."""
+"""The critic's fit in NumPy equals the fit in torch: weights, losses and Adam's state."""
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -34,81 +34,82 @@ Batches = list[tuple[th.Tensor, th.Tensor]]
 
 
 def batches_of(model: VPG, sizes: list[int], seed: int = 0) -> Batches:
-    """Observations in the form of the rollout buffer's, and returns."""
+    """:return: batches of observations, shaped as in the rollout buffer, and returns"""
     space, rng = deepcopy(model.observation_space), np.random.default_rng(seed)
     space.seed(seed)
     shape = model.rollout_buffer.obs_shape
     observations = [th.as_tensor(np.stack([np.reshape(space.sample(), shape) for _ in range(size)])) for size in sizes]
-    return [(one, th.as_tensor(rng.normal(3.0, 2.0, len(one)), dtype=th.float32)) for one in observations]
+    return [(batch, th.as_tensor(rng.normal(3.0, 2.0, len(batch)), dtype=th.float32)) for batch in observations]
 
 
-def both(model: VPG, max_grad_norm: float) -> Iterator[tuple[VPG, Any]]:
-    """The model and a copy of it, one with each fit."""
+def both_fits(model: VPG, max_grad_norm: float) -> Iterator[tuple[VPG, Any]]:
+    """:return: two copies of the model, one with each fit"""
     for cls in (TorchCriticFit, NumpyCriticFit):
-        one = deepcopy(model)
-        found = critic_fit(one.policy, one.critic_optimizer, max_grad_norm)
-        assert type(found) is NumpyCriticFit
-        yield one, found if cls is NumpyCriticFit else TorchCriticFit(one.policy, one.critic_optimizer, max_grad_norm)
+        copied = deepcopy(model)
+        chosen = critic_fit(copied.policy, copied.critic_optimizer, max_grad_norm)
+        assert type(chosen) is NumpyCriticFit
+        torch_fit = TorchCriticFit(copied.policy, copied.critic_optimizer, max_grad_norm)
+        yield copied, chosen if cls is NumpyCriticFit else torch_fit
 
 
 @pytest.mark.parametrize("max_grad_norm", NORMS.values(), ids=NORMS.keys())
 @pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
-def test_both_end_at_the_same_weights(make: Callable[[], VPG], max_grad_norm: float) -> None:
+def test_both_fits_end_at_the_same_weights(make: Callable[[], VPG], max_grad_norm: float) -> None:
     """
-    After three fits of several steps, over batches of one step, of a few and of more than fit into the processor's cache:
-    the same weights, losses and moments, and nothing of the actor's has moved.
+    After three fits with batches of 1, 7 and 2500 steps, weights, losses and moments are the same, and the actor has not
+    changed. The large batch exceeds the block of rows that NumPy computes at a time.
     """
     model = make()
     start, results = weights(model), []
-    for one, fit in both(model, max_grad_norm):
+    for one, fit in both_fits(model, max_grad_norm):
         losses = [loss for number in range(3) for loss in fit.run(batches_of(one, [1, 7, 2500, 7], number))]
-        gradients = {name: one.grad for name, one in one.policy.named_parameters()}
+        gradients = {name: parameter.grad for name, parameter in one.policy.named_parameters()}
         results.append((weights(one), losses, one.critic_optimizer.state_dict()["state"], gradients))
     (torch_weights, torch_losses, torch_state, torch_grads), (numpy_weights, numpy_losses, numpy_state, numpy_grads) = results
     np.testing.assert_allclose(numpy_losses, torch_losses, rtol=1e-4)
-    # Adam turns rounding into a step where a gradient is nearly zero: compared with the 12 steps of 0.01 that were taken
+    # Where a gradient is nearly zero, Adam turns rounding into a step; the tolerance is small for 12 steps of 0.01
     th.testing.assert_close(numpy_weights, torch_weights, rtol=1e-4, atol=2e-4)
     th.testing.assert_close(numpy_state, torch_state, rtol=1e-3, atol=1e-5)
-    # What a callback finds that logs the gradients of the last step; the actor has taken none
+    # Callbacks may log the gradients of the last step; the actor has none
     assert {name for name, gradient in numpy_grads.items() if gradient is not None} == {n for n in start if "value" in n}
     th.testing.assert_close(numpy_grads, torch_grads, rtol=1e-3, atol=1e-4)
     moved = {name for name in start if not th.equal(start[name], numpy_weights[name])}
     assert moved == {name for name in start if "value" in name}
 
 
-def test_in_double_precision_they_agree_in_every_digit_that_matters() -> None:
-    """The formulas are the same, so what differs above is rounding."""
+def test_in_double_precision_both_fits_agree_closely() -> None:
+    """In double precision both fits agree closely, so the differences in single precision are rounding."""
     model = make_model(policy_kwargs={"net_arch": [16, 8]})
     model.policy.double()
     model.critic_optimizer = type(model.critic_optimizer)(model.critic_optimizer.param_groups)
     results = []
-    for one, fit in both(model, 0.5):
+    for one, fit in both_fits(model, 0.5):
         if isinstance(fit, TorchCriticFit):
-            # SB3's own turns observations into single precision
+            # SB3's predict_values converts observations to single precision
             one.policy.predict_values = lambda x, p=one.policy: p.value_net(p.mlp_extractor.value_net(x))
         batches = [(o.double(), r.double()) for o, r in batches_of(one, [64, 7, 1500] * 5)]
         results.append((fit.run(batches), weights(one)))
     th.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-10)
 
 
-def test_each_carries_on_where_the_other_has_stopped() -> None:
-    """Adam's moments and step count lie where the optimiser keeps them."""
+def test_each_fit_continues_the_other() -> None:
+    """Adam's moments and step count are in the optimiser's state, so either fit continues the other."""
     model = make_model()
     ends = []
     for order in ((TorchCriticFit, "numpy"), ("numpy", TorchCriticFit)):
-        one = deepcopy(model)
+        copied = deepcopy(model)
         for number, kind in enumerate(order):
-            fit: Any = critic_fit(one.policy, one.critic_optimizer, 0.5)
+            fit: Any = critic_fit(copied.policy, copied.critic_optimizer, 0.5)
             if kind is TorchCriticFit:
-                fit = TorchCriticFit(one.policy, one.critic_optimizer, 0.5)
-            fit.run(batches_of(one, [20] * 4, number))
-        ends.append(weights(one))
+                fit = TorchCriticFit(copied.policy, copied.critic_optimizer, 0.5)
+            fit.run(batches_of(copied, [20] * 4, number))
+        ends.append(weights(copied))
     th.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("broken", ["returns", "weights"])
-def test_a_number_that_is_not_finite_stops_both(broken: str) -> None:
-    for one, fit in both(make_model(), 0.5):
+def test_a_number_that_is_not_finite_stops_both_fits(broken: str) -> None:
+    for one, fit in both_fits(make_model(), 0.5):
         observations, returns = batches_of(one, [8])[0]
         if broken == "returns":
             returns = th.full_like(returns, float("inf"))
@@ -121,17 +122,17 @@ def test_a_number_that_is_not_finite_stops_both(broken: str) -> None:
         th.testing.assert_close(weights(one), before, rtol=0, atol=0, equal_nan=True)
 
 
-def hooked(model: VPG) -> VPG:
+def with_a_step_hook(model: VPG) -> VPG:
     model.critic_optimizer.register_step_pre_hook(lambda *_: None)
     return model
 
 
-def watched(model: VPG) -> VPG:
+def with_a_gradient_hook(model: VPG) -> VPG:
     model.policy.value_net.weight.register_hook(lambda gradient: None)
     return model
 
 
-def half_frozen(model: VPG) -> VPG:
+def with_a_frozen_bias(model: VPG) -> VPG:
     model.policy.value_net.bias.requires_grad_(False)
     return model
 
@@ -153,12 +154,12 @@ def with_a_shared_weight(model: VPG) -> VPG:
     return model
 
 
-def watched_from_behind(model: VPG) -> VPG:
+def with_a_backward_hook(model: VPG) -> VPG:
     model.policy.value_net.register_full_backward_hook(lambda *_: None)
     return model
 
 
-def with_a_forward_of_its_own(model: VPG) -> VPG:
+def with_a_replaced_forward(model: VPG) -> VPG:
     model.policy.value_net.forward = lambda x: x.sum(dim=1, keepdim=True)
     return model
 
@@ -169,7 +170,7 @@ def with_a_subclass_of_tensors(model: VPG) -> VPG:
 
 
 class Doubling(nn.Parameter):
-    """Counts twice wherever torch computes with it."""
+    """Doubles the result of each linear layer that uses it."""
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -178,13 +179,13 @@ class Doubling(nn.Parameter):
 
 
 class Twice(nn.Module):
-    """A parametrisation: the weight that is used is twice the one that is learned."""
+    """A parametrisation: the layer uses twice the weight that is learned."""
 
     def forward(self, weight: th.Tensor) -> th.Tensor:
         return 2 * weight
 
 
-def parametrised(model: VPG) -> VPG:
+def with_a_parametrisation(model: VPG) -> VPG:
     nn.utils.parametrize.register_parametrization(model.policy.value_net, "weight", Twice())
     return model
 
@@ -205,7 +206,7 @@ def with_a_compiled_layer(model: VPG) -> VPG:
 
 
 def with_a_new_option_of_adam(model: VPG) -> VPG:
-    """As a later torch might have one."""
+    """A later torch might add an option."""
     model.critic_optimizer.defaults["lookahead"] = False
     return model
 
@@ -222,28 +223,28 @@ TORCH = {
     "another_activation": lambda: make_model(policy_kwargs={"activation_fn": nn.SiLU}),
     "a_layer_twice": lambda: with_a_layer_twice(make_model(policy_kwargs={"net_arch": [8, 8, 8]})),
     "a_weight_twice": lambda: with_a_shared_weight(make_model(policy_kwargs={"net_arch": [8, 8, 8]})),
-    "a_hook_on_the_way_back": lambda: watched_from_behind(make_model()),
-    "a_layer_with_a_forward_of_its_own": lambda: with_a_forward_of_its_own(make_model()),
+    "a_backward_hook": lambda: with_a_backward_hook(make_model()),
+    "a_replaced_forward": lambda: with_a_replaced_forward(make_model()),
     "two_activations_in_a_row": lambda: with_two_activations(make_model()),
     "a_subclass_of_tensors": lambda: with_a_subclass_of_tensors(make_model()),
-    "a_parametrisation": lambda: parametrised(make_model()),
+    "a_parametrisation": lambda: with_a_parametrisation(make_model()),
     "spectral_norm": lambda: with_spectral_norm(make_model()),
     "weight_norm": lambda: with_weight_norm(make_model()),
     "a_compiled_layer": lambda: with_a_compiled_layer(make_model()),
-    "an_option_that_is_new": lambda: with_a_new_option_of_adam(make_model()),
+    "an_unknown_option": lambda: with_a_new_option_of_adam(make_model()),
     "images": lambda: make_model("CnnPolicy", RandomEnv(IMAGE)),
     "own_extractor": lambda: make_model(policy_kwargs={"features_extractor_class": LinearExtractor}),
     "own_networks": lambda: make_model(OddlyNamedPolicy),
     "frozen_layers": lambda: make_model(PartlyFrozenPolicy),
-    "frozen_bias": lambda: half_frozen(make_model()),
-    "a_hook_on_the_steps": lambda: hooked(make_model()),
-    "a_hook_on_a_gradient": lambda: watched(make_model()),
+    "frozen_bias": lambda: with_a_frozen_bias(make_model()),
+    "a_step_hook": lambda: with_a_step_hook(make_model()),
+    "a_gradient_hook": lambda: with_a_gradient_hook(make_model()),
     "own_values": lambda: with_own_values(make_model()),
 }
 
 
 @pytest.mark.parametrize("make", TORCH.values(), ids=TORCH.keys())
-def test_torch_fits_whatever_is_not_plain(make: Callable[[], VPG]) -> None:
+def test_torch_fits_what_numpy_cannot(make: Callable[[], VPG]) -> None:
     model = make()
     assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is TorchCriticFit
 
@@ -259,8 +260,8 @@ GLOBAL = {
 
 
 @pytest.mark.parametrize("register", GLOBAL.values(), ids=GLOBAL.keys())
-def test_who_watches_every_module_or_optimizer_sees_the_fit(register: Callable[..., Any]) -> None:
-    """Hooks for all modules or optimisers of the process count, and nobody is watched any more once they are gone."""
+def test_global_hooks_make_torch_fit(register: Callable[..., Any]) -> None:
+    """With a hook for all modules or optimisers, torch fits and calls it; after its removal, NumPy fits again."""
     model = make_model()
     handle = register(lambda *_: None)
     try:
@@ -270,8 +271,8 @@ def test_who_watches_every_module_or_optimizer_sees_the_fit(register: Callable[.
     assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is NumpyCriticFit
 
 
-class Pools(BaseCallback):
-    """Remembers how many threads NumPy's matrix products may use."""
+class ThreadCounts(BaseCallback):
+    """Records how many threads NumPy's matrix products may use."""
 
     seen: frozenset[int] = frozenset()
 
@@ -285,8 +286,8 @@ def blas_threads():
 
 
 def test_matrix_products_use_the_threads_that_torch_is_set_to():
-    """Runs side by side would wait for each other's threads otherwise; afterwards the program has its own setting again."""
-    pools = Pools()
+    """Parallel runs would wait for each other's threads otherwise. After training, the previous setting is restored."""
+    pools = ThreadCounts()
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
         make_model().learn(32, pools)

@@ -1,4 +1,4 @@
-"""A training in which no weight can move says so, once; one in which the user means it does not."""
+"""A training warns once if no weight can change, unless the user asked for that."""
 
 import re
 import warnings
@@ -16,41 +16,41 @@ from torch import nn
 from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 
 
-def told(learn):
+def warnings_of(learn):
     """:return: the texts of the warnings"""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         learn()
-    return [str(one.message) for one in caught]
+    return [str(warning.message) for warning in caught]
 
 
-def test_a_schedule_that_ends_with_its_first_rollout_moves_nothing_and_says_so():
-    """As PPO's does, without a word: progress is counted when the rollout is over."""
+def test_a_schedule_that_ends_with_the_first_rollout_warns():
+    """Progress is counted after a rollout, so the only update has step size 0, as with PPO, which does not warn."""
     ppo = PPO("MlpPolicy", RandomEnv(), LinearSchedule(0.01, 0.0, 1.0), n_steps=16, batch_size=16, device="cpu")
     model = make_model(learning_rate="lin_0.01")
-    for one, expected in ((ppo, []), (model, ["learning_rate='lin_0.01' was 0 at each update"])):
-        before = weights(one)
-        texts = told(lambda one=one: one.learn(16))
-        assert not differing(before, weights(one))
+    for trained, expected in ((ppo, []), (model, ["learning_rate='lin_0.01' was 0 at each update"])):
+        before = weights(trained)
+        texts = warnings_of(lambda trained=trained: trained.learn(16))
+        assert not differing(before, weights(trained))
         assert [text[: len(start)] for text, start in zip(texts, expected, strict=True)] == expected
     assert "n_steps=16" in texts[0]
     assert "raise total_timesteps" in texts[0]
 
 
-def test_each_learn_of_a_loop_says_it_once():
-    """Also with reset_num_timesteps=False, where the progress of each learn() ends with its only rollout."""
+def test_each_learn_of_a_loop_warns_once():
+    """Each learn() with a single rollout warns once, also with reset_num_timesteps=False."""
     model = make_model(learning_rate="lin_0.01")
-    assert told(lambda: model.learn(48)) == []
+    assert warnings_of(lambda: model.learn(48)) == []
     for _ in range(3):
-        assert len(told(lambda: model.learn(16, reset_num_timesteps=False))) == 1
-    assert told(lambda: model.learn(48, reset_num_timesteps=False)) == []
+        assert len(warnings_of(lambda: model.learn(16, reset_num_timesteps=False))) == 1
+    assert warnings_of(lambda: model.learn(48, reset_num_timesteps=False)) == []
 
 
 def rising(progress):
     return 0.01 * (0.2 < progress < 0.8)
 
 
-SAID = {
+WARNED = {
     "policy": ({"learning_rate": "lin_0.01", "vf_learning_rate": 0.01}, ["learning_rate"]),
     "critic": ({"vf_learning_rate": "lin_0.01"}, ["vf_learning_rate"]),
     "both": ({"learning_rate": "lin_0.01", "vf_learning_rate": "lin_0.01"}, ["learning_rate", "vf_learning_rate"]),
@@ -63,16 +63,16 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize(("kwargs", "names"), SAID.values(), ids=SAID.keys())
-def test_what_could_not_move_is_named_and_a_choice_is_not(kwargs, names):
-    """A step size that is 0 all along is what somebody has asked for."""
-    texts = told(lambda: make_model(**kwargs).learn(16))
-    # Of a function as learning_rate, other words are said as well
+@pytest.mark.parametrize(("kwargs", "names"), WARNED.values(), ids=WARNED.keys())
+def test_the_warning_names_the_step_size_that_was_zero(kwargs, names):
+    """The warning names the step size that was 0 at each update, but not one that is always 0, which is a choice."""
+    texts = warnings_of(lambda: make_model(**kwargs).learn(16))
+    # A function as learning_rate causes another warning as well
     assert [re.match(r"\w+", text)[0] for text in texts if "was 0 at each update" in text] == names
 
 
-def test_who_takes_up_training_for_its_last_update_is_not_told(tmp_path):
-    """The updates before the kill belong to the same training."""
+def test_a_resumed_training_does_not_warn_for_its_last_update(tmp_path):
+    """The updates before the kill count, so a resumed training with only its last update left does not warn."""
 
     def script(*callbacks):
         model = make_model(env=random_envs(), learning_rate="lin_0.01")
@@ -80,34 +80,34 @@ def test_who_takes_up_training_for_its_last_update_is_not_told(tmp_path):
 
     with pytest.raises(Crash):
         script(CrashAt(100))
-    assert told(script) == []
+    assert warnings_of(script) == []
 
 
 @pytest.mark.parametrize("part", ["all", "actor", "actor_without_critic"])
-def test_a_policy_that_is_frozen_altogether_is_told(part):
-    """A frozen actor alone is a critic that is fitted."""
+def test_a_frozen_policy_warns(part):
+    """The warning comes if nothing can be trained, but not if only the actor is frozen and a critic is fitted."""
     model = make_model(baseline="none" if part == "actor_without_critic" else "value")
     for name, parameter in model.policy.named_parameters():
         parameter.requires_grad_(part != "all" and "value" in name)
     before = weights(model)
-    texts = told(lambda: model.learn(32))
+    texts = warnings_of(lambda: model.learn(32))
     assert [text[:40] for text in texts] == ([] if part == "actor" else ["every parameter of the policy is frozen "])
     assert bool(differing(before, weights(model))) == (part == "actor")
 
 
-def test_the_critic_follows_a_schedule_that_the_user_has_put_in_place():
-    """``model.lr_schedule = f`` holds for both, as for all of A2C's parameters, unless the critic has its own step size."""
+def test_a_replaced_schedule_applies_to_the_critic():
+    """``model.lr_schedule = f`` applies to both optimisers, unless the critic has its own step size."""
     rates = []
     for kwargs in ({}, {"vf_learning_rate": 0.5}):
         model = make_model(**kwargs)
         model.lr_schedule = lambda progress: 0.25
         model.learn(32)
-        rates.append([one.param_groups[0]["lr"] for one in (model.policy.optimizer, model.critic_optimizer)])
+        rates.append([optimizer.param_groups[0]["lr"] for optimizer in (model.policy.optimizer, model.critic_optimizer)])
     assert rates == [[0.25, 0.25], [0.25, 0.5]]
 
 
 class Masked(BaseFeaturesExtractor):
-    """Weighs its features by the softmax of a parameter, in which minus infinity rules one out."""
+    """Weights its features by the softmax of a parameter, in which minus infinity excludes a feature."""
 
     def __init__(self, space, learned):
         super().__init__(space, 3)
@@ -119,8 +119,8 @@ class Masked(BaseFeaturesExtractor):
 
 
 @pytest.mark.parametrize("learned", [False, True], ids=["frozen", "learned"])
-def test_a_constant_of_minus_infinity_is_no_divergence(learned):
-    """A2C trains such a policy: the rest of the mask moves, if it is learned."""
+def test_a_constant_of_minus_infinity_can_be_trained(learned):
+    """A policy with a parameter of minus infinity is trained as by A2C; the rest of the mask changes if it is learned."""
     kwargs = {"features_extractor_class": Masked, "features_extractor_kwargs": {"learned": learned}}
     for model in (A2C("MlpPolicy", RandomEnv(), policy_kwargs=dict(kwargs)), make_model(policy_kwargs=kwargs)):
         before = weights(model)
@@ -130,8 +130,8 @@ def test_a_constant_of_minus_infinity_is_no_divergence(learned):
         assert float(after["features_extractor.mask"][1]) == -np.inf
 
 
-def test_an_update_that_spoils_a_constant_is_a_divergence():
-    """Minus infinity that becomes NaN has changed; the weights are those from before."""
+def test_an_update_that_makes_an_infinite_constant_nan_is_refused():
+    """If minus infinity becomes NaN, training stops with the weights from before the update."""
     model = make_model(policy_kwargs={"features_extractor_class": Masked, "features_extractor_kwargs": {"learned": True}})
     before = weights(model)
     mask = model.policy.pi_features_extractor.mask

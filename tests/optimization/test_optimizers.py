@@ -1,4 +1,4 @@
-"""Two optimisers out of one policy: every parameter in exactly one, and no critic step that moves the policy."""
+"""The two optimisers of a policy: each parameter is in exactly one, and no step of the critic changes the policy."""
 
 from copy import deepcopy
 
@@ -45,8 +45,8 @@ SHARING = {
     "multi_input_shared": lambda **kw: make_model("MultiInputPolicy", RandomEnv(DICT), policy_kwargs=SHARED, **kw),
     "mlp_shared": lambda **kw: make_model(policy_kwargs={"features_extractor_class": LinearExtractor}, **kw),
 }
-EVERY = {**UNSHARED, **SHARING}
-every_policy = pytest.mark.parametrize("build", EVERY.values(), ids=EVERY.keys())
+ALL_POLICIES = {**UNSHARED, **SHARING}
+every_policy = pytest.mark.parametrize("build", ALL_POLICIES.values(), ids=ALL_POLICIES.keys())
 unshared_policy = pytest.mark.parametrize("build", UNSHARED.values(), ids=UNSHARED.keys())
 
 
@@ -60,7 +60,7 @@ def names_in(model, optimizer):
 
 
 def owners_by_trial(model):
-    """The slow way to know whose a parameter is: shake each one and see whether the actions or only the values move."""
+    """Find the owners slowly: change each parameter and see whether the actions or only the values change."""
     policy, observations = model.policy, sample_observations(model)
     actions, value = action_parameters(policy, observations), values(policy, observations)
     actor, critic = set(), set()
@@ -78,7 +78,7 @@ def owners_by_trial(model):
 
 @every_policy
 def test_every_parameter_is_in_exactly_one_optimizer(build):
-    """None is forgotten, none is stepped twice."""
+    """The two optimisers together hold each parameter of the policy once."""
     model = build()
     together = held(model.policy.optimizer) + held(model.critic_optimizer)
     assert len(together) == len(set(together))
@@ -86,8 +86,8 @@ def test_every_parameter_is_in_exactly_one_optimizer(build):
 
 
 @every_policy
-def test_owners_are_those_that_trial_finds(build):
-    """What moves the actions belongs to the policy's optimiser, what moves only the values to the critic's."""
+def test_owners_equal_those_found_by_trial(build):
+    """The actor's optimiser holds the parameters that change the actions, the critic's those that change only the values."""
     model = build()
     actor, critic = owners_by_trial(model)
     assert actor
@@ -96,8 +96,8 @@ def test_owners_are_those_that_trial_finds(build):
     assert names_in(model, model.critic_optimizer) == critic
 
 
-def test_names_of_parameters_mean_nothing():
-    """A policy body called ``value_thing`` is the policy's, a critic body called ``actor_like`` the critic's."""
+def test_names_of_parameters_do_not_matter():
+    """The actor's body may be called ``value_thing`` and the critic's ``actor_like``: the gradients decide."""
     model = make_model(OddlyNamedPolicy)
     body = "mlp_extractor"
     assert {f"{body}.value_thing.{kind}" for kind in ("weight", "bias")} <= names_in(model, model.policy.optimizer)
@@ -106,7 +106,7 @@ def test_names_of_parameters_mean_nothing():
 
 @every_policy
 def test_critic_steps_leave_the_policy_bit_identical(build):
-    """With the policy's step size at 0, the values move and the distribution of the actions does not, in any bit."""
+    """With a step size of 0 for the policy, the values change and the action distribution keeps every bit."""
     model = build(learning_rate=0.0, vf_learning_rate=0.01)
     observations = sample_observations(model)
     actions, value = action_parameters(model.policy, observations), values(model.policy, observations)
@@ -117,7 +117,7 @@ def test_critic_steps_leave_the_policy_bit_identical(build):
 
 @unshared_policy
 def test_policy_steps_leave_an_unshared_critic_bit_identical(build):
-    """With the critic's step size at 0, the distribution of the actions moves and the values do not, in any bit."""
+    """With a step size of 0 for the critic, the action distribution changes and the values keep every bit."""
     model = build(vf_learning_rate=0.0)
     observations = sample_observations(model)
     actions, value = action_parameters(model.policy, observations), values(model.policy, observations)
@@ -127,7 +127,7 @@ def test_policy_steps_leave_an_unshared_critic_bit_identical(build):
 
 
 def test_frozen_parameters_stay_frozen():
-    """Finding the owners thaws nothing, and training moves all parameters but the frozen ones."""
+    """Finding the owners unfreezes nothing, and training changes all parameters except the frozen ones."""
     model = make_model(PartlyFrozenPolicy)
     frozen = {name for name, parameter in model.policy.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name in weights(model) if name.startswith("mlp_extractor.")}
@@ -137,8 +137,8 @@ def test_frozen_parameters_stay_frozen():
 
 
 @pytest.mark.parametrize("part", ["policy", "critic"])
-def test_one_side_can_be_frozen_altogether(part):
-    """A user who freezes the whole critic (a baseline fitted before) or the whole policy still trains the other one."""
+def test_the_actor_or_the_critic_can_be_frozen(part):
+    """If the whole critic or the whole actor is frozen, the other one is still trained."""
     model = make_model()
     optimizers = {"policy": model.policy.optimizer, "critic": model.critic_optimizer}
     frozen = names_in(model, optimizers[part])
@@ -150,7 +150,7 @@ def test_one_side_can_be_frozen_altogether(part):
 
 
 def test_group_options_follow_each_parameter():
-    """Weight decay and betas of every parameter are those of the group in which the policy had put it."""
+    """Each parameter keeps the weight decay and the betas of its group in the policy's optimiser."""
     model = make_model(GroupedPolicy, RandomEnv(action_space=CONTINUOUS))
     names = {parameter: name for name, parameter in model.policy.named_parameters()}
     for optimizer in (model.policy.optimizer, model.critic_optimizer):
@@ -176,7 +176,7 @@ any_optimizer = pytest.mark.parametrize("policy_kwargs", OPTIMIZERS.values(), id
 
 @any_optimizer
 def test_optimizer_class_and_options_hold_for_both(policy_kwargs):
-    """``optimizer_class`` and ``optimizer_kwargs`` reach the critic's optimiser as they reach the policy's."""
+    """``optimizer_class`` and ``optimizer_kwargs`` apply to both optimisers."""
     model = make_model(policy_kwargs=policy_kwargs)
     for optimizer in (model.policy.optimizer, model.critic_optimizer):
         assert type(optimizer) is policy_kwargs.get("optimizer_class", th.optim.Adam)
@@ -186,7 +186,7 @@ def test_optimizer_class_and_options_hold_for_both(policy_kwargs):
 
 @any_optimizer
 def test_models_with_any_optimizer_train_save_and_load(policy_kwargs, model_path):
-    """Both optimisers' states come back, also those of a class that has a state from the start."""
+    """The states of both optimisers are loaded, also for a class whose state is not empty at the start."""
     model = make_model(policy_kwargs=policy_kwargs).learn(48)
     model.save(model_path)
     loaded = VPG.load(model_path, env=RandomEnv())
@@ -200,7 +200,7 @@ def test_models_with_any_optimizer_train_save_and_load(policy_kwargs, model_path
 
 
 @pytest.mark.parametrize("use_sde", [False, True], ids=["plain", "gsde"])
-def test_construction_draws_no_random_numbers_beyond_those_of_sb3(use_sde):
+def test_construction_draws_the_same_random_numbers_as_sb3(use_sde):
     """For one seed VPG and A2C start from the same weights and leave torch's generator in the same state."""
     states, starts = [], []
     for algorithm in (A2C, VPG):
@@ -212,15 +212,15 @@ def test_construction_draws_no_random_numbers_beyond_those_of_sb3(use_sde):
 
 
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
-def test_the_two_step_sizes_are_those_asked_for():
-    """Each optimiser steps with its own rate, from construction to the end of a decaying schedule."""
+def test_each_optimizer_has_its_own_step_size():
+    """Each optimiser has its own step size, from construction to the end of a decaying schedule."""
     model = make_model(learning_rate="lin_0.01", vf_learning_rate=lambda progress: 0.5 * progress)
 
     def rates():
         return [{g["lr"] for g in optimizer.param_groups} for optimizer in (model.policy.optimizer, model.critic_optimizer)]
 
     assert rates() == [{0.01}, {0.5}]
-    model.learn(64)  # the last of four updates comes when all steps are taken: progress 0
+    model.learn(64)  # the last of four updates comes after all steps, at progress 0
     assert rates() == [{0.0}, {0.0}]
 
 
@@ -236,14 +236,14 @@ class DirectionExtractor(BaseFeaturesExtractor):
 
 
 def test_a_policy_that_makes_nan_of_zeros_can_be_built():
-    """Whose parameter is it, is asked with an observation of zeros; what the policy makes of it does not matter."""
+    """The owners are found with an observation of zeros, and the policy may return NaN for it."""
     model = make_model(policy_kwargs={"features_extractor_class": DirectionExtractor})
     assert model.critic_optimizer is not None
     model.learn(64)
 
 
 def test_a_fresh_policy_can_be_deep_copied():
-    """Nothing of the question is left behind in the policy."""
+    """Finding the owners leaves no graph in the policy, so it can be deep-copied."""
     model = make_model()
     observations = sample_observations(model)
     copied = deepcopy(model.policy)

@@ -1,4 +1,4 @@
-"""A policy or its optimiser that a user puts in the place of the model's is trained, saved and loaded as with A2C."""
+"""A user may replace the model's policy or its optimiser; it is trained, saved and loaded as with A2C."""
 
 from copy import deepcopy
 from typing import Any
@@ -20,8 +20,8 @@ from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 NET = {"net_arch": [8]}
 
 
-def fresh(model):
-    """What imitation's behaviour cloning hands over."""
+def sb3_policy(model):
+    """A policy of SB3, as behaviour cloning in imitation returns it."""
     return ActorCriticPolicy(model.observation_space, model.action_space, lambda _: 1e-3, **NET)
 
 
@@ -34,12 +34,12 @@ def put_optimizer(model, optimizer):
 
 
 REPLACEMENTS = {
-    "policy_of_sb3": lambda m: put_policy(m, fresh(m)),
+    "policy_of_sb3": lambda m: put_policy(m, sb3_policy(m)),
     "policy_copied": lambda m: put_policy(m, deepcopy(m.policy)),
     "policy_of_a2c": lambda m: put_policy(m, A2C("MlpPolicy", RandomEnv(), policy_kwargs=dict(NET)).learn(10).policy),
     "policy_of_another_vpg": lambda m: put_policy(m, make_model(seed=7).learn(16).policy),
     "policy_compiled": lambda m: put_policy(m, th.compile(m.policy, backend="eager")),
-    "policy_with_shared_weights": lambda m: put_policy(m, with_weights_of(m, fresh(m))),
+    "policy_with_shared_weights": lambda m: put_policy(m, with_weights_of(m, sb3_policy(m))),
     "optimizer_of_everything": lambda m: put_optimizer(m, Adam(m.policy.parameters(), lr=0.01)),
     "optimizer_of_another_class": lambda m: put_optimizer(m, SGD(m.policy.parameters(), lr=0.01, momentum=0.5)),
     "optimizer_of_the_same": lambda m: put_optimizer(m, Adam(held(m.policy.optimizer), lr=0.01, eps=1e-3)),
@@ -53,14 +53,14 @@ def held(optimizer):
 
 
 def with_weights_of(model, policy):
-    """The bodies of the networks are the same modules in both policies."""
+    """Let the policy use the same module as the model for the networks' bodies."""
     policy.mlp_extractor = model.policy.mlp_extractor
     policy.optimizer = Adam(policy.parameters(), lr=0.01)
     return policy
 
 
 class Replace(BaseCallback):
-    """Replaces once, at one of the places where callbacks are called."""
+    """Replaces once, in one of the callback's methods."""
 
     def __init__(self, replace, where):
         super().__init__()
@@ -83,27 +83,27 @@ class Replace(BaseCallback):
 
 
 def weights_of(model):
-    """Under the same names, compiled or not."""
+    """The weights under the names of the policy that is not compiled."""
     return {name.removeprefix("_orig_mod."): value for name, value in weights(model).items()}
 
 
 def assert_trained_and_loadable(model, before, model_path):
-    """All weights have moved, and the file makes the same model with the same optimisers, which goes on."""
+    """All weights have changed, and the saved model has the same weights and optimiser states and can be trained."""
     assert differing(before, weights_of(model)) == set(before)
     model.save(model_path)
     loaded = VPG.load(model_path, env=RandomEnv())
     assert not differing(weights_of(model), weights(loaded))
     for what in ("policy.optimizer", "critic_optimizer"):
-        saved, found = model.get_parameters()[what], loaded.get_parameters()[what]
-        th.testing.assert_close(found["state"], saved["state"], rtol=0, atol=0)
+        saved, restored = model.get_parameters()[what], loaded.get_parameters()[what]
+        th.testing.assert_close(restored["state"], saved["state"], rtol=0, atol=0)
     loaded.learn(16)
     assert differing(weights_of(model), weights(loaded)) == set(before)
 
 
 @pytest.mark.parametrize("when", ["new", "loaded", "trained", "start", "rollout_end"])
 @every_replacement
-def test_what_is_put_in_place_is_trained_and_saved(replace, when, model_path):
-    """At every place between two rollouts."""
+def test_a_replacement_is_trained_and_saved(replace, when, model_path):
+    """A replacement between two rollouts is trained, saved and loaded."""
     model = make_model()
     if when == "loaded":
         model.save(model_path)
@@ -122,8 +122,8 @@ def test_what_is_put_in_place_is_trained_and_saved(replace, when, model_path):
 
 
 @every_replacement
-def test_every_parameter_is_held_once(replace):
-    """By one of the two, in whatever way it got there."""
+def test_each_parameter_is_held_once(replace):
+    """After a replacement, the two optimisers together hold each parameter once, and the critic's holds the critic."""
     model = make_model().learn(16)
     replace(model)
     together = held(model.critic_optimizer) + held(model.policy.optimizer)
@@ -141,8 +141,8 @@ SUBSETS = {
 
 
 @pytest.mark.parametrize("subset", SUBSETS.values(), ids=SUBSETS.keys())
-def test_what_an_optimizer_leaves_out_is_frozen_as_with_a2c(subset, model_path):
-    """A user may freeze layers by giving an optimiser none of them. A file keeps that, where A2C's cannot be loaded."""
+def test_parameters_missing_in_an_optimizer_are_frozen_as_with_a2c(subset, model_path):
+    """Layers that a new optimiser does not hold are frozen, also after loading. (A2C cannot load such a file.)"""
     moved = []
     for cls in (A2C, VPG):
         model = cls("MlpPolicy", RandomEnv(), n_steps=16, seed=0, policy_kwargs=dict(NET))
@@ -158,22 +158,22 @@ def test_what_an_optimizer_leaves_out_is_frozen_as_with_a2c(subset, model_path):
     assert differing(before, weights(loaded)) == moved[1]
 
 
-def test_an_optimizer_brings_what_it_remembers():
-    """Adam's moments of a policy that was trained elsewhere go with each parameter; those of the old critic go nowhere."""
+def test_a_new_optimizer_keeps_its_moments():
+    """The moments in a new policy's optimiser go with their parameters to both optimisers; the old critic's are dropped."""
     model, other = make_model().learn(32), A2C("MlpPolicy", RandomEnv(), policy_kwargs=dict(NET))
     other.learn(15)
-    remembered = {p: deepcopy(s) for p, s in other.policy.optimizer.state.items()}
+    original_states = {p: deepcopy(s) for p, s in other.policy.optimizer.state.items()}
     model.policy = other.policy
-    found = {**model.critic_optimizer.state, **model.policy.optimizer.state}
+    states = {**model.critic_optimizer.state, **model.policy.optimizer.state}
     assert model.critic_optimizer.state
-    assert found.keys() == remembered.keys()
-    for parameter, state in found.items():
-        th.testing.assert_close(state, remembered[parameter], rtol=0, atol=0)
+    assert states.keys() == original_states.keys()
+    for parameter, state in states.items():
+        th.testing.assert_close(state, original_states[parameter], rtol=0, atol=0)
         assert float(state["step"]) == 3
 
 
 def test_a_new_parameter_of_the_actor_joins_it():
-    """``add_param_group`` on the policy's optimiser leaves the critic's as it is."""
+    """``add_param_group`` on the policy's optimiser does not change the critic's."""
     model = make_model().learn(16)
     critic = model.critic_optimizer
     scale = th.nn.Parameter(th.ones(3))
@@ -189,23 +189,23 @@ def test_a_new_parameter_of_the_actor_joins_it():
     assert differing(before, weights(model)) == set(before)
 
 
-def test_training_with_a_replaced_optimizer_is_taken_up_exactly(tmp_path):
-    """The same script, killed and started again, ends with the same weights as if it had not been killed."""
+def test_training_with_a_replaced_optimizer_resumes_exactly(tmp_path):
+    """A script that is killed and started again ends with the same weights as one that was not killed."""
 
     def script(callback, folder):
         model = make_model(env=random_envs())
         model.policy.optimizer = Adam(model.policy.parameters(), lr=0.01, betas=(0.5, 0.9))
         return model.learn(192, [TrainingCheckpoint(folder, save_freq=32, verbose=0), *callback])
 
-    whole = script([], tmp_path / "whole")
+    uninterrupted = script([], tmp_path / "whole")
     with pytest.raises(Crash):
         script([CrashAt(150)], tmp_path / "killed")
     disturb()
-    assert_same(whole, script([], tmp_path / "killed"))
+    assert_same(uninterrupted, script([], tmp_path / "killed"))
 
 
 class NoStepSize(Optimizer):
-    """A user's optimiser, whose constructor asks for something of its own."""
+    """A user's optimiser, whose constructor needs another argument than ``lr``."""
 
     def __init__(self, params, strength):
         super().__init__(params, {"strength": strength})
@@ -243,8 +243,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("when", ["learn", "start", "train"])
 @pytest.mark.parametrize(("replace", "text"), REFUSED.values(), ids=REFUSED.keys())
-def test_what_cannot_be_trained_is_refused_at_once(replace, text, when):
-    """Before a step is played, with the way out."""
+def test_a_replacement_that_cannot_be_trained_is_refused(replace, text, when):
+    """A replacement that VPG cannot train is refused before the first step, with advice."""
     model = make_model()
     steps = Seen()
     if when == "start":
@@ -258,15 +258,15 @@ def test_what_cannot_be_trained_is_refused_at_once(replace, text, when):
     assert model.num_timesteps == 0
 
 
-def test_a_policy_of_another_shape_is_trained_with_a_warning_and_loads_as_that_says(model_path):
-    """A2C says nothing, and cannot load its file either."""
+def test_a_policy_of_another_shape_is_trained_with_a_warning(model_path):
+    """The warning says how to load the file. A2C does not warn, and cannot load its file."""
     model = make_model()
     kwargs: dict[str, Any] = {"net_arch": [4, 4]}
     model.policy = ActorCriticPolicy(model.observation_space, model.action_space, lambda _: 1e-3, **kwargs)
     before = weights(model)
-    with pytest.warns(UserWarning, match="custom_objects=.*that build this one") as told:
+    with pytest.warns(UserWarning, match="custom_objects=.*that build this one") as caught:
         model.learn(32)
-    assert len(told) == 1
+    assert len(caught) == 1
     assert differing(before, weights(model)) == set(before)
     with pytest.warns(UserWarning, match="other parameters than policy_class and policy_kwargs build"):
         model.save(model_path)
@@ -276,7 +276,7 @@ def test_a_policy_of_another_shape_is_trained_with_a_warning_and_loads_as_that_s
 
 
 class Reversed(ActorCriticPolicy):
-    """Its parameters are those of its parent, and its actions are others."""
+    """Has the parameters of its parent but chooses other actions."""
 
     def _get_action_dist_from_latent(self, latent_pi):
         return self.action_dist.proba_distribution(action_logits=-self.action_net(latent_pi))
@@ -293,20 +293,20 @@ SAME_NAMES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("cls", "kwargs", "text"), SAME_NAMES.values(), ids=SAME_NAMES.keys())
-def test_a_policy_that_differs_in_its_classes_alone_is_told_when_it_learns_and_when_it_is_saved(cls, kwargs, text, model_path):
-    """Its file would be read as that of another policy; the way out is the one that the warning names."""
+def test_a_policy_that_differs_only_in_its_classes_causes_a_warning(cls, kwargs, text, model_path):
+    """Without the arguments that the warning names, the file would be loaded as another policy."""
     model = make_model()
     model.policy = build(cls, model, **kwargs)
-    with pytest.warns(UserWarning, match=text) as told:
+    with pytest.warns(UserWarning, match=text) as caught:
         model.learn(32)
-    assert len(told) == 1
+    assert len(caught) == 1
     with pytest.warns(UserWarning, match=text):
         model.save(model_path)
     custom = {"policy_class": cls, "policy_kwargs": {**NET, **kwargs}}
     loaded = VPG.load(model_path, env=RandomEnv(), custom_objects=custom)
     observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
-    expected, found = (one.predict(observations, deterministic=True)[0] for one in (model, loaded))
-    np.testing.assert_array_equal(found, expected)
+    expected, actual = (trained.predict(observations, deterministic=True)[0] for trained in (model, loaded))
+    np.testing.assert_array_equal(actual, expected)
     loaded.learn(32)
     loaded.save(model_path)
 
@@ -321,7 +321,7 @@ CLASSES: dict[str, Any] = {
 
 @pytest.mark.parametrize(("cls", "kwargs"), CLASSES.values(), ids=CLASSES.keys())
 def test_the_file_names_the_class_and_the_options_of_a_replaced_optimizer(cls, kwargs, model_path):
-    """Training goes on from the file as it does without one, and the constructor's options are those of the optimiser."""
+    """A loaded model trains like the original, and its ``policy_kwargs`` have the optimiser's class and options."""
     model = make_model(policy_kwargs={"optimizer_kwargs": {"eps": 1e-4}})
     model.policy.optimizer = cls(model.policy.parameters(), lr=0.01, **kwargs)
     model.learn(32)
@@ -329,30 +329,30 @@ def test_the_file_names_the_class_and_the_options_of_a_replaced_optimizer(cls, k
     loaded = VPG.load(model_path, env=RandomEnv())
     assert {type(loaded.policy.optimizer), type(loaded.critic_optimizer)} == {cls}
     assert loaded.policy_kwargs == {**NET, "optimizer_class": cls, "optimizer_kwargs": kwargs}
-    for one in (model, loaded):
-        one.set_env(RandomEnv())
-        one.set_random_seed(3)
-        one.learn(48)
+    for trained in (model, loaded):
+        trained.set_env(RandomEnv())
+        trained.set_random_seed(3)
+        trained.learn(48)
     assert not differing(weights(model), weights(loaded))
 
 
-def test_a_killed_run_with_an_optimizer_of_another_class_is_taken_up(tmp_path):
+def test_a_killed_run_with_an_optimizer_of_another_class_resumes_exactly(tmp_path):
     def script(callback, folder):
         model = make_model(env=random_envs())
         model.policy.optimizer = SGD(model.policy.parameters(), lr=0.01, momentum=0.5)
         return model.learn(192, [TrainingCheckpoint(folder, save_freq=32, verbose=0), *callback])
 
-    whole = script([], tmp_path / "whole")
+    uninterrupted = script([], tmp_path / "whole")
     with pytest.raises(Crash):
         script([CrashAt(150)], tmp_path / "killed")
     disturb()
-    assert_same(whole, script([], tmp_path / "killed"))
+    assert_same(uninterrupted, script([], tmp_path / "killed"))
 
 
 @pytest.mark.parametrize("trust", [False, True], ids=["plain", "trust"])
 @pytest.mark.parametrize(("stored", "momentum"), [(SGD, 0.9), (SGD, 0.0), (Adam, None)], ids=["sgd", "plain_sgd", "adam"])
-def test_a_file_that_does_not_name_the_class_of_its_optimizer_is_refused_with_the_way_out(stored, momentum, trust, model_path):
-    """Such as A2C writes."""
+def test_a_file_that_names_another_optimizer_class_is_refused(stored, momentum, trust, model_path):
+    """A file whose settings name another optimiser class, as A2C may write it, is refused with advice."""
     model = A2C("MlpPolicy", RandomEnv(), n_steps=16, policy_kwargs={**NET, "optimizer_class": Adam})
     if stored is Adam:
         model.policy_kwargs["optimizer_class"] = SGD
@@ -372,8 +372,8 @@ def test_a_file_that_does_not_name_the_class_of_its_optimizer_is_refused_with_th
     VPG.load(model_path, env=RandomEnv(), trust=trust, custom_objects=right).learn(32)
 
 
-def test_a_parameter_that_is_not_the_policys_is_told_when_it_learns_and_when_it_is_saved(model_path):
-    """A2C says nothing, and cannot load its file."""
+def test_a_parameter_that_is_not_the_policys_causes_a_warning(model_path):
+    """A parameter that is not the policy's causes a warning in learn() and in save(). A2C cannot load such a file."""
     model = make_model()
     model.policy.optimizer.add_param_group({"params": th.nn.Linear(4, 1).parameters()})
     with pytest.warns(UserWarning, match="holds 2 parameters that are not those of model.policy"):
@@ -382,8 +382,8 @@ def test_a_parameter_that_is_not_the_policys_is_told_when_it_learns_and_when_it_
         model.save(model_path)
 
 
-def test_two_optimizers_of_different_classes_are_told_with_the_way_out(model_path):
-    """``load`` builds both of one class."""
+def test_optimizers_of_different_classes_cause_a_warning(model_path):
+    """``load`` builds both optimisers of one class, so different classes cause a warning."""
     model = make_model().learn(16)
     model.policy.optimizer = SGD(held(model.policy.optimizer), lr=0.01)
     text = "policy.optimizer is a SGD and critic_optimizer a Adam"
@@ -405,7 +405,7 @@ def compiled(model):
 
 @pytest.mark.parametrize("what", ["file", "dict", "own_state_dict"])
 def test_a_compiled_policy_takes_parameters(what, model_path):
-    """From whichever model they are: the names in a file are those of the original policy."""
+    """A compiled policy takes parameters of a compiled or plain model, since files have the names of the plain policy."""
     for make in (make_model, lambda **kwargs: compiled(make_model(**kwargs))):
         model = make().learn(32)
         model.save(model_path)
@@ -422,20 +422,20 @@ def test_a_compiled_policy_takes_parameters(what, model_path):
         other.learn(16)
 
 
-def test_a_killed_run_of_a_compiled_policy_is_taken_up(tmp_path):
+def test_a_killed_run_of_a_compiled_policy_resumes_exactly(tmp_path):
     def script(callback, folder):
         model = compiled(make_model(env=random_envs()))
         return model.learn(192, [TrainingCheckpoint(folder, save_freq=32, verbose=0), *callback])
 
-    whole = script([], tmp_path / "whole")
+    uninterrupted = script([], tmp_path / "whole")
     with pytest.raises(Crash):
         script([CrashAt(150)], tmp_path / "killed")
     disturb()
-    assert not differing(weights(whole), weights(script([], tmp_path / "killed")))
+    assert not differing(weights(uninterrupted), weights(script([], tmp_path / "killed")))
 
 
 def test_a_state_dict_with_a_missing_weight_is_torchs_error_as_with_a2c() -> None:
-    """Also where the optimisers' state dicts lack something: the policy's comes first, as in SB3."""
+    """Torch's error about the policy comes first, as in SB3, also if the optimisers' state dicts lack an entry."""
     for model in (make_model(), A2C("MlpPolicy", RandomEnv(), n_steps=8)):
         cut = {name: dict(list(state.items())[:-1]) for name, state in model.get_parameters().items()}
         with pytest.raises(RuntimeError, match="Missing key"):
