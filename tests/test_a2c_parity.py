@@ -1,4 +1,4 @@
-"""SB3's own A2C is the oracle: where both algorithms define the same thing, they compute the same bits."""
+"""VPG equals SB3's A2C to the last bit where both define the same computation."""
 
 from copy import deepcopy
 from typing import Any
@@ -33,7 +33,7 @@ def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pair(env_id: str, policy_kwargs: dict[str, Any], **kwargs: Any) -> tuple[A2C, VPG]:
-    """A2C and VPG with everything alike; each has environments of its own, which are seeded alike."""
+    """A2C and VPG with the same arguments, each with its own environments, seeded equally."""
     kwargs = {**SHARED, **kwargs}
     a2c = A2C(
         "MlpPolicy", make_vec_env(env_id, 2), vf_coef=1.0, use_rms_prop=False, policy_kwargs=dict(policy_kwargs), **kwargs
@@ -43,7 +43,7 @@ def pair(env_id: str, policy_kwargs: dict[str, Any], **kwargs: Any) -> tuple[A2C
 
 
 def train_on_the_same_rollouts(a2c: A2C, vpg: VPG, updates: int) -> None:
-    """A2C plays; both learn from copies of its buffer."""
+    """A2C collects; both learn from copies of its buffer."""
     _, callback = a2c._setup_learn(updates * a2c.n_steps * a2c.n_envs, None)
     silence(vpg)
     for _ in range(updates):
@@ -58,7 +58,7 @@ def train_on_the_same_rollouts(a2c: A2C, vpg: VPG, updates: int) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_weights_equal_those_of_a2c_to_the_last_bit(env_id, optimizer, ent_coef, normalize_advantage):
-    """Without clipping, separate optimisers and a single critic step make VPG the same algorithm as A2C."""
+    """Without clipping and with a single critic step, VPG is the same algorithm as A2C."""
     a2c, vpg = pair(
         env_id,
         OPTIMIZERS[optimizer],
@@ -83,7 +83,7 @@ EXPLORATION = {
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize(("kwargs", "policy_kwargs"), EXPLORATION.values(), ids=EXPLORATION.keys())
 def test_learning_from_a_seed_follows_a2c_to_the_last_bit(kwargs, policy_kwargs):
-    """The whole of learn() in SB3's loop does: the same actions, the same rollouts, the same decaying step sizes."""
+    """In SB3's loop, learn() has the same actions, rollouts and decaying step sizes as A2C, and ends with the same weights."""
     a2c, vpg = pair(
         "Pendulum-v1",
         {**OPTIMIZERS["adam"], **policy_kwargs},
@@ -101,15 +101,15 @@ def test_learning_from_a_seed_follows_a2c_to_the_last_bit(kwargs, policy_kwargs)
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
-def test_finite_clipping_departs_from_a2c(env_id):
-    """A2C scales actor and critic by one common factor, VPG each by its own."""
+def test_clipping_differs_from_a2c(env_id):
+    """With clipping the weights differ: A2C scales both gradients by a common factor, VPG each by its own."""
     a2c, vpg = pair(env_id, OPTIMIZERS["rmsprop"], max_grad_norm=0.5)
     train_on_the_same_rollouts(a2c, vpg, updates=3)
     assert differing(weights(a2c), weights(vpg))
 
 
 def unclipped_gradients(model: VPG) -> tuple[dict[str, th.Tensor], dict[str, th.Tensor]]:
-    """The definition, written out: gradients of policy loss and value loss on the buffer's content in its own order."""
+    """:return: gradients of the policy loss and of the value loss on the buffer, by their definitions"""
     buffer, policy = model.rollout_buffer, model.policy
     tensors = [
         th.as_tensor(buffer.swap_and_flatten(getattr(buffer, name)))
@@ -136,7 +136,7 @@ def clipped(gradients: dict[str, th.Tensor], total: float) -> dict[str, th.Tenso
 
 
 def applied_gradients(model: A2C | VPG, *optimizers: th.optim.Optimizer) -> dict[str, th.Tensor]:
-    """Train, and note what gradient each optimiser has before its only step."""
+    """Train, and return the gradients that the optimisers have before their only step."""
     names = {parameter: name for name, parameter in model.policy.named_parameters()}
     applied: dict[str, th.Tensor] = {}
 
@@ -151,8 +151,8 @@ def applied_gradients(model: A2C | VPG, *optimizers: th.optim.Optimizer) -> dict
     return applied
 
 
-def test_each_norm_is_bounded_alone_whereas_a2c_bounds_the_joint_one():
-    """Recomputed by hand: VPG scales actor and critic separately, A2C both by what their joint norm asks for."""
+def test_each_gradient_norm_is_clipped_separately():
+    """VPG clips the gradients of actor and critic separately, A2C clips their joint norm."""
     a2c, vpg = pair("CartPole-v1", OPTIMIZERS["adam"], max_grad_norm=0.5)
     _, callback = a2c._setup_learn(32, None)
     silence(vpg)

@@ -1,4 +1,4 @@
-"""Callbacks and loggers that a user of A2C or PPO brings along."""
+"""Callbacks and loggers of SB3 work with VPG as with A2C and PPO."""
 
 import json
 
@@ -30,16 +30,16 @@ KEYS = {
     "train/n_updates",
 }
 DIAGNOSTICS = {"train/gradient_snr", "train/approx_kl", "train/explained_variance_after"}
-# rich's progress bar is experimental in tqdm's eyes, and SB3's own filter is reset by pytest
+# tqdm warns that its rich bar is experimental; SB3 filters this warning, but pytest resets the filter
 quiet_bar = pytest.mark.filterwarnings("ignore::tqdm.TqdmExperimentalWarning")
 
 
 class Recorder(BaseCallback):
-    """Counts the calls, and stops training at the given step."""
+    """Records the calls, and stops training at the given step."""
 
-    def __init__(self, stop_at=None, verdict=False):
+    def __init__(self, stop_at=None, result=False):
         super().__init__()
-        self.stop_at, self.verdict, self.calls = stop_at, verdict, []
+        self.stop_at, self.result, self.calls = stop_at, result, []
 
     def _on_training_start(self):
         self.calls.append("training_start")
@@ -49,7 +49,7 @@ class Recorder(BaseCallback):
 
     def _on_step(self):
         self.calls.append("step")
-        return self.verdict if self.n_calls == self.stop_at else True
+        return self.result if self.n_calls == self.stop_at else True
 
     def _on_rollout_end(self):
         self.calls.append("rollout_end")
@@ -59,18 +59,18 @@ class Recorder(BaseCallback):
 
 
 def test_callback_is_called_as_sb3_documents_it():
-    """Start, then for each iteration its start, every step and its end, then the end."""
+    """The calls are training start, then rollout start, steps and rollout end of each iteration, then training end."""
     recorder = Recorder()
     make_model(n_steps=3).learn(6, callback=recorder)
     iteration = ["rollout_start", *["step"] * 3, "rollout_end"]
     assert recorder.calls == ["training_start", *iteration, *iteration, "training_end"]
 
 
-@pytest.mark.parametrize("verdict", [False, np.bool_(False)], ids=["bool", "numpy_bool"])
+@pytest.mark.parametrize("result", [False, np.bool_(False)], ids=["bool", "numpy_bool"])
 @pytest.mark.parametrize("n_steps", [1, 16])
-def test_callback_that_returns_false_stops_on_that_very_step(n_steps, verdict):
-    """No further step is taken and nothing is learnt from the unfinished rollout."""
-    recorder = Recorder(stop_at=21, verdict=verdict)
+def test_callback_that_returns_false_stops_at_that_step(n_steps, result):
+    """No further step is taken, and VPG does not learn from the unfinished rollout."""
+    recorder = Recorder(stop_at=21, result=result)
     model = make_model(n_steps=n_steps).learn(100, callback=recorder)
     assert model.num_timesteps == recorder.calls.count("step") == 21
     assert model._n_updates == 20 // n_steps
@@ -78,14 +78,14 @@ def test_callback_that_returns_false_stops_on_that_very_step(n_steps, verdict):
 
 @pytest.mark.parametrize("kind", ["list", "function"])
 def test_callback_may_be_a_list_or_a_function(kind):
-    """As in every algorithm of SB3."""
+    """A list of callbacks and a function are accepted, as by every algorithm of SB3."""
     counter = []
     callback = [Recorder(), Recorder(stop_at=5)] if kind == "list" else lambda *_: counter.append(1) or len(counter) < 5
     assert make_model().learn(100, callback=callback).num_timesteps == 5
 
 
-def obvious_gae(rewards, values, dones, gamma, gae_lambda):
-    """Schulman et al. 2015, equation 16, as the double sum that it is; every episode here ends within the rollout."""
+def double_sum_gae(rewards, values, dones, gamma, gae_lambda):
+    """Equation 16 of Schulman et al. 2015, as a double sum; each episode ends within the rollout."""
     advantages = []
     for start in range(len(rewards)):
         total, weight = 0.0, 1.0
@@ -100,7 +100,7 @@ def obvious_gae(rewards, values, dones, gamma, gae_lambda):
 
 
 def test_rollout_end_sees_a_full_buffer_with_advantages_as_defined():
-    """They are GAE(gamma, lambda), not yet normalised, and the returns are advantages plus values."""
+    """At the rollout end the advantages are GAE(gamma, lambda), not normalised; the returns are advantages plus values."""
 
     class Check(BaseCallback):
         checked = 0
@@ -109,7 +109,7 @@ def test_rollout_end_sees_a_full_buffer_with_advantages_as_defined():
             buffer = self.model.rollout_buffer
             assert buffer.full
             dones = [step % 6 == 5 for step in range(24)]
-            plain = obvious_gae(buffer.rewards[:, 0], buffer.values[:, 0], dones, 0.9, 0.8)
+            plain = double_sum_gae(buffer.rewards[:, 0], buffer.values[:, 0], dones, 0.9, 0.8)
             np.testing.assert_allclose(buffer.advantages[:, 0], plain, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(buffer.returns, buffer.advantages + buffer.values, rtol=1e-6)
             self.checked += 1
@@ -127,7 +127,7 @@ def eval_env():
 
 
 def test_eval_callback_evaluates_and_keeps_the_best_model(tmp_path):
-    """The best model on disk is a VPG that loads."""
+    """``EvalCallback`` writes its evaluations and the best model, which can be loaded."""
     callback = EvalCallback(
         eval_env(), eval_freq=16, n_eval_episodes=2, best_model_save_path=str(tmp_path), log_path=str(tmp_path), verbose=0
     )
@@ -139,19 +139,19 @@ def test_eval_callback_evaluates_and_keeps_the_best_model(tmp_path):
 
 
 def test_training_stops_at_a_reward_threshold():
-    """The first evaluation, after 8 steps, already finds the 6 that are asked for."""
+    """Training stops at the first evaluation, after 8 steps, since its return of 6 reaches the threshold."""
     stop = StopTrainingOnRewardThreshold(reward_threshold=6.0)
     model = make_model().learn(160, callback=EvalCallback(eval_env(), callback_on_new_best=stop, eval_freq=8, verbose=0))
     assert model.num_timesteps == 8
 
 
 def test_training_stops_after_a_number_of_episodes():
-    """Four episodes of six steps."""
+    """With a limit of four episodes of six steps, training stops after 24 steps."""
     assert make_model().learn(160, callback=StopTrainingOnMaxEpisodes(max_episodes=4)).num_timesteps == 24
 
 
 def test_checkpoints_load(tmp_path):
-    """Each is a VPG at the step that its name says."""
+    """Each file of ``CheckpointCallback`` can be loaded and is at the step in its name."""
     make_model(env=vector_env(2)).learn(
         64, callback=CheckpointCallback(save_freq=8, save_path=str(tmp_path), name_prefix="vpg")
     )
@@ -164,15 +164,15 @@ def test_checkpoints_load(tmp_path):
 @quiet_bar
 @pytest.mark.parametrize("how", ["argument", "callback"])
 def test_progress_bar_is_shown(how, capsys):
-    """By ``progress_bar=True`` or as a callback; it ends at 100 %."""
+    """``progress_bar=True`` and the callback show a bar that ends at 100 %."""
     arguments = {"progress_bar": True} if how == "argument" else {"callback": ProgressBarCallback()}
     make_model().learn(32, **arguments)
     printed = capsys.readouterr()
     assert "32/32" in printed.out + printed.err
 
 
-def test_learning_continues_the_count_when_asked_to():
-    """``reset_num_timesteps=False`` adds to the steps taken so far; by default the count starts anew."""
+def test_reset_num_timesteps_false_continues_the_count():
+    """``reset_num_timesteps=False`` adds to the steps so far; by default the count starts at 0."""
     model = make_model().learn(32)
     assert model.learn(32, reset_num_timesteps=False).num_timesteps == 64
     assert model._n_updates == 4
@@ -181,7 +181,7 @@ def test_learning_continues_the_count_when_asked_to():
 
 @pytest.fixture
 def open_logger(tmp_path):
-    """A function from a format to a logger whose file is closed after the test."""
+    """A function that makes a logger of a format; its file is closed after the test."""
     loggers = []
 
     def build(kind):
@@ -203,7 +203,7 @@ def rows_of(folder, kind):
 @pytest.mark.parametrize("action_space", [DISCRETE, CONTINUOUS], ids=["discrete", "box"])
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_log_files_hold_the_documented_keys(kind, action_space, open_logger, tmp_path):
-    """Losses, step sizes and counters; the deviation of the actions where they have one."""
+    """The log has losses, step sizes and counters, and for ``Box`` actions their standard deviation."""
     model = make_model(env=RandomEnv(action_space=action_space), vf_learning_rate=0.125)
     model.set_logger(open_logger(kind))
     model.learn(64, log_interval=3)
@@ -218,7 +218,7 @@ def test_log_files_hold_the_documented_keys(kind, action_space, open_logger, tmp
 
 
 def test_logger_set_by_the_user_is_kept(open_logger):
-    """Also over several calls of learn()."""
+    """The user's logger is used in several calls of learn()."""
     model, logger = make_model(), open_logger("csv")
     model.set_logger(logger)
     assert model.learn(16).logger is logger
@@ -227,7 +227,7 @@ def test_logger_set_by_the_user_is_kept(open_logger):
 
 @pytest.mark.parametrize(("log_interval", "dumps"), [(1, 30), (None, 3)], ids=["every_iteration", "default"])
 def test_log_interval_is_counted_in_iterations(log_interval, dumps, open_logger, tmp_path):
-    """By default every tenth is written: an iteration of VPG is longer than one of A2C, which writes every hundredth."""
+    """The default logs every tenth iteration; A2C logs every hundredth, but its iterations are shorter."""
     model = make_model(n_steps=2)
     model.set_logger(open_logger("json"))
     model.learn(60, **({} if log_interval is None else {"log_interval": log_interval}))
@@ -235,7 +235,7 @@ def test_log_interval_is_counted_in_iterations(log_interval, dumps, open_logger,
 
 
 def test_tensorboard_run_is_called_vpg(tmp_path):
-    """By default a folder ``VPG_1``, which ``reset_num_timesteps=False`` goes on to use; ``tb_log_name`` renames it."""
+    """The run's folder is ``VPG_1``, also with ``reset_num_timesteps=False``; ``tb_log_name`` renames it."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -247,5 +247,5 @@ def test_tensorboard_run_is_called_vpg(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"VPG_1", "mine_1"}
     events = EventAccumulator(str(tmp_path / "VPG_1")).Reload()
     assert set(events.Tags()["scalars"]) >= KEYS - {"train/n_updates"}
-    # SB3 writes before it trains, so that the first iteration of a call has no losses to show yet
+    # SB3 writes the log before it trains, so the first iteration of a call has no losses in it
     assert [event.step for event in events.Scalars("train/value_loss")] == [32, 48, 80, 96]

@@ -1,4 +1,4 @@
-"""Garbage ends in a documented error with a message, wherever it comes in: arguments, YAML files, archives."""
+"""Random arguments, YAML files and archives either work or raise a documented error with a message."""
 
 import contextlib
 import inspect
@@ -43,8 +43,8 @@ WILD = st.one_of(
 )
 ARGUMENTS = [*inspect.signature(VPG).parameters, *OnPolicyKwargs.__annotations__]
 ARGUMENTS = [name for name in ARGUMENTS if name not in ("kwargs", "policy", "env", "_init_setup_model", "tensorboard_log")]
-# What a message may speak of instead
-ALSO = {
+# Words that a message may contain instead of the argument's name
+OTHER_WORDS = {
     "use_sde": "gSDE|n_episodes",
     "sde_sample_freq": "sde",
     "policy_kwargs": "'a'|net_arch|dimension|size",
@@ -53,8 +53,8 @@ ALSO = {
 }
 
 
-def learns(model: VPG) -> None:
-    """One iteration; it may diverge, and it says so then."""
+def learn_briefly(model: VPG) -> None:
+    """Learn for one iteration. It may raise ValueError, but the weights stay finite."""
     counts = (model.n_steps, model.n_critic_updates, model.n_episodes or 0)
     if max(counts) < LONG:
         with contextlib.suppress(ValueError):
@@ -65,7 +65,7 @@ def learns(model: VPG) -> None:
 @settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(ARGUMENTS), WILD, min_size=1, max_size=2))
 def test_arguments(arguments):
-    """A model that learns; or a ValueError or TypeError that names an argument of those that were given."""
+    """Any arguments give a model that learns, or a ValueError or TypeError that names one of them."""
     kwargs = {"n_steps": 4, "n_critic_updates": 1, "device": "cpu", "policy_kwargs": {"net_arch": [4]}, **arguments}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -75,16 +75,18 @@ def test_arguments(arguments):
             except (ValueError, TypeError) as error:
                 text = str(error)
             else:
-                learns(model)
+                learn_briefly(model)
                 return
-    named = [name for name in arguments if name in text or any(word in text for word in ALSO.get(name, name).split("|"))]
+    named = [
+        name for name in arguments if name in text or any(word in text for word in OTHER_WORDS.get(name, name).split("|"))
+    ]
     assert named, text
 
 
 @settings(max_examples=60)
 @given(WILD, st.booleans())
 def test_policies_and_environments(value, is_policy):
-    """Also what stands in the first two places."""
+    """Any policy or environment gives a model, or a documented error with a message."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -112,7 +114,7 @@ SETTINGS = [
     "seed",
     "frame_stack",
 ]
-# With steps and environments that a test has the time for
+# Few enough steps for a test
 SMALL = st.fixed_dictionaries({"n_timesteps": st.just(32), "n_steps": st.just(8), "policy": st.just("MlpPolicy")})
 HYPERPARAMS = st.one_of(
     YAML,
@@ -123,7 +125,7 @@ HYPERPARAMS = st.one_of(
 
 
 def is_feasible(hyperparams):
-    """:return: whether a test has time and memory for it, if it is taken as it stands"""
+    """:return: True if training with these hyperparameters takes little time and memory"""
     if not isinstance(hyperparams, dict):
         return True
     counts = [hyperparams.get(name, 1) for name in ("n_envs", "n_critic_updates", "frame_stack")]
@@ -134,7 +136,7 @@ def is_feasible(hyperparams):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
 @given(hyperparams=HYPERPARAMS.filter(is_feasible))
 def test_hyperparameter_files(hyperparams, capsys):
-    """Training, or one line and exit code 1, and then no folder of a run."""
+    """Training succeeds, or exits with code 1, one line of text and no folder of a run."""
     with tempfile.TemporaryDirectory() as folder:
         conf, logs = Path(folder) / "conf.yml", Path(folder) / "logs"
         conf.write_text(yaml.safe_dump({"CartPole-v1": hyperparams}), encoding="utf-8")
@@ -185,7 +187,7 @@ MODEL, CHECKPOINT = model_file(), checkpoint_file()
 
 
 def spliced(value, draw):
-    """:return: the value with something else in one place"""
+    """:return: the value with one part replaced"""
     if isinstance(value, dict) and value and draw(st.integers(0, 5)):
         key = draw(st.sampled_from(sorted(value)))
         return {**value, key: spliced(value[key], draw)}
@@ -199,7 +201,7 @@ def spliced(value, draw):
 
 @st.composite
 def damaged(draw, content):
-    """Bytes flipped, cut out or put in; members that change places; settings with something else in them."""
+    """An archive with bytes changed, removed or inserted, members exchanged, or settings replaced."""
     how = draw(st.sampled_from(["flip", "cut", "insert", "swap", "member", "splice"]))
     place = draw(st.integers(0, len(content) - 1))
     if how == "flip":
@@ -213,7 +215,7 @@ def damaged(draw, content):
     if how == "swap":
         members[first], members[second] = members[second], members[first]
     elif how == "member":
-        # With a checksum that is right
+        # With a correct checksum
         inner = members[first]
         place = draw(st.integers(0, len(inner)))
         members[first] = inner[:place] + draw(st.binary(max_size=9)) + inner[place + draw(st.integers(0, 9)) :]
@@ -227,7 +229,7 @@ def damaged(draw, content):
 @settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged(MODEL))
 def test_damaged_models(content):
-    """A model of finite weights, or a refusal that says why."""
+    """A damaged file gives a model of finite weights, or a RefusedFileError that names the file."""
     try:
         model = VPG.load(io.BytesIO(content), device="cpu")
     except RefusedFileError as error:
@@ -242,7 +244,7 @@ def test_damaged_models(content):
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged(CHECKPOINT))
 def test_damaged_checkpoints(content):
-    """They are read, or refused by name; then the one before is taken."""
+    """A damaged checkpoint is read, or refused with an error that names the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint_32_steps.zip"
         path.write_bytes(content)

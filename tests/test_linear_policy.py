@@ -1,4 +1,4 @@
-"""``LinearPolicy`` against the score function that can be written down, and its way to disk and back."""
+"""``LinearPolicy`` has the score function of its formula, and can be saved and loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ def autograd_score(policy: LinearPolicy, observation: th.Tensor, action: th.Tens
 
 @pytest.mark.parametrize("action", range(3))
 @pytest.mark.parametrize("observation", list(observe(5)), ids=list("abcde"))
-def test_softmax_score_is_the_feature_less_its_mean(observation: th.Tensor, action: int) -> None:
-    """``grad log pi(a | s) = phi(s, a) - E_pi[phi(s, .)]``, where phi(s, a) has the observation and a 1 in block a."""
+def test_softmax_score_is_the_feature_minus_its_mean(observation: th.Tensor, action: int) -> None:
+    """The score is ``phi(s, a) - E_pi[phi(s, .)]``, where phi(s, a) has the observation and a 1 in block a."""
     policy = make_policy(ACTIONS["discrete"])
     weight, bias = (p.detach().numpy().astype(float) for p in (policy.action_net.weight, policy.action_net.bias))
     features = np.array([*observation.numpy().astype(float), 1.0])
@@ -51,14 +51,14 @@ def test_softmax_score_is_the_feature_less_its_mean(observation: th.Tensor, acti
     preferences = np.exp([weight[a] @ features[:-1] + bias[a] for a in range(3)])
     expected = phi[action] - np.tensordot(preferences / preferences.sum(), phi, axes=1)
 
-    found = autograd_score(policy, observation, th.tensor(action))
-    np.testing.assert_allclose(found["weight"], expected[:, :-1], atol=1e-6)
-    np.testing.assert_allclose(found["bias"], expected[:, -1], atol=1e-6)
+    actual = autograd_score(policy, observation, th.tensor(action))
+    np.testing.assert_allclose(actual["weight"], expected[:, :-1], atol=1e-6)
+    np.testing.assert_allclose(actual["bias"], expected[:, -1], atol=1e-6)
 
 
 @pytest.mark.parametrize("observation", list(observe(5)), ids=list("abcde"))
 def test_gaussian_score_is_the_standardised_deviation_times_the_feature(observation: th.Tensor) -> None:
-    """``(a - mu) / sigma^2`` times the observation, and for the logarithm of sigma ``((a - mu) / sigma)^2 - 1``."""
+    """The score is ``(a - mu) / sigma^2`` times the observation, and for log sigma ``((a - mu) / sigma)^2 - 1``."""
     policy = make_policy(ACTIONS["box"])
     parts = (policy.action_net.weight, policy.action_net.bias, policy.log_std)
     weight, bias, log_std = (part.detach().numpy().astype(float) for part in parts)
@@ -66,28 +66,28 @@ def test_gaussian_score_is_the_standardised_deviation_times_the_feature(observat
     action = (mean + sigma * np.array([0.7, -1.3])).astype(np.float32)
     slope = (action - mean) / sigma**2
 
-    found = autograd_score(policy, observation, th.as_tensor(action))
-    np.testing.assert_allclose(found["weight"], np.outer(slope, observation.numpy()), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["bias"], slope, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found["log_std"], ((action - mean) / sigma) ** 2 - 1.0, rtol=1e-5, atol=1e-6)
+    actual = autograd_score(policy, observation, th.as_tensor(action))
+    np.testing.assert_allclose(actual["weight"], np.outer(slope, observation.numpy()), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual["bias"], slope, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual["log_std"], ((action - mean) / sigma) ** 2 - 1.0, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("net_arch", NET_ARCHS.values(), ids=NET_ARCHS.keys())
 @pytest.mark.parametrize("action_space", ACTIONS.values(), ids=ACTIONS.keys())
-def test_the_actor_is_affine_and_no_larger(action_space: spaces.Space[Any], net_arch: Any) -> None:
-    """It keeps mixtures of observations, which no network with a hidden layer of tanh does."""
+def test_the_actor_is_affine(action_space: spaces.Space[Any], net_arch: Any) -> None:
+    """The actor maps a mixture of observations to the mixture of its outputs, and has no further parameters."""
     policy = make_policy(action_space, net_arch)
 
     def preferences(observations: th.Tensor) -> th.Tensor:
         distribution = policy.get_distribution(observations).distribution
         if isinstance(action_space, spaces.Discrete):
-            # Logarithms of ratios of probabilities
+            # Logarithms of probability ratios
             return (distribution.logits[:, 1:] - distribution.logits[:, :1]).detach()
         return distribution.mean.detach()
 
-    one, other = observe(12).split(6)
-    mixed = 0.25 * preferences(one) + 0.75 * preferences(other)
-    th.testing.assert_close(preferences(0.25 * one + 0.75 * other), mixed, rtol=1e-5, atol=1e-5)
+    first, second = observe(12).split(6)
+    mixed = 0.25 * preferences(first) + 0.75 * preferences(second)
+    th.testing.assert_close(preferences(0.25 * first + 0.75 * second), mixed, rtol=1e-5, atol=1e-5)
 
     outputs = 3 if isinstance(action_space, spaces.Discrete) else 2
     env = DummyVecEnv([lambda: ScriptedEnv([([1.0], False)], action_space)])

@@ -1,4 +1,4 @@
-"""What a model learnt from normalised observations is worth nothing without the statistics: they come with the model."""
+"""A model's file holds the statistics of its ``VecNormalize``, which ``load_vec_normalize`` restores."""
 
 import json
 import zipfile
@@ -31,8 +31,8 @@ VECTOR_ENVS = {
 
 
 @pytest.mark.parametrize(("env_kwargs", "kwargs"), VECTOR_ENVS.values(), ids=VECTOR_ENVS.keys())
-def test_statistics_come_back_to_the_last_bit(env_kwargs, kwargs, model_path):
-    """With the arguments, so that the same observation and reward give the same numbers."""
+def test_statistics_are_restored_to_the_last_bit(env_kwargs, kwargs, model_path):
+    """Statistics and arguments are restored, so the same observation and reward are normalised to the same numbers."""
     env = VecNormalize(vector_env(2, **env_kwargs), **kwargs)
     policy = "MultiInputPolicy" if env_kwargs else "MlpPolicy"
     make_model(policy, env).learn(64).save(model_path)
@@ -46,7 +46,7 @@ def test_statistics_come_back_to_the_last_bit(env_kwargs, kwargs, model_path):
     np.testing.assert_equal(restored.normalize_reward(np.ones(2)), env.normalize_reward(np.ones(2)))
 
 
-def test_file_has_no_pickle_and_any_number_of_environments_may_follow(model_path):
+def test_statistics_are_json_and_fit_any_number_of_environments(model_path):
     make_model(env=VecNormalize(vector_env(2))).learn(64).save(model_path)
     with zipfile.ZipFile(model_path) as archive:
         assert json.loads(archive.read("vecnormalize.json"))["clip_obs"] == 10.0
@@ -61,13 +61,13 @@ def test_statistics_below_another_wrapper_are_found(model_path):
     assert load_vec_normalize(model_path, vector_env(2)).obs_rms.count == env.venv.obs_rms.count
 
 
-def test_random_search_has_them_too(model_path):
+def test_random_search_saves_statistics(model_path):
     env = VecNormalize(vector_env(2, action_space=CONTINUOUS))
     RandomSearch("LinearPolicy", env, seed=0).learn(64).save(model_path)
     np.testing.assert_array_equal(load_vec_normalize(model_path, vector_env(2)).obs_rms.mean, env.obs_rms.mean)
 
 
-def test_model_without_them_is_told(model_path):
+def test_a_model_without_statistics_is_refused(model_path):
     make_model().save(model_path)
     with pytest.raises(RefusedFileError, match=r"model\.zip holds no statistics of a VecNormalize"):
         load_vec_normalize(model_path, vector_env(1))
@@ -86,13 +86,13 @@ def four_numbers():
     return vector_env(1, observation_space=type(space)(-1.0, 1.0, (4,), np.float32))
 
 
-def test_missing_file_is_missing(tmp_path):
+def test_a_missing_file_is_a_file_not_found_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_vec_normalize(tmp_path / "nowhere.zip", vector_env(1))
 
 
 class BrokenVecEnv(VecFrameStack):
-    """A VecEnv of the user's with an error in it."""
+    """A user's VecEnv that raises an error."""
 
     broken = False
 
@@ -102,7 +102,7 @@ class BrokenVecEnv(VecFrameStack):
         return super().__getattribute__(name)
 
 
-def test_error_of_the_users_environment_is_no_damaged_file(model_path, monkeypatch):
+def test_an_error_of_the_users_environment_is_raised_unchanged(model_path, monkeypatch):
     make_model(env=VecNormalize(vector_env(2))).learn(32).save(model_path)
     env = BrokenVecEnv(vector_env(2), 1)
     load_vec_normalize(model_path, env)

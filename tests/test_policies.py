@@ -1,4 +1,4 @@
-"""Policies without a critic of their own, policies that refuse to be trained, and policies saved on their own."""
+"""Policies without their own critic, policies that cannot be trained, and policies saved without a model."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ from sb3_vpg import VPG, CnnPolicy, MlpPolicy, MultiInputPolicy
 
 
 class Head(nn.Module):
-    """A value without weights: nothing at all, or the mean of features that the policy learns."""
+    """A value without weights: 0, or the mean of the policy's features."""
 
     def __init__(self, constant: bool) -> None:
         super().__init__()
@@ -57,14 +57,14 @@ class NoCriticPolicy(ActorCriticPolicy):
 
 
 class AllSharedPolicy(NoCriticPolicy):
-    """The value is made of the policy's features and has no weight of its own."""
+    """The value is computed from the policy's features and has no weights."""
 
     constant = False
 
 
 @pytest.mark.parametrize("policy", [NoCriticPolicy, AllSharedPolicy])
-def test_a_policy_without_a_critic_of_its_own_trains_saves_and_loads(policy, model_path):
-    """There is no critic's optimiser then; everything else works, and the value loss is not reported."""
+def test_a_policy_without_its_own_critic_trains_saves_and_loads(policy, model_path):
+    """Such a policy has no optimiser for the critic, and is trained, saved and loaded."""
     model = make_model(policy)
     assert model.critic_optimizer is None
     before = weights(model)
@@ -89,8 +89,8 @@ class BatchNormExtractor(BaseFeaturesExtractor):
 
 
 @pytest.mark.parametrize("share", [False, True], ids=["separate", "shared"])
-def test_critic_passes_do_not_move_batch_statistics_of_the_policy(share):
-    """However many passes the critic makes, the policy's actions stay: running averages count as much as weights."""
+def test_critic_passes_do_not_change_batch_statistics(share):
+    """The policy's actions do not depend on the number of critic passes, although batch norm has running averages."""
     outputs = []
     for passes in (1, 5):
         model = make_model(
@@ -103,8 +103,8 @@ def test_critic_passes_do_not_move_batch_statistics_of_the_policy(share):
     assert same(*outputs)
 
 
-def test_construction_moves_no_batch_statistics():
-    """Finding out whose a parameter is evaluates the policy; its running averages must not notice."""
+def test_construction_does_not_change_batch_statistics():
+    """Finding the owners of the parameters evaluates the policy, but does not change its running averages."""
     model = make_model(policy_kwargs={"features_extractor_class": BatchNormExtractor, "share_features_extractor": False})
     counts = [value for name, value in weights(model).items() if name.endswith("num_batches_tracked")]
     assert counts
@@ -112,25 +112,25 @@ def test_construction_moves_no_batch_statistics():
 
 
 class ModeRecorder(BaseFeaturesExtractor):
-    """Notes how many observations came in which mode."""
+    """Records the number of observations and the mode of each call."""
 
     def __init__(self, observation_space: Any) -> None:
         super().__init__(observation_space, 3)
-        self.seen: set[tuple[int, str]] = set()
+        self.calls: set[tuple[int, str]] = set()
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        self.seen.add((len(observations), "train" if self.training else "eval"))
+        self.calls.add((len(observations), "train" if self.training else "eval"))
         return observations
 
 
 def test_policy_collects_in_eval_mode_and_learns_in_train_mode():
-    """Batch norm and dropout rely on it: one observation at a time while playing, the whole rollout while learning."""
+    """The policy is in eval mode for the single observations of a rollout, and in train mode for the batch of an update."""
     model = make_model(policy_kwargs={"features_extractor_class": ModeRecorder, "share_features_extractor": False})
     extractors = (model.policy.pi_features_extractor, model.policy.vf_features_extractor)
     for extractor in extractors:
-        extractor.seen.clear()
+        extractor.calls.clear()
     model.learn(64)
-    actor, critic = (extractor.seen for extractor in extractors)
+    actor, critic = (extractor.calls for extractor in extractors)
     assert actor == {(1, "eval"), (16, "train")}
     assert {mode for count, mode in critic if count < 16} == {"eval"}
     assert (16, "train") in critic
@@ -148,7 +148,7 @@ SAVED = {
 
 
 @pytest.mark.parametrize(("policy_class", "env", "policy_kwargs"), SAVED.values(), ids=SAVED.keys())
-def test_policy_saved_on_its_own_loads_and_predicts_the_same(policy_class, env, policy_kwargs, tmp_path):
+def test_policy_saved_without_a_model_loads_and_predicts_the_same(policy_class, env, policy_kwargs, tmp_path):
     """``policy.save`` and ``policy.load`` round-trip, with shared and with separate extractors."""
     model = make_model(policy_class, env, policy_kwargs=policy_kwargs).learn(16)
     model.policy.save(tmp_path / "policy.pt")
@@ -165,36 +165,36 @@ def test_policy_saved_on_its_own_loads_and_predicts_the_same(policy_class, env, 
     ids=["mlp", "cnn", "multi_input"],
 )
 def test_extractors_are_separate_by_default(policy, env):
-    """By name, actor and critic have an extractor each; asking for sharing shares."""
+    """Actor and critic have separate extractors, unless ``share_features_extractor=True``."""
     model = make_model(policy, env)
     assert not model.policy.share_features_extractor
     assert model.policy.pi_features_extractor is not model.policy.vf_features_extractor
-    asked = make_model(policy, env, policy_kwargs={"share_features_extractor": True})
-    assert asked.policy.pi_features_extractor is asked.policy.vf_features_extractor
+    shared = make_model(policy, env, policy_kwargs={"share_features_extractor": True})
+    assert shared.policy.pi_features_extractor is shared.policy.vf_features_extractor
 
 
 @pytest.mark.parametrize("name", ["MlpLstmPolicy", "mlp", ""])
 def test_unknown_policy_name_is_refused_with_the_known_ones(name):
-    """The message lists what there is, and where to find recurrent policies."""
+    """The message lists the known names and an algorithm for recurrent policies."""
     with pytest.raises(ValueError, match=r"MlpPolicy, CnnPolicy, MultiInputPolicy.*RecurrentPPO") as refusal:
         VPG(name, RandomEnv())
     assert repr(name) in str(refusal.value)
 
 
 def test_recurrent_policy_class_is_refused():
-    """A hidden state is nothing that VPG keeps; the message names the class and the algorithm that does."""
+    """VPG keeps no hidden state; the message names the class and an algorithm that does."""
     with pytest.raises(ValueError, match=r"RecurrentActorCriticPolicy.*RecurrentPPO"):
         VPG(RecurrentActorCriticPolicy, RandomEnv())
 
 
 @pytest.mark.parametrize("policy", [DQNPolicy, nn.Linear, 3], ids=["dqn", "module", "number"])
 def test_anything_but_an_actor_critic_is_refused(policy):
-    """The message says what is needed instead."""
+    """The message says which classes are accepted."""
     with pytest.raises(ValueError, match="subclass of ActorCriticPolicy"):
         VPG(policy, RandomEnv())
 
 
-class Deaf(ActorCriticPolicy):
+class DetachedPolicy(ActorCriticPolicy):
     """Its log-probabilities depend on no parameter."""
 
     def evaluate_actions(self, obs: Any, actions: th.Tensor) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
@@ -203,17 +203,17 @@ class Deaf(ActorCriticPolicy):
 
 
 def test_a_policy_with_nothing_to_train_is_refused():
-    """Rather than training a critic for a policy that never moves."""
-    with pytest.raises(ValueError, match="Deaf has nothing to train"):
-        make_model(Deaf)
+    """A policy whose log-probabilities depend on no parameter is refused."""
+    with pytest.raises(ValueError, match="DetachedPolicy has nothing to train"):
+        make_model(DetachedPolicy)
 
 
 @pytest.mark.parametrize("deterministic", [False, True], ids=["sampled", "deterministic"])
 def test_predict_takes_one_observation_or_a_batch(deterministic):
-    """As everywhere in SB3: the shape of the actions follows that of the observations."""
+    """One observation gives one action, a batch gives a batch, as in every algorithm of SB3."""
     model = make_model(env=DummyVecEnv([lambda: RandomEnv(action_space=CONTINUOUS)]))
-    one, state = model.predict(np.zeros(3, np.float32), deterministic=deterministic)
+    single, state = model.predict(np.zeros(3, np.float32), deterministic=deterministic)
     many, _ = model.predict(np.zeros((5, 3), np.float32), deterministic=deterministic)
-    assert (one.shape, many.shape, state) == ((2,), (5, 2), None)
-    assert CONTINUOUS.contains(one)
+    assert (single.shape, many.shape, state) == ((2,), (5, 2), None)
+    assert CONTINUOUS.contains(single)
     assert same([th.as_tensor(row) for row in many[1:]], [th.as_tensor(many[0])] * 4) is deterministic

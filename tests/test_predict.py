@@ -1,4 +1,4 @@
-"""``model.predict`` is ``policy.predict``, only faster, with a random stream of its own."""
+"""``model.predict`` equals ``policy.predict``, but is faster and has its own random stream."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def samples(model, count):
     space.seed(3)
     drawn = [space.sample() for _ in range(count)]
     if isinstance(space, spaces.Dict):
-        return {key: np.stack([one[key] for one in drawn]) for key in space}
+        return {key: np.stack([sample[key] for sample in drawn]) for key in space}
     return np.stack(drawn)
 
 
@@ -29,7 +29,7 @@ def first_of(observations):
 
 
 def assert_predicts_as_its_policy(model, observation):
-    """The likeliest action in number, type and shape, also after a sampled one, which has the same type and shape."""
+    """Deterministic actions equal the policy's; sampled ones have the type and shape of the policy's."""
     state = (np.ones(1),)
     actions, passed = model.predict(observation, state, None, True)
     expected, _ = model.policy.predict(observation, deterministic=True)
@@ -50,8 +50,8 @@ def assert_predicts_as_its_policy(model, observation):
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_predicts_what_its_policy_predicts_on_every_combination_of_spaces(observation, action):
-    """One observation, and several of them as a VecEnv has them, also a single one of those."""
+def test_predicts_as_its_policy_on_every_combination_of_spaces(observation, action):
+    """The model predicts as its policy for one observation, for a batch, and for a batch of one."""
     model = model_for(observation, action)
     observations = samples(model, 40)
     assert_predicts_as_its_policy(model, observations)
@@ -61,8 +61,8 @@ def test_predicts_what_its_policy_predicts_on_every_combination_of_spaces(observ
 
 @pytest.mark.parametrize("action", ["discrete", "box"])
 @pytest.mark.parametrize("policy", POLICIES)
-def test_predicts_what_its_policy_predicts_with_every_policy(policy, action):
-    """Before training and after it, also for more observations than are computed at a time."""
+def test_predicts_as_its_policy_with_every_policy(policy, action):
+    """The model predicts as its policy before and after training, also for more observations than a block of rows."""
     model = model_for("box", "box_float64" if policy == "float64" and action == "box" else action, policy)
     assert_predicts_as_its_policy(model, samples(model, 2000))
     model.learn(30)
@@ -70,24 +70,24 @@ def test_predicts_what_its_policy_predicts_with_every_policy(policy, action):
 
 
 def test_predicts_without_an_environment(model_path):
-    """A model that was loaded to play has none."""
+    """A model that was loaded without an environment predicts as its policy."""
     model_for("box", "box").save(model_path)
     assert_predicts_as_its_policy(VPG.load(model_path, device="cpu"), np.ones((2, 3), np.float32))
 
 
 def test_predicts_with_gsde():
-    """Which the policy does itself."""
+    """With gSDE the model predicts as its policy."""
     model = make_model(env=RandomEnv(action_space=CONTINUOUS), use_sde=True, policy_kwargs={"squash_output": True})
     assert_predicts_as_its_policy(model, np.ones((2, 3), np.float32))
 
 
 def same_error(model, observation):
-    """:return: the kind of error that both raise"""
-    with pytest.raises(Exception) as expected:  # noqa: PT011 - whichever it is
+    """:return: the class of the error that model and policy raise, with the same message"""
+    with pytest.raises(Exception) as expected:  # noqa: PT011  # its class is compared below
         model.policy.predict(observation)
-    with pytest.raises(type(expected.value)) as found:
+    with pytest.raises(type(expected.value)) as actual:
         model.predict(observation)
-    assert str(found.value) == str(expected.value)
+    assert str(actual.value) == str(expected.value)
     return type(expected.value)
 
 
@@ -104,16 +104,16 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("observation", "wrong"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_shapes_are_refused_in_the_words_of_sb3(observation, wrong):
-    """Before and after a good one was predicted for."""
+def test_wrong_shapes_raise_the_error_of_sb3(observation, wrong):
+    """The error is SB3's, before and after a prediction for a correct observation."""
     model = model_for(observation)
     assert same_error(model, wrong) is ValueError
     model.predict(samples(model, 2))
     assert same_error(model, wrong) is ValueError
 
 
-def test_the_tuple_of_gymnasiums_reset_is_refused_in_the_words_of_sb3():
-    """The usual mistake, ``model.predict(env.reset())``, is explained."""
+def test_the_tuple_of_gymnasiums_reset_raises_the_error_of_sb3():
+    """``model.predict(env.reset())`` raises SB3's error, which explains this common mistake."""
     assert same_error(model_for(), (np.zeros(3, np.float32), {})) is ValueError
 
 
@@ -121,7 +121,7 @@ def test_the_tuple_of_gymnasiums_reset_is_refused_in_the_words_of_sb3():
     ("observation", "value"), [("discrete", -1), ("discrete", 4), ("multi_discrete", [0, -1]), ("multi_discrete", [2, 0])]
 )
 def test_numbers_outside_a_discrete_space_are_refused(observation, value):
-    """None of them stands for another one."""
+    """A negative number is not taken as an index from the end, and a large one is refused."""
     model = model_for(observation)
     with pytest.raises((RuntimeError, IndexError)):
         model.policy.predict(np.array(value))
@@ -130,8 +130,8 @@ def test_numbers_outside_a_discrete_space_are_refused(observation, value):
 
 
 @pytest.mark.parametrize("kind", ["list", "int", "float64", "integers", "not_contiguous", "reversed", "read_only"])
-def test_takes_whatever_sb3_takes_for_an_observation(kind):
-    """Lists, other types of numbers, and views of other arrays; what is handed in is left as it was."""
+def test_accepts_the_observations_that_sb3_accepts(kind):
+    """Lists, other number types and views of arrays are accepted; read-only arrays too, so nothing is written."""
     model = model_for("discrete" if kind == "int" else "box", "box")
     base = np.linspace(-1, 1, 12).reshape(4, 3)
     frozen = base.astype(np.float32)
@@ -148,8 +148,8 @@ def test_takes_whatever_sb3_takes_for_an_observation(kind):
     assert_predicts_as_its_policy(model, observation)
 
 
-def test_predicted_actions_are_memory_of_their_own():
-    """Writing into one moves neither the weights nor the bounds of the space."""
+def test_predicted_actions_share_no_memory():
+    """Writing into a predicted action changes neither the weights nor the bounds of the action space."""
     model = model_for("box", "box", "no_layers")
     observation = np.ones((2, 3), np.float32)
     before, (first, _) = weights(model), model.predict(observation, deterministic=True)
@@ -162,7 +162,7 @@ def test_predicted_actions_are_memory_of_their_own():
 
 @pytest.mark.parametrize("policy", ["tanh", "relu", "extractor"])
 def test_sampled_actions_have_the_frequencies_of_the_policy(policy):
-    """Chi-square against torch's probabilities, one observation at a time and many."""
+    """A chi-square test accepts torch's probabilities, for single observations and for a batch."""
     model = model_for("box", "discrete", policy)
     observation = np.array([0.5, -0.2, 0.9], np.float32)
     distribution = model.policy.get_distribution(th.as_tensor(observation[None])).distribution
@@ -175,8 +175,8 @@ def test_sampled_actions_have_the_frequencies_of_the_policy(policy):
         assert stats.chisquare(counts, exact / exact.sum() * counts.sum()).pvalue > 1e-3
 
 
-def test_sampled_box_actions_have_the_deviation_of_the_policy():
-    """Between the bounds, where nothing is clipped."""
+def test_sampled_box_actions_have_the_distribution_of_the_policy():
+    """A Kolmogorov-Smirnov test accepts the policy's normal distribution; hardly an action is clipped."""
     model = model_for("box", "box", "small_deviation")
     with th.no_grad():
         model.policy.action_net.bias.zero_()
@@ -191,8 +191,8 @@ def test_sampled_box_actions_have_the_deviation_of_the_policy():
 
 
 @pytest.mark.parametrize("action", ["discrete", "box", "multi_binary"])
-def test_sampled_predictions_leave_the_course_of_training_alone(action):
-    """Learning with and without evaluations in a callback ends with the same weights, to the last bit."""
+def test_sampled_predictions_do_not_change_training(action):
+    """Training with and without predictions in a callback ends with the same weights, to the last bit."""
 
     def evaluate(callback):
         for _ in range(callback.n_calls % 3):
@@ -209,7 +209,7 @@ def test_sampled_predictions_leave_the_course_of_training_alone(action):
 
 @pytest.mark.parametrize("action", ["discrete", "box"])
 def test_a_seed_repeats_predictions_and_training(action):
-    """``set_random_seed`` and the argument ``seed``; another seed gives others."""
+    """The argument ``seed`` and ``set_random_seed`` repeat predictions and training; another seed gives others."""
 
     def run(seed, again):
         model = model_for("box", action, "tanh", seed=seed)
@@ -233,7 +233,7 @@ def test_a_seed_repeats_predictions_and_training(action):
 @pytest.mark.parametrize("policy", ["tanh", "relu", "no_layers", "extractor"])
 @pytest.mark.parametrize("action", ["discrete", "box"])
 def test_nan_is_refused(action, policy, broken, deterministic):
-    """In a weight or in an observation, before it becomes an action."""
+    """NaN in a weight or in an observation raises ValueError."""
     model = model_for("box", action, policy)
     observations = np.ones((3, 3), np.float32)
     model.predict(observations)
@@ -246,8 +246,8 @@ def test_nan_is_refused(action, policy, broken, deterministic):
         model.predict(observations, deterministic=deterministic)
 
 
-def test_predicts_in_eval_mode_and_leaves_it_so():
-    """As ``policy.predict`` does; a policy in training mode would use dropout."""
+def test_predict_sets_eval_mode():
+    """``predict`` sets eval mode, as ``policy.predict`` does; in training mode a policy would use dropout."""
     model = make_model(env=DummyVecEnv([RandomEnv]))
     model.policy.set_training_mode(True)
     model.predict(np.ones(3, np.float32))

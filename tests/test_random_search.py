@@ -1,4 +1,4 @@
-"""Random search: the same as a slow and obvious search, and an SB3 algorithm like any other."""
+"""Random search equals a slow, simple search, and works like any algorithm of SB3."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -90,8 +90,8 @@ def test_equals_a_slow_search(env_id: str, total_steps: int, stop_at: float, n_e
     assert model.solved == (best_return >= stop_at)
 
 
-def test_two_rows_decide_by_the_sign_of_their_difference() -> None:
-    """The textbook form of the agent for two actions is one vector and a sign."""
+def test_two_rows_act_by_the_sign_of_their_difference() -> None:
+    """For two actions the policy equals the textbook agent, which has one vector and acts by a sign."""
     model = RandomSearch("LinearPolicy", "CartPole-v1", seed=0)
     observations = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
     w = (model.policy.weights[1] - model.policy.weights[0]).numpy()
@@ -99,8 +99,8 @@ def test_two_rows_decide_by_the_sign_of_their_difference() -> None:
 
 
 @pytest.mark.parametrize(("length", "share"), [(200, 0.07), (500, 0.03)])
-def test_so_many_draws_balance_cartpole(length: int, share: float) -> None:
-    """The figures of the class's documentation, with one uniform vector and with two rows, in gymnasium's vector CartPole."""
+def test_the_share_of_draws_that_balance_cartpole(length: int, share: float) -> None:
+    """The shares in the class's docstring hold for two rows and for one uniform vector, in gymnasium's vector CartPole."""
     n = 4000
     model = RandomSearch("LinearPolicy", "CartPole-v1", seed=0)
     two_rows = th.stack([model.draw(number) for number in range(n)])
@@ -117,7 +117,7 @@ def test_so_many_draws_balance_cartpole(length: int, share: float) -> None:
         assert standing.mean() == pytest.approx(share, abs=4 * (share / n) ** 0.5)
 
 
-def test_weights_are_uniform_and_every_number_is_another_draw() -> None:
+def test_weights_are_uniform_and_each_number_gives_another_draw() -> None:
     model = RandomSearch("LinearPolicy", "CartPole-v1", seed=3)
     draws = th.stack([model.draw(number) for number in range(5000)])
     assert len(draws.unique(dim=0)) == 5000
@@ -128,7 +128,7 @@ def test_weights_are_uniform_and_every_number_is_another_draw() -> None:
 
 
 def test_draws_do_not_repeat_the_numbers_of_the_environments() -> None:
-    """With the plain generator of the seed, weights would be 20 times the first state of CartPole."""
+    """With NumPy's default generator of the seed, the weights would be 20 times the first state of CartPole."""
     for seed in range(5):
         model = RandomSearch("LinearPolicy", "CartPole-v1", seed=seed)
         states = np.stack([gym.make("CartPole-v1").reset(seed=seed + index)[0] for index in range(5)])
@@ -149,14 +149,14 @@ def test_draws_do_not_repeat_the_numbers_of_the_environments() -> None:
     ],
     ids=["spec", "no_threshold", "full_length", "pendulum", "own_threshold", "length_is_failure"],
 )
-def test_when_it_stops(env_id: str, options: dict, stops: bool) -> None:
-    """With seed 15, the first draw balances CartPole for 500 steps; Pendulum and MountainCar always last 200."""
+def test_when_search_stops(env_id: str, options: dict, stops: bool) -> None:
+    """Search stops at the threshold or, on request, at full length. Seed 15's first draw balances CartPole for 500 steps."""
     model = RandomSearch("LinearPolicy", env_id, seed=15, **options).learn(1000)
     assert model.solved is stops
     assert (model.num_timesteps < 1000) is stops
 
 
-def test_falling_on_the_last_step_is_no_full_length() -> None:
+def test_terminating_on_the_last_step_is_not_full_length() -> None:
     class Env(Scripted):
         def step(self, action):
             return self.observation_space.sample(), 0.0, self.n_steps == 0, self.n_steps == 0, {}
@@ -165,7 +165,7 @@ def test_falling_on_the_last_step_is_no_full_length() -> None:
     assert not RandomSearch("LinearPolicy", env, stop_at_full_length=True).learn(10).solved
 
 
-def test_learning_again_searches_on() -> None:
+def test_learning_again_continues_the_search() -> None:
     model = RandomSearch("LinearPolicy", "CartPole-v1", seed=1, **FOREVER).learn(500)
     first, n_draws = model.best_return, model.n_draws
     model.learn(500, reset_num_timesteps=False)
@@ -174,7 +174,7 @@ def test_learning_again_searches_on() -> None:
     assert model.best_return >= first
     once = RandomSearch("LinearPolicy", "CartPole-v1", seed=1, **FOREVER).learn(1000)
     np.testing.assert_array_equal(model.policy.weights, once.policy.weights)
-    assert model._episode_num == once._episode_num, "an episode goes on where the first call left it"
+    assert model._episode_num == once._episode_num, "the second call continues the episode of the first"
 
 
 def test_same_seed_same_search() -> None:
@@ -206,7 +206,7 @@ def test_save_and_load_keep_the_weights_their_return_and_the_place_in_the_search
     assert without_env.predict(observation)[0] == model.predict(observation)[0]
 
 
-def test_parameters_and_policy_travel_alone(tmp_path: Path) -> None:
+def test_parameters_and_policy_without_the_model(tmp_path: Path) -> None:
     model = RandomSearch("LinearPolicy", "CartPole-v1", seed=1).learn(400)
     other = RandomSearch("LinearPolicy", "CartPole-v1", seed=2)
     other.set_parameters(model.get_parameters())
@@ -255,7 +255,7 @@ def test_other_actions_are_refused(action_space: spaces.Space) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "error", "said"),
+    ("make", "error", "message"),
     [
         (lambda: RandomSearch("MlpPolicy", "CartPole-v1"), ValueError, "needs 'LinearPolicy'.*'MlpPolicy'"),
         (lambda: RandomSearch(sb3_vpg.LinearPolicy, "CartPole-v1"), ValueError, "subclass of LinearDecisionPolicy"),
@@ -265,13 +265,13 @@ def test_other_actions_are_refused(action_space: spaces.Space) -> None:
     ],
     ids=["policy_name", "policy_class", "threshold", "nan", "keyword"],
 )
-def test_refusals(make: Callable[[], RandomSearch], error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
+def test_refusals(make: Callable[[], RandomSearch], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
         make()
 
 
 @pytest.mark.parametrize("reward", [np.nan, -np.inf], ids=str)
-def test_a_return_that_is_no_number_is_refused(reward: float) -> None:
+def test_a_return_that_is_not_finite_is_refused(reward: float) -> None:
     env = Scripted(spaces.Discrete(2), spaces.Discrete(2), reward)
     with pytest.raises(ValueError, match="the return of an episode is"):
         RandomSearch("LinearPolicy", env).learn(100)

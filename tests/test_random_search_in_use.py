@@ -1,4 +1,4 @@
-"""Random search in use: callbacks, logs and the zoo, as with any other algorithm."""
+"""Callbacks, logs and the zoo work with random search as with any other algorithm."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class StopAt(BaseCallback):
         self.events.append("end")
 
 
-def test_a_callback_stops_on_the_very_step() -> None:
+def test_a_callback_stops_at_its_step() -> None:
     callback = StopAt(34)
     model = RandomSearch("LinearPolicy", make_vec_env("CartPole-v1", 2), seed=1, **FOREVER).learn(500, callback)
     assert model.num_timesteps == 34
@@ -54,8 +54,8 @@ def test_callbacks_of_sb3(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("log_interval", "n_rows"), [(10, 3), (7, 5), (100, 1), (None, 0)], ids=str)
-def test_what_it_logs(tmp_path: Path, log_interval: int | None, n_rows: int) -> None:
-    """The last row is there in any case: a search is often over before the first interval is."""
+def test_the_log(tmp_path: Path, log_interval: int | None, n_rows: int) -> None:
+    """A last row is written at the end, since a search often ends before the first interval."""
     model = RandomSearch("LinearPolicy", "CartPole-v1", seed=1, **FOREVER)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(10_000, StopTrainingOnMaxEpisodes(max_episodes=30), log_interval=log_interval)
@@ -97,7 +97,7 @@ def test_the_zoo_trains_with_our_entries(tmp_path: Path, env_id: str, length: in
     assert model.best_return == length or not length
 
 
-def test_the_zoo_evaluates_plays_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_the_zoo_evaluates_plays_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     train(tmp_path, "CartPole-v1")
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
@@ -114,7 +114,7 @@ def test_the_zoo_has_nothing_to_optimize(tmp_path: Path, capsys: pytest.CaptureF
     assert "random_search has no hyperparameters to search" in capsys.readouterr().err
 
 
-def test_the_zoo_refuses_what_it_does_not_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_zoo_refuses_unknown_hyperparameters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", "--algo", "random_search", "-params", "n_steps:5", "-f", str(tmp_path)]
     assert main(arguments) == 1
     assert "RandomSearch() got an unexpected keyword argument 'n_steps'" in capsys.readouterr().err

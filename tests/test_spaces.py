@@ -1,4 +1,4 @@
-"""VPG learns on every space that SB3's on-policy algorithms take, and with everything that wraps environments."""
+"""VPG learns on every space that SB3's on-policy algorithms support, and with SB3's wrappers of environments."""
 
 import gymnasium as gym
 import numpy as np
@@ -44,7 +44,7 @@ def policy_for(observation_space):
 
 
 def assert_learns(model, steps=96):
-    """Every weight moves and stays a number, and predictions are actions of the space."""
+    """Learning changes every weight and keeps it finite, and predictions are actions of the space."""
     before = weights(model)
     model.learn(steps)
     after = weights(model)
@@ -60,7 +60,7 @@ def assert_learns(model, steps=96):
 @pytest.mark.parametrize("action_space", ACTIONS.values(), ids=ACTIONS.keys())
 @pytest.mark.parametrize("observation_space", OBSERVATIONS.values(), ids=OBSERVATIONS.keys())
 def test_learns_and_predicts_on_every_combination_of_spaces(observation_space, action_space):
-    """With minibatches for the critic as well, which must take apart each kind of observation."""
+    """VPG learns, with minibatches for the critic, which must split each kind of observation."""
     env = RandomEnv(observation_space, action_space)
     assert_learns(make_model(policy_for(observation_space), env, batch_size=5))
 
@@ -68,7 +68,7 @@ def test_learns_and_predicts_on_every_combination_of_spaces(observation_space, a
 @pytest.mark.parametrize("n_steps", [1, 7], ids=["one_step", "seven_steps"])
 @pytest.mark.parametrize("policy", ["MlpPolicy", "MultiInputPolicy"])
 def test_learns_from_several_environments(policy, n_steps):
-    """An iteration then has n_steps * n_envs steps, and the steps taken are counted so."""
+    """Each iteration has n_steps * n_envs steps, all of which are counted."""
     space = DICT if policy == "MultiInputPolicy" else VECTOR
     model = make_model(policy, vector_env(3, observation_space=space), n_steps=n_steps, batch_size=4)
     assert_learns(model, steps=42)
@@ -76,8 +76,8 @@ def test_learns_from_several_environments(policy, n_steps):
     assert model._n_updates == 42 // (3 * n_steps)
 
 
-def test_learns_from_environments_in_processes_of_their_own():
-    """SubprocVecEnv is a drop-in replacement, as for every algorithm of SB3."""
+def test_learns_from_environments_in_subprocesses():
+    """VPG learns from a SubprocVecEnv."""
     env = SubprocVecEnv([RandomEnv, RandomEnv])
     try:
         assert_learns(make_model(env=env))
@@ -88,7 +88,7 @@ def test_learns_from_environments_in_processes_of_their_own():
 @pytest.mark.parametrize("sde_sample_freq", [-1, 3], ids=["once_per_rollout", "every_3_steps"])
 @pytest.mark.parametrize("squash_output", [False, True], ids=["plain", "squashed"])
 def test_learns_with_state_dependent_exploration(squash_output, sde_sample_freq):
-    """gSDE, also squashed, where the entropy has no closed form; the bonus is on to make it count."""
+    """VPG learns with gSDE, also squashed, where the entropy of the bonus has no closed form."""
     env = RandomEnv(action_space=spaces.Box(-2.0, 2.0, (2,), np.float32))
     policy_kwargs = {"squash_output": squash_output}
     assert_learns(
@@ -97,8 +97,8 @@ def test_learns_with_state_dependent_exploration(squash_output, sde_sample_freq)
 
 
 @pytest.mark.parametrize(("sde_sample_freq", "draws"), [(-1, 2), (4, 2 * (1 + 4))], ids=["once_per_rollout", "every_4_steps"])
-def test_exploration_noise_is_drawn_as_often_as_asked(sde_sample_freq, draws):
-    """Once per rollout, or at its start and then at every fourth of its 16 steps."""
+def test_exploration_noise_is_drawn_at_sde_sample_freq(sde_sample_freq, draws):
+    """Noise is drawn once per rollout, or at its start and then every fourth of its 16 steps."""
     model = make_model(env=RandomEnv(action_space=CONTINUOUS), use_sde=True, sde_sample_freq=sde_sample_freq)
     reset_noise, calls = model.policy.reset_noise, []
     model.policy.reset_noise = lambda *args: (calls.append(1), reset_noise(*args))
@@ -107,7 +107,7 @@ def test_exploration_noise_is_drawn_as_often_as_asked(sde_sample_freq, draws):
 
 
 def test_learns_behind_vec_normalize():
-    """VecNormalize collects statistics while the model learns, and the model learns from the normalised numbers."""
+    """VecNormalize updates its statistics while the model learns, and the buffer holds normalised rewards."""
     env = VecNormalize(vector_env(2, rewards=lambda step: 1e4 * (step % 3)), gamma=0.9)
     model = make_model(env=env)
     assert_learns(model)
@@ -118,22 +118,22 @@ def test_learns_behind_vec_normalize():
 
 @pytest.mark.parametrize("action_space", [ACTIONS["discrete"], CONTINUOUS], ids=["discrete", "box"])
 @pytest.mark.parametrize("normalize_advantage", [False, True], ids=["raw", "normalized"])
-def test_one_step_of_one_environment_is_enough(normalize_advantage, action_space):
-    """A single advantage has no deviation: normalising must not turn the weights into NaN."""
+def test_learns_from_one_step_of_one_environment(normalize_advantage, action_space):
+    """A single advantage has no standard deviation, but normalising it does not make the weights NaN."""
     env = RandomEnv(action_space=action_space)
     model = make_model(env=env, n_steps=1, normalize_advantage=normalize_advantage, batch_size=3)
     assert_learns(model, steps=20)
     assert model._n_updates == 20
 
 
-def test_equal_advantages_do_not_move_the_policy():
-    """A rollout in which no action did better than another is no reason to change, normalised or not."""
+def test_equal_advantages_do_not_change_the_policy():
+    """If all advantages of a rollout are equal, normalised advantages do not change the policy."""
     model = make_model(env=RandomEnv(rewards=lambda _: 0.1), n_steps=30, gamma=0.0, normalize_advantage=True)
     critic = [name for name in weights(model) if "value" in name]
     with th.no_grad():
         for name, parameter in model.policy.named_parameters():
             if name in critic:
-                parameter.zero_()  # so that each advantage is 0.1
+                parameter.zero_()  # each advantage is 0.1 then
     before = weights(model)
     model.learn(30)
     assert differing(before, weights(model)) == {"value_net.bias"}
@@ -180,14 +180,14 @@ REFUSED = [
 
 
 class PlainVecEnv(DummyVecEnv):
-    """One environment whose spaces DummyVecEnv itself would have no memory for."""
+    """A VecEnv with spaces for which DummyVecEnv cannot allocate its buffers."""
 
     def __init__(self, env):
         super().__init__([RandomEnv])
         self.observation_space, self.action_space = env.observation_space, env.action_space
 
 
-def given(how, kwargs):
+def make_env(how, kwargs):
     if how == "id":
         name = f"Odd{len(registry)}-v0"
         register(name, lambda: RandomEnv(**kwargs), disable_env_checker=True)
@@ -198,12 +198,12 @@ def given(how, kwargs):
 @pytest.mark.parametrize("how", ["env", "id", "vec_env"])
 @pytest.mark.parametrize(("kwargs", "message"), REFUSED)
 def test_spaces_that_sb3_does_not_support_are_refused(kwargs, message, how):
-    """By both algorithms, where A2C refuses them as well, with the space and the way out."""
-    env = given(how, kwargs)
+    """Both algorithms refuse spaces that A2C refuses too, and name the space and a wrapper that helps."""
+    env = make_env(how, kwargs)
     multi = isinstance(kwargs.get("observation_space"), spaces.Dict)
     policy = "MultiInputPolicy" if multi else "MlpPolicy"
-    with pytest.raises(Exception):  # noqa: B017, PT011  # of many kinds
-        A2C(policy, given(how, kwargs), n_steps=4).learn(8)
+    with pytest.raises(Exception):  # noqa: B017, PT011  # of many classes
+        A2C(policy, make_env(how, kwargs), n_steps=4).learn(8)
     with pytest.raises(ValueError, match=f"(?s){message}"):
         VPG(policy, env)
     with pytest.raises(ValueError, match=f"(?s){message}"):
@@ -212,7 +212,7 @@ def test_spaces_that_sb3_does_not_support_are_refused(kwargs, message, how):
 
 @pytest.mark.parametrize("how", ["set_env", "load"])
 @pytest.mark.parametrize("model", [VPG("MlpPolicy", RandomEnv()), RandomSearch("LinearPolicy", RandomEnv())], ids=type)
-def test_they_are_refused_later_as_well(model, how, tmp_path):
+def test_set_env_and_load_refuse_them(model, how, tmp_path):
     model.save(tmp_path / "model")
     for env, message in (
         (RandomEnv(spaces.Tuple((VECTOR,))), "observation space Tuple"),
@@ -235,13 +235,13 @@ def test_they_are_refused_later_as_well(model, how, tmp_path):
     ],
     ids=["native", "sync", "class", "function", "list"],
 )
-def test_what_is_no_environment_of_this_kind_is_refused(make, message, algorithm):
+def test_other_objects_than_environments_are_refused(make, message, algorithm):
     policy = "MlpPolicy" if algorithm is VPG else "LinearPolicy"
     with pytest.raises(ValueError, match=message):
         algorithm(policy, make())
 
 
-COUNTED_FROM_ELSEWHERE = {
+NOT_FROM_ZERO = {
     "discrete": spaces.Discrete(3, start=1),
     "negative": spaces.Discrete(3, start=-1),
     "multi_discrete": spaces.MultiDiscrete([2, 3], start=[0, 1]),
@@ -249,17 +249,17 @@ COUNTED_FROM_ELSEWHERE = {
 
 
 @pytest.mark.parametrize("how", ["env", "id", "vec_env"])
-@pytest.mark.parametrize("space", COUNTED_FROM_ELSEWHERE.values(), ids=COUNTED_FROM_ELSEWHERE.keys())
+@pytest.mark.parametrize("space", NOT_FROM_ZERO.values(), ids=NOT_FROM_ZERO.keys())
 def test_spaces_that_do_not_count_from_zero_are_refused(space, how):
-    """SB3 takes them, sends the wrong actions, and has no one-hot vector for the observations."""
+    """SB3 accepts such spaces, but sends wrong actions and cannot encode the observations; VPG names a wrapper that helps."""
     with pytest.raises(AssertionError, match="is no action of"):
-        A2C("MlpPolicy", given("env", {"action_space": space}), n_steps=50, seed=0).learn(50)
+        A2C("MlpPolicy", make_env("env", {"action_space": space}), n_steps=50, seed=0).learn(50)
     with pytest.raises(ValueError, match=r"action space .*does not count from 0.*TransformAction add the start"):
-        VPG("MlpPolicy", given(how, {"action_space": space}))
+        VPG("MlpPolicy", make_env(how, {"action_space": space}))
     for observations in (space, spaces.Dict(a=VECTOR, b=space)):
         for algorithm, policy in ((VPG, policy_for(observations)), (RandomSearch, "LinearPolicy")):
             with pytest.raises(ValueError, match=r"do not count from 0.*TransformObservation subtract the start"):
-                algorithm(policy, given(how, {"observation_space": observations}))
+                algorithm(policy, make_env(how, {"observation_space": observations}))
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_spaces_that_do_not_count_from_zero_are_refused(space, how):
     ],
 )
 def test_a_policy_for_other_observations_is_refused(policy, space, message):
-    """At once, with the name of the one that fits."""
+    """The constructor refuses such a policy and names one that fits."""
     with pytest.raises(ValueError, match=f"(?s){message}"):
         VPG(policy, RandomEnv(space))
 
@@ -294,8 +294,8 @@ class OwnPolicy(ActorCriticPolicy):
 
 @pytest.mark.parametrize("algorithm", [A2C, VPG])
 @pytest.mark.parametrize("own", ["extractor", "policy"])
-def test_a_users_extractor_may_take_what_sb3s_cannot(own, algorithm):
-    """As with A2C."""
+def test_a_users_extractor_may_support_other_spaces(own, algorithm):
+    """VPG trains such policies, as A2C does."""
     options = {"policy_kwargs": {"features_extractor_class": OneFeature}} if own == "extractor" else {}
     policy = "MlpPolicy" if own == "extractor" else OwnPolicy
     algorithm(policy, RandomEnv(spaces.Box(-1, 1, ())), n_steps=4, device="cpu", **options).learn(16)
@@ -304,5 +304,5 @@ def test_a_users_extractor_may_take_what_sb3s_cannot(own, algorithm):
 @pytest.mark.filterwarnings("ignore:.*Casting input x to numpy array:UserWarning")
 @pytest.mark.parametrize("space", [spaces.Box(-1, 1, ()), spaces.Discrete(1)], ids=str)
 @pytest.mark.parametrize("algorithm", [A2C, VPG])
-def test_odd_actions_that_a2c_takes_are_taken(space, algorithm):
+def test_unusual_action_spaces_that_a2c_accepts_are_accepted(space, algorithm):
     algorithm("MlpPolicy", RandomEnv(action_space=space), n_steps=4, device="cpu").learn(16)

@@ -1,4 +1,4 @@
-"""How VPG learns: its passes over a rollout, its repeatability, what it does with broken numbers, and CartPole."""
+"""How VPG learns: passes over a rollout, repeatability, broken numbers, and CartPole."""
 
 import contextlib
 import math
@@ -20,8 +20,8 @@ from sb3_vpg import VPG
 
 class SpyCritic:
     """
-    Stands in the place of ``evaluate_actions``, on whose values the critic is fitted then, and keeps the observations of each
-    batch. The first batch of an update is the policy's, and is left out.
+    Replaces ``evaluate_actions``, so that the critic is fitted on its values, and records the observations of each batch. The
+    first batch of an update is the policy's, and is left out.
     """
 
     def __init__(self, model: VPG) -> None:
@@ -42,7 +42,7 @@ class SpyCritic:
 
 
 class Rollouts(BaseCallback):
-    """Keeps what each rollout observed, and the weights with which the update after it begins."""
+    """Records the observations of each rollout, and the weights before the update after it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,14 +62,14 @@ class Rollouts(BaseCallback):
         return True
 
 
-# batch_size -> the sizes of the parts of 32 steps: as few parts as possible, as even as possible
-PARTS = {None: [32], 1: [1] * 32, 5: [5, 5, 5, 5, 4, 4, 4], 16: [16, 16], 31: [16, 16], 32: [32], 1000: [32]}
+# batch_size -> the sizes of the minibatches of 32 steps
+MINIBATCH_SIZES = {None: [32], 1: [1] * 32, 5: [5, 5, 5, 5, 4, 4, 4], 16: [16, 16], 31: [16, 16], 32: [32], 1000: [32]}
 
 
 @pytest.mark.parametrize("policy", ["MlpPolicy", "MultiInputPolicy"])
-@pytest.mark.parametrize(("batch_size", "sizes"), PARTS.items(), ids=[f"batch_{size}" for size in PARTS])
+@pytest.mark.parametrize(("batch_size", "sizes"), MINIBATCH_SIZES.items(), ids=[f"batch_{size}" for size in MINIBATCH_SIZES])
 def test_a_pass_of_the_critic_visits_every_step_exactly_once(batch_size, sizes, policy):
-    """In parts that differ by one at most, are no larger than ``batch_size``, and number no more than they must."""
+    """The minibatches are as few as possible, no larger than ``batch_size``, and their sizes differ by one at most."""
     env = vector_env(2, observation_space=DICT) if policy == "MultiInputPolicy" else vector_env(2)
     model = make_model(policy, env, n_critic_updates=3, batch_size=batch_size)
     spy, rollouts = SpyCritic(model), Rollouts()
@@ -80,8 +80,8 @@ def test_a_pass_of_the_critic_visits_every_step_exactly_once(batch_size, sizes, 
         assert Counter(visited) == Counter(rollouts.rows[0])
 
 
-def test_minibatches_are_drawn_anew_for_every_pass():
-    """The same parts again and again would not be stochastic gradient descent."""
+def test_minibatches_differ_between_passes():
+    """Each pass has other minibatches."""
     model = make_model(env=vector_env(2), n_critic_updates=2, batch_size=16)
     spy = SpyCritic(model)
     model.learn(32)
@@ -90,15 +90,15 @@ def test_minibatches_are_drawn_anew_for_every_pass():
 
 @pytest.mark.parametrize(("batch_size", "critic_steps"), [(None, 4), (32, 4), (16, 8), (15, 12)], ids=str)
 def test_number_of_optimizer_steps(batch_size, critic_steps):
-    """Per iteration the policy takes one step, the critic one per minibatch and pass; both optimisers count them."""
+    """In each iteration the policy takes one step, and the critic one per minibatch and pass."""
     model = make_model(env=vector_env(2), n_critic_updates=4, batch_size=batch_size).learn(96)
     for optimizer, expected in [(model.policy.optimizer, 3), (model.critic_optimizer, 3 * critic_steps)]:
         assert {int(state["step"]) for state in optimizer.state.values()} == {expected}
     assert model._n_updates == 3
 
 
-class TellingEnv(RandomEnv):
-    """The reward of a step is three times the first number of the observation before it."""
+class ObservationRewardEnv(RandomEnv):
+    """The reward of a step is three times the first entry of the observation before it."""
 
     def reset(self, **kwargs):
         self.shown, info = super().reset(**kwargs)
@@ -111,9 +111,9 @@ class TellingEnv(RandomEnv):
 
 
 def test_minibatches_pair_every_observation_with_its_own_return():
-    """Without discounting ahead the return is a plain function of the observation, which shuffled parts must still fit."""
+    """With gamma=0 the return is a function of the observation, which the critic fits also with shuffled minibatches."""
     settings = {"learning_rate": 0.0, "vf_learning_rate": 0.01, "n_critic_updates": 200, "batch_size": 8}
-    model = make_model(env=TellingEnv(), n_steps=32, gamma=0.0, **settings).learn(32)
+    model = make_model(env=ObservationRewardEnv(), n_steps=32, gamma=0.0, **settings).learn(32)
     rollout = next(iter(model.rollout_buffer.get()))
     with th.no_grad():
         fitted = model.policy.predict_values(rollout.observations).flatten()
@@ -125,7 +125,7 @@ SETTINGS = {"plain": {}, "minibatches": {"batch_size": 5}, "gsde": {"use_sde": T
 
 @pytest.mark.parametrize("kwargs", SETTINGS.values(), ids=SETTINGS.keys())
 def test_a_seed_determines_the_result(kwargs):
-    """The same seed gives the same weights to the last bit, another seed gives others."""
+    """The same seed gives the same weights to the last bit, and another seed gives others."""
     first, again, other = (
         weights(make_model(env=RandomEnv(action_space=CONTINUOUS), **{"seed": seed, **kwargs}).learn(64)) for seed in (4, 4, 5)
     )
@@ -134,7 +134,7 @@ def test_a_seed_determines_the_result(kwargs):
 
 
 def test_set_random_seed_repeats_training():
-    """Reseeding a model replays the environments and the exploration."""
+    """After ``set_random_seed`` the environments and the exploration repeat."""
     model, rewards = make_model(learning_rate=0.0), []
     for _ in range(2):
         model.set_random_seed(9)
@@ -150,7 +150,7 @@ BROKEN = {"nan": float("nan"), "inf": float("inf"), "minus_inf": -float("inf")}
 @pytest.mark.parametrize("action_space", [DISCRETE, CONTINUOUS], ids=["discrete", "box"])
 @pytest.mark.parametrize("reward", BROKEN.values(), ids=BROKEN.keys())
 def test_broken_rewards_stop_training_before_they_reach_the_weights(reward, action_space, normalize_advantage):
-    """The 40th step lies in the third iteration: its update is refused, and all weights stay as they were before."""
+    """The reward of step 40 is broken, so the third update is refused and all weights are those from before it."""
     env = RandomEnv(action_space=action_space, rewards=lambda step: reward if step == 40 else 1.0)
     model, rollouts = make_model(env=env, normalize_advantage=normalize_advantage), Rollouts()
     with pytest.raises(ValueError, match=r"iteration 3 \(after 48 steps\): the reward of environment 0 is \S+ at step 8"):
@@ -161,7 +161,7 @@ def test_broken_rewards_stop_training_before_they_reach_the_weights(reward, acti
 
 @pytest.mark.parametrize("reward", [1e15, 1e20, 1e30, 1e37], ids=str)
 def test_huge_rewards_never_break_the_weights(reward):
-    """Where squares overflow, training goes on or is refused with a ValueError; no weight and no state is ever NaN."""
+    """If squares of rewards overflow, training continues or raises ValueError; weights and optimiser states stay finite."""
     model = make_model(env=RandomEnv(rewards=lambda _: reward))
     with contextlib.suppress(ValueError):
         model.learn(160)
@@ -172,7 +172,7 @@ def test_huge_rewards_never_break_the_weights(reward):
 
 @pytest.mark.parametrize(("layer", "who"), [("action_net", "policy"), ("value_net", "critic")], ids=["policy", "critic"])
 def test_broken_gradient_is_refused_before_the_step(layer, who):
-    """Also where the loss itself was sound: clipping would turn an infinite norm into no step at all, or into NaN."""
+    """A finite loss with an infinite gradient is refused, since clipping would make the step 0 or NaN."""
     model = make_model(vf_learning_rate=0.0 if who == "policy" else None)
     getattr(model.policy, layer).weight.register_hook(lambda gradient: gradient * float("inf"))
     before = weights(model)
@@ -183,9 +183,8 @@ def test_broken_gradient_is_refused_before_the_step(layer, who):
 
 
 @pytest.mark.parametrize("validate", [True, False], ids=["torch_validates", "torch_does_not"])
-def test_broken_observations_are_named_as_such(validate, monkeypatch):
-    """NaN in an observation is a ValueError that says where training stood, also once th.compile or -O stopped torch
-    from looking at the parameters of its distributions."""
+def test_nan_observations_are_refused(validate, monkeypatch):
+    """NaN in an observation raises a ValueError that names the iteration, also if torch does not validate distributions."""
     monkeypatch.setattr(th.distributions.Distribution, "_validate_args", validate)
     env = RandomEnv()
     sample = env.observation_space.sample
@@ -196,8 +195,8 @@ def test_broken_observations_are_named_as_such(validate, monkeypatch):
     assert all(th.isfinite(tensor).all() for tensor in weights(model).values())
 
 
-def test_evaluate_policy_takes_the_model():
-    """The evaluation of SB3 plays the deterministic policy: six steps of reward 2 per episode."""
+def test_evaluate_policy_accepts_the_model():
+    """SB3's ``evaluate_policy`` accepts the model; an episode has six steps of reward 2."""
     model = make_model()
     mean, deviation = evaluate_policy(model, Monitor(RandomEnv(rewards=lambda _: 2.0)), n_eval_episodes=3)
     assert (mean, deviation) == (12.0, 0.0)
@@ -205,19 +204,19 @@ def test_evaluate_policy_takes_the_model():
 
 @pytest.mark.parametrize("name", sb3_vpg.__all__)
 def test_public_names_are_importable(name):
-    """What the package lists it has, although most of it is loaded on first use."""
+    """Each name in ``__all__`` can be imported, although most are loaded on first use."""
     assert getattr(sb3_vpg, name) is not None
     assert name in dir(sb3_vpg)
 
 
 def test_unknown_public_name_is_an_attribute_error():
-    """Names that are loaded on first use must not turn a typing error into something else."""
+    """A misspelt name raises AttributeError, although names are loaded on first use."""
     with pytest.raises(AttributeError, match="VGP"):
         _ = sb3_vpg.VGP
 
 
-def test_the_policy_learns_what_pays():
-    """A bandit: action 1 of 3 pays 1, the others nothing. Within 100 updates it is nearly always chosen."""
+def test_the_policy_learns_a_bandit():
+    """In a bandit where only action 1 of 3 is rewarded, its probability is above 0.9 after 100 updates."""
     env = RandomEnv()
     play = env.step
     env.step = lambda action: (play(action)[0], float(action == 1), True, False, {})
@@ -229,14 +228,14 @@ def test_the_policy_learns_what_pays():
 
 @pytest.mark.expensive
 def test_defaults_solve_cartpole():
-    """100,000 steps with the default arguments reach CartPole's mark of 475, averaged over 100 greedy episodes."""
+    """After 100,000 steps with default arguments, the mean return of 100 greedy episodes reaches CartPole's 475."""
     model = VPG("MlpPolicy", "CartPole-v1", seed=0, device="cpu").learn(100_000)
     mean, _ = evaluate_policy(model, make_vec_env("CartPole-v1", 20, seed=1000), n_eval_episodes=100)
     assert mean >= 475
 
 
-def test_an_update_that_ruins_the_weights_is_undone():
-    """Adam without eps divides 0 by 0 on dead units: gradient and loss are finite, the weights after the step are not."""
+def test_an_update_that_makes_weights_nan_is_undone():
+    """An update with finite loss and gradient but NaN weights is undone; Adam with eps=0 divides 0 by 0 for dead units."""
     kwargs = {"activation_fn": th.nn.ReLU, "optimizer_kwargs": {"eps": 0.0}}
     model = VPG("MlpPolicy", "CartPole-v1", n_steps=32, seed=0, policy_kwargs=kwargs)
     before = weights(model)
@@ -247,18 +246,18 @@ def test_an_update_that_ruins_the_weights_is_undone():
 
 
 def test_statistics_of_the_observations_survive_a_broken_one():
-    """VecNormalize averages over all it has seen, so that one NaN would make every later observation NaN."""
+    """The statistics of VecNormalize stay finite, although a NaN reward would make all later ones NaN."""
     env = VecNormalize(DummyVecEnv([lambda: Monitor(RandomEnv(rewards=lambda n: math.nan if n > 50 else 1.0))]))
     model = VPG("MlpPolicy", env, n_steps=16, seed=0)
     with pytest.raises(ValueError, match="iteration 4"):
         model.learn(160)
     assert np.isfinite(env.ret_rms.var)
     assert np.isfinite(env.obs_rms.mean).all()
-    # Three sound rollouts of 16 steps, and the tiny count that SB3 begins with
+    # Three finite rollouts of 16 steps, and SB3's small initial count
     assert env.ret_rms.count == pytest.approx(48, abs=1)
 
 
-class GoesBlind(RandomEnv):
+class NanObservationEnv(RandomEnv):
     """Its 32nd observation after a step is NaN."""
 
     def step(self, action):
@@ -266,29 +265,29 @@ class GoesBlind(RandomEnv):
         return (observation * math.nan if self.steps == 32 else observation, *rest)
 
 
-def test_an_observation_that_nobody_evaluated_does_not_spoil_the_statistics():
-    """The last one of a rollout belongs to the next; without a critic nothing looks at it before it is averaged."""
-    env = VecNormalize(DummyVecEnv([lambda: Monitor(GoesBlind())]))
+def test_a_nan_observation_that_is_not_evaluated_does_not_reach_the_statistics():
+    """Without a critic the last observation of a rollout is not evaluated, but NaN in it does not reach the statistics."""
+    env = VecNormalize(DummyVecEnv([lambda: Monitor(NanObservationEnv())]))
     model = VPG("MlpPolicy", env, n_steps=16, seed=0, baseline="none")
     with pytest.raises(ValueError, match=r"iteration 2 .*observation \(entry 0\) of environment 0"):
         model.learn(64)
     assert np.isfinite(env.obs_rms.mean).all()
 
 
-class Complains(BaseCallback):
-    """Raises an error of the user's own in the middle of a rollout."""
+class RaiseInRollout(BaseCallback):
+    """Raises a user's error in the middle of a rollout."""
 
     def _on_step(self) -> bool:
         raise ValueError("a wrong choice of distribution for my task")
 
 
-def test_an_error_of_the_users_own_is_not_taken_for_a_divergence():
-    """Whatever its text says."""
+def test_a_users_error_is_not_reported_as_a_divergence():
+    """A user's ValueError is raised unchanged, although its text resembles torch's."""
     with pytest.raises(ValueError, match=r"^a wrong choice of distribution for my task$"):
-        make_model().learn(64, Complains())
+        make_model().learn(64, RaiseInRollout())
 
 
-class Replaces(BaseCallback):
+class ReplacePolicy(BaseCallback):
     """Gives the model another policy in the middle of a rollout."""
 
     def _on_step(self) -> bool:
@@ -296,7 +295,7 @@ class Replaces(BaseCallback):
         return True
 
 
-def test_a_policy_that_is_replaced_on_the_way_is_refused():
-    """Half a rollout of each would be learnt from as if one had played."""
+def test_replacing_the_policy_in_a_rollout_is_refused():
+    """Replacing the policy within a rollout is refused, since VPG would learn as if one policy had played."""
     with pytest.raises(ValueError, match="replaced in the middle of a rollout: do that before"):
-        make_model().learn(64, Replaces())
+        make_model().learn(64, ReplacePolicy())

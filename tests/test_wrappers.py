@@ -1,4 +1,4 @@
-"""The sparse reward of survival, and who gets to see it."""
+"""The sparse reward of survival, and whether the agent, the logs or both see it."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ LIMIT = 9
 
 
 class Fall(gym.Env):
-    """Pays 5 a step; the episode is over when its action says so."""
+    """Rewards each step with 5, and terminates with action 1."""
 
     observation_space = gym.spaces.Box(-1.0, 1.0, (1,))
     action_space = gym.spaces.Discrete(2)
@@ -48,17 +48,17 @@ def play(actions: list[int]) -> list[float]:
     ],
     ids=["survives", "falls", "falls_on_the_last_step"],
 )
-def test_only_survival_pays(actions: list[int], rewards: list[float]) -> None:
+def test_only_survival_is_rewarded(actions: list[int], rewards: list[float]) -> None:
     assert play(actions) == rewards
 
 
-def test_its_spec_rebuilds_it() -> None:
+def test_its_spec_rebuilds_the_wrapper() -> None:
     spec = SurvivalReward(gym.make("CartPole-v1", max_episode_steps=20)).spec
     assert spec is not None
     assert isinstance(spec.make(), SurvivalReward)
 
 
-def test_outside_of_monitor_the_agent_sees_the_sparse_reward_and_the_logs_the_dense_one(tmp_path: Path) -> None:
+def test_outside_of_monitor_only_the_agent_sees_the_sparse_reward(tmp_path: Path) -> None:
     env = make_vec_env("CartPole-v1", monitor_dir=str(tmp_path), wrapper_class=SurvivalReward)
     model = VPG("MlpPolicy", env, n_steps=100, seed=0).learn(200)
     assert not model.rollout_buffer.rewards.any(), "no untrained agent survives 500 steps"
@@ -76,8 +76,8 @@ def test_inside_of_monitor_the_logs_show_the_sparse_return() -> None:
     assert evaluate_policy(model, Monitor(env), 2)[0] == 0.0
 
 
-def test_the_zoo_takes_it_as_env_wrapper(tmp_path: Path) -> None:
-    """With seed 15 the first draw lasts 500 steps, which pays 1, while the zoo's monitor file says 500."""
+def test_the_zoo_accepts_it_as_env_wrapper(tmp_path: Path) -> None:
+    """Seed 15's first draw lasts 500 steps: the agent's return is 1, and the zoo's monitor file has 500."""
     conf = tmp_path / "sparse.yml"
     wrapper = "env_wrapper: sb3_vpg.wrappers.SurvivalReward"
     conf.write_text(f"CartPole-v1: {{policy: LinearPolicy, n_timesteps: 5000, stop_at_full_length: True, {wrapper}}}")
