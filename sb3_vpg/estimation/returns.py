@@ -18,7 +18,7 @@ Bools = npt.NDArray[np.bool_]
 
 def check_shapes(**arrays: npt.NDArray[Any]) -> None:
     """
-    NumPy would broadcast arrays of different shapes, and the result would be wrong without an error.
+    Check the dimensions of arrays, since NumPy would broadcast different ones and give wrong numbers without an error.
 
     :param arrays: each under a name whose end gives its dimensions, one letter each, such as ``rewards_TN``
     :raises ValueError: if an array has another number of dimensions than letters, or if a letter stands for two sizes

@@ -125,7 +125,7 @@ def _give_to_critic(split: Split, parameters: set[th.Tensor]) -> None:
         for group in groups:
             split.critic.add_param_group(group)
     elif groups:
-        split.critic = _same_class(optimizer, groups)
+        split.critic = _second_optimizer(optimizer, groups)
     for group in optimizer.param_groups:
         group["params"] = [parameter for parameter in group["params"] if parameter not in parameters]
     optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
@@ -134,8 +134,8 @@ def _give_to_critic(split: Split, parameters: set[th.Tensor]) -> None:
         split.critic.state[parameter] = optimizer.state.pop(parameter)
 
 
-def _same_class(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
-    """:param groups: parameter groups, with all options of the class"""
+def _second_optimizer(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
+    """Return a second optimiser of the same class, for these parameter groups."""
     cls, step_size = type(optimizer), groups[0].get("lr", 0.0)
     try:
         return cls(groups, lr=step_size)  # type: ignore[call-arg]  # every subclass that SB3 builds has lr
@@ -200,7 +200,7 @@ def restore_split(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]
         [{**options, "params": [by_name[name] for name in group]} for group in groups]
         for groups in (names.actor, names.critic)
     )
-    split.critic = _same_class(split.optimizer, critic) if critic else None
+    split.critic = _second_optimizer(split.optimizer, critic) if critic else None
     split.optimizer.state.clear()
     split.optimizer.param_groups[:] = actor
     split.held = parameters_of(split.optimizer)
