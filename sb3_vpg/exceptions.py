@@ -41,10 +41,7 @@ class UnsoundNumberError(ValueError):
         self.step = step
 
     def with_timestep(self, n_before: int, n_envs: int) -> str:
-        """
-        :param n_before: timesteps before the rollout
-        :return: the message with the step and the timestep
-        """
+        """Return the message with the step and the timestep; ``n_before`` timesteps were before the rollout."""
         where = f"at step {self.step}" if self.step else "at the start"
         return f"{self} {where} of this rollout (timestep {n_before + self.step * n_envs:,})"
 

@@ -19,10 +19,7 @@ from sb3_vpg import VPG
 
 
 class SpyCritic:
-    """
-    Replaces ``evaluate_actions``, so that the critic is fitted on its values, and records the observations of each batch. The
-    first batch of an update is the policy's, and is left out.
-    """
+    """Replaces ``evaluate_actions``, on whose values the critic is then fitted, and records the observations per batch."""
 
     def __init__(self, model: VPG) -> None:
         self.model, self.ask = model, model.policy.evaluate_actions
@@ -38,6 +35,7 @@ class SpyCritic:
 
     @property
     def batches(self) -> list[list[tuple[float, ...]]]:
+        """The critic's batches; the first one of an update is the policy's."""
         return self.evaluated[1:]
 
 

@@ -8,7 +8,7 @@ torch's to rounding. ``critic_fit`` chooses between the two.
 
 from collections.abc import Iterable
 from math import isfinite, sqrt
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,18 +29,6 @@ Batch = tuple[Any, ...]
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-class CriticFit(Protocol):
-    """Fits a critic to returns."""
-
-    def run(self, batches: Iterable[Batch]) -> list[float]:
-        """
-        Take one step per batch.
-
-        :return: the loss of each batch before its step
-        :raises NotFiniteError: if a loss or a gradient is not finite; the step is not taken then
-        """
-
-
 class TorchCriticFit:
     """
     :param policy: whose values are fitted: those of ``predict_values``, or those of ``evaluate_actions`` if they may differ
@@ -52,6 +40,12 @@ class TorchCriticFit:
         self.policy, self.optimizer, self.max_grad_norm = policy, optimizer, max_grad_norm
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
+        """
+        Take one step per batch.
+
+        :return: the loss of each batch before its step
+        :raises NotFiniteError: if a loss or a gradient is not finite; the step is not taken then
+        """
         # The actor may share the batch statistics, which the policy's step has updated with this rollout already
         for module in self.policy.modules():
             module.training = module.training and not any(True for _ in module.buffers(recurse=False))
@@ -80,6 +74,7 @@ class NumpyCriticFit:
         self.views: list[Array] = [parameter.detach().numpy() for parameter in self.parameters]
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
+        """See ``TorchCriticFit.run``."""
         state = [self.optimizer.state[parameter] for parameter in self.parameters]
         moments = [self._moment(state, name) for name in _MOMENTS]
         n_before = float(state[0]["step"]) if state[0] else 0.0
@@ -159,7 +154,7 @@ class NumpyCriticFit:
             entry["step"] = th.tensor(n_steps, dtype=th.float32)
 
 
-def critic_fit(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float) -> CriticFit:
+def critic_fit(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float) -> TorchCriticFit | NumpyCriticFit:
     """
     Return ``NumpyCriticFit`` if it computes the same, else ``TorchCriticFit``.
 

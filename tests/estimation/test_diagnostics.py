@@ -61,8 +61,20 @@ def test_costly_diagnostics_are_computed_only_before_a_log(
     assert len(shown) == (9 if log_interval == 1 else expected)
 
 
+def log_prob_of(model: VPG, state: np.ndarray, action: np.ndarray) -> th.Tensor:
+    return model.policy.get_distribution(th.tensor([[int(state)]])).log_prob(th.tensor([int(action)]))[0]
+
+
 def flat(model: VPG) -> np.ndarray:
     return np.concatenate([p.grad.flatten().numpy() for p in model.policy.action_net.parameters()]).astype(float)
+
+
+def snr_of(units: list[np.ndarray]) -> float:
+    """:return: the ratio by its formula, from the gradient of each step or episode"""
+    parts = [np.mean(part, axis=0) for part in np.array_split(units, N_PARTS)]
+    centre = np.mean(parts, axis=0)
+    noise = sum(((part - centre) ** 2).sum() for part in parts) / (N_PARTS - 1) / N_PARTS
+    return float((centre**2).sum() / noise - 1.0)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -81,7 +93,7 @@ def test_diagnostics_equal_those_of_a_loop(options: dict[str, Any], seed: int) -
     steps, log_probs = [], []
     for state, action, advantage in zip(states, actions, advantages, strict=True):
         model.policy.zero_grad()
-        log_prob = model.policy.get_distribution(th.tensor([[int(state)]])).log_prob(th.tensor([int(action)]))[0]
+        log_prob = log_prob_of(model, state, action)
         log_prob.backward()
         steps.append(advantage * flat(model))
         log_probs.append(log_prob.item())
@@ -91,19 +103,14 @@ def test_diagnostics_equal_those_of_a_loop(options: dict[str, Any], seed: int) -
         begins = np.flatnonzero(np.concatenate([buffer.episode_starts[mask[:, env], env] for env in range(4)]))
         units, terms = [np.sum(episode, axis=0) for episode in np.split(steps, begins[1:])], 3 * 4
         assert len(units) == terms
-    parts = [np.mean(part, axis=0) for part in np.array_split(units, N_PARTS)]
-    centre = np.mean(parts, axis=0)
-    noise = sum(((part - centre) ** 2).sum() for part in parts) / (N_PARTS - 1) / N_PARTS
 
     model._log_interval = 1
     model.train()
     logged = model.logger.name_to_value
-    kl = []
-    for state, action, before in zip(states, actions, log_probs, strict=True):
-        new = model.policy.get_distribution(th.tensor([[int(state)]])).log_prob(th.tensor([int(action)])).item()
-        kl.append(math.exp(new - before) - 1.0 - (new - before))
+    log_ratios = [log_prob_of(model, *step).item() - before for *step, before in zip(states, actions, log_probs, strict=True)]
+    kl = [math.exp(log_ratio) - 1.0 - log_ratio for log_ratio in log_ratios]
     assert logged["train/grad_norm"] == pytest.approx(np.linalg.norm(np.sum(steps, axis=0) / terms), rel=1e-4)
-    assert logged["train/gradient_snr"] == pytest.approx((centre**2).sum() / noise - 1.0, rel=1e-3, abs=1e-4)
+    assert logged["train/gradient_snr"] == pytest.approx(snr_of(units), rel=1e-3, abs=1e-4)
     # A difference of numbers near 1 in float32
     assert logged["train/approx_kl"] == pytest.approx(np.mean(kl), rel=1e-2, abs=1e-6)
     assert logged["train/approx_kl"] > 0.0
