@@ -59,7 +59,7 @@ class TooLargeError(ValueError):
 
 
 class NotPlainError(TypeError):
-    """A value can only be saved as a pickle; the message names the value and its type."""
+    """A value that cannot be saved without a pickle; the text names its type."""
 
 
 class NotFiniteError(ValueError):

@@ -71,8 +71,7 @@ class Estimator:
 
     def weights(self, episodes: Episodes) -> Floats:
         """Return the factor of each step, shape (M,): gamma^t with ``discount_steps``, else 1."""
-        times_M = np.arange(episodes.lengths_E.max())
-        return (self.gamma if self.discount_steps else 1.0) ** times_M
+        return (self.gamma if self.discount_steps else 1.0) ** np.arange(episodes.lengths_E.max())
 
     def monte_carlo(
         self, episodes: Episodes, rewards_EM: Floats, average: float, score_products: ScoreProducts

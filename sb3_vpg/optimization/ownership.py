@@ -52,8 +52,10 @@ def owners_by_probe(policy: ActorCriticPolicy) -> Owned | None:
     for make in (_zeros, _samples):
         try:
             observations = obs_as_tensor(stacked(make(policy.observation_space)), policy.device)
-            actions = th.as_tensor(stacked(_counted_from_zero(policy.action_space, make)), device=policy.device)
-            return owners(policy, observations, actions.float().reshape(2, get_action_dim(policy.action_space)))
+            # SB3 counts discrete actions from 0, even if the space does not
+            members = stacked(make(policy.action_space)) - getattr(policy.action_space, "start", 0)
+            actions = th.as_tensor(members, dtype=th.float32, device=policy.device)
+            return owners(policy, observations, actions.reshape(2, get_action_dim(policy.action_space)))
         except Exception:
             # The user's policy may accept only observations that the environment returns
             continue
@@ -122,9 +124,3 @@ def _nearest_to_zero(space: spaces.Space[Any]) -> Any:
     elif isinstance(space, spaces.MultiDiscrete):
         low, high = space.start, space.start + space.nvec - 1
     return np.clip(np.zeros(space.shape or (), dtype=space.dtype), low, high).astype(space.dtype)[()]
-
-
-def _counted_from_zero(space: spaces.Space[Any], make: Any) -> list[Any]:
-    """Return two actions as policies handle them: SB3 counts discrete actions from 0, even if the space does not."""
-    start = space.start if isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)) else 0
-    return [action - start for action in make(space)]
