@@ -24,7 +24,7 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg import VPG
-from sb3_vpg.vec_env.dummy_step import quick_step
+from sb3_vpg.vec_env.dummy_step import fast_step
 
 VPG_NAME, PLAIN, A2C_NAME, LIMIT, LEAN = "VPG", "VPG, no critic", "A2C", "random actions", "random actions, without copies"
 ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -71,7 +71,7 @@ def measure(kind: str, n_envs: int, seconds: float, repetitions: int) -> dict[st
     n_steps = N_STEPS[kind]
     runs = {name: collector(*algorithm, make_env(kind, n_envs), n_steps) for name, algorithm in ALGORITHMS.items()}
     env, lean = make_env(kind, n_envs), make_env(kind, n_envs)
-    runs[LIMIT], runs[LEAN] = random_player(env, n_steps, env.step), random_player(lean, n_steps, quick_step(lean))
+    runs[LIMIT], runs[LEAN] = random_player(env, n_steps, env.step), random_player(lean, n_steps, fast_step(lean))
     for run in runs.values():
         run()  # what happens once is not what we measure
     return interleaved({name: lambda run=run: rate(run, seconds) for name, run in runs.items()}, repetitions)

@@ -1,8 +1,7 @@
 """
-Environments that raise errors, and processes of environments that die: the error says which one it was, and no worker is
-left behind.
+Errors of environments, and worker processes that die: the error names the environment, and no worker process is left.
 
-The loop that steps them pays nothing for it: the traceback of an error tells where it came from.
+This costs nothing while no error occurs, because the environment is found in the traceback of the error.
 """
 
 import signal
@@ -23,101 +22,103 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecCheckNan, VecEnv, VecEnvWrapper
 
 from sb3_vpg.exceptions import EnvironmentFailedError, VecEnvContractError
-from sb3_vpg.vec_env import dummy_step as stepping
+from sb3_vpg.vec_env.dummy_step import stepped_env
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 _CALLS = ("reset", "step", "step_async", "step_wait")
-_PATIENCE = 2.0
-"""Seconds that a process has to end."""
+_TIMEOUT = 2.0
+"""Seconds to wait for a process to end."""
 
 
 @contextmanager
 def naming_failed_env(env: VecEnv, model: BaseAlgorithm) -> Iterator[None]:
     """
-    For code that steps or resets an environment. An error that comes out of ``env.step`` or ``env.reset`` names the
-    environment; the workers of a ``SubprocVecEnv`` or an ``AsyncVectorEnv`` are gone then, and it is closed. All other
-    errors, such as those of callbacks, pass unchanged.
+    Around code that steps or resets an environment: turn an error that was raised in ``env.step`` or ``env.reset`` into one
+    that names the environment. If it has worker processes (``SubprocVecEnv``, ``AsyncVectorEnv``), they are terminated and
+    the environment is closed. All other errors, such as those of callbacks, pass unchanged.
 
-    :param env: the one that is learned from, with all its wrappers
-    :param model: whose timesteps are told
-    :raises EnvironmentFailedError: in the place of the environment's error, which is its cause
+    :param env: the environment that the model learns from, with all its wrappers
+    :param model: whose number of timesteps the error names
+    :raises EnvironmentFailedError: instead of the environment's error, which is its cause
     """
     base = env
     while isinstance(base, VecEnvWrapper):
         base = base.venv
-    fallen: list[int] = []
+    died: list[int] = []
     try:
-        with _unblocked(base, fallen):
+        with _watched_workers(base, died):
             yield
     except Exception as error:
         frames = _frames_of(env, error)
         if not frames or isinstance(error, VecEnvContractError) or _is_of_check(frames[-1], error):
             raise
-        raise _failure(base, error, frames, fallen, model.num_timesteps) from error
-    if fallen:
-        # After its last answer
-        raise _failure(base, EOFError(), [], fallen, model.num_timesteps)
+        raise _failure(base, error, frames, died, model.num_timesteps) from error
+    if died:
+        # After it answered its last request, so that no call raised an error
+        raise _failure(base, EOFError(), [], died, model.num_timesteps)
 
 
 def _frames_of(env: VecEnv, error: Exception) -> list[FrameType]:
-    """:return: from the call of ``env``'s step or reset to where the error was raised; empty if it came from elsewhere"""
+    """:return: from the call of ``env``'s step or reset to where the error was raised; empty if it was raised elsewhere"""
     frames = [frame for frame, _ in walk_tb(error.__traceback__)]
     for position, frame in enumerate(frames):
-        is_quick = frame.f_globals is vars(stepping) and frame.f_locals.get("env") is env
-        if is_quick or (frame.f_code.co_name in _CALLS and frame.f_locals.get("self") is env):
+        if frame.f_code.co_name in _CALLS and _owner(frame) is env:
             return frames[position:]
     return []
 
 
 def _owner(frame: FrameType) -> Any:
-    """:return: whose method it is"""
-    return frame.f_locals.get("self")
+    """:return: the first argument of the frame's function: of a method, the object whose method it is"""
+    code = frame.f_code
+    return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
 
 
 def _is_of_check(frame: FrameType, error: Exception) -> bool:
-    """:return: whether the user has asked for this error, with a ``VecCheckNan``"""
+    """:return: True if a ``VecCheckNan`` raised the error, as its user asked for"""
     return isinstance(error, ValueError) and isinstance(_owner(frame), VecCheckNan)
 
 
 def _place(base: VecEnv, frames: Sequence[FrameType]) -> tuple[int | None, str]:
-    """:return: index of the environment that was called, if that was in this process, and what was called"""
+    """:return: index of the environment that failed, or None if it is not known; and the call in which it failed"""
     inner = base.env.unwrapped if isinstance(base, GymVecEnv) else base
     envs = inner.envs if isinstance(inner, (DummyVecEnv, SyncVectorEnv)) else []
-    whole = "reset" if frames and frames[0].f_code.co_name == "reset" else "step"
+    call = "reset" if frames and frames[0].f_code.co_name == "reset" else "step"
     for frame in frames:
         for index, env in enumerate(envs):
             if env is _owner(frame):
-                resets = whole == "step" and frame.f_code.co_name == "reset"
-                return index, "the reset after an episode's end" if resets else whole
-    # No method of an environment was at work: in our own loop, its answer is what failed
-    answered = [index for frame in frames for index, env in enumerate(envs) if env is stepping.called_in(frame)]
-    return (answered[0] if answered else None), whole
+                is_autoreset = call == "step" and frame.f_code.co_name == "reset"
+                return index, "the reset after an episode's end" if is_autoreset else call
+    # No method of an environment was running: our step could not use what the environment returned
+    stepped = [index for frame in frames for index, env in enumerate(envs) if env is stepped_env(frame)]
+    return (stepped[0] if stepped else None), call
 
 
 def _failure(
-    base: VecEnv, error: Exception, frames: Sequence[FrameType], fallen: Sequence[int], n_steps: int
+    base: VecEnv, error: Exception, frames: Sequence[FrameType], died: Sequence[int], n_steps: int
 ) -> EnvironmentFailedError:
-    """:return: the error to raise, after the workers have been ended"""
+    """Terminate the workers. :return: the error to raise"""
     index, call = _place(base, frames)
-    workers, lost = _workers(base), isinstance(error, (EOFError, ConnectionError))
-    dead = list(fallen)
-    if workers and not dead and (lost or isinstance(base, GymVecEnv)):
-        dead = _ended(workers)
-    what = "; ".join(_end_of(workers[one], one) for one in dead) if lost and dead else f"{type(error).__name__}: {error}"
+    workers, is_lost = _workers(base), isinstance(error, (EOFError, ConnectionError))
+    dead = list(died)
+    if workers and not dead and (is_lost or isinstance(base, GymVecEnv)):
+        dead = _wait_for_ended(workers)
+    what = f"{type(error).__name__}: {error}"
+    if is_lost and dead:
+        what = "; ".join(_how_it_ended(workers[worker], worker) for worker in dead)
     advice = "Its state is unknown now: reset it before it is stepped again, as learn() does"
     if workers:
-        _end(workers)
+        _terminate(workers)
         _close(base)
         advice = "All worker processes are ended and the VecEnv is closed: give the model another one with set_env()"
-    who = _who(base, dead if index is None else [index])
-    return EnvironmentFailedError(f"{who} failed in {call}, after {n_steps:,} timesteps: {what}. {advice}")
+    failed = _described(base, dead if index is None else [index])
+    return EnvironmentFailedError(f"{failed} failed in {call}, after {n_steps:,} timesteps: {what}. {advice}")
 
 
-def _who(base: VecEnv, indices: Sequence[int]) -> str:
+def _described(base: VecEnv, indices: Sequence[int]) -> str:
     if indices:
         return f"environment{'s' * (len(indices) > 1)} {', '.join(map(str, indices))}"
     if isinstance(base, GymVecEnv) and not _workers(base):
-        return f"{type(base.env.unwrapped).__name__} (which does not tell which of its {base.num_envs} environments)"
+        return f"{type(base.env.unwrapped).__name__} (it is not known which of its {base.num_envs} environments)"
     return f"an environment of {type(base).__name__}"
 
 
@@ -128,14 +129,14 @@ def _workers(base: VecEnv) -> Sequence[BaseProcess]:
     return inner.processes if isinstance(inner, AsyncVectorEnv) else []
 
 
-def _ended(workers: Sequence[BaseProcess]) -> list[int]:
-    """:return: which of them have ended, after waiting for the first"""
-    ready = wait([worker.sentinel for worker in workers], _PATIENCE)
+def _wait_for_ended(workers: Sequence[BaseProcess]) -> list[int]:
+    """Wait until one of them has ended. :return: the indices of those that have"""
+    ready = wait([worker.sentinel for worker in workers], _TIMEOUT)
     return [index for index, worker in enumerate(workers) if worker.sentinel in ready]
 
 
-def _end_of(worker: BaseProcess, index: int) -> str:
-    worker.join(_PATIENCE)
+def _how_it_ended(worker: BaseProcess, index: int) -> str:
+    worker.join(_TIMEOUT)
     code = worker.exitcode
     how = f"ended with exit code {code}, and its own traceback is printed above"
     if code is not None and code < 0:
@@ -143,12 +144,12 @@ def _end_of(worker: BaseProcess, index: int) -> str:
     return f"the process of environment {index} {how}"
 
 
-def _end(workers: Sequence[BaseProcess]) -> None:
-    """Whatever they are at."""
+def _terminate(workers: Sequence[BaseProcess]) -> None:
+    """Terminate the workers without waiting for them to finish."""
     for worker in workers:
         if worker.is_alive():
             worker.terminate()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     for worker in workers:
         worker.join(max(0.0, deadline - time.monotonic()))
         if worker.is_alive():
@@ -157,7 +158,7 @@ def _end(workers: Sequence[BaseProcess]) -> None:
 
 
 def _close(base: VecEnv) -> None:
-    """What their own ``close`` would do, but for the farewell to workers that no longer listen."""
+    """Do what the environment's ``close`` does, without its messages to the workers, which have ended."""
     if isinstance(base, SubprocVecEnv):
         for remote in base.remotes:
             remote.close()
@@ -169,13 +170,13 @@ def _close(base: VecEnv) -> None:
 
 
 @contextmanager
-def _unblocked(base: VecEnv, fallen: list[int]) -> Iterator[None]:
+def _watched_workers(base: VecEnv, died: list[int]) -> Iterator[None]:
     """
-    Workers that ``SubprocVecEnv`` has forked hold the ends of each other's pipes open, so that it would wait for ever for the
-    answer of a dead one. A thread that sleeps until one dies ends them all.
+    Terminate all workers of a ``SubprocVecEnv`` as soon as one of them dies. Forked workers keep each other's pipes open, so
+    that the environment would wait for ever for the answer of a dead one. A thread sleeps until a worker dies.
 
-    :param base: any
-    :param fallen: is filled with the indices of those that died by themselves
+    :param base: does nothing for other environments and other start methods
+    :param died: is filled with the indices of the workers that died by themselves
     """
     workers = _workers(base) if isinstance(base, SubprocVecEnv) and not base.closed else []
     if not any(getattr(worker, "_start_method", "") == "fork" for worker in workers):
@@ -185,9 +186,9 @@ def _unblocked(base: VecEnv, fallen: list[int]) -> Iterator[None]:
 
     def watch() -> None:
         ready = wait([stop, *(worker.sentinel for worker in workers)])
-        fallen.extend(index for index, worker in enumerate(workers) if worker.sentinel in ready)
-        if fallen:
-            _end(workers)
+        died.extend(index for index, worker in enumerate(workers) if worker.sentinel in ready)
+        if died:
+            _terminate(workers)
 
     thread = Thread(target=watch, name="watches workers", daemon=True)
     thread.start()
@@ -198,5 +199,5 @@ def _unblocked(base: VecEnv, fallen: list[int]) -> Iterator[None]:
         thread.join()
         stop.close()
         stopper.close()
-        if fallen:
+        if died:
             _close(base)

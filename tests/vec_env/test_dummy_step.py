@@ -12,7 +12,7 @@ from sb3_loop import assert_same
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecFrameStack
 
-from sb3_vpg.vec_env.dummy_step import quick_step
+from sb3_vpg.vec_env.dummy_step import fast_step
 
 
 class SameInfo(RandomEnv):
@@ -94,7 +94,7 @@ def pair(kind: str, n_envs: int = 3) -> tuple[DummyVecEnv, DummyVecEnv]:
 def test_every_transition_is_that_of_sb3(kind, n_envs):
     """Observations, rewards, ends, infos with the last observations, and what a reset has said, in type and number."""
     quick, slow = pair(kind, n_envs)
-    step = quick_step(quick)
+    step = fast_step(quick)
     assert step != quick.step
     quick.action_space.seed(0)
     ends = 0
@@ -127,7 +127,7 @@ def frozen(x: Any) -> Any:
 def test_what_a_step_has_handed_out_stays_as_it_was(kind):
     """Neither later steps nor resets write into it: observations, rewards, ends, infos, last observations."""
     env, _ = pair(kind)
-    step, handed_out, copies = quick_step(env), [], []
+    step, handed_out, copies = fast_step(env), [], []
     for _ in range(15):
         handed_out.append(step(np.stack([env.action_space.sample() for _ in range(3)])))
         copies.append(frozen(handed_out[-1]))
@@ -139,7 +139,7 @@ def test_what_a_step_has_handed_out_stays_as_it_was(kind):
 def test_writing_into_what_was_handed_out_changes_no_environment(kind):
     """A wrapper that scales observations in place, or notes something in an info, does not spoil the next step."""
     spoilt, slow = pair(kind)
-    step = quick_step(spoilt)
+    step = fast_step(spoilt)
     spoilt.action_space.seed(0)
     for _ in range(15):
         actions = np.stack([spoilt.action_space.sample() for _ in range(3)])
@@ -157,7 +157,7 @@ def test_writing_into_what_was_handed_out_changes_no_environment(kind):
 def test_the_last_observation_is_that_of_the_episode_that_ended():
     """Also if the environment writes over its memory at the reset; SB3's own step then hands out the reset's."""
     env = DummyVecEnv([SameObservation])
-    step, seen = quick_step(env), env.reset().flatten().tolist()
+    step, seen = fast_step(env), env.reset().flatten().tolist()
     for _ in range(7):
         observations, _, dones, infos = step(np.zeros(1, int))
         seen += [*infos[0].get("terminal_observation", []), *observations.flatten()] if dones[0] else [observations.item()]
@@ -192,7 +192,7 @@ OTHERS = {
 def test_anything_but_sb3s_own_is_asked_itself(make):
     """A subclass, a wrapper, or an environment with a method of its own steps as it says."""
     env = make()
-    assert quick_step(env) == env.step
+    assert fast_step(env) == env.step
 
 
 def test_a_subclass_is_heard_when_a_model_learns():
@@ -204,7 +204,7 @@ def test_a_subclass_is_heard_when_a_model_learns():
 def test_environments_exchanged_on_the_way_are_the_ones_that_step():
     """As with ``env.envs[0] = Wrapper(env.envs[0])`` in a callback."""
     env, _ = pair("vector", 2)
-    step = quick_step(env)
+    step = fast_step(env)
 
     class Rich(gym.RewardWrapper):
         def reward(self, reward):

@@ -171,7 +171,7 @@ def test_an_environment_with_observations_of_another_shape_in_a_sync_vector_env_
     """They are put together after the loop, and nobody can tell whose they were."""
     env = GymVecEnv(SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP))
     env.env.envs[0].step = lambda action: (np.zeros(5, np.float32), 0.0, False, False, {})
-    with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(which does not tell which of its 3 environments\)"):
+    with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(it is not known which of its 3 environments\)"):
         make_model(env=env).learn(48)
 
 
@@ -179,7 +179,7 @@ def test_a_native_environment_is_all_of_them():
     env = make_vec_env("CartPole-v1", 8)
     model = make_model(env=env).learn(128)
     env.env.state = None
-    with pytest.raises(EnvironmentFailedError, match=r"^CartPoleVectorEnv \(which does not tell which of its 8 env"):
+    with pytest.raises(EnvironmentFailedError, match=r"^CartPoleVectorEnv \(it is not known which of its 8 env"):
         model.learn(256, reset_num_timesteps=False)
 
 
@@ -248,7 +248,7 @@ def test_a_vector_environment_that_returns_nonsense_has_failed():
     """NumPy raises a ValueError in our code, which says nothing of an environment."""
     env = SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP)
     env.step = lambda actions: ([[1.0, 2.0], [3.0]], [0.0] * 3, np.zeros(3, bool), np.zeros(3, bool), {})
-    with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(which does not tell .* failed in step, .*ValueError"):
+    with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(it is not known .* failed in step, .*ValueError"):
         make_model(env=GymVecEnv(env)).learn(48)
 
 
