@@ -16,7 +16,7 @@ from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.persistence.archives import STATISTICS, name_of, read_archive
 from sb3_vpg.persistence.json_codec import decode
 from sb3_vpg.persistence.memory_limit import loads
-from sb3_vpg.vec_env.vec_normalize import _restore
+from sb3_vpg.vec_env.vec_normalize import fill_statistics
 
 
 def has_statistics(path: str | os.PathLike[str]) -> bool:

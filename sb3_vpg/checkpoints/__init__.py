@@ -1,4 +1,4 @@
-"""Checkpoints from which training goes on exactly."""
+"""Checkpoints from which training resumes exactly."""
 
 from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 from sb3_vpg.checkpoints.files import latest, progress

@@ -15,8 +15,8 @@ from gymnasium import spaces
 from sb3_vpg.checkpoints.attribute_encoder import (
     OBJECTS,
     bit_generators,
+    closure_values,
     constant_name,
-    contents,
     kind_of_space,
     parts_of,
     seeds_of,
@@ -25,23 +25,23 @@ from sb3_vpg.checkpoints.attribute_encoder import (
 
 class AttributeDecoder:
     """
-    Reads what one ``AttributeEncoder`` wrote, in the same order.
+    Decodes what one ``AttributeEncoder`` encoded, in the same order.
 
-    :param layers: the environments and wrappers that correspond to the writer's
+    :param layers: the environments and wrappers that correspond to those of the encoder
     """
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._layers = layers
-        self._seen: list[Any] = []
+        self._decoded: list[Any] = []
         self._streams: set[int] = set()
 
     def attribute(self, value: Any, current: Any) -> Any:
         """
-        :param value: what was written
-        :param current: what the attribute holds now. Streams, spaces and running means stay the objects that they are and
-            take the state over, for who else holds them; all other values are new
-        :return: what the attribute is to hold
-        :raises ValueError: if it holds nothing of the kind that was written
+        :param value: as encoded
+        :param current: the present value of the attribute. Streams, spaces and running means stay the same objects and get the
+            state, because other code may hold them; all other values are new
+        :return: the value for the attribute
+        :raises ValueError: if ``current`` has to stay the same object but is of another kind than the encoded one
         """
         kind = type(value)
         if kind is tuple:
@@ -53,13 +53,14 @@ class AttributeDecoder:
         if kind is not dict:
             return value
         tag = next(iter(value), None)
-        read = self._READERS.get(tag)
-        if read is None:
+        decode = self._DECODERS.get(tag)
+        if decode is None:
             return self._update(self._keep({}), value.items(), current)
-        return read(self, value[tag], current)
+        return decode(self, value[tag], current)
 
     def _keep(self, value: Any) -> Any:
-        self._seen.append(value)
+        """Keep an object for later references to it."""
+        self._decoded.append(value)
         return value
 
     def _items(self, items: Sequence[Any], current: Any) -> Iterator[Any]:
@@ -67,28 +68,28 @@ class AttributeDecoder:
         for index, item in enumerate(items):
             yield self.attribute(item, present[index] if index < len(present) else None)
 
-    def _extend(self, found: Any, items: Sequence[Any], current: Any) -> Any:
-        found.extend(self._items(items, current))
-        return found
+    def _extend(self, target: Any, items: Sequence[Any], current: Any) -> Any:
+        target.extend(self._items(items, current))
+        return target
 
-    def _update(self, found: Any, items: Iterable[tuple[Any, Any]], current: Any) -> Any:
+    def _update(self, target: Any, items: Iterable[tuple[Any, Any]], current: Any) -> Any:
         present = current if isinstance(current, Mapping) else {}
         for key, item in items:
-            found[key] = self.attribute(item, present.get(key))
-        return found
+            target[key] = self.attribute(item, present.get(key))
+        return target
 
     def _view(self, content: Any, current: Any) -> Any:
-        number = len(self._seen)
+        number = len(self._decoded)
         self._keep(None)
         memory, dtype, shape, strides, offset = content
         root = self.attribute(memory, None)
-        self._seen[number] = np.ndarray(tuple(shape), np.dtype(dtype), root, offset, tuple(strides))
-        return self._seen[number]
+        self._decoded[number] = np.ndarray(tuple(shape), np.dtype(dtype), root, offset, tuple(strides))
+        return self._decoded[number]
 
     def _generator(self, content: Any, current: Any) -> Any:
         kind, state, seeds = content
         bits = current.bit_generator if self._is_free(current, np.random.Generator) else None
-        # A generator's children come from its seeds, which cannot be set
+        # The seeds, from which a generator spawns its children, cannot be set
         if bits is None or type(bits).__name__ != kind or seeds_of(bits) != seeds:
             bits = bit_generators()[kind](None if seeds is None else np.random.SeedSequence(**seeds))
             current = np.random.Generator(bits)
@@ -108,7 +109,10 @@ class AttributeDecoder:
         return self._claim(current)
 
     def _is_free(self, current: Any, kind: type) -> bool:
-        """Before a reset two attributes may hold one stream, and after it each its own."""
+        """
+        :return: True if the present stream can take the state. Two attributes may share one stream before a reset and have one
+            each after it; then only the first takes it
+        """
         return type(current) is kind and id(current) not in self._streams
 
     def _claim(self, stream: Any) -> Any:
@@ -137,21 +141,21 @@ class AttributeDecoder:
         index, name = content
         method = getattr(self._layers[index], name, None)
         if not isinstance(method, types.MethodType):
-            raise ValueError(f"was the method {name} of {type(self._layers[index]).__qualname__}, which has none")
+            raise ValueError(f"was the method {name} of {type(self._layers[index]).__qualname__}, which does not exist")
         return method
 
     def _function(self, content: Any, current: Any) -> Any:
         name, (defaults, keyword_defaults, attributes, cells) = content
         self._keep(self._constant(name, current))
-        if not isinstance(current, types.FunctionType) or len(contents(current)) != len(cells):
+        if not isinstance(current, types.FunctionType) or len(closure_values(current)) != len(cells):
             raise ValueError(f"is {current!r:.200}, but the state is of another {name}")
         current.__defaults__ = self.attribute(defaults, current.__defaults__)
         current.__kwdefaults__ = self.attribute(keyword_defaults, current.__kwdefaults__)
         vars(current).update(self.attribute(attributes, vars(current)))
-        found = self.attribute(cells, contents(current))
-        for cell, content in zip(current.__closure__ or (), found, strict=True):
-            if content:
-                cell.cell_contents = content[0]
+        decoded = self.attribute(cells, closure_values(current))
+        for cell, cell_value in zip(current.__closure__ or (), decoded, strict=True):
+            if cell_value:
+                cell.cell_contents = cell_value[0]
         return current
 
     def _partial(self, parts: Any, current: Any) -> Any:
@@ -159,8 +163,8 @@ class AttributeDecoder:
             raise ValueError(f"is {current!r:.200}, but the state is of a partial")
         self._keep(current)
         present = current.func, current.args, current.keywords
-        found = [self.attribute(part, one) for part, one in zip(parts, present, strict=True)]
-        current.__setstate__((*found, vars(current)))  # type: ignore[attr-defined]  # typeshed leaves it out
+        decoded = [self.attribute(part, value) for part, value in zip(parts, present, strict=True)]
+        current.__setstate__((*decoded, vars(current)))  # type: ignore[attr-defined]  # typeshed leaves it out
         return current
 
     def _constant(self, content: str, current: Any) -> Any:
@@ -169,8 +173,8 @@ class AttributeDecoder:
             raise ValueError(f"is {current!r:.200}, but the state is of {content}")
         return current
 
-    _READERS: ClassVar[dict[Any, Callable[["AttributeDecoder", Any, Any], Any]]] = {
-        "@seen": lambda self, number, current: self._seen[number],
+    _DECODERS: ClassVar[dict[Any, Callable[["AttributeDecoder", Any, Any], Any]]] = {
+        "@seen": lambda self, number, current: self._decoded[number],
         "@layer": lambda self, index, current: self._layers[index],
         "@method": _method,
         "@constant": _constant,
@@ -190,10 +194,10 @@ class AttributeDecoder:
 
 
 def _member(module: str, path: str, name: str) -> enum.Enum:
-    """:return: a member of an enumeration in a module that is imported already"""
-    found: Any = sys.modules.get(module)
+    """:return: a member of an enumeration; the module must have been imported already, because the text is from a file"""
+    owner: Any = sys.modules.get(module)
     for part in path.split("."):
-        found = getattr(found, part, None)
-    if not isinstance(found, enum.EnumMeta) or name not in found.__members__:
+        owner = getattr(owner, part, None)
+    if not isinstance(owner, enum.EnumMeta) or name not in owner.__members__:
         raise ValueError(f"was {path}.{name}, but the module {module} has no such member of an enumeration")
-    return found.__members__[name]
+    return owner.__members__[name]

@@ -27,49 +27,49 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 _IMMUTABLE = (type(None), bool, int, float, str)
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 OBJECTS = (RunningMeanStd, GymRunningMeanStd, StackedObservations)
-"""Objects that are all of their attributes and that the constructor of what holds them has made."""
+"""Objects whose state is all of their attributes, created by the constructor of the layer that holds them."""
 
 
 class NotPlainError(TypeError):
-    """No plain values can stand for this; the text says for what."""
+    """A value that cannot be encoded as plain values; the text names it."""
 
 
 class AttributeEncoder:
     """
-    Writes values that belong together: what they share, they will share again.
+    Encodes the attributes of several layers. Objects that attributes share are shared again after decoding.
 
-    :param layers: the environments and wrappers themselves, which are only named where an attribute holds one
+    :param layers: the environments and wrappers themselves; an attribute that holds one is encoded as its number
     """
 
     def __init__(self, layers: Sequence[Any]) -> None:
         self._layers = {id(layer): index for index, layer in enumerate(layers)}
-        # The values are held too: a number that stands for one must not pass to another
-        self._seen: dict[Hashable, tuple[int, Any]] = {}
+        # The values are kept, so that no other object gets the same id()
+        self._encoded: dict[Hashable, tuple[int, Any]] = {}
 
     def attribute(self, value: Any) -> Any:
         """
         :return: plain values that share no memory with ``value``
-        :raises NotPlainError: if there are none; this writer is then as it was
+        :raises NotPlainError: if the value cannot be encoded; this encoder is unchanged then
         """
-        before = len(self._seen)
+        before = len(self._encoded)
         try:
-            return self._write(value)
+            return self._encode(value)
         except NotPlainError:
-            for key in list(self._seen)[before:]:
-                del self._seen[key]
+            for key in list(self._encoded)[before:]:
+                del self._encoded[key]
             raise
 
-    def _write(self, value: Any) -> Any:
+    def _encode(self, value: Any) -> Any:
         kind = type(value)
         if kind in _IMMUTABLE:
             return value
         if kind is tuple:
-            return value if all(type(item) in _IMMUTABLE for item in value) else tuple(map(self._write, value))
+            return value if all(type(item) in _IMMUTABLE for item in value) else tuple(map(self._encode, value))
         if id(value) in self._layers:
             return {"@layer": self._layers[id(value)]}
-        write = self._WRITERS.get(kind)
-        if write is not None and not _is_fixed(value):
-            return self._once(id(value), value, lambda: write(self, value))
+        encode = self._ENCODERS.get(kind)
+        if encode is not None and not _is_constant_function(value):
+            return self._once(id(value), value, lambda: encode(self, value))
         if isinstance(value, spaces.Space):
             return self._once(id(value), value, lambda: self._space(value))
         if isinstance(value, np.generic) and not isinstance(value, (np.void, np.object_)):
@@ -83,27 +83,28 @@ class AttributeEncoder:
             raise NotPlainError(f"a {kind.__qualname__}")
         return {"@constant": name}
 
-    def _once(self, key: Hashable, value: Any, write: Callable[[], Any]) -> Any:
-        if key in self._seen:
-            return {"@seen": self._seen[key][0]}
-        self._seen[key] = (len(self._seen), value)
-        return write()
+    def _once(self, key: Hashable, value: Any, encode: Callable[[], Any]) -> Any:
+        """:return: the encoded value; the second time only a reference to it"""
+        if key in self._encoded:
+            return {"@seen": self._encoded[key][0]}
+        self._encoded[key] = (len(self._encoded), value)
+        return encode()
 
     def _list(self, value: list[Any]) -> list[Any]:
-        return [self._write(item) for item in value]
+        return [self._encode(item) for item in value]
 
     def _dict(self, value: dict[Any, Any]) -> dict[Any, Any]:
         for key in value:
             if not _is_immutable(key):
                 raise NotPlainError(f"a dict with a {type(key).__qualname__} as a key")
-        written = {key: self._write(item) for key, item in value.items()}
+        encoded = {key: self._encode(item) for key, item in value.items()}
         if type(value) is OrderedDict:
-            return {"@ordered": list(written.items())}
-        mistakable = any(type(key) is str and key.startswith("@") for key in written)
-        return {"@dict": list(written.items())} if mistakable else written
+            return {"@ordered": list(encoded.items())}
+        is_ambiguous = any(type(key) is str and key.startswith("@") for key in encoded)
+        return {"@dict": list(encoded.items())} if is_ambiguous else encoded
 
     def _deque(self, value: "deque[Any]") -> dict[str, Any]:
-        return {"@deque": [value.maxlen, [self._write(item) for item in value]]}
+        return {"@deque": [value.maxlen, [self._encode(item) for item in value]]}
 
     def _array(self, value: np.ndarray) -> Any:
         if value.dtype.hasobject or value.dtype.names is not None:
@@ -114,9 +115,9 @@ class AttributeEncoder:
         if root is value and value.flags.c_contiguous:
             return value.copy()
         if root is not value and root.flags.c_contiguous:
-            memory = self._write(root)
+            memory = self._encode(root)
         else:
-            # In another order, which numerical results may depend on: as it lies there
+            # Numerical results may depend on the order in memory, so it is kept
             memory = self._once(("memory", id(root)), root, lambda: root.ravel(order="K").copy())
         offset = value.__array_interface__["data"][0] - root.__array_interface__["data"][0]
         return {"@view": [memory, value.dtype.str, value.shape, value.strides, offset]}
@@ -128,10 +129,10 @@ class AttributeEncoder:
         return {"@generator": [type(bits).__name__, bits.state, seeds_of(bits)]}
 
     def _space(self, value: spaces.Space[Any]) -> dict[str, Any]:
-        return {"@space": [kind_of_space(value), [self._write(part._np_random) for part in parts_of(value)]]}
+        return {"@space": [kind_of_space(value), [self._encode(part._np_random) for part in parts_of(value)]]}
 
     def _function(self, value: types.FunctionType) -> dict[str, Any]:
-        parts = [value.__defaults__, value.__kwdefaults__, vars(value), contents(value)]
+        parts = [value.__defaults__, value.__kwdefaults__, vars(value), closure_values(value)]
         return {"@function": [value.__qualname__, self._inside("a function", parts)]}
 
     def _partial(self, value: "functools.partial[Any]") -> dict[str, Any]:
@@ -139,14 +140,14 @@ class AttributeEncoder:
 
     def _inside(self, what: str, parts: list[Any]) -> list[Any]:
         try:
-            return [self._write(part) for part in parts]
+            return [self._encode(part) for part in parts]
         except NotPlainError as error:
             raise NotPlainError(f"{what} that holds {error}") from None
 
     def _object(self, value: Any) -> dict[str, Any]:
-        return {"@object": [type(value).__qualname__, {name: self._write(item) for name, item in vars(value).items()}]}
+        return {"@object": [type(value).__qualname__, {name: self._encode(item) for name, item in vars(value).items()}]}
 
-    _WRITERS: ClassVar[dict[type, Callable[["AttributeEncoder", Any], Any]]] = {
+    _ENCODERS: ClassVar[dict[type, Callable[["AttributeEncoder", Any], Any]]] = {
         list: _list,
         dict: _dict,
         OrderedDict: _dict,
@@ -162,7 +163,7 @@ class AttributeEncoder:
 
 
 def constant_name(value: Any) -> str | None:
-    """:return: the name of what does not change, or of a function, whose code does not; None for all else"""
+    """:return: the name of a constant object (class, module, code of a function and the like); None for all others"""
     if isinstance(value, functools.partial):
         return constant_name(value.func)
     if isinstance(value, types.FunctionType):
@@ -188,7 +189,7 @@ def bit_generators() -> dict[str, Any]:
 
 
 def seeds_of(bits: Any) -> dict[str, Any] | None:
-    """:return: what a bit generator makes its children from, for ``SeedSequence``"""
+    """:return: the arguments for ``SeedSequence`` from which a bit generator spawns its children; None for other seeds"""
     seeds = bits.seed_seq
     if type(seeds) is not np.random.SeedSequence:
         return None
@@ -197,34 +198,35 @@ def seeds_of(bits: Any) -> dict[str, Any] | None:
     return {**seeds.state, "entropy": plain}
 
 
-def _is_fixed(value: Any) -> bool:
-    """:return: whether it is a function that holds nothing which could change"""
+def _is_constant_function(value: Any) -> bool:
+    """:return: True for a function without closure, attributes and mutable defaults"""
     if not isinstance(value, types.FunctionType) or value.__closure__ or vars(value):
         return False
     return all(map(_is_immutable, [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]))
 
 
-def contents(function: types.FunctionType) -> tuple[tuple[Any, ...], ...]:
-    """:return: for each variable that it has closed over, its value, or nothing while it has none"""
-    found: list[tuple[Any, ...]] = []
+def closure_values(function: types.FunctionType) -> tuple[tuple[Any, ...], ...]:
+    """:return: for each variable in the closure a tuple with its value, or an empty one if the variable is not set"""
+    values: list[tuple[Any, ...]] = []
     for cell in function.__closure__ or ():
         try:
-            found.append((cell.cell_contents,))
-        except ValueError:  # how an empty one answers
-            found.append(())
-    return tuple(found)
+            values.append((cell.cell_contents,))
+        except ValueError:  # an empty cell
+            values.append(())
+    return tuple(values)
 
 
 def parts_of(space: spaces.Space[Any]) -> Iterator[spaces.Space[Any]]:
-    """:return: the space and all that it is made of, each of which may sample from a stream of its own"""
+    """:return: the space and all spaces inside of it, each of which may have its own random stream"""
     yield space
     for value in vars(space).values():
-        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else (value,)
-        for part in inner:
+        parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else (value,)
+        for part in parts:
             if isinstance(part, spaces.Space):
                 yield from parts_of(part)
 
 
 def kind_of_space(space: spaces.Space[Any]) -> str:
+    """:return: class and size of a space, which must be equal to restore its streams"""
     size = space.n if isinstance(space, spaces.Discrete) else "x".join(map(str, space.shape or ()))
     return f"{type(space).__qualname__}({size})"

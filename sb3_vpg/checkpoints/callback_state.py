@@ -1,4 +1,4 @@
-"""What callbacks have counted and found, as plain values, and back into the same callbacks of another process."""
+"""The state of callbacks as plain values, and its restoration in the same callbacks of another process."""
 
 import inspect
 import os
@@ -22,105 +22,105 @@ from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.common.atomic_files import atomic_replace, atomic_write
 from sb3_vpg.persistence.json_codec import encode
 
-_ANOTHER_PROCESS = ("locals", "globals", "parent")
-_CONNECTIONS = (BaseAlgorithm, BaseCallback, VecEnv, Logger, KVWriter)
+_OF_A_PROCESS = ("locals", "globals", "parent")
+_REFERENCES = (BaseAlgorithm, BaseCallback, VecEnv, Logger, KVWriter)
 _STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
-_LOOKS = ("verbose", "warn", "render")
+_NOT_COMPARED = ("verbose", "warn", "render")
 _BEST = "best_model.zip"
 
 
 def callbacks_in(callback: BaseCallback) -> Iterator[tuple[str, BaseCallback]]:
-    """:return: each callback and those inside of it, with a name that is the same in another process"""
-    seen: Counter[str] = Counter()
-    for one in _walk(callback):
-        kind = type(one).__name__
-        if not isinstance(one, (CallbackList, ProgressBarCallback)):
-            yield f"{kind} {seen[kind]}", one
-            seen[kind] += 1
+    """:return: the callback and all callbacks inside of it, each with a name that is the same in another process"""
+    counts: Counter[str] = Counter()
+    for part in _walk(callback):
+        kind = type(part).__name__
+        if not isinstance(part, (CallbackList, ProgressBarCallback)):
+            yield f"{kind} {counts[kind]}", part
+            counts[kind] += 1
 
 
 def _walk(callback: BaseCallback) -> Iterator[BaseCallback]:
     yield callback
     inner = list(callback.callbacks) if isinstance(callback, CallbackList) else []
     inner += [callback.callback] if isinstance(callback, EventCallback) and callback.callback is not None else []
-    inner += [one] if (one := getattr(callback, "callback_on_new_best", None)) is not None else []
-    for one in inner:
-        yield from _walk(one)
+    inner += [best] if (best := getattr(callback, "callback_on_new_best", None)) is not None else []
+    for part in inner:
+        yield from _walk(part)
 
 
 def callback_state(callback: BaseCallback) -> dict[str, Any]:
     """
-    :return: ``own``, what its ``state_dict`` returns. Without one: ``attributes``, those that are plain (see
-        ``sb3_vpg.checkpoints.env_state``) and no arguments of the constructor; ``hidden``, the names of the others;
-        ``arguments``, the plain arguments; and ``env``, the state of an environment that it evaluates in
+    :return: ``own``, the result of its ``state_dict``. If it has none: ``attributes``, the plain ones (see
+        ``sb3_vpg.checkpoints.env_state``) that are no arguments of the constructor; ``hidden``, why others are not saved;
+        ``arguments``, the plain arguments. Always ``env``, the state of its evaluation environment, if it has one
     """
     if hasattr(callback, "state_dict"):
         state = {"own": callback.state_dict(), "attributes": {"n_calls": callback.n_calls}}
         encode(state["own"], f"state_dict() of {type(callback).__name__}")
     else:
-        state = _written(callback)
+        state = _encoded(callback)
     env = getattr(callback, "eval_env", None)
     if isinstance(env, VecEnv):
         state["env"] = get_state(env)
     return state
 
 
-def _written(callback: BaseCallback) -> dict[str, Any]:
-    given, writer, kind = _arguments(callback), AttributeEncoder([callback]), type(callback).__name__
+def _encoded(callback: BaseCallback) -> dict[str, Any]:
+    argument_names, encoder, kind = _argument_names(callback), AttributeEncoder([callback]), type(callback).__name__
     attributes: dict[str, Any] = {}
     arguments: dict[str, Any] = {}
     hidden = []
     for name, value in present_attributes(callback).items():
-        if name in _ANOTHER_PROCESS or isinstance(value, _CONNECTIONS) or _is_path(value):
+        if name in _OF_A_PROCESS or isinstance(value, _REFERENCES) or _is_path(value):
             continue
-        is_argument = name in given and not isinstance(value, _STREAMS)
+        is_argument = name in argument_names and not isinstance(value, _STREAMS)
         try:
-            # What it is given is only compared, each for itself
-            written = (AttributeEncoder([]) if is_argument else writer).attribute(value)
-            encode(written, "something")
+            # Arguments are only compared, one by one
+            encoded = (AttributeEncoder([]) if is_argument else encoder).attribute(value)
+            encode(encoded, "the attribute")
         except TypeError as error:
             if not is_argument:
                 hidden.append(f"the attribute {name!r} of the callback {kind} holds {error}, which is not plain")
         else:
-            (arguments if is_argument else attributes)[name] = written
+            (arguments if is_argument else attributes)[name] = encoded
     base = hidden_base(callback)
     if base is not None:
         hidden.append(f"the callback {kind} inherits from {base}, whose content cannot be saved")
     return {"attributes": attributes, "arguments": arguments, "hidden": hidden}
 
 
-def _arguments(callback: BaseCallback) -> set[str]:
-    own = (vars(cls).get("__init__") for cls in type(callback).__mro__)
-    # Nobody knows the parameters of what is written in C
-    return {name for one in own if isinstance(one, FunctionType) for name in inspect.signature(one).parameters}
+def _argument_names(callback: BaseCallback) -> set[str]:
+    constructors = (vars(cls).get("__init__") for cls in type(callback).__mro__)
+    # Constructors in C have no signature
+    return {name for init in constructors if isinstance(init, FunctionType) for name in inspect.signature(init).parameters}
 
 
 def _is_path(value: Any) -> bool:
-    """:return: whether it may be another one where training is taken up"""
+    """:return: True if the value is a path, which may differ when training resumes"""
     return isinstance(value, os.PathLike) or (isinstance(value, str) and ("/" in value or os.sep in value))
 
 
 def restore_callbacks(callback: BaseCallback, states: dict[str, Any], best: dict[str, bytes]) -> list[str]:
     """
-    :param callback: that of ``learn``
-    :param states: what ``callback_state`` has returned, by the names of ``callbacks_in``
-    :param best: contents of the best models, by the same names
-    :return: what does not go on as it was
+    :param callback: the callback of ``learn``
+    :param states: as ``callback_state`` returned them, by the names of ``callbacks_in``
+    :param best: file contents of the best models, by the same names
+    :return: the reasons why callbacks may not go on exactly
     """
     present, reasons = dict(callbacks_in(callback)), []
     for name in dict.fromkeys([*present, *states]):
-        one = present.get(name)
-        if one is not None and name in states:
-            reasons += _restore(one, states[name])
-            restore_files(one, best.get(name))
-        elif _counts(states[name] if one is None else callback_state(one)):
-            when = "is not there now, so its state is lost" if one is None else "was not there before"
+        part = present.get(name)
+        if part is not None and name in states:
+            reasons += _restore(part, states[name])
+            restore_files(part, best.get(name))
+        elif _has_own_state(states[name] if part is None else callback_state(part)):
+            when = "is not there now, so its state is lost" if part is None else "was not there before"
             reasons.append(f"the callback {name.rpartition(' ')[0]} {when}")
     return reasons
 
 
-def _counts(state: dict[str, Any]) -> bool:
-    """:return: whether a callback has a state besides what all have"""
+def _has_own_state(state: dict[str, Any]) -> bool:
+    """:return: True if a callback has other state than the counters that every callback has"""
     return bool({*state, *state["attributes"]} - {"attributes", "arguments", "hidden", "n_calls", "num_timesteps"})
 
 
@@ -129,16 +129,16 @@ def _restore(callback: BaseCallback, state: dict[str, Any]) -> list[str]:
     if reasons:
         reasons[-1] += f"; give {kind} the methods state_dict() and load_state_dict(state)"
     if "own" in state:
-        callback.load_state_dict(state["own"])  # type: ignore[attr-defined]  # it had a state_dict
-    # Older checkpoints say nothing of arguments
-    now = _written(callback)["arguments"] if state.get("arguments") else {}
+        callback.load_state_dict(state["own"])  # type: ignore[attr-defined]  # the saved one had state_dict()
+    # Older checkpoints do not have arguments
+    now = _encoded(callback)["arguments"] if state.get("arguments") else {}
     for name, was in state.get("arguments", {}).items():
-        if name in now and name not in _LOOKS and repr(encode(now[name])) != repr(encode(was)):
+        if name in now and name not in _NOT_COMPARED and repr(encode(now[name])) != repr(encode(was)):
             reasons.append(f"the callback {kind} had {name}={was!r:.80}, and has {name}={now[name]!r:.80} now")
-    reader, present = AttributeDecoder([callback]), present_attributes(callback)
+    decoder, present = AttributeDecoder([callback]), present_attributes(callback)
     for name, value in state["attributes"].items():
         try:
-            put_attribute(callback, name, reader.attribute(value, present.get(name)))
+            put_attribute(callback, name, decoder.attribute(value, present.get(name)))
         except ValueError as error:
             reasons.append(f"{name} of the callback {kind} {error}")
             break
@@ -150,17 +150,17 @@ def _restore(callback: BaseCallback, state: dict[str, Any]) -> list[str]:
 
 
 def best_model(callback: BaseCallback) -> Path | None:
-    """:return: where it keeps the best model that it has found, if it is one that does"""
+    """:return: path of the best model of an ``EvalCallback``; None if it saves none, and for other callbacks"""
     folder = callback.best_model_save_path if isinstance(callback, EvalCallback) else None
     return None if folder is None else Path(folder) / _BEST
 
 
 def restore_files(callback: BaseCallback, best: bytes | None) -> None:
     """
-    Let the files of an ``EvalCallback`` say what it knows: not what was found after the checkpoint and will be found again.
+    Write the files of an ``EvalCallback`` as they were at the checkpoint.
 
-    :param callback: as restored
-    :param best: content of its best model at that time; None: there was none
+    :param callback: already restored
+    :param best: file content of its best model at the checkpoint; None if there was none
     """
     if not isinstance(callback, EvalCallback):
         return
@@ -183,5 +183,5 @@ def restore_files(callback: BaseCallback, best: bytes | None) -> None:
             timesteps=callback.evaluations_timesteps,
             results=callback.evaluations_results,
             ep_lengths=callback.evaluations_length,
-            **successes,  # type: ignore[arg-type]  # numpy's last keyword is a flag
+            **successes,  # type: ignore[arg-type]  # NumPy declares a flag as its last keyword
         )

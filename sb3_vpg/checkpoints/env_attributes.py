@@ -1,4 +1,4 @@
-"""Where the state of an environment, a wrapper or a ``VecEnv`` lies: in its attributes, in slots, and in its classes."""
+"""The state of an environment, a wrapper or a ``VecEnv``: its attributes, its slots and the attributes of its classes."""
 
 import hashlib
 import json
@@ -18,56 +18,56 @@ from sb3_vpg.persistence.json_codec import encode
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 _SPACES = ("observation_space", "action_space")
-_GYMNASIUMS_OWN = frozenset(("_np_random", "_np_random_seed", "_observation_space", "_action_space", *_SPACES))
-_LEFT_ALONE: dict[type, tuple[str, ...]] = {
-    # How it was built
+_SET_BY_GYMNASIUM = frozenset(("_np_random", "_np_random_seed", "_observation_space", "_action_space", *_SPACES))
+_NOT_STATE: dict[type, tuple[str, ...]] = {
+    # Set by the constructor
     object: ("spec", "_cached_spec", "_saved_kwargs", "render_mode", "metadata", "_metadata"),
     VecEnvWrapper: ("venv", "class_attributes"),
     SyncVectorEnv: ("envs", "env_fns"),
-    # Written anew in each step before it is read
+    # Written in each step before they are read
     DummyVecEnv: ("envs", "keys", "actions", "buf_obs", "buf_dones", "buf_rews", "buf_infos"),
-    GymVecEnv: ("_turn", "_members", "_writer", "_actions"),
-    # Files, and a history that grows with the run and that no step reads
+    GymVecEnv: GymVecEnv._NOT_STATE,
+    # Files, and a history of episodes that no step reads
     Monitor: ("results_writer", "episode_returns", "episode_lengths", "episode_times"),
     VecMonitor: ("results_writer",),
 }
 _LIBRARIES = ("gymnasium", "stable_baselines3", "sb3_vpg", "typing", "abc")
-"""Modules whose classes keep nothing in themselves."""
-_HEAP_TYPE = 1 << 9  # CPython's flag of classes that were made while the program ran
+"""Packages whose classes have no attributes that change."""
+_HEAP_TYPE = 1 << 9  # CPython's flag of classes that are not static in C
 
 
-def answers_itself(layer: Any) -> bool:
-    # Asked of the class, because wrappers pass on what their environments have
+def has_state_dict(layer: Any) -> bool:
+    # Of the class, because wrappers forward the attributes of their environments
     return hasattr(type(layer), "state_dict") and hasattr(type(layer), "load_state_dict")
 
 
 def _python_classes(layer: Any) -> Iterator[type]:
-    """:return: those of its classes that are written in Python, whose objects keep nothing but attributes"""
-    return (cls for cls in type(layer).__mro__ if not _is_of_c(cls))
+    """:return: its classes that are written in Python, whose objects have only attributes"""
+    return (cls for cls in type(layer).__mro__ if not _is_in_c(cls))
 
 
-def _is_of_c(cls: type) -> bool:
+def _is_in_c(cls: type) -> bool:
     new = vars(cls).get("__new__")
     return not cls.__flags__ & _HEAP_TYPE or (isinstance(new, types.BuiltinFunctionType) and new.__self__ is cls)
 
 
 def hidden_base(layer: Any) -> str | None:
-    """:return: the name of a class that keeps state in C, such as ``list`` its items"""
+    """:return: the name of a base class with state in C, such as the items of a ``list``; None if there is none"""
     for cls in type(layer).__mro__:
-        # Some have no room for any, such as typing.Generic
-        if _is_of_c(cls) and (cls.__basicsize__ > object.__basicsize__ or cls.__itemsize__):
+        # Others cannot have state, such as typing.Generic
+        if _is_in_c(cls) and (cls.__basicsize__ > object.__basicsize__ or cls.__itemsize__):
             return cls.__qualname__
     return None
 
 
 def slots_of(layer: Any) -> dict[str, types.MemberDescriptorType]:
-    """:return: by the name of the attribute; one that a subclass has hidden is named with its class"""
-    found: dict[str, types.MemberDescriptorType] = {}
+    """:return: the slots by name; a slot that a subclass hides has the name of its class in front"""
+    slots: dict[str, types.MemberDescriptorType] = {}
     for cls in _python_classes(layer):
         for name, value in vars(cls).items():
             if isinstance(value, types.MemberDescriptorType):
-                found[f"{cls.__qualname__}.{name}" if name in found else name] = value
-    return found
+                slots[f"{cls.__qualname__}.{name}" if name in slots else name] = value
+    return slots
 
 
 def present_attributes(layer: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def present_attributes(layer: Any) -> dict[str, Any]:
 
 
 def put_attribute(layer: Any, name: str, value: Any) -> None:
-    """Set an attribute that ``present_attributes`` names, past all properties."""
+    """Set an attribute of the object itself, not through a property of the same name."""
     slot = slots_of(layer).get(name)
     if slot is None:
         vars(layer)[name] = value
@@ -88,42 +88,42 @@ def put_attribute(layer: Any, name: str, value: Any) -> None:
         slot.__set__(layer, value)
 
 
-def _left_alone(layer: Any) -> set[str]:
-    return set(chain(*(names for kind, names in _LEFT_ALONE.items() if isinstance(layer, kind))))
+def _not_state(layer: Any) -> set[str]:
+    return set(chain(*(names for kind, names in _NOT_STATE.items() if isinstance(layer, kind))))
 
 
 def state_attributes(layer: Any) -> dict[str, Any]:
-    """:return: what we are to save of a layer"""
-    left_alone = _left_alone(layer)
-    found = {name: value for name, value in present_attributes(layer).items() if name not in left_alone}
+    """:return: the attributes of a layer that are its state"""
+    not_state = _not_state(layer)
+    state = {name: value for name, value in present_attributes(layer).items() if name not in not_state}
     for name in _SPACES:
-        if name not in found and isinstance(getattr(type(layer), name, None), spaces.Space):
-            found[name] = getattr(type(layer), name)
-    if answers_itself(layer):
-        found = {name: value for name, value in found.items() if name in _GYMNASIUMS_OWN}
-    return found
+        if name not in state and isinstance(getattr(type(layer), name, None), spaces.Space):
+            state[name] = getattr(type(layer), name)
+    if has_state_dict(layer):
+        state = {name: value for name, value in state.items() if name in _SET_BY_GYMNASIUM}
+    return state
 
 
 def class_attributes(layers: Sequence[Any]) -> dict[str, dict[str, str]]:
     """:return: a digest of each plain attribute of the layers' classes, by the names of class and attribute"""
-    found: dict[str, dict[str, str]] = {}
+    digests: dict[str, dict[str, str]] = {}
     for layer in layers:
-        if answers_itself(layer):
+        if has_state_dict(layer):
             continue
-        left_alone = {*_left_alone(layer), *_SPACES}
+        not_state = {*_not_state(layer), *_SPACES}
         for cls in _python_classes(layer):
             key = f"{cls.__module__}:{cls.__qualname__}"
-            if key not in found and cls.__module__.partition(".")[0] not in _LIBRARIES:
-                names = [name for name in vars(cls) if name not in left_alone and not name.startswith("__")]
-                found[key] = {name: digest for name in names if (digest := _digest(layers, vars(cls)[name])) is not None}
-    return found
+            if key not in digests and cls.__module__.partition(".")[0] not in _LIBRARIES:
+                names = [name for name in vars(cls) if name not in not_state and not name.startswith("__")]
+                digests[key] = {name: digest for name in names if (digest := _digest(layers, vars(cls)[name])) is not None}
+    return digests
 
 
 def _digest(layers: Sequence[Any], value: Any) -> str | None:
-    """:return: equal for equal values; None for one that is not plain, or that cannot change, such as a method"""
+    """:return: equal for equal values; None if the value is not plain or cannot change, such as a method"""
     try:
-        written = encode(AttributeEncoder(layers).attribute(value))
+        encoded = encode(AttributeEncoder(layers).attribute(value))
     except TypeError:
         return None
-    constant = isinstance(written, dict) and "@constant" in written
-    return None if constant else hashlib.sha256(json.dumps(written).encode()).hexdigest()[:16]
+    constant = isinstance(encoded, dict) and "@constant" in encoded
+    return None if constant else hashlib.sha256(json.dumps(encoded).encode()).hexdigest()[:16]

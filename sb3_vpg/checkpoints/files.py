@@ -1,4 +1,4 @@
-"""The files of a run's checkpoints."""
+"""The checkpoint files of a run."""
 
 import re
 from dataclasses import dataclass
@@ -19,11 +19,13 @@ _NAME = re.compile(r"checkpoint_(\d+)_steps\.zip")
 @dataclass(frozen=True)
 class Checkpoint:
     """
-    :param path: its file
+    The content of a checkpoint file.
+
+    :param path: the file
     :param data: settings and counters of the model, encoded
     :param weights: state dicts
-    :param state: what ``training_state`` has returned
-    :param best: contents of the best models
+    :param state: as ``training_state`` returned it
+    :param best: file contents of the best models
     """
 
     path: Path
@@ -44,47 +46,48 @@ class Checkpoint:
     def read(path: Path, trust: bool = False) -> "Checkpoint":
         """
         :param trust: as in ``VPG.load``
-        :raises RefusedFileError: if it is damaged, or no checkpoint
-        :raises OSError: if it cannot be read
+        :raises RefusedFileError: if the file is damaged or is no checkpoint
+        :raises OSError: if the file cannot be read
         """
         members = read_archive(path, trust)
         if TRAINING not in members:
-            raise RefusedFileError(f"{path} is a model, but no checkpoint: it does not say how training goes on")
+            raise RefusedFileError(f"{path} is a model but no checkpoint: it has no member {TRAINING!r}")
         weights = weights_of(members, str(path), trust)
         try:
             data, state = with_current_names(loads(members[DATA])), decode(loads(members[TRAINING]))
             best = [members[best_member(index)] for index in range(len(state["best_models"]))]
             checkpoint = Checkpoint(path, data, weights, state, best)
             if not state.keys() >= PARTS:
-                raise ValueError(f"it lacks {sorted(PARTS - state.keys())}")
+                raise ValueError(f"{sorted(PARTS - state.keys())} are missing")
             if checkpoint.num_timesteps < 0 or checkpoint.total_timesteps <= 0:
-                raise ValueError(f"its counters say {checkpoint.num_timesteps} of {checkpoint.total_timesteps} steps")
+                raise ValueError(f"its counters are {checkpoint.num_timesteps} of {checkpoint.total_timesteps} steps")
             if not isinstance(data, dict):
                 raise ValueError(f"its settings are a {type(data).__name__}")
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-            raise RefusedFileError(f"{path} is no whole checkpoint: {type(error).__name__}: {error}") from error
+            raise RefusedFileError(f"{path} is no complete checkpoint: {type(error).__name__}: {error}") from error
         return checkpoint
 
 
 def latest(save_path: str | Path) -> Path | None:
-    """:return: the newest checkpoint in a folder, without a look into it; None: there is none"""
-    return next(reversed(_checkpoints(Path(save_path))), None)
+    """:return: the newest checkpoint in a folder, which is not opened; None if there is none"""
+    return next(reversed(checkpoints_in(Path(save_path))), None)
 
 
 def progress(path: str | Path) -> tuple[int, int]:
     """
-    :return: environment steps that a checkpoint has behind it, and the total that was asked for
-    :raises RefusedFileError: if it is damaged, or no checkpoint
+    :return: environment steps done at this checkpoint, and ``total_timesteps`` of its run
+    :raises RefusedFileError: if the file is damaged or is no checkpoint
     """
     checkpoint = Checkpoint.read(Path(path))
     return checkpoint.num_timesteps, checkpoint.total_timesteps
 
 
-def _steps(path: Path) -> int:
+def steps_of(path: Path) -> int:
+    """:return: the number of environment steps in the name of a checkpoint; -1 for other names"""
     match = _NAME.fullmatch(path.name)
     return int(match.group(1)) if match else -1
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """:return: the oldest first"""
-    return sorted((path for path in folder.glob("checkpoint_*_steps.zip") if _steps(path) >= 0), key=_steps)
+def checkpoints_in(folder: Path) -> list[Path]:
+    """:return: the checkpoints in a folder, the oldest first"""
+    return sorted((path for path in folder.glob("checkpoint_*_steps.zip") if steps_of(path) >= 0), key=steps_of)

@@ -1,4 +1,4 @@
-"""What a log needs to go on as one log: values that wait for the next line, and TensorBoard's folder."""
+"""The state of a logger: recorded values that are not yet written, and the folder of TensorBoard."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -24,33 +24,33 @@ def log_state(model: BaseAlgorithm) -> dict[str, Any]:
 
 def restore_log(model: BaseAlgorithm, state: dict[str, Any]) -> list[str]:
     """
-    Go on with the log that ``state`` is of. TensorBoard's points from after the checkpoint are purged.
+    Continue the log that ``state`` was taken from. TensorBoard's points after the checkpoint are purged.
 
-    :param model: with the logger that ``learn`` has made, which for TensorBoard begins a folder of its own
-    :param state: what ``log_state`` has returned
-    :return: what is missing in the log
+    :param model: has the logger that ``learn`` made, which has a new folder for TensorBoard
+    :param state: as ``log_state`` returned it
+    :return: reasons why the log is not the same
     """
     for name, (value, excluded) in state["waiting"].items():
         model.logger.record(name, value, excluded)
     for output in model.logger.output_formats:
         if isinstance(output, TensorBoardOutputFormat):
             writer = output.writer
-            begun = Path(writer.log_dir)
+            new = Path(writer.log_dir)
             writer.close()
-            folder = begun
+            folder = new
             if not model._custom_logger and state["folder"] is not None:
-                folder = begun.parent / Path(state["folder"]).name
-            if folder != begun:
-                _remove_unused(begun)
+                folder = new.parent / Path(state["folder"]).name
+            if folder != new:
+                _remove_unused(new)
                 model.logger.dir = str(folder)
             output.writer = type(writer)(str(folder), purge_step=model.num_timesteps + 1)
-    # Older checkpoints have no such entry
+    # Older checkpoints do not have this entry
     lost = state.get("lost")
     return [f"the next log entry lacks {lost}, whose values are not plain"] if lost else []
 
 
 def _remove_unused(folder: Path) -> None:
-    """A folder in which nothing was written but the head of one file."""
+    """Remove a folder of TensorBoard if it holds only the one file that a new writer creates."""
     files = list(folder.iterdir()) if folder.is_dir() else []
     if len(files) == 1 and files[0].name.startswith("events.out.tfevents."):
         with suppress(OSError):

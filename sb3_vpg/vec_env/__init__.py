@@ -1,4 +1,4 @@
-"""Environments side by side: gymnasium's vector environments, and what SB3's ``VecEnv`` leaves open."""
+"""gymnasium's vector environments as an SB3 ``VecEnv``, and additions to SB3's own ``VecEnv``."""
 
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 

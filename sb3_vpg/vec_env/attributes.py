@@ -1,12 +1,12 @@
 """
-The attributes and methods of the environments inside of a vector environment, as SB3's ``get_attr`` and its kin ask for them.
+``get_attr``, ``set_attr``, ``env_method`` and ``env_is_wrapped`` of SB3's ``VecEnv`` for gymnasium's vector environments.
 
-* ``SyncVectorEnv`` holds its environments here: as with ``DummyVecEnv``, all of it works for any of them.
-* ``AsyncVectorEnv`` holds them in other processes and reaches all of them or none: what *changes* something must be meant
-  for all, and nobody can ask for their wrappers.
-* A native environment has no environments inside. It answers itself: an attribute is its own attribute (which often has an
-  entry per environment), the same for each index. A method is called once, its result is the same for each index. What
-  might change something must be meant for all.
+* ``SyncVectorEnv`` holds its environments in this process: everything works for any of them, as with ``DummyVecEnv``.
+* ``AsyncVectorEnv`` holds them in other processes and reaches all of them at once: ``set_attr`` and ``env_method`` must be
+  called for all environments, and ``env_is_wrapped`` is known for ``Monitor`` only.
+* A native environment contains no single environments. ``get_attr`` returns its own attribute (which often has an entry per
+  environment) for each index. ``set_attr`` and ``env_method`` must be called for all environments; a method is called once,
+  and its result is returned for each index.
 """
 
 from abc import ABC, abstractmethod
@@ -29,49 +29,51 @@ class EnvAttributes(ABC):
 
     @abstractmethod
     def set(self, name: str, value: Any, indices: list[int]) -> None:
-        """:raises ValueError: if only some environments are meant where all of them would change"""
+        """
+        :raises ValueError: if ``indices`` leaves out environments that would change as well
+        """
 
     @abstractmethod
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], indices: list[int]) -> list[Any]:
         """
         :raises AttributeError: if there is no such method
-        :raises ValueError: if only some environments are meant where all of them would be called
+        :raises ValueError: if ``indices`` leaves out environments whose method would be called as well
         """
 
     def is_wrapped(self, wrapper_class: Any, indices: list[int]) -> list[bool]:
-        """:raises ValueError: if nobody can tell"""
+        """:raises ValueError: if the wrappers of the environments are not known"""
         return [issubclass(wrapper_class, Monitor)] * len(indices)
 
-    def _refuse_some(self, what: str, indices: list[int]) -> None:
+    def _check_all(self, what: str, indices: list[int]) -> None:
         if sorted(indices) != list(range(self.env.num_envs)):
             raise ValueError(
-                f"{what} of {self.env} would reach all of its {self.env.num_envs} environments, but is meant for {indices}; "
+                f"{what} of {self.env} would reach all of its {self.env.num_envs} environments, not only {indices}; "
                 "leave indices out, or use a SyncVectorEnv"
             )
 
 
-class SyncMembers(EnvAttributes):
+class SyncEnvAttributes(EnvAttributes):
     """Environments in this process."""
 
-    def _chosen(self, indices: list[int]) -> list[Any]:
+    def _envs(self, indices: list[int]) -> list[Any]:
         return [self.env.unwrapped.envs[index] for index in indices]  # type: ignore[attr-defined]  # a SyncVectorEnv
 
     def get(self, name: str, indices: list[int]) -> list[Any]:
-        return [env.get_wrapper_attr(name) for env in self._chosen(indices)]
+        return [env.get_wrapper_attr(name) for env in self._envs(indices)]
 
     def set(self, name: str, value: Any, indices: list[int]) -> None:
-        for env in self._chosen(indices):
+        for env in self._envs(indices):
             env.set_wrapper_attr(name, value)
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], indices: list[int]) -> list[Any]:
-        return [env.get_wrapper_attr(name)(*args, **kwargs) for env in self._chosen(indices)]
+        return [env.get_wrapper_attr(name)(*args, **kwargs) for env in self._envs(indices)]
 
     def is_wrapped(self, wrapper_class: Any, indices: list[int]) -> list[bool]:
-        return [issubclass(wrapper_class, Monitor) or is_wrapped(env, wrapper_class) for env in self._chosen(indices)]
+        return [issubclass(wrapper_class, Monitor) or is_wrapped(env, wrapper_class) for env in self._envs(indices)]
 
 
-class AsyncMembers(EnvAttributes):
-    """Environments in other processes, where an error would end the process: we ask before we call."""
+class AsyncEnvAttributes(EnvAttributes):
+    """Environments in other processes. An error there would end the process, so a missing attribute is noticed beforehand."""
 
     def _call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         answers: tuple[Any, ...] = self.env.unwrapped.call(*args, **kwargs)  # type: ignore[attr-defined]  # an AsyncVectorEnv
@@ -88,27 +90,27 @@ class AsyncMembers(EnvAttributes):
         return [values[index] for index in indices]
 
     def set(self, name: str, value: Any, indices: list[int]) -> None:
-        self._refuse_some(f"setting {name!r}", indices)
-        # A list of its own is one value per environment to gymnasium
+        self._check_all(f"setting {name!r}", indices)
+        # gymnasium takes a list as one value per environment
         self.env.unwrapped.set_attr(name, [value] * self.env.num_envs)  # type: ignore[attr-defined]  # an AsyncVectorEnv
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], indices: list[int]) -> list[Any]:
-        self._refuse_some(f"calling {name!r}", indices)
+        self._check_all(f"calling {name!r}", indices)
         self._check(name)
         answers = self._call(name, *args, **kwargs)
         return [answers[index] for index in indices]
 
     def is_wrapped(self, wrapper_class: Any, indices: list[int]) -> list[bool]:
         if not issubclass(wrapper_class, Monitor):
-            raise ValueError(f"{self.env} keeps its environments in other processes and cannot tell their wrappers")
+            raise ValueError(f"{self.env} keeps its environments in other processes, so their wrappers are not known")
         return [True] * len(indices)
 
 
-class NativeMembers(EnvAttributes):
-    """One object that is all of the environments."""
+class NativeEnvAttributes(EnvAttributes):
+    """One object that computes all environments."""
 
     def _owner(self, name: str) -> Any:
-        """:return: the outermost of the vector wrappers and the environment that has the attribute"""
+        """:return: the outermost layer, vector wrapper or environment, that has the attribute"""
         env: Any = self.env
         while not hasattr(env, name):
             if env is env.unwrapped:
@@ -120,7 +122,7 @@ class NativeMembers(EnvAttributes):
         return [getattr(self._owner(name), name)] * len(indices)
 
     def set(self, name: str, value: Any, indices: list[int]) -> None:
-        self._refuse_some(f"setting {name!r}", indices)
+        self._check_all(f"setting {name!r}", indices)
         try:
             owner = self._owner(name)
         except AttributeError:
@@ -128,13 +130,13 @@ class NativeMembers(EnvAttributes):
         setattr(owner, name, value)
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], indices: list[int]) -> list[Any]:
-        self._refuse_some(f"calling {name!r}", indices)
+        self._check_all(f"calling {name!r}", indices)
         return [getattr(self._owner(name), name)(*args, **kwargs)] * len(indices)
 
 
-def members_of(env: VectorEnv) -> EnvAttributes:
-    """:return: the way to what is inside of ``env``"""
+def env_attributes(env: VectorEnv) -> EnvAttributes:
+    """:return: access to the attributes of the environments in ``env``"""
     base = env.unwrapped
     if isinstance(base, SyncVectorEnv):
-        return SyncMembers(env)
-    return AsyncMembers(env) if isinstance(base, AsyncVectorEnv) else NativeMembers(env)
+        return SyncEnvAttributes(env)
+    return AsyncEnvAttributes(env) if isinstance(base, AsyncVectorEnv) else NativeEnvAttributes(env)

@@ -1,9 +1,9 @@
 """
-Three ways in which a gymnasium vector environment begins the next episode, made one: in the very step that ends the last.
+Resets each environment in the step that ends its episode, for all three autoreset modes of gymnasium's vector environments.
 
-SB3 wants the first observation of the new episode to come with the end of the old one. gymnasium's own default is another
-(``AutoresetMode.NEXT_STEP``): the step *after* an end ignores its action, pays nothing and resets. To a learner it would
-look like a transition of the task, of which there would be one in every episode. Here it never happens.
+SB3 expects the first observation of the new episode together with the end of the old one. gymnasium's default is
+``AutoresetMode.NEXT_STEP``: the step *after* the end ignores its action, gives no reward and resets. A learner would take this
+step for a transition of the task, one in every episode.
 """
 
 from collections.abc import Callable
@@ -14,42 +14,40 @@ import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from sb3_vpg.common.observations import put, unstack
+from sb3_vpg.common.observations import put, take, unstack
 from sb3_vpg.exceptions import VecEnvContractError
-from sb3_vpg.vec_env.infos import Batch, own_observation, own_observations, split_infos, take
+from sb3_vpg.vec_env.infos import Batch, own_observation, own_observations, split_infos
 
 ResetHook = Callable[[Any, np.ndarray], Any]
 """
-``hook(env, mask)`` resets the environments that ``mask``, bool of shape (n_envs,), names, at once and no others, so that
-the environment's next step steps all of them. It returns their first observations: (mask.sum(), *shape), or a dict of such.
+``hook(env, mask)`` resets at once exactly the environments where ``mask``, bool of shape (n_envs,), is True, so that the next
+step steps all environments. It returns their first observations: shape (mask.sum(), *shape), or a dict of such arrays.
 """
 
 
 def reset_cart_poles(env: CartPoleVectorEnv, mask: np.ndarray) -> np.ndarray:
-    """
-    The hook for gymnasium's own CartPole: new states from the bounds of the last ``reset``, as its own reset draws them.
-    """
+    """The hook for gymnasium's CartPole: draws new states from the bounds of the last ``reset``, as its own reset does."""
     count = int(np.count_nonzero(mask))
     states: np.ndarray = env.np_random.uniform(low=env.low, high=env.high, size=(4, count))
-    env.state[:, mask] = states  # type: ignore[index]  # None until reset, and what has ended was reset before
+    env.state[:, mask] = states  # type: ignore[index]  # None only before the first reset
     env.steps[mask] = 0
     env.prev_done[mask] = False
     return states.T.astype(np.float32)
 
 
 RESET_HOOKS: dict[type[VectorEnv], ResetHook] = {CartPoleVectorEnv: reset_cart_poles}
-"""By exact class: a subclass may keep more state than its parent's hook resets."""
+"""Looked up by exact class: a subclass may have more state than its parent's hook resets."""
 
 
 @dataclass
 class EpisodeTurnover:
     """
-    What a step with ended episodes leaves behind.
+    The result of a step in which episodes ended.
 
-    :param observations: of all environments; of those whose episode ended, the first of the new one
-    :param terminal: the last observation of each ended episode, in the order of their indices
-    :param infos: what the step told, by index
-    :param reset_infos: what the resets told, by index
+    :param observations: of all environments; where an episode ended, the first of the new one
+    :param terminal: the last observation of each ended episode, by ascending index of the environment
+    :param infos: infos of the step by index of the environment
+    :param reset_infos: infos of the resets by index of the environment
     """
 
     observations: Batch
@@ -59,23 +57,23 @@ class EpisodeTurnover:
 
 
 Autoreset = Callable[[VectorEnv, Batch, dict[str, Any], np.ndarray], EpisodeTurnover]
-"""From the environment, its observations and infos after a step, and the mask of ended episodes to what SB3 is told."""
+"""Takes the environment, its observations and infos after a step, and the mask of ended episodes (bool, shape (n_envs,))."""
 
 
 def autoreset_of(env: VectorEnv, hook: ResetHook | None) -> Autoreset:
     """
     :param env: the outermost vector environment
-    :param hook: the user's own for an environment that resets in the next step; called with ``env``
-    :return: how the environment begins new episodes
-    :raises ValueError: if the environment does not say how it resets, if it resets in the next step and there is no hook,
-        or if a hook has nothing to do
+    :param hook: the user's hook for an environment that resets in the next step; called with ``env``
+    :return: the function that completes a step in which episodes ended
+    :raises ValueError: if the environment's metadata has no autoreset mode, if it resets in the next step and there is no
+        hook, or if a hook is given for another mode
     """
     mode = _autoreset_mode(env)
     if mode == AutoresetMode.NEXT_STEP:
-        return _by_hook(hook if hook is not None else _known_hook(env))
+        return _with_hook(hook if hook is not None else _known_hook(env))
     if hook is not None:
         raise ValueError(f"{env} resets in the mode {mode.value}, which needs no reset_hook; leave it out")
-    return _same_step if mode == AutoresetMode.SAME_STEP else _by_mask
+    return _in_same_step if mode == AutoresetMode.SAME_STEP else _with_reset_mask
 
 
 def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
@@ -85,7 +83,7 @@ def _autoreset_mode(env: VectorEnv) -> AutoresetMode:
     except ValueError:
         raise ValueError(
             f"{env} must say in metadata['autoreset_mode'] when it resets, with a gymnasium.vector.AutoresetMode, "
-            f"but has {named!r}; without it, ends of episodes could be misread"
+            f"but has {named!r}; without it, ends of episodes would be misinterpreted"
         ) from None
 
 
@@ -93,11 +91,11 @@ def _known_hook(env: VectorEnv) -> ResetHook:
     hook = RESET_HOOKS.get(type(env))
     if hook is not None:
         return hook
-    problem = f"{env} resets in the step after an episode's end, which is no transition of the task"
+    problem = f"{env} resets in the step after an episode's end, which is not a transition of the task"
     if type(env.unwrapped) in RESET_HOOKS:
         raise ValueError(
             f"{problem}, and resetting {type(env.unwrapped).__name__} at once would bypass its wrappers; put GymVecEnv around "
-            "the bare environment and SB3's VecEnvWrappers around GymVecEnv, or pass a reset_hook that minds the wrappers"
+            "the bare environment and SB3's VecEnvWrappers around GymVecEnv, or pass a reset_hook that respects the wrappers"
         )
     raise ValueError(
         f"{problem}; build it with autoreset_mode=AutoresetMode.SAME_STEP (SyncVectorEnv and AsyncVectorEnv take that), "
@@ -105,21 +103,21 @@ def _known_hook(env: VectorEnv) -> ResetHook:
     )
 
 
-def _by_hook(hook: ResetHook) -> Autoreset:
-    def turn(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
+def _with_hook(hook: ResetHook) -> Autoreset:
+    def autoreset(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
         indices = np.flatnonzero(ended)
         terminal = unstack(take(observations, indices))
         put(observations, indices, hook(env, ended))
         return EpisodeTurnover(observations, terminal, split_infos(info, range(env.num_envs)), {})
 
-    return turn
+    return autoreset
 
 
-def _by_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
+def _with_reset_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
     indices = np.flatnonzero(ended)
     terminal = unstack(take(observations, indices))
     infos = split_infos(info, range(env.num_envs))
-    # The environment may keep the mask or write to it
+    # A copy, because the environment may keep the mask or write to it
     first, reset_info = env.reset(options={"reset_mask": ended.copy()})
     first = own_observations(env.single_observation_space, first, copy=False)
     put(observations, indices, take(first, indices))
@@ -129,16 +127,16 @@ def _by_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: n
 _FINAL = ("final_obs", "_final_obs", "final_info", "_final_info")
 
 
-def _same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
+def _in_same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
     if "final_obs" not in info:
         raise VecEnvContractError(
-            f"{env} claims to reset in the same step, but an episode ended without 'final_obs' in the infos"
+            f"the autoreset mode of {env} is SAME_STEP, but an episode ended without 'final_obs' in the infos"
         )
     indices = np.flatnonzero(ended).tolist()
     space, final = env.single_observation_space, info["final_obs"]
-    terminal = [own_observation(space, row) for row in (unstack(take(final, np.asarray(indices))))]
+    terminal = [own_observation(space, row) for row in unstack(take(final, indices))]
     infos = split_infos({key: value for key, value in info.items() if key not in _FINAL}, range(env.num_envs))
-    # What stands beside the final infos was told by the reset
+    # gymnasium puts the infos of the reset beside "final_info"
     reset_infos = {index: infos.pop(index) for index in indices if index in infos}
     infos.update(split_infos(info.get("final_info", {}), indices))
     return EpisodeTurnover(observations, terminal, infos, reset_infos)

@@ -1,4 +1,4 @@
-"""What environments the algorithms take, and what they refuse: every refusal names the way out."""
+"""Checks of environments and spaces: what SB3 does not support is refused with advice."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,8 +18,8 @@ _KINDS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 def check_env(env: Any) -> None:
     """
-    :param env: what an algorithm was given, which SB3 is about to wrap
-    :raises ValueError: if it is no environment of this kind, or has a space that no algorithm of SB3 takes
+    :param env: the argument ``env`` of an algorithm, before SB3 wraps it
+    :raises ValueError: if it is a vector environment of gymnasium, a list or a function, or if SB3 does not support its spaces
     """
     if isinstance(env, VectorEnv):
         raise ValueError(
@@ -48,15 +48,15 @@ def check_env(env: Any) -> None:
 
 def check_observation_space(env: Any, space: Any) -> None:
     """
-    :raises ValueError: if SB3 has no array for observations of ``space``: tuples, dicts in dicts, texts, graphs, sequences
+    :raises ValueError: if SB3 does not support ``space``: tuples, nested dicts, texts, graphs, sequences
     """
     for part in _parts(space):
         if not isinstance(part, _KINDS):
             raise ValueError(
                 f"{env} has the observation space {space}, but SB3 takes a Box, Discrete, MultiDiscrete or MultiBinary, "
-                "or one Dict of them; let a wrapper turn it into one of these, such as gymnasium.wrappers.FlattenObservation"
+                "or one Dict of them; convert it with a wrapper such as gymnasium.wrappers.FlattenObservation"
             )
-        if _first_number(part) != 0:
+        if _start(part) != 0:
             raise ValueError(
                 f"{env} has observations in {part}, which do not count from 0, but SB3's one-hot encoding does: let "
                 "gymnasium.wrappers.TransformObservation subtract the start, or FlattenObservation encode them"
@@ -64,30 +64,26 @@ def check_observation_space(env: Any, space: Any) -> None:
 
 
 def check_action_space(env: Any, space: Any) -> None:
-    """
-    :raises ValueError: if no policy of SB3 acts in ``space``
-    """
+    """:raises ValueError: if SB3's policies do not support ``space``"""
     if not isinstance(space, _KINDS):
         raise ValueError(
             f"{env} has the action space {space}, but SB3 takes a Box, Discrete, MultiDiscrete or MultiBinary, no Dict and no "
-            "Tuple; let a wrapper turn it into one of these, such as gymnasium.wrappers.TransformAction"
+            "Tuple; convert it with a wrapper such as gymnasium.wrappers.TransformAction"
         )
 
 
 def check_actions_count_from_zero(env: Any) -> None:
-    """
-    :raises ValueError: if they do not: SB3's policies send 0 for the first action, whatever the space calls it
-    """
+    """:raises ValueError: if the action space does not count from 0: SB3's policies send 0 for the first action"""
     space = getattr(env, "action_space", None)
-    if _first_number(space) != 0:
+    if _start(space) != 0:
         raise ValueError(
             f"{env} has the action space {space}, which does not count from 0, but SB3's policies do: let "
             "gymnasium.wrappers.TransformAction add the start"
         )
 
 
-def _first_number(space: Any) -> int:
-    """:return: from which number a discrete space counts; of several, one that is not 0 if there is one"""
+def _start(space: Any) -> int:
+    """:return: ``start`` of a discrete space; of several, one that is not 0 if there is one; 0 for other spaces"""
     if not isinstance(space, (spaces.Discrete, spaces.MultiDiscrete)):
         return 0
     starts = np.atleast_1d(space.start)
@@ -97,9 +93,9 @@ def _first_number(space: Any) -> int:
 def check_observations(policy_class: type[Any], policy_kwargs: dict[str, Any], space: spaces.Space[Any]) -> None:
     """
     :param policy_class: of the model
-    :param policy_kwargs: of the model; a features extractor of the user's may read what SB3's cannot
-    :param space: of the observations
-    :raises ValueError: if a policy of SB3's or ours cannot read such observations
+    :param policy_kwargs: of the model; with a features extractor of the user's, nothing is checked
+    :param space: observation space
+    :raises ValueError: if a policy of SB3 or of this package does not support the space
     """
     if "features_extractor_class" not in policy_kwargs and policy_class.__module__.startswith(_LIBRARIES):
         check_policy_reads(policy_class, space)
@@ -108,8 +104,8 @@ def check_observations(policy_class: type[Any], policy_kwargs: dict[str, Any], s
 
 def check_features(space: spaces.Space[Any]) -> None:
     """
-    :param space: of observations that SB3's own extractors are to flatten
-    :raises ValueError: if there is nothing to flatten
+    :param space: observation space whose parts SB3's features extractors flatten
+    :raises ValueError: if it is empty, or if a part has the shape ()
     """
     for part in _parts(space):
         if isinstance(part, spaces.Box) and part.shape == ():
@@ -139,11 +135,11 @@ def _check_shapes(env: Any, what: str, parts: Iterable[Any]) -> None:
 def _check_actions(env: Any, space: Any) -> None:
     if isinstance(space, spaces.MultiBinary) and len(space.shape) != 1:
         raise ValueError(
-            f"{env} has the action space {space}, but SB3 takes a MultiBinary of one dimension; let "
-            "gymnasium.wrappers.TransformAction flatten it"
+            f"{env} has the action space {space}, but SB3 takes a MultiBinary of one dimension; flatten "
+            "it with gymnasium.wrappers.TransformAction"
         )
     if isinstance(space, spaces.Box) and not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise ValueError(
-            f"{env} has the action space {space}, but SB3 needs finite bounds: give it some, for example with "
+            f"{env} has the action space {space}, but SB3 needs finite bounds: set them, for example with "
             "gymnasium.wrappers.TransformAction"
         )

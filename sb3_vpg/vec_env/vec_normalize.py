@@ -1,4 +1,4 @@
-"""The running statistics of a ``VecNormalize``, which one NaN spoils for good."""
+"""The running statistics of ``VecNormalize``: copies, checks for NaN (one NaN stays in them for ever), and plain values."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -12,7 +12,7 @@ _STATISTICS = ("obs_rms", "ret_rms", "returns")
 
 
 def normalizers(env: VecEnv | None) -> list[VecNormalize]:
-    """:return: those among the wrappers of ``env``, from the outermost in"""
+    """:return: the ``VecNormalize`` wrappers of ``env``, the outermost first"""
     found = []
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecNormalize):
@@ -22,28 +22,28 @@ def normalizers(env: VecEnv | None) -> list[VecNormalize]:
 
 
 def copy_statistics(layers: Sequence[VecNormalize]) -> list[dict[str, Any]]:
-    """:return: what ``restore_statistics`` takes, for each of ``layers``"""
+    """:return: a copy of the statistics of each layer, for ``restore_statistics``"""
     return [deepcopy(_statistics_of(layer)) for layer in layers]
 
 
 def are_statistics_finite(layers: Sequence[VecNormalize]) -> bool:
-    """:return: whether a later observation or reward can still be normalised"""
-    runs = []
+    """:return: True if all means, variances and returns are finite"""
+    arrays = []
     for value in (value for layer in layers for value in _statistics_of(layer).values()):
-        for run in value.values() if isinstance(value, dict) else [value]:
-            runs += [run] if isinstance(run, np.ndarray) else [run.mean, run.var]
-    return all(np.isfinite(run).all() for run in runs)
+        for part in value.values() if isinstance(value, dict) else [value]:
+            arrays += [part] if isinstance(part, np.ndarray) else [part.mean, part.var]
+    return all(np.isfinite(array).all() for array in arrays)
 
 
 def restore_statistics(layers: Sequence[VecNormalize], statistics: list[dict[str, Any]]) -> None:
-    """Give the wrappers back what ``copy_statistics`` has kept."""
-    for layer, kept in zip(layers, statistics, strict=True):
-        for name, value in kept.items():
+    """Put the statistics that ``copy_statistics`` returned back into the wrappers."""
+    for layer, copied in zip(layers, statistics, strict=True):
+        for name, value in copied.items():
             setattr(layer, name, value)
 
 
 def _statistics_of(layer: VecNormalize) -> dict[str, Any]:
-    """:return: the running ones themselves"""
+    """:return: the statistics themselves, not copies, by the name of the attribute"""
     return {name: getattr(layer, name) for name in _STATISTICS if hasattr(layer, name)}
 
 
@@ -60,7 +60,13 @@ def describe(env: VecNormalize) -> dict[str, Any]:
     return {**{name: getattr(env, name) for name in _ARGUMENTS}, "obs_rms": observations, "ret_rms": _numbers(env.ret_rms)}
 
 
-def _restore(env: VecNormalize, state: dict[str, Any]) -> None:
+def fill_statistics(env: VecNormalize, state: dict[str, Any]) -> None:
+    """
+    Set running means and variances from plain values.
+
+    :param state: as ``describe`` returns it
+    :raises ValueError: if a shape or a key differs, or if a number is NaN, infinite or negative
+    """
     own, given = getattr(env, "obs_rms", None), state["obs_rms"]
     if isinstance(own, dict):
         if own.keys() != given.keys():

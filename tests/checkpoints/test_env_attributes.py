@@ -213,5 +213,5 @@ def test_a_method_that_is_gone_is_refused() -> None:
     env.reset()
     state = get_state(env)
     state["base"][1][0]["attributes"]["choose"]["@method"][1] = "late"
-    with pytest.raises(ValueError, match=r"environment 0: OddEnv\.choose was the method late of OddEnv, which has none"):
+    with pytest.raises(ValueError, match=r"environment 0: OddEnv\.choose was the method late of OddEnv, which does not exist"):
         set_state(env, state)

@@ -128,7 +128,7 @@ class ForeignVecEnv(VecEnv):
 
 
 def test_another_kind_of_vec_env_is_named() -> None:
-    expected = "ForeignVecEnv is a VecEnv of another kind; give it state_dict() and load_state_dict(state)"
+    expected = "ForeignVecEnv is an unknown kind of VecEnv; give it state_dict() and load_state_dict(state)"
     assert missing_state(get_state(ForeignVecEnv())) == expected
 
 
@@ -160,7 +160,11 @@ MISMATCHES: dict[str, tuple[Builder, Builder, str]] = {
     "environment": (cart_poles, lambda: registered("Acrobot-v1", 3), "environment 0: .*'CartPoleEnv'.*'AcrobotEnv'"),
     "kind of VecEnv": (native, lambda: cart_poles(5), r"\['GymVecEnv', 'CartPoleVectorEnv'\].*\['DummyVecEnv'\]"),
     "processes": (lambda: cart_poles(1), subproc, "of a DummyVecEnv and its environments, but SubprocVecEnv keeps"),
-    "attributes": (lambda: DummyVecEnv([RandomEnv]), lambda: DummyVecEnv([NewerEnv]), r"has \['wind'\], of which the state"),
+    "attributes": (
+        lambda: DummyVecEnv([RandomEnv]),
+        lambda: DummyVecEnv([NewerEnv]),
+        r"RandomEnv has \['wind'\], but the state has not",
+    ),
     "space": (
         lambda: DummyVecEnv([RandomEnv]),
         lambda: DummyVecEnv([lambda: RandomEnv(spaces.Box(-1, 1, (5,)))]),

@@ -207,7 +207,7 @@ def test_hostile_checkpoints_are_refused(change, tmp_path):
     make_model().learn(32, TrainingCheckpoint(tmp_path, verbose=0))
     path = latest(tmp_path)
     changed(path, "training.json", lambda state: state.update(change))
-    with pytest.raises(RefusedFileError, match=r"checkpoint_32_steps\.zip is no whole checkpoint"):
+    with pytest.raises(RefusedFileError, match=r"checkpoint_32_steps\.zip is no complete checkpoint"):
         progress(path)
 
 

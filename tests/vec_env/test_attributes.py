@@ -50,7 +50,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "unknown mode": (lambda: make_vec_env("CartPole-v1", vectorization_mode="gpu"), "but is 'gpu'"),
     "no native one": (lambda: make_vec_env("Pendulum-v1", vectorization_mode="native"), "Pendulum-v1 has no native"),
     "native for a function": (lambda: make_vec_env(lambda: None, vectorization_mode="native"), "has no native"),
-    "neither id nor function": (lambda: make_vec_env(7), "env_id must be an id, a class or a function .* but is 7"),
+    "neither id nor function": (lambda: make_vec_env(7), "env_id must be an id, or a class or function .* but is 7"),
     "a function of nothing": (lambda: make_vec_env(lambda: None), "returned a NoneType, which is no gymnasium.Env: return"),
     "a vector class": (
         lambda: make_vec_env(CartPoleVectorEnv),
@@ -62,7 +62,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "render_mode": (lambda: make_vec_env("CartPole-v1", env_kwargs={"render_mode": "human"}), "no render_mode 'human'"),
     "monitor_kwargs": (
         lambda: make_vec_env("CartPole-v1", monitor_kwargs={"reset_keywords": ()}),
-        "'info_keywords' alone.*'reset_keywords'",
+        "only 'override_existing'.*'reset_keywords'",
     ),
 }
 
@@ -140,7 +140,7 @@ def test_members_of_async_envs_are_reached_together() -> None:
         for partly in (lambda: env.set_attr("mood", "", indices=0), lambda: env.env_method("mood_of", "he", indices=[1])):
             with pytest.raises(ValueError, match="would reach all of its 2 environments"):
                 partly()
-        with pytest.raises(ValueError, match="cannot tell their wrappers"):
+        with pytest.raises(ValueError, match="so their wrappers are not known"):
             env.env_is_wrapped(gym.wrappers.TimeLimit)
         assert env.env_is_wrapped(Monitor) == [True, True]
         env.reset()
@@ -155,7 +155,7 @@ def test_a_native_env_answers_for_all() -> None:
     assert env.get_attr("gravity", indices=[0, 1]) == [1.6, 1.6]
     assert env.get_attr("colour") == ["red"] * 3
     assert env.env_method("__repr__") == [repr(env.env)] * 3
-    with pytest.raises(ValueError, match=r"setting 'gravity'.*is meant for \[1\]"):
+    with pytest.raises(ValueError, match=r"setting 'gravity'.*not only \[1\]"):
         env.set_attr("gravity", 1.0, indices=1)
     with pytest.raises(AttributeError, match="shape"):
         env.env_method("shape")
