@@ -63,7 +63,7 @@ class TrainingCheckpoint(BaseCallback):
         buffers. Unsafe if others can write to the folder
     :raises ValueError: if an argument is out of range; in ``learn``, if the checkpoints belong to another run, with other
         settings, another environment or another ``total_timesteps``
-    :raises TypeError: in ``learn``, for algorithms of other packages, and if ``state_dict`` of a callback is not plain
+    :raises TypeError: in ``learn``, for other algorithms than VPG, and if ``state_dict`` of a callback is not plain
     """
 
     model: LeanOnPolicyAlgorithm
@@ -102,9 +102,7 @@ class TrainingCheckpoint(BaseCallback):
 
     def _init_callback(self) -> None:
         if not isinstance(self.model, LeanOnPolicyAlgorithm):
-            raise TypeError(
-                f"TrainingCheckpoint supports the algorithms of sb3_vpg, but the model is a {type(self.model).__name__}"
-            )
+            raise TypeError(f"TrainingCheckpoint supports VPG, but not {type(self.model).__name__}")
         self.model.add_hook(self)
 
     def on_learn_start(self, total_timesteps: int, callback: BaseCallback) -> None:
@@ -165,20 +163,18 @@ class TrainingCheckpoint(BaseCallback):
 
     def _resume(self) -> None:
         """Restore the newest checkpoint that can be read, if there are any."""
-        paths, damaged = checkpoints_in(self.save_path), []
+        damaged: list[str] = []
         if self.save_path.is_dir():
             remove_partial_files(self.save_path)
-        while paths:
-            path = paths.pop()
+        for path in reversed(checkpoints_in(self.save_path)):
             try:
                 checkpoint = Checkpoint.read(path, self.trust)
                 if not self.trust:
                     check_weights(self.model.policy, checkpoint.weights, str(path))
             except (RefusedFileError, OSError) as error:
                 damaged.append(f"{path.name} ({error})")
-                continue
-            self._restore(checkpoint, damaged)
-            return
+            else:
+                return self._restore(checkpoint, damaged)
         if damaged:
             raise RefusedFileError(
                 f"no checkpoint in {self.save_path} can be read: {'; '.join(damaged)}. Remove them to begin anew"

@@ -53,16 +53,18 @@ def get_state(env: VecEnv) -> dict[str, Any]:
     """
     wrappers, groups, missing = _layers(env)
     encoder = AttributeEncoder([*wrappers, *chain(*groups)])
-    wrapper_rows = []
-    for wrapper in wrappers:
-        row, hidden = _encode_layer(encoder, wrapper)
-        wrapper_rows.append(row)
-        missing = missing or hidden
-    base = None
+    encoded = [_encode_layer(encoder, wrapper) for wrapper in wrappers]
+    state: dict[str, Any] = {"num_envs": env.num_envs, "wrappers": [row for row, _ in encoded], "base": None, "classes": {}}
+    missing = missing or next((hidden for _, hidden in encoded if hidden), None)
+    base = []
+    for number, group in enumerate(groups):
+        if missing is None:
+            encoded = [_encode_layer(encoder, layer) for layer in group]
+            base.append([row for row, _ in encoded])
+            missing = next((_place(number) + hidden for _, hidden in encoded if hidden), None)
     if missing is None:
-        base, missing = _encode_groups(encoder, groups)
-    classes = {} if base is None else class_attributes([*wrappers, *chain(*groups)])
-    return {"num_envs": env.num_envs, "wrappers": wrapper_rows, "base": base, "missing": missing, "classes": classes}
+        state |= {"base": base, "classes": class_attributes([*wrappers, *chain(*groups)])}
+    return {**state, "missing": missing}
 
 
 def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
@@ -144,19 +146,6 @@ def _changed_class(state: dict[str, Any], layers: Sequence[Any]) -> str | None:
                     f"changing state on the instance, or give {kind} the methods state_dict() and load_state_dict(state)"
                 )
     return None
-
-
-def _encode_groups(encoder: AttributeEncoder, groups: Groups) -> tuple[list[list[dict[str, Any]]] | None, str | None]:
-    encoded = []
-    for number, group in enumerate(groups):
-        rows = []
-        for layer in group:
-            row, hidden = _encode_layer(encoder, layer)
-            if hidden is not None:
-                return None, _place(number) + hidden
-            rows.append(row)
-        encoded.append(rows)
-    return encoded, None
 
 
 def _place(number: int) -> str:

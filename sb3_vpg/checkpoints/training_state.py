@@ -13,7 +13,6 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
-import sb3_vpg
 from sb3_vpg.checkpoints.callback_state import best_model, callback_state, callbacks_in, restore_callbacks
 from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.checkpoints.logger_state import log_state, restore_log
@@ -21,6 +20,7 @@ from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.persistence.json_codec import decode
 from sb3_vpg.persistence.packing import was_left_out
+from sb3_vpg.version import __version__
 
 _NOT_COMPARED = ("verbose", "tensorboard_log", "device", "stats_window_size", "monitor_wrapper", "env", "policy")
 """Arguments that may differ when training resumes."""
@@ -37,17 +37,12 @@ _LIBRARIES = ("stable_baselines3", "gymnasium", "torch", "numpy")
 
 def versions() -> dict[str, str]:
     """:return: versions of what affects results, and the number of threads, on which the rounding of sums depends"""
-    ours = {"python": python_version(), "sb3_vpg": sb3_vpg.__version__, "number of threads": str(th.get_num_threads())}
+    ours = {"python": python_version(), "sb3_vpg": __version__, "number of threads": str(th.get_num_threads())}
     return {**ours, **{name: version(name) for name in _LIBRARIES}}
 
 
 def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor_dir: Path | None) -> dict[str, Any]:
-    """
-    :param model: between an update and the next rollout
-    :param callback: the callback of ``learn``
-    :param monitor_dir: folder of ``Monitor``'s files
-    :return: plain values
-    """
+    """:return: plain values; ``callback`` is that of ``learn``, and ``monitor_dir`` the folder of ``Monitor``'s files"""
     assert model.env is not None
     return {
         "versions": {**versions(), "device": str(model.device)},

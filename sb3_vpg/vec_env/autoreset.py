@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from sb3_vpg.common.observations import put, take, unstack
 from sb3_vpg.exceptions import VecEnvContractError
-from sb3_vpg.vec_env.infos import Batch, own_observation, own_observations, split_infos
+from sb3_vpg.vec_env.infos import Batch, own_observations, split_infos
 
 ResetHook = Callable[[Any, np.ndarray], Any]
 """
@@ -134,7 +134,7 @@ def _in_same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], end
         )
     indices = np.flatnonzero(ended).tolist()
     space, final = env.single_observation_space, info["final_obs"]
-    terminal = [own_observation(space, row) for row in unstack(take(final, indices))]
+    terminal = [own_observations(space, row, copy=True) for row in unstack(take(final, indices))]
     infos = split_infos({key: value for key, value in info.items() if key not in _FINAL}, range(env.num_envs))
     # gymnasium puts the infos of the reset beside "final_info"
     reset_infos = {index: infos.pop(index) for index in indices if index in infos}

@@ -50,7 +50,9 @@ def naming_failed_env(env: VecEnv, model: BaseAlgorithm) -> Iterator[None]:
             yield
     except Exception as error:
         frames = _frames_of(env, error)
-        if not frames or isinstance(error, VecEnvContractError) or _is_of_check(frames[-1], error):
+        # VecCheckNan raises a ValueError, as its user asked for
+        is_check = frames and isinstance(error, ValueError) and isinstance(_owner(frames[-1]), VecCheckNan)
+        if not frames or is_check or isinstance(error, VecEnvContractError):
             raise
         raise _failure(base, error, frames, died, model.num_timesteps) from error
     if died:
@@ -71,11 +73,6 @@ def _owner(frame: FrameType) -> Any:
     """:return: the first argument of the frame's function: of a method, the object whose method it is"""
     code = frame.f_code
     return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-
-
-def _is_of_check(frame: FrameType, error: Exception) -> bool:
-    """:return: True if a ``VecCheckNan`` raised the error, as its user asked for"""
-    return isinstance(error, ValueError) and isinstance(_owner(frame), VecCheckNan)
 
 
 def _place(base: VecEnv, frames: Sequence[FrameType]) -> tuple[int | None, str]:

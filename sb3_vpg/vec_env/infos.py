@@ -13,18 +13,13 @@ Batch = np.ndarray | dict[str, np.ndarray]
 def own_observations(space: spaces.Space[Any], observations: Any, copy: bool) -> Batch:
     """
     :param space: of one environment
-    :param observations: as the vector environment returned them, also as arrays of another library
+    :param observations: of all environments or of one, also as arrays of another library
     :param copy: True if the environment may write to this memory later
-    :return: arrays of the space's types that the environment does not write to
+    :return: arrays of the space's types to which the environment does not write
     """
     if isinstance(space, spaces.Dict):
         return {key: _array(observations[key], part.dtype, copy) for key, part in space.spaces.items()}
     return _array(observations, space.dtype, copy)
-
-
-def own_observation(space: spaces.Space[Any], observation: Any) -> Any:
-    """:return: a copy of one environment's observation, in the space's types"""
-    return own_observations(space, observation, copy=True)
 
 
 def _array(values: Any, dtype: Any, copy: bool) -> np.ndarray:

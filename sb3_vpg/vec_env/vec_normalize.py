@@ -61,12 +61,7 @@ def describe(env: VecNormalize) -> dict[str, Any]:
 
 
 def fill_statistics(env: VecNormalize, state: dict[str, Any]) -> None:
-    """
-    Set running means and variances from plain values.
-
-    :param state: as ``describe`` returns it
-    :raises ValueError: if a shape or a key differs, or if a number is NaN, infinite or negative
-    """
+    """:raises ValueError: if a shape or key of ``state``, the result of ``describe``, differs, or if a number is invalid"""
     own, given = getattr(env, "obs_rms", None), state["obs_rms"]
     if isinstance(own, dict):
         if own.keys() != given.keys():
