@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 _SAID = {
     "rollout": re.compile(r"\|\s+total_timesteps\s+\|\s+(\d+)"),
     "evaluated": re.compile(r"Eval num_timesteps=(\d+)"),
-    "taken up": re.compile(r"(?:Resuming training|Training is complete) after ([\d,]+) of "),
+    "taken up": re.compile(r"(?:Taking up training|Training is complete) after ([\d,]+) of "),
     "begun anew": re.compile(r"begins once more()"),
     "complete": re.compile(r" is complete: ([\d,]+) of "),
     "saving": re.compile(r"^Saving to ()"),

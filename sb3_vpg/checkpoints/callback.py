@@ -202,7 +202,7 @@ class TrainingCheckpoint(BaseCallback):
         complete = checkpoint.num_timesteps >= checkpoint.total_timesteps
         if self.verbose >= 1:
             steps = f"{checkpoint.num_timesteps:,} of {checkpoint.total_timesteps:,} steps"
-            what = f"Training is complete after {steps}" if complete else f"Resuming training after {steps}"
+            what = f"Training is complete after {steps}" if complete else f"Taking up training after {steps}"
             print(f"{what}, from {checkpoint.path}")
         if damaged:
             warnings.warn(f"damaged checkpoints skipped: {'; '.join(damaged)}", stacklevel=2)

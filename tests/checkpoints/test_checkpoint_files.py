@@ -1,4 +1,4 @@
-"""The files of checkpoints: when they are written, what they hold, and what happens to damaged and foreign ones."""
+"""Checkpoint files: when they are written, what they hold, and how damaged ones and those of other runs are treated."""
 
 import json
 import sys
@@ -28,8 +28,8 @@ class StopAt(BaseCallback):
         return self.num_timesteps < self.step
 
 
-def test_checkpoint_holds_no_pickle_and_is_a_model(tmp_path):
-    """Plain data and arrays; whoever wants to play with it loads it as any model."""
+def test_a_checkpoint_holds_no_pickle_and_is_a_model(tmp_path):
+    """It holds plain data and arrays, and ``VPG.load`` reads it like any other model."""
     model = make_model(env=VecNormalize(random_envs()), learning_rate=lambda progress: 0.01)
     with pytest.warns(UserWarning, match="learning_rate.*custom_objects"):
         model.learn(100, TrainingCheckpoint(tmp_path))
@@ -47,17 +47,17 @@ def test_checkpoint_holds_no_pickle_and_is_a_model(tmp_path):
     )
 
 
-def test_checkpoints_are_written_at_boundaries_and_on_request(tmp_path):
-    """At the first boundary after every ``save_freq`` steps, at the next one when asked for, and at the end."""
+def test_checkpoints_are_written_between_iterations_and_on_request(tmp_path):
+    """They are written before the first rollout after ``save_freq`` steps, before the next on request, and at the end."""
 
-    class Ask(BaseCallback):
+    class Request(BaseCallback):
         def _on_step(self):
             if self.num_timesteps == 70:
                 checkpoint.request()
             return True
 
     checkpoint = TrainingCheckpoint(tmp_path, save_freq=100, keep=10)
-    make_model(env=random_envs()).learn(320, [Ask(), checkpoint])
+    make_model(env=random_envs()).learn(320, [Request(), checkpoint])
     # 32 steps in an iteration
     names = [f"checkpoint_{steps}_steps.zip" for steps in (96, 128, 224, 320)]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
@@ -69,8 +69,8 @@ def test_only_the_latest_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint_{steps}_steps.zip" for steps in (256, 288, 320)]
 
 
-def test_requested_stop_loses_nothing(tmp_path):
-    """``request_stop`` in mid-rollout: the rollout is finished and learnt from, and the same run goes on from there."""
+def test_a_requested_stop_loses_nothing(tmp_path):
+    """After ``request_stop`` in a rollout, the rollout is finished and learned from, and the run resumes from there."""
 
     class Stop(BaseCallback):
         def _on_step(self):
@@ -78,39 +78,38 @@ def test_requested_stop_loses_nothing(tmp_path):
                 self.model.request_stop()
             return True
 
-    whole = make_model(env=random_envs()).learn(200)
+    uninterrupted = make_model(env=random_envs()).learn(200)
     stopped = make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path), Stop()])
     assert stopped.num_timesteps == 96
     assert progress(latest(tmp_path)) == (96, 200)
     disturb()
-    assert_same(whole, make_model(env=random_envs()).learn(200, TrainingCheckpoint(tmp_path)))
+    assert_same(uninterrupted, make_model(env=random_envs()).learn(200, TrainingCheckpoint(tmp_path)))
 
 
-def test_stop_in_the_middle_of_a_rollout_leaves_the_checkpoint_before(tmp_path):
-    """A callback that returns False ends training at once; what it had of a rollout cannot be taken up."""
-
+def test_a_stop_in_the_middle_of_a_rollout_leaves_the_checkpoint_before(tmp_path):
+    """A callback that returns False ends training at once, and training cannot resume in the middle of a rollout."""
     make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, save_freq=60), StopAt(70)])
     assert progress(latest(tmp_path)) == (64, 200)
 
 
-def test_finished_run_stays_as_it_is(tmp_path, capsys):
-    whole = make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
+def test_a_finished_run_is_not_trained_further(tmp_path, capsys):
+    finished = make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
     again = make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path))
-    assert_same(whole, again)
-    said = capsys.readouterr().out
-    assert f"Training is complete after {whole.num_timesteps} of 100 steps" in said
-    assert "Taking up" not in said
+    assert_same(finished, again)
+    printed = capsys.readouterr().out
+    assert f"Training is complete after {finished.num_timesteps} of 100 steps" in printed
+    assert "Taking up" not in printed
 
 
-def test_further_training_of_the_same_model_is_no_resumption(tmp_path):
-    """``reset_num_timesteps=False`` goes on from the model's own state, whatever lies in the folder."""
+def test_further_training_of_the_same_model_does_not_resume(tmp_path):
+    """``reset_num_timesteps=False`` continues from the model's own state; the checkpoints in the folder are not read."""
     model = make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
     model.learn(64, TrainingCheckpoint(tmp_path), reset_num_timesteps=False)
     assert model.num_timesteps == 128
     assert progress(latest(tmp_path)) == (128, 128)
 
 
-def test_run_can_begin_anew(tmp_path, capsys):
+def test_a_run_can_start_anew(tmp_path, capsys):
     first = make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
     again = make_model(env=random_envs(), seed=1).learn(96, TrainingCheckpoint(tmp_path, resume=False))
     assert differing(weights(first), weights(again))
@@ -132,19 +131,19 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["half", "empty", "bit", "model"])
-def test_damaged_checkpoint_is_passed_over(how, tmp_path):
-    """The one before is used, with a warning that names the file, and the result is the same."""
-    whole = make_model(env=random_envs()).learn(200)
+def test_a_damaged_checkpoint_is_skipped(how, tmp_path):
+    """The one before is used, with a warning that names the damaged file, and the result is the same."""
+    uninterrupted = make_model(env=random_envs()).learn(200)
     with pytest.raises(Crash):
         make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, save_freq=32), CrashAt(150)])
     damage(latest(tmp_path), how)
-    with pytest.warns(UserWarning, match=r"damaged checkpoints passed over: checkpoint_128_steps\.zip"):
+    with pytest.warns(UserWarning, match=r"damaged checkpoints skipped: checkpoint_128_steps\.zip"):
         resumed = make_model(env=random_envs()).learn(200, TrainingCheckpoint(tmp_path, save_freq=32))
-    assert_same(whole, resumed)
+    assert_same(uninterrupted, resumed)
     assert progress(latest(tmp_path)) == (224, 200)
 
 
-def test_no_good_checkpoint_is_no_silent_beginning(tmp_path):
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(tmp_path):
     make_model(env=random_envs()).learn(100, TrainingCheckpoint(tmp_path, keep=1))
     damage(latest(tmp_path), "half")
     with pytest.raises(ValueError, match=r"no checkpoint in .* can be read: checkpoint_128_steps\.zip"):
@@ -161,28 +160,28 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("build", "message"), OTHERS.values(), ids=OTHERS.keys())
-def test_checkpoint_of_another_run_is_refused(build, message, tmp_path):
+def test_a_checkpoint_of_another_run_is_refused(build, message, tmp_path):
     make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
     with pytest.raises(ValueError, match=message):
         build().learn(64, TrainingCheckpoint(tmp_path))
 
 
 def test_another_total_is_refused(tmp_path):
-    """Schedules depend on it: twice ``learn(N)`` is not ``learn(2N)``."""
+    """Schedules depend on ``total_timesteps``: calling ``learn(N)`` twice is not ``learn(2N)``."""
     make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
-    with pytest.raises(ValueError, match=r"run of 64 steps, but learn\(\) was asked for 128"):
+    with pytest.raises(ValueError, match=r"run of 64 steps, but total_timesteps is 128"):
         make_model(env=random_envs()).learn(128, TrainingCheckpoint(tmp_path))
 
 
-def test_other_versions_are_told(tmp_path, monkeypatch):
+def test_other_versions_cause_a_warning(tmp_path, monkeypatch):
     make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
     monkeypatch.setattr("sb3_vpg.checkpoints.callback.versions", lambda: {"torch": "99.0"})
     with pytest.warns(UserWarning, match=r"torch \S+ is 99.0 now"):
         make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path))
 
 
-def test_folder_that_cannot_be_written_does_not_end_training(tmp_path):
-    """A clear warning, and the same result."""
+def test_a_folder_that_cannot_be_written_does_not_end_training(tmp_path):
+    """There is a warning, and the result is the same."""
     (tmp_path / "file").write_text("in the way")
     with pytest.warns(UserWarning, match=r"no checkpoint could be written after 64 steps .*training goes on"):
         model = make_model(env=random_envs()).learn(64, TrainingCheckpoint(tmp_path / "file"))
@@ -190,8 +189,8 @@ def test_folder_that_cannot_be_written_does_not_end_training(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are Unix's")
-def test_full_disk_leaves_the_checkpoint_before(tmp_path):
-    """A write that breaks off leaves no part behind, and training can be taken up from the one before."""
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    """A write that fails leaves no partial file, and training can resume from the checkpoint before."""
     import resource
 
     class Fill(BaseCallback):
@@ -202,7 +201,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path):
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
-        with pytest.warns(UserWarning, match="File too large.*taken up from .*checkpoint_64_steps"):
+        with pytest.warns(UserWarning, match="File too large.*resume from .*checkpoint_64_steps"):
             make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, save_freq=60), Fill(), StopAt(140)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -213,7 +212,7 @@ def test_full_disk_leaves_the_checkpoint_before(tmp_path):
 
 
 class HiddenEnv(RandomEnv):
-    """Keeps what no plain value shows."""
+    """Its state is not plain."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,8 +225,8 @@ class HiddenEnv(RandomEnv):
 
 
 @pytest.mark.parametrize("verbose", [0, 1])
-def test_environment_without_a_state_begins_new_episodes(verbose, tmp_path):
-    """All else is exact: weights, optimisers, streams, statistics. The new episodes are none that the seed began with."""
+def test_an_environment_without_a_state_begins_new_episodes(verbose, tmp_path):
+    """Weights, optimisers, streams and statistics are exact. The new episodes differ from those at the start of the run."""
 
     def build():
         env = VecNormalize(DummyVecEnv([HiddenEnv] * 2))
@@ -240,11 +239,11 @@ def test_environment_without_a_state_begins_new_episodes(verbose, tmp_path):
     with zipfile.ZipFile(latest(tmp_path)) as archive:
         assert json.loads(archive.read("training.json"))["env"]["base"] is None
 
-    seen = []
+    restored = []
 
     class Look(BaseCallback):
         def _on_training_start(self):
-            seen.append((self.model.num_timesteps, weights(self.model), self.training_env.obs_rms.count))
+            restored.append((self.model.num_timesteps, weights(self.model), self.training_env.obs_rms.count))
             raise Crash
 
         def _on_step(self):
@@ -252,16 +251,16 @@ def test_environment_without_a_state_begins_new_episodes(verbose, tmp_path):
 
     resumed = build()
     message = r"perhaps not to the last bit: new episodes begin, because environment 0: the attribute 'engine' of HiddenEnv"
-    with pytest.warns(UserWarning, match=message) as told, pytest.raises(Crash):
+    with pytest.warns(UserWarning, match=message) as warned, pytest.raises(Crash):
         resumed.learn(64, [TrainingCheckpoint(tmp_path, save_freq=32, verbose=verbose), Look()])
-    assert len(told) == 1
-    steps, _, count = seen[0]
+    assert len(warned) == 1
+    steps, state_dict, count = restored[0]
     assert steps == 32
-    assert not differing(weights(VPG.load(latest(tmp_path))), seen[0][1])
+    assert not differing(weights(VPG.load(latest(tmp_path))), state_dict)
     # 32 steps, the first observations, and those of the new episodes
     assert count == pytest.approx(32 + 2 + 2, abs=0.01)
     seeds = [env.unwrapped.engine_seeds for env in resumed.get_env().venv.envs]
-    assert all(len(one) == 2 and one[0] != one[1] for one in seeds)
+    assert all(len(pair) == 2 and pair[0] != pair[1] for pair in seeds)
     assert statistics.shape == (3,)
 
 
@@ -273,12 +272,12 @@ def test_arguments_are_checked(tmp_path):
 
 
 def test_other_algorithms_are_refused(tmp_path):
-    with pytest.raises(TypeError, match="needs VPG, whose training it knows, but got A2C"):
+    with pytest.raises(TypeError, match="TrainingCheckpoint supports VPG, but not A2C"):
         A2C("MlpPolicy", make_vec_env("CartPole-v1")).learn(10, TrainingCheckpoint(tmp_path))
 
 
-def test_monitor_files_that_were_emptied_are_told(tmp_path):
-    """Monitor's own default; training is exact all the same."""
+def test_monitor_files_that_were_emptied_cause_a_warning(tmp_path):
+    """``Monitor`` empties its files by default. Training is exact all the same."""
 
     def learn():
         env = make_vec_env("CartPole-v1", n_envs=1, seed=0, monitor_dir=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Attributes that share parts share them again; what is not plain is named."""
+"""Attributes that share objects share them again after the state is restored; a value that is not plain is named."""
 
 import ctypes
 import enum
@@ -17,13 +17,10 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 import pytest
-from env_continuation import World, assert_plain, bits, goes_on, holding, play
+from env_continuation import World, assert_continues, assert_plain, bits, holding, play
 from gymnasium import spaces
 from helpers import RandomEnv
-from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
-    VecNormalize,
-)
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
 
@@ -34,7 +31,7 @@ class Phase(enum.Enum):
 
 
 class OddEnv(RandomEnv):
-    """Keeps its state in ways that copies of single attributes would lose."""
+    """Its attributes share objects, which copies of single attributes would not."""
 
     action_space = spaces.Discrete(3)
     observation_space = spaces.Box(-1.0, 1.0, (2, 3), np.float64)
@@ -56,7 +53,7 @@ class OddEnv(RandomEnv):
         self.row, self.backwards = self.grid[1], np.arange(3.0)[::-1]
         self.bytes = self.grid.T.view(np.uint8)
         self.phase, self.choose = Phase.EARLY, self.early
-        # No longer one
+        # These were one object each before the reset
         self.twins = [random.Random(int(seed)) for seed in self.np_random.integers(99, size=2)]
         self.legacies = [np.random.RandomState(int(seed)) for seed in self.np_random.integers(99, size=2)]
         self.trace: deque[Any] = deque([self.row], maxlen=3)
@@ -91,7 +88,7 @@ class OddEnv(RandomEnv):
 
 
 class Onlooker(gym.Wrapper):
-    """Holds parts of the environment's state."""
+    """Holds objects of the environment's state."""
 
     def __init__(self, env: gym.Env) -> None:
         super().__init__(env)
@@ -106,12 +103,12 @@ class Onlooker(gym.Wrapper):
 
 
 @pytest.mark.parametrize(("before", "used"), [(0, 0), (1, 0), (6, 0), (37, 0), (1, 8), (6, 8), (37, 8)])
-def test_what_attributes_share_they_share_again(before: int, used: int) -> None:
-    assert goes_on(lambda: DummyVecEnv([lambda: Onlooker(OddEnv())] * 2), before, used=used) > 0
+def test_attributes_share_objects_again(before: int, used: int) -> None:
+    assert assert_continues(lambda: DummyVecEnv([lambda: Onlooker(OddEnv())] * 2), before, used=used) > 0
 
 
-def test_what_others_hold_too_takes_the_state_over() -> None:
-    """Statistics that an evaluation environment shares stay shared, and so does a random stream of the same seed."""
+def test_shared_statistics_and_streams_stay_the_same_objects() -> None:
+    """An evaluation environment may hold the same statistics, and other code a random stream."""
     first, second = (VecNormalize(DummyVecEnv([RandomEnv])) for _ in range(2))
     for env in (first, second):
         env.seed(3)
@@ -133,7 +130,7 @@ rng = np.random.default_rng(0)
 
 
 class OtherBits(np.random.PCG64):
-    """A source of random numbers that a user could have changed."""
+    """A user's bit generator, which may have more state."""
 
 
 def drawing(world: World) -> Callable[[], float]:
@@ -141,11 +138,11 @@ def drawing(world: World) -> Callable[[], float]:
 
 
 class Stack(list):  # type: ignore[type-arg]
-    """A container with a meaning of its own."""
+    """A user's subclass of a container."""
 
 
 class Metres(float):
-    """A number with a meaning of its own."""
+    """A user's subclass of a number."""
 
 
 @dataclass(slots=True)
@@ -190,7 +187,7 @@ HIDDEN: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize(("value", "what"), HIDDEN.values(), ids=HIDDEN)
-def test_hidden_state_is_named(value: Any, what: str) -> None:
+def test_a_value_that_is_not_plain_is_named(value: Any, what: str) -> None:
     env = VecNormalize(holding(value)())
     env.reset()
     state = get_state(env)
@@ -201,14 +198,14 @@ def test_hidden_state_is_named(value: Any, what: str) -> None:
     assert_plain(state)
 
 
-def test_an_enumeration_that_is_gone_is_refused() -> None:
+def test_a_member_of_an_enumeration_that_no_longer_exists_is_refused() -> None:
     state = get_state(holding(Phase.LATE)())
     state["base"][2][1]["attributes"]["thing"]["@enum"][2] = "NOON"
     with pytest.raises(ValueError, match=r"was Phase\.NOON, but the module .* has no such member"):
         set_state(holding(Phase.LATE)(), state)
 
 
-def test_a_method_that_is_gone_is_refused() -> None:
+def test_a_method_that_no_longer_exists_is_refused() -> None:
     env = DummyVecEnv([OddEnv])
     env.reset()
     state = get_state(env)

@@ -1,4 +1,4 @@
-"""State that lies outside of an object's own ``__dict__``: in slots, in functions, in base classes and in classes."""
+"""State outside of an object's ``__dict__``: in slots, functions, base classes and class attributes."""
 
 import collections
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
-from env_continuation import goes_on, play
+from env_continuation import assert_continues, play
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv
 from helpers import RandomEnv
@@ -22,7 +22,7 @@ from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 
 class Walk(RandomEnv):
-    """Its reward is how far it has come."""
+    """Its reward is its position."""
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         observation, info = super().reset(**kwargs)
@@ -51,7 +51,7 @@ class Slots(Walk):
 
 
 class SlotsOfParents(Slots):
-    """The parent's slot ``x`` is another one than that of this class, and only the parent's methods reach it."""
+    """It has a slot ``x`` of its own; the parent's slot ``x`` is reached through the parent class only."""
 
     __slots__ = "x"
 
@@ -67,7 +67,7 @@ class SlotsOfParents(Slots):
 
 
 class BehindProperty(Slots):
-    """A slot that a property of a subclass stands in front of."""
+    """Its property ``x`` hides the parent's slot ``x``."""
 
     @property
     def x(self) -> Any:
@@ -101,7 +101,7 @@ class Closure(Walk):
 
 
 class Stream(Walk):
-    """A function that draws from a random stream it has closed over."""
+    """Its function draws from a random stream in the closure."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Stream(Walk):
 
 
 class Default(Walk):
-    """A list that a function has as a default is one list for all of its calls."""
+    """Its function has a list as a default, which all calls share."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,13 +139,13 @@ ENVIRONMENTS = (Slots, SlotsOfParents, BehindProperty, Closure, Stream, Default,
 
 @pytest.mark.parametrize("used", [0, 8], ids=["new", "used"])
 @pytest.mark.parametrize("kind", ENVIRONMENTS)
-def test_it_goes_on(kind: type[Walk], used: int) -> None:
-    assert goes_on(lambda: DummyVecEnv([lambda: Monitor(kind())] * 2), used=used) > 0
+def test_hidden_state_is_restored(kind: type[Walk], used: int) -> None:
+    assert assert_continues(lambda: DummyVecEnv([lambda: Monitor(kind())] * 2), used=used) > 0
 
 
 @pytest.mark.parametrize("kind", ENVIRONMENTS)
-def test_it_goes_on_in_a_vector_environment(kind: type[Walk]) -> None:
-    assert goes_on(lambda: GymVecEnv(SyncVectorEnv([kind] * 2, autoreset_mode=SAME_STEP))) > 0
+def test_hidden_state_is_restored_in_a_vector_environment(kind: type[Walk]) -> None:
+    assert assert_continues(lambda: GymVecEnv(SyncVectorEnv([kind] * 2, autoreset_mode=SAME_STEP))) > 0
 
 
 class SlotsOfWrapper(gym.Wrapper):
@@ -170,12 +170,12 @@ class SlotsOfVecEnvWrapper(VecEnvWrapper):
         return observations, rewards + self.steps, dones, infos
 
 
-def test_slots_of_wrappers_go_on() -> None:
-    assert goes_on(lambda: SlotsOfVecEnvWrapper(DummyVecEnv([lambda: SlotsOfWrapper(RandomEnv())] * 2))) > 0
+def test_slots_of_wrappers_are_restored() -> None:
+    assert assert_continues(lambda: SlotsOfVecEnvWrapper(DummyVecEnv([lambda: SlotsOfWrapper(RandomEnv())] * 2))) > 0
 
 
 class Items(RandomEnv, list):  # type: ignore[type-arg]
-    """Its state is its items."""
+    """Its state is in its items."""
 
     __hash__ = object.__hash__
 
@@ -184,7 +184,7 @@ class Counted(RandomEnv, collections.Counter):  # type: ignore[type-arg]
     __hash__ = object.__hash__
 
 
-class Telling(Items):
+class ItemsWithStateDict(Items):
     def state_dict(self) -> dict[str, Any]:
         return {"items": list(self)}
 
@@ -193,7 +193,7 @@ class Telling(Items):
 
 
 @pytest.mark.parametrize(("kind", "base"), [(Items, "list"), (Counted, "dict")])
-def test_a_base_class_with_content_of_its_own_is_named(kind: type, base: str) -> None:
+def test_a_base_class_with_state_is_named(kind: type, base: str) -> None:
     env = DummyVecEnv([kind])
     assert missing_state(get_state(env)) == (
         f"environment 0: {kind.__name__} inherits from {base}, whose content cannot be saved; "
@@ -201,8 +201,8 @@ def test_a_base_class_with_content_of_its_own_is_named(kind: type, base: str) ->
     )
 
 
-def test_it_can_tell_its_content_itself() -> None:
-    first, second = DummyVecEnv([Telling]), DummyVecEnv([Telling])
+def test_state_dict_saves_the_state_of_a_base_class() -> None:
+    first, second = (DummyVecEnv([ItemsWithStateDict]) for _ in range(2))
     first.reset()
     first.envs[0].append(5)
     assert set_state(second, get_state(first)) is None
@@ -210,7 +210,7 @@ def test_it_can_tell_its_content_itself() -> None:
 
 
 class OfTheClass(Walk):
-    """Counts in the class, where all of its objects count together."""
+    """Counts in a class attribute, which all objects share."""
 
     total = 0.0
     visits: ClassVar[dict[str, int]] = {}
@@ -239,7 +239,7 @@ class InADefault(OfTheClass):
 
 
 def made_anew(kind: type) -> type:
-    """:return: as the class is in another process, where its body has been run once more"""
+    """:return: the class as in another process, where its body was executed again"""
     import copy
     import types
 
@@ -264,7 +264,7 @@ def made_anew(kind: type) -> type:
     ],
 )
 def test_an_attribute_of_a_class_that_has_changed_is_named(kind: type, name: str, owner: str) -> None:
-    """Nothing gives it back in another process, so new episodes have to begin."""
+    """It cannot be restored in another process, so new episodes have to begin."""
     before, used = made_anew(kind), made_anew(kind)
     env = DummyVecEnv([used])
     env.reset()
@@ -278,7 +278,7 @@ def test_an_attribute_of_a_class_that_has_changed_is_named(kind: type, name: str
     assert set_state(env, get_state(env)) is None
 
 
-def test_a_state_from_before_classes_were_looked_at_is_read() -> None:
+def test_an_older_state_without_digests_of_classes_is_restored() -> None:
     with closing(DummyVecEnv([OfTheClass])) as env:
         env.reset()
         state = get_state(env)
@@ -287,7 +287,7 @@ def test_a_state_from_before_classes_were_looked_at_is_read() -> None:
 
 
 class LateNone(Walk):
-    """Its first reset makes an attribute that is None."""
+    """Its first reset sets an attribute to None."""
 
     def begin(self) -> None:
         self.before: float | None = None
@@ -297,13 +297,13 @@ class LateNone(Walk):
         return self.before
 
 
-def test_an_attribute_that_a_reset_makes_may_be_none() -> None:
-    assert goes_on(lambda: DummyVecEnv([LateNone]), before=0) > 0
+def test_an_attribute_that_a_reset_sets_may_be_none() -> None:
+    assert assert_continues(lambda: DummyVecEnv([LateNone]), before=0) > 0
 
 
 @pytest.mark.parametrize(("kind", "name"), [(Closure, "counter.<locals>.add"), (Partial, "append")])
-def test_a_state_from_before_functions_were_looked_into_is_read(kind: type[Walk], name: str) -> None:
-    """It has nothing but their names."""
+def test_an_older_state_without_contents_of_functions_is_restored(kind: type[Walk], name: str) -> None:
+    """It has only the names of functions."""
     env = DummyVecEnv([kind])
     env.reset()
     state = get_state(env)

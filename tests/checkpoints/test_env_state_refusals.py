@@ -1,4 +1,4 @@
-"""Where episodes cannot go on, the reason is told and statistics come back; the state of other environments is refused."""
+"""If episodes cannot continue, the reason is named and statistics are restored; the state of other environments is refused."""
 
 from contextlib import closing
 from copy import deepcopy
@@ -24,7 +24,7 @@ from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 
-class Untelling(HidingEnv):
+class HidingStateDict(HidingEnv):
     def state_dict(self) -> dict[str, Any]:
         return {"world": self.world}
 
@@ -40,9 +40,9 @@ def asynchronous() -> VecEnv:
     return GymVecEnv(AsyncVectorEnv(talkative(1), autoreset_mode=SAME_STEP))
 
 
-CLOSED: dict[str, tuple[Builder, str]] = {
+HIDDEN: dict[str, tuple[Builder, str]] = {
     "an attribute": (lambda: DummyVecEnv([HidingEnv]), "environment 0: the attribute 'world' of HidingEnv holds a World"),
-    "state_dict": (lambda: DummyVecEnv([Untelling]), "environment 0: state_dict() of Untelling returned a World"),
+    "state_dict": (lambda: DummyVecEnv([HidingStateDict]), "environment 0: state_dict() of HidingStateDict returned a World"),
     "a vector environment": (
         lambda: GymVecEnv(SyncVectorEnv([HidingEnv] * 2, autoreset_mode=SAME_STEP)),
         "environment 0: the attribute 'world' of HidingEnv holds a World",
@@ -53,8 +53,8 @@ CLOSED: dict[str, tuple[Builder, str]] = {
 }
 
 
-@pytest.mark.parametrize(("build", "why"), CLOSED.values(), ids=CLOSED)
-def test_statistics_come_back_all_the_same(build: Builder, why: str) -> None:
+@pytest.mark.parametrize(("build", "why"), HIDDEN.values(), ids=HIDDEN)
+def test_statistics_are_restored_without_the_environments(build: Builder, why: str) -> None:
     with closing(VecNormalize(build())) as first, closing(VecNormalize(build())) as second:
         first.reset()
         play(first, 20, 0)
@@ -71,7 +71,7 @@ def test_statistics_come_back_all_the_same(build: Builder, why: str) -> None:
         play(second, 20, 0)
 
 
-def test_the_plain_part_of_a_wrapper_comes_back() -> None:
+def test_the_plain_attributes_of_a_wrapper_are_restored() -> None:
     first, second = HidingWrapper(cart_poles()), HidingWrapper(cart_poles())
     first.reset()
     play(first, 5, 0)
@@ -98,7 +98,7 @@ class HidingWrapper(VecEnvWrapper):
 
 
 class ForeignVecEnv(VecEnv):
-    """Keeps one environment in a way of its own."""
+    """A user's VecEnv, with one environment."""
 
     def __init__(self) -> None:
         self.inside = DummyVecEnv([RandomEnv])
@@ -127,7 +127,7 @@ class ForeignVecEnv(VecEnv):
         return [False]
 
 
-def test_another_kind_of_vec_env_is_named() -> None:
+def test_an_unknown_kind_of_vec_env_is_named() -> None:
     expected = "ForeignVecEnv is an unknown kind of VecEnv; give it state_dict() and load_state_dict(state)"
     assert missing_state(get_state(ForeignVecEnv())) == expected
 

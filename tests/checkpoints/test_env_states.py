@@ -1,4 +1,4 @@
-"""An environment that is built anew and given the state goes on as the one that the state is of, to the last bit."""
+"""An environment that is built anew continues from a restored state to the last bit."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from env_continuation import Builder, HidingEnv, World, bits, cart_poles, goes_on, play, registered
+from env_continuation import Builder, HidingEnv, World, assert_continues, bits, cart_poles, play, registered
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from helpers import DICT, IMAGE, VECTOR, RandomEnv
@@ -41,11 +41,11 @@ LIGHT = sorted(
 @pytest.mark.parametrize("used", [0, 11], ids=["new", "used"])
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("name", LIGHT)
-def test_gymnasiums_environments_go_on(name: str, n_envs: int, used: int) -> None:
-    assert goes_on(lambda: registered(name, n_envs), used=used) >= 3 * n_envs
+def test_gymnasiums_environments_continue(name: str, n_envs: int, used: int) -> None:
+    assert assert_continues(lambda: registered(name, n_envs), used=used) >= 3 * n_envs
 
 
-def test_there_are_such_environments() -> None:
+def test_the_environments_above_exist() -> None:
     names = {name.split("-")[0] for name in LIGHT}
     assert {"CartPole", "Acrobot", "MountainCar", "MountainCarContinuous", "Pendulum"} <= names
     assert {"FrozenLake", "FrozenLake8x8", "CliffWalking", "Taxi", "Blackjack"} <= names
@@ -55,7 +55,7 @@ def test_a_random_map_is_part_of_the_state() -> None:
     def build() -> VecEnv:
         return make_vec_env("FrozenLake-v1", 2, env_kwargs={"desc": None, "map_name": None})
 
-    assert goes_on(build) > 0
+    assert assert_continues(build) > 0
 
 
 BOXES = spaces.Dict({"vector": VECTOR, "image": IMAGE})
@@ -87,8 +87,8 @@ STACKS: dict[str, Builder] = {
 
 @pytest.mark.parametrize("used", [0, 8], ids=["new", "used"])
 @pytest.mark.parametrize("build", STACKS.values(), ids=STACKS)
-def test_wrappers_around_the_vec_env_go_on(build: Builder, used: int) -> None:
-    assert goes_on(build, used=used) > 0
+def test_vec_env_wrappers_continue(build: Builder, used: int) -> None:
+    assert assert_continues(build, used=used) > 0
 
 
 def wrapped(wrap: Callable[[gym.Env], gym.Env]) -> Builder:
@@ -114,8 +114,8 @@ WRAPPERS: dict[str, Callable[[gym.Env], gym.Env]] = {
 
 
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
-def test_gymnasiums_wrappers_go_on(wrap: Callable[[gym.Env], gym.Env]) -> None:
-    assert goes_on(wrapped(wrap)) > 0
+def test_gymnasiums_wrappers_continue(wrap: Callable[[gym.Env], gym.Env]) -> None:
+    assert assert_continues(wrapped(wrap)) > 0
 
 
 def sync(mode: AutoresetMode) -> Builder:
@@ -139,8 +139,8 @@ VECTORS: dict[str, Builder] = {
 
 @pytest.mark.parametrize("used", [0, 8], ids=["new", "used"])
 @pytest.mark.parametrize("build", VECTORS.values(), ids=VECTORS)
-def test_gymnasiums_vector_environments_go_on(build: Builder, used: int) -> None:
-    assert goes_on(build, used=used) > 0
+def test_gymnasiums_vector_environments_continue(build: Builder, used: int) -> None:
+    assert assert_continues(build, used=used) > 0
 
 
 @settings(max_examples=30)
@@ -151,11 +151,11 @@ def test_gymnasiums_vector_environments_go_on(build: Builder, used: int) -> None
     seed=st.integers(0, 2**31),
     used=st.integers(0, 30),
 )
-def test_the_moment_does_not_matter(build: Builder, before: int, after: int, seed: int, used: int) -> None:
-    goes_on(build, before, after, seed, used)
+def test_the_state_can_be_taken_between_any_two_steps(build: Builder, before: int, after: int, seed: int, used: int) -> None:
+    assert_continues(build, before, after, seed, used)
 
 
-def test_an_environment_that_was_seeded_but_not_reset_is_reset_in_the_same_way() -> None:
+def test_seed_and_options_for_the_first_reset_are_restored() -> None:
     first, second = cart_poles(), cart_poles()
     first.seed(5)
     first.set_options({"low": 0.01, "high": 0.02})
@@ -167,7 +167,7 @@ def test_an_environment_that_was_seeded_but_not_reset_is_reset_in_the_same_way()
 
 @pytest.mark.parametrize("build", [STACKS["VecNormalize of frames"], VECTORS["native"], sync(SAME_STEP)])
 def test_the_state_is_a_copy(build: Builder) -> None:
-    """Neither the steps of the environment that gave it change it, nor those of the one that took it."""
+    """Later steps change it neither in the environment that it was taken from nor in the one that it was restored in."""
     first, second = build(), build()
     first.seed(0)
     first.reset()
@@ -181,8 +181,8 @@ def test_the_state_is_a_copy(build: Builder) -> None:
     assert bits(state) == as_taken
 
 
-class TellingEnv(HidingEnv):
-    """Says of the world, of which we cannot know, and of its own counters."""
+class StateDictEnv(HidingEnv):
+    """Its ``state_dict`` holds the position of the world, which is not plain, and its own counters."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"position": self.world.position, "rest": (self.steps, self.episodes, getattr(self, "age", 0))}
@@ -192,8 +192,8 @@ class TellingEnv(HidingEnv):
         self.steps, self.episodes, self.age = state["rest"]
 
 
-class TellingVecEnv(DummyVecEnv):
-    """Its environments go on at the start of an episode, with what it keeps of them."""
+class StateDictVecEnv(DummyVecEnv):
+    """Its ``state_dict`` holds only the positions of its environments, which therefore start new episodes."""
 
     def state_dict(self) -> dict[str, Any]:
         return {"positions": [env.unwrapped.world.position for env in self.envs]}
@@ -204,22 +204,22 @@ class TellingVecEnv(DummyVecEnv):
 
 
 @pytest.mark.parametrize("used", [0, 8], ids=["new", "used"])
-def test_an_environment_can_tell_its_state_itself(used: int) -> None:
-    """What it need not tell: np_random, and the stream of the space that it samples observations from."""
-    assert goes_on(lambda: DummyVecEnv([lambda: Monitor(TellingEnv())] * 2), used=used) > 0
+def test_an_environment_with_state_dict_continues(used: int) -> None:
+    """Its ``state_dict`` need not hold ``np_random`` and the random streams of its spaces."""
+    assert assert_continues(lambda: DummyVecEnv([lambda: Monitor(StateDictEnv())] * 2), used=used) > 0
 
 
-def test_a_vec_env_can_tell_its_state_itself() -> None:
-    first, second = TellingVecEnv([HidingEnv] * 2), TellingVecEnv([HidingEnv] * 2)
+def test_a_vec_env_with_state_dict_is_restored() -> None:
+    first, second = StateDictVecEnv([HidingEnv] * 2), StateDictVecEnv([HidingEnv] * 2)
     first.reset()
     play(first, 9, 0)
     assert set_state(second, get_state(first)) is None
     assert second.get_attr("world")[1].position == first.get_attr("world")[1].position != 0.0
 
 
-def test_what_a_reset_told_need_not_be_plain() -> None:
-    class Chatty(RandomEnv):
+def test_infos_of_resets_need_not_be_plain() -> None:
+    class HidingInfos(RandomEnv):
         def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
             return super().reset(**kwargs)[0], {"world": World()}
 
-    assert goes_on(lambda: DummyVecEnv([Chatty])) > 0
+    assert assert_continues(lambda: DummyVecEnv([HidingInfos])) > 0

@@ -1,4 +1,4 @@
-"""Training that was stopped, killed or damaged goes on to the same last bit, or says why not."""
+"""Training that was interrupted or killed resumes exactly."""
 
 import subprocess
 import sys
@@ -38,9 +38,9 @@ CASES = {
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize("build", CASES.values(), ids=CASES.keys())
 def test_resumed_training_equals_uninterrupted_training(build, tmp_path):
-    """Weights, optimisers, streams and counters, whatever is collected and learnt in whichever way."""
+    """Equal to the last bit are weights, optimisers, streams and counters."""
     th.manual_seed(0)
-    whole = build().learn(200, callback=TrainingCheckpoint(tmp_path / "whole", save_freq=60))
+    uninterrupted = build().learn(200, callback=TrainingCheckpoint(tmp_path / "uninterrupted", save_freq=60))
     after = th.get_rng_state()
     th.manual_seed(0)
     with pytest.raises(Crash):
@@ -48,7 +48,7 @@ def test_resumed_training_equals_uninterrupted_training(build, tmp_path):
     disturb()
     resumed = build().learn(200, callback=TrainingCheckpoint(tmp_path / "killed", save_freq=60, verbose=0))
     assert th.equal(after, th.get_rng_state())
-    assert_same(whole, resumed)
+    assert_same(uninterrupted, resumed)
 
 
 KILLS = {"plain": [1300, 2200], "normalised": [2200], "native": [2200], "gsde": [2200]}
@@ -56,17 +56,12 @@ KILLS = {"plain": [1300, 2200], "normalised": [2200], "native": [2200], "gsde": 
 
 @pytest.fixture(scope="module")
 def killed_runs(tmp_path_factory):
-    """A folder with runs that were killed, each in a process of its own, and then ended in another, all in the same."""
+    """A folder with runs, each killed in its own process; one more process then resumes and finishes all of them."""
     folder = tmp_path_factory.mktemp("killed")
 
     def process(step, *cases):
-        command = [
-            sys.executable,
-            str(Path(__file__).parents[1] / "support" / "killed_run.py"),
-            str(folder),
-            str(step),
-            *cases,
-        ]
+        program = Path(__file__).parents[1] / "support" / "killed_run.py"
+        command = [sys.executable, str(program), str(folder), str(step), *cases]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == (-9 if step else 0), done.stderr
 
@@ -78,25 +73,25 @@ def killed_runs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", KILLS)
-def test_killed_process_resumes_in_another(case, killed_runs, tmp_path):
-    """``kill -9`` in the middle of rollouts, new processes: weights, evaluations, best model, monitor files."""
-    whole, killed = tmp_path / "whole", killed_runs / case
-    model = run(whole, case, kill_at=0)
+def test_a_killed_process_resumes_in_another(case, killed_runs, tmp_path):
+    """After ``kill -9`` in the middle of rollouts, weights, evaluations, best model and monitor files are equal."""
+    uninterrupted, killed = tmp_path / "uninterrupted", killed_runs / case
+    model = run(uninterrupted, case, kill_at=0)
     resumed = VPG.load(killed / "final.zip", device="cpu")
     assert resumed.num_timesteps >= TOTAL
     assert not differing(weights(model), weights(resumed))
-    assert not differing(weights(VPG.load(whole / "best_model")), weights(VPG.load(killed / "best_model")))
-    first, second = np.load(whole / "evaluations.npz"), np.load(killed / "evaluations.npz")
+    assert not differing(weights(VPG.load(uninterrupted / "best_model")), weights(VPG.load(killed / "best_model")))
+    first, second = np.load(uninterrupted / "evaluations.npz"), np.load(killed / "evaluations.npz")
     assert len(first["timesteps"]) >= 2
     for key in first:
         np.testing.assert_array_equal(first[key], second[key])
-    for path in whole.glob("*.monitor.csv"):
+    for path in uninterrupted.glob("*.monitor.csv"):
         assert rows(path) == rows(killed / path.name)
-    assert case == "native" or list(whole.glob("*.monitor.csv"))
+    assert case == "native" or list(uninterrupted.glob("*.monitor.csv"))
 
 
 def rows(path: Path) -> list[list[str]]:
-    """:return: return and length of each episode, and the header once"""
+    """:return: return and length of each episode; the header has to occur exactly once"""
     lines = path.read_text().splitlines()
     assert lines[0].startswith("#")
     assert not any(line.startswith("#") for line in lines[1:])
@@ -104,7 +99,7 @@ def rows(path: Path) -> list[list[str]]:
 
 
 class Recorder(KVWriter):
-    """Keeps what is logged, but for what depends on the clock."""
+    """Keeps what is logged, except for times."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -116,8 +111,8 @@ class Recorder(KVWriter):
         pass
 
 
-def test_log_goes_on_without_gaps_or_doubles(tmp_path):
-    """Lines come at the same iterations with the same values, also those recorded before the checkpoint."""
+def test_the_log_continues_without_gaps_or_doubles(tmp_path):
+    """It has the same values at the same iterations, also values that were recorded before the checkpoint."""
 
     def learn(folder, *callbacks):
         model, recorder = make_model(env=random_envs()), Recorder()
@@ -126,37 +121,34 @@ def test_log_goes_on_without_gaps_or_doubles(tmp_path):
             model.learn(500, [TrainingCheckpoint(tmp_path / folder, save_freq=32 * 4, verbose=0), *callbacks], log_interval=3)
         return recorder.lines
 
-    whole = learn("whole")
+    uninterrupted = learn("uninterrupted")
     # The checkpoint lies after iteration 8, so that the line of iteration 9 needs what was recorded before it
     before, after = learn("killed", CrashAt(32 * 8 + 5)), learn("killed")
-    assert len(whole) >= 5
-    assert before + after == whole
+    assert len(uninterrupted) >= 5
+    assert before + after == uninterrupted
     assert "train/value_loss" in after[0]
 
 
 def test_tensorboard_shows_each_step_once(tmp_path):
-    """The run goes on in its own folder, and the points from after the checkpoint are purged."""
+    """The run continues in its own folder, and the points after the checkpoint are purged."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
     def learn(folder, *callbacks):
         model = make_model(env=random_envs(), tensorboard_log=str(tmp_path / folder))
         with suppress(Crash):
-            model.learn(
-                500,
-                [TrainingCheckpoint(tmp_path / f"{folder}_c", save_freq=150, verbose=0), *callbacks],
-                log_interval=1,
-            )
+            checkpoint = TrainingCheckpoint(tmp_path / f"{folder}_c", save_freq=150, verbose=0)
+            model.learn(500, [checkpoint, *callbacks], log_interval=1)
 
-    learn("whole")
+    learn("uninterrupted")
     learn("killed", CrashAt(420))
     learn("killed")
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["VPG_1"]
     points = {}
-    for folder in ("whole", "killed"):
+    for folder in ("uninterrupted", "killed"):
         events = accumulator.EventAccumulator(str(tmp_path / folder / "VPG_1"))
         events.Reload()
         points[folder] = [(event.step, event.value) for event in events.Scalars("train/value_loss")]
-    assert points["killed"] == points["whole"]
+    assert points["killed"] == points["uninterrupted"]
 
 
 def counting_callbacks(folder, eval_env):
@@ -173,8 +165,8 @@ def counting_callbacks(folder, eval_env):
     return evaluation, stop
 
 
-def test_callbacks_go_on_counting(tmp_path):
-    """Those of SB3 by their attributes, nested ones too, and one of a user by its own ``state_dict``."""
+def test_callbacks_continue_their_counts(tmp_path):
+    """Callbacks of SB3, also nested ones, are restored by their attributes, a user's by its ``state_dict``."""
 
     class Own(BaseCallback):
         def __init__(self):
@@ -199,28 +191,28 @@ def test_callbacks_go_on_counting(tmp_path):
             make_model(env=random_envs()).learn(300, callbacks)
         return evaluation, stop, own
 
-    whole = learn("whole")
+    uninterrupted = learn("uninterrupted")
     learn("killed", CrashAt(210))
     resumed = learn("killed")
-    for one, other in zip(whole, resumed, strict=True):
+    for one, other in zip(uninterrupted, resumed, strict=True):
         assert one.n_calls == other.n_calls
-    assert whole[0].evaluations_results == resumed[0].evaluations_results
-    assert whole[0].best_mean_reward == resumed[0].best_mean_reward
-    assert (whole[1].no_improvement_evals, whole[1].last_best_mean_reward) == (
+    assert uninterrupted[0].evaluations_results == resumed[0].evaluations_results
+    assert uninterrupted[0].best_mean_reward == resumed[0].best_mean_reward
+    assert (uninterrupted[1].no_improvement_evals, uninterrupted[1].last_best_mean_reward) == (
         resumed[1].no_improvement_evals,
         resumed[1].last_best_mean_reward,
     )
-    assert whole[2].found == resumed[2].found
+    assert uninterrupted[2].found == resumed[2].found
 
 
-def test_what_was_found_after_the_checkpoint_is_forgotten(tmp_path):
-    """Best model and evaluations are those of the checkpoint until the run finds others again."""
+def test_results_after_the_checkpoint_are_dropped(tmp_path):
+    """Best model and evaluations are those at the checkpoint until the run evaluates again."""
     evaluation, _ = counting_callbacks(tmp_path, random_envs(1))
     checkpoint = TrainingCheckpoint(tmp_path / "c", save_freq=64, verbose=0)
     with pytest.raises(Crash):
         make_model(env=random_envs()).learn(300, [evaluation, checkpoint, CrashAt(210)])
-    known = progress(latest(tmp_path / "c"))[0]
-    assert np.load(tmp_path / "evaluations.npz")["timesteps"][-1] > known
+    steps = progress(latest(tmp_path / "c"))[0]
+    assert np.load(tmp_path / "evaluations.npz")["timesteps"][-1] > steps
 
     class StopAtOnce(BaseCallback):
         def _on_training_start(self):
@@ -234,11 +226,11 @@ def test_what_was_found_after_the_checkpoint_is_forgotten(tmp_path):
     with pytest.raises(Crash):
         make_model(env=random_envs()).learn(300, [StopAtOnce(), evaluation, checkpoint])
     assert np.load(tmp_path / "evaluations.npz")["timesteps"].tolist() == evaluation.evaluations_timesteps
-    assert evaluation.evaluations_timesteps[-1] <= known
-    assert VPG.load(tmp_path / "best_model").num_timesteps <= known
+    assert evaluation.evaluations_timesteps[-1] <= steps
+    assert VPG.load(tmp_path / "best_model").num_timesteps <= steps
 
 
-def test_callback_whose_state_is_not_plain_is_told_at_once(tmp_path):
+def test_a_callback_whose_state_is_not_plain_is_refused_at_the_start(tmp_path):
     class Hidden(BaseCallback):
         def _on_step(self):
             return True

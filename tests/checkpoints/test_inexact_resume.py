@@ -1,4 +1,4 @@
-"""What does not go on exactly is told in one warning when training is taken up; what goes on exactly is not."""
+"""One warning lists all reasons why training may not resume exactly; without a reason there is none."""
 
 import random
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Silent(BaseCallback):
 
 
 class Thing:
-    """What no plain value can stand for."""
+    """A value that is not plain."""
 
 
 class HoldsThing(Silent):
@@ -71,7 +71,7 @@ class DictToo(Silent, dict):  # type: ignore[type-arg]
 
 
 class Patient(BaseCallback):
-    """Counts down what it was given."""
+    """Changes its own argument."""
 
     def __init__(self, patience: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Counter(BaseCallback):
 
 
 class Records(BaseCallback):
-    """Leaves in the log what a file of plain values cannot hold."""
+    """Records a value that is not plain."""
 
     def _on_step(self) -> bool:
         self.logger.record("thing", Thing(), exclude="stdout")
@@ -107,7 +107,7 @@ class Records(BaseCallback):
 
 
 METHODS = r"; give {0} the methods state_dict\(\) and load_state_dict\(state\)"
-TOLD: dict[str, tuple[list[Callable[[], BaseCallback]], list[Callable[[], BaseCallback]], str]] = {
+REASONS: dict[str, tuple[list[Callable[[], BaseCallback]], list[Callable[[], BaseCallback]], str]] = {
     "an object": (
         [HoldsThing],
         [HoldsThing],
@@ -135,26 +135,28 @@ TOLD: dict[str, tuple[list[Callable[[], BaseCallback]], list[Callable[[], BaseCa
 }
 
 
-@pytest.mark.parametrize(("before", "after", "message"), TOLD.values(), ids=TOLD)
-def test_it_is_told(before: Any, after: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("before", "after", "message"), REASONS.values(), ids=REASONS)
+def test_the_warning_names_the_reason(
+    before: Any, after: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, resumed = (make_model(env=random_envs()) for _ in range(2))
     if "log" in message:
-        # A line every third iteration: something waits when the checkpoint is written
+        # No line is written, so that the value is still recorded when the checkpoint is written
         monkeypatch.setattr(VPG, "dump_logs", lambda self, iteration: None)
     crash(tmp_path, *(make() for make in before), model=model)
-    with pytest.warns(UserWarning, match=f"^training goes on, but perhaps not to the last bit: .*{message}$") as told:
+    with pytest.warns(UserWarning, match=f"^training goes on, but perhaps not to the last bit: .*{message}$") as warned:
         learn(tmp_path, *(make() for make in after), model=resumed)
-    assert len(told) == 1
+    assert len(warned) == 1
 
 
 def test_all_reasons_are_in_one_warning(tmp_path: Path) -> None:
     crash(tmp_path, HoldsThing(), Counter())
-    with pytest.warns(UserWarning, match=r"HoldsThing.*; the callback Counter is not there now") as told:
+    with pytest.warns(UserWarning, match=r"HoldsThing.*; the callback Counter is not there now") as warned:
         learn(tmp_path, HoldsThing())
-    assert len(told) == 1
+    assert len(warned) == 1
 
 
-def test_evaluations_in_new_episodes_are_told(tmp_path: Path) -> None:
+def test_evaluations_in_new_episodes_cause_a_warning(tmp_path: Path) -> None:
     def evaluation() -> EvalCallback:
         return EvalCallback(DummyVecEnv([HidingEnv]), eval_freq=999, verbose=0, warn=False)
 
@@ -164,8 +166,8 @@ def test_evaluations_in_new_episodes_are_told(tmp_path: Path) -> None:
         learn(tmp_path, evaluation())
 
 
-def test_another_number_of_threads_is_told(tmp_path: Path) -> None:
-    """Sums over several threads are rounded in another order."""
+def test_another_number_of_threads_causes_a_warning(tmp_path: Path) -> None:
+    """The rounding of sums depends on the number of threads."""
     crash(tmp_path)
     threads = th.get_num_threads()
     th.set_num_threads(threads + 1)
@@ -177,7 +179,7 @@ def test_another_number_of_threads_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
-def test_an_attribute_of_the_model_that_no_file_can_hold_is_told(tmp_path: Path) -> None:
+def test_an_attribute_of_the_model_that_is_not_plain_causes_a_warning(tmp_path: Path) -> None:
     model = make_model(env=random_envs())
     model.mine = Thing()  # type: ignore[attr-defined]
     crash(tmp_path, model=model)
@@ -211,16 +213,16 @@ class CountingBuffer(UsersBuffer):
     ],
     ids=["layer", "buffer"],
 )
-def test_numbers_of_layers_and_buffers_that_have_changed_are_told(kwargs: Any, name: str, tmp_path: Path) -> None:
-    """No file of weights holds them."""
+def test_changed_numbers_of_layers_and_buffers_cause_a_warning(kwargs: Any, name: str, tmp_path: Path) -> None:
+    """State dicts do not hold plain numbers."""
     crash(tmp_path, model=make_model(env=random_envs(), **kwargs))
-    with pytest.warns(UserWarning, match=rf"{name} was \d+, and is \d+ now \(register_buffer would save it") as told:
+    with pytest.warns(UserWarning, match=rf"{name} was \d+, and is \d+ now \(register_buffer would save it") as warned:
         learn(tmp_path, model=make_model(env=random_envs(), **kwargs))
-    assert "scale" not in str(told[0].message)
+    assert "scale" not in str(warned[0].message)
 
 
 class Draws(BaseCallback):
-    """Draws from generators of its own, which are no global streams, and from one that it is given."""
+    """Draws from its own generators, which are not the global streams, and from its argument."""
 
     __slots__ = ("drawn",)
 
@@ -233,21 +235,21 @@ class Draws(BaseCallback):
     def _on_step(self) -> bool:
         if self.num_timesteps > 60:
             self.phase = "late"
-        way = self.numpy.normal() + self.legacy.normal() + self.pure.gauss(0, 1) + self.given.normal()
-        self.drawn += way if self.phase == "early" else 2 * way
+        step = self.numpy.normal() + self.legacy.normal() + self.pure.gauss(0, 1) + self.given.normal()
+        self.drawn += step if self.phase == "early" else 2 * step
         return True
 
 
-def test_a_callback_that_draws_draws_the_same(tmp_path: Path) -> None:
-    whole, resumed = Draws(np.random.default_rng(4)), Draws(np.random.default_rng(4))
-    learn(tmp_path / "whole", whole)
+def test_a_callback_draws_the_same_random_numbers(tmp_path: Path) -> None:
+    uninterrupted, resumed = Draws(np.random.default_rng(4)), Draws(np.random.default_rng(4))
+    learn(tmp_path / "uninterrupted", uninterrupted)
     crash(tmp_path / "killed", Draws(np.random.default_rng(4)))
     learn(tmp_path / "killed", resumed)
-    assert resumed.drawn == whole.drawn
+    assert resumed.drawn == uninterrupted.drawn
 
 
-def test_callbacks_of_sb3_go_on_without_a_word(tmp_path: Path) -> None:
-    """Warnings are errors here. What they write to may lie elsewhere, and what they tell may be another amount."""
+def test_callbacks_of_sb3_resume_without_a_warning(tmp_path: Path) -> None:
+    """Their paths and ``verbose`` may differ. Warnings are errors in these tests."""
 
     def callbacks(name: str) -> list[BaseCallback]:
         patience = StopTrainingOnNoModelImprovement(1000, verbose=name == "again")
@@ -264,7 +266,7 @@ def test_callbacks_of_sb3_go_on_without_a_word(tmp_path: Path) -> None:
 
 
 class Walk(gym.Env[Any, Any]):
-    """Where it is stands in a slot."""
+    """Its position is in a slot."""
 
     __slots__ = ("x",)
     observation_space, action_space = spaces.Box(-99, 99, (1,)), spaces.Discrete(2)
@@ -281,7 +283,7 @@ class Walk(gym.Env[Any, Any]):
 
 
 class Steps(Walk):
-    """The class knows how many steps all of its objects have done."""
+    """Its class counts the steps of all objects."""
 
     total = 0
 
@@ -298,9 +300,9 @@ def test_training_in_an_environment_with_slots_is_exact(tmp_path: Path) -> None:
     def build() -> VPG:
         return make_model(env=make_vec_env(Walk, 1, seed=0), n_steps=17)
 
-    whole = learn(tmp_path / "whole", model=build())
+    uninterrupted = learn(tmp_path / "uninterrupted", model=build())
     crash(tmp_path / "killed", model=build())
-    assert_same(whole, learn(tmp_path / "killed", model=build()))
+    assert_same(uninterrupted, learn(tmp_path / "killed", model=build()))
 
 
 @pytest.mark.parametrize(
@@ -310,10 +312,10 @@ def test_training_in_an_environment_with_slots_is_exact(tmp_path: Path) -> None:
         (Steps, "the attribute 'total' of the class Steps had another value"),
     ],
 )
-def test_an_environment_that_hides_its_state_begins_new_episodes(kind: Any, why: str, tmp_path: Path) -> None:
+def test_an_environment_whose_state_is_not_saved_begins_new_episodes(kind: Any, why: str, tmp_path: Path) -> None:
     crash(tmp_path, model=make_model(env=DummyVecEnv([kind]), n_steps=17))
-    # As in another process
+    # As in a new process
     Steps.total = 0
-    with pytest.warns(UserWarning, match=f"new episodes begin, because {why}") as told:
+    with pytest.warns(UserWarning, match=f"new episodes begin, because {why}") as warned:
         learn(tmp_path, model=make_model(env=DummyVecEnv([kind]), n_steps=17))
-    assert len(told) == 1
+    assert len(warned) == 1

@@ -98,7 +98,7 @@ def test_class_of_the_training_script_has_two_ways_into_another_script(scripts):
 def test_killed_script_with_a_class_of_its_own_is_taken_up(scripts):
     """The same script, started again, has the class."""
     run_script(scripts, "train.py", "resumed", "checkpoints", "kill", code=3)
-    assert "Resuming training after" in run_script(scripts, "train.py", "resumed", "checkpoints").stdout
+    assert "Taking up training after" in run_script(scripts, "train.py", "resumed", "checkpoints").stdout
     members = [read_archive(scripts / name) for name in ("whole", "resumed")]
     states = [th.load(io.BytesIO(one["policy.pth"]), weights_only=True) for one in members]
     th.testing.assert_close(states[0], states[1], rtol=0, atol=0)

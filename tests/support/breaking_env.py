@@ -1,10 +1,10 @@
-"""Registers an environment in which every training fails after a while, for workers that import this module by its name."""
+"""Registers an environment in which every training fails, for workers that import this module by its name."""
 
 import gymnasium as gym
 
 
 class Breaks(gym.Wrapper):
-    """CartPole that raises an error in its 100th step, if a training has seeded it: random actions are measured in peace."""
+    """CartPole that raises an error in its 100th step if its seed is one of a training, not one of a random policy."""
 
     def __init__(self) -> None:
         super().__init__(gym.make("CartPole-v1"))
@@ -22,5 +22,5 @@ class Breaks(gym.Wrapper):
 
 
 if "Breaks-v0" not in gym.registry:
-    # A function: an old gymnasium reads the metadata of a class, where a wrapper has only a property
+    # A function, because an old gymnasium reads the metadata of a class, which is a property in wrappers
     gym.register("Breaks-v0", lambda: Breaks(), reward_threshold=475.0, max_episode_steps=50)

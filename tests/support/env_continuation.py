@@ -1,4 +1,4 @@
-"""Environments that are given the state of others, and a comparison of how both go on, to the last bit."""
+"""Restores the state of an environment in another one, and compares the steps of both to the last bit."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +18,7 @@ Builder = Callable[[], VecEnv]
 
 
 def bits(value: Any) -> Any:
-    """:return: what is equal only for values of the same types and bits; times of the clock are left out"""
+    """:return: a value that is equal only for equal types and bits; times are left out"""
     if isinstance(value, dict):
         return {key: bits(item) for key, item in value.items() if key not in ("t", "_t")}
     if isinstance(value, (list, tuple)):
@@ -29,20 +29,22 @@ def bits(value: Any) -> Any:
 
 
 def play(env: VecEnv, steps: int, seed: int) -> tuple[list[Any], int]:
-    """:return: all that the environment tells while the seed's actions are played, and how many episodes ended"""
+    """:return: the results of steps with random actions, and the number of ended episodes"""
     space = deepcopy(env.action_space)
     space.seed(seed)
-    told, ended = [], 0
+    results, ended = [], 0
     for _ in range(steps):
         result = env.step(np.array([space.sample() for _ in range(env.num_envs)]))
-        told.append(bits(result))
+        results.append(bits(result))
         ended += int(result[2].sum())
-    return told, ended
+    return results, ended
 
 
-def goes_on(build: Builder, before: int = 37, after: int = 80, seed: int = 0, used: int = 0) -> int:
+def assert_continues(build: Builder, before: int = 37, after: int = 80, seed: int = 0, used: int = 0) -> int:
     """
-    :param used: how many steps the environment that takes the state over has done before; 0: not even reset
+    :param before: steps before the state is taken
+    :param after: steps to compare
+    :param used: steps of the other environment before the state is restored; 0: it has not been reset
     :return: the number of episodes that ended after the state was taken
     """
     with closing(build()) as env, closing(build()) as anew:
@@ -58,8 +60,8 @@ def goes_on(build: Builder, before: int = 37, after: int = 80, seed: int = 0, us
             anew.reset()
             play(anew, used, seed + 3)
         assert set_state(anew, state) is None
-        for step, (told, as_told) in enumerate(zip(play(anew, after, seed + 1)[0], expected, strict=True)):
-            assert told == as_told, f"another step {step}"
+        for step, (result, wanted) in enumerate(zip(play(anew, after, seed + 1)[0], expected, strict=True)):
+            assert result == wanted, f"step {step} differs"
         assert bits(anew.reset()) == bits(env.reset())
     return ended
 
@@ -87,7 +89,7 @@ def cart_poles(n_envs: int = 3) -> VecEnv:
 
 
 class World:
-    """State that is no plain value."""
+    """State that is not plain."""
 
     def __init__(self) -> None:
         self.position = 0.0
@@ -105,7 +107,7 @@ class HidingEnv(RandomEnv):
 
 
 def holding(value: Any) -> Builder:
-    """Two environments, of which the second has ``thing``."""
+    """:return: a function that makes two environments, of which the second has ``value`` in its attribute ``thing``"""
 
     def made() -> gym.Env:
         env = RandomEnv()

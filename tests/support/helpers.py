@@ -1,4 +1,4 @@
-"""Environments, policies and comparisons that several test modules share."""
+"""Environments, policies and comparisons for several test modules."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -20,7 +20,7 @@ from torch import nn
 from sb3_vpg import VPG
 
 MAY_STAND_STILL = pytest.mark.filterwarnings("ignore:(vf_)?learning_rate=.* was 0 at each update:UserWarning")
-"""For tests that train for one rollout with a schedule that falls to 0: what is learned is not their subject."""
+"""For tests with a single rollout and a schedule that ends at 0, in which the weights do not matter."""
 VECTOR = spaces.Box(-1.0, 1.0, (3,), np.float32)
 IMAGE = spaces.Box(0, 255, (36, 36, 3), np.uint8)
 DICT = spaces.Dict({"vector": VECTOR, "flag": spaces.Discrete(3), "image": IMAGE})
@@ -30,7 +30,7 @@ CONTINUOUS = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 class RandomEnv(gym.Env[Any, Any]):
     """
-    Random observations, episodes of six steps that end in turn by termination and by time-out.
+    Random observations; episodes of six steps, which alternately terminate and are truncated.
 
     :param rewards: the reward of the n-th step since construction, counted from 1; None: normally distributed
     """
@@ -65,7 +65,7 @@ class RandomEnv(gym.Env[Any, Any]):
 
 
 class LinearExtractor(BaseFeaturesExtractor):
-    """Features with weights, for observations that are vectors."""
+    """A features extractor with weights, for vectors."""
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 5) -> None:
         super().__init__(observation_space, features_dim)
@@ -76,7 +76,7 @@ class LinearExtractor(BaseFeaturesExtractor):
 
 
 class OddlyNamedNetwork(nn.Module):
-    """The policy's body is called ``value_thing`` and the critic's ``actor_like``."""
+    """The policy's layer is called ``value_thing`` and the critic's ``actor_like``."""
 
     latent_dim_pi = latent_dim_vf = 8
 
@@ -96,18 +96,18 @@ class OddlyNamedNetwork(nn.Module):
 
 
 class OddlyNamedPolicy(ActorCriticPolicy):
-    """A user's policy whose names mislead, built in the way that SB3's guide shows."""
+    """A user's policy with misleading names, built as in SB3's guide to custom policies."""
 
     def _build_mlp_extractor(self) -> None:
         self.mlp_extractor = OddlyNamedNetwork(self.features_dim)
 
 
 class UsersBuffer(RolloutBuffer):
-    """A rollout buffer of the user's: SB3's own loop fills it."""
+    """A user's rollout buffer, which SB3's own loop fills."""
 
 
 class PartlyFrozenPolicy(ActorCriticPolicy):
-    """The first layers of actor and critic are frozen, as after pre-training."""
+    """The hidden layers of actor and critic are frozen, as after pre-training."""
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
@@ -115,7 +115,7 @@ class PartlyFrozenPolicy(ActorCriticPolicy):
 
 
 class GroupedPolicy(ActorCriticPolicy):
-    """Weight decay for the matrices alone, each kind of parameter in a group of its own; log_std has other betas."""
+    """Weights, biases and log_std are in separate groups of the optimiser, with other weight decay and betas."""
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
@@ -129,7 +129,7 @@ class GroupedPolicy(ActorCriticPolicy):
 
 
 def make_model(policy: Any = "MlpPolicy", env: Any = None, **kwargs: Any) -> VPG:
-    """A VPG of a few weights; a hidden layer of 8 and steps large enough to see, unless told otherwise."""
+    """:return: a small VPG, by default with a hidden layer of 8 units and a large learning rate"""
     policy_kwargs = {"net_arch": [8], **kwargs.pop("policy_kwargs", {})}
     defaults = {"n_steps": 16, "n_critic_updates": 2, "learning_rate": 0.01, "seed": 0, "device": "cpu"}
     return VPG(policy, RandomEnv() if env is None else env, **{**defaults, **kwargs}, policy_kwargs=policy_kwargs)
@@ -140,7 +140,7 @@ def vector_env(n_envs: int, **kwargs: Any) -> DummyVecEnv:
 
 
 def silence(model: BaseAlgorithm) -> None:
-    """Give a model that is trained without ``learn()`` a logger."""
+    """Set a logger without outputs, for a model that is trained without ``learn()``."""
     model.set_logger(Logger(folder=None, output_formats=[]))
 
 
@@ -155,7 +155,7 @@ def differing(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> set[
 
 
 def sample_observations(model: BaseAlgorithm, count: int = 7) -> Any:
-    """:return: observations of the model's space, as the policy takes them"""
+    """:return: random observations of the model's space, as tensors"""
     space = deepcopy(model.observation_space)
     space.seed(1)
     samples = [space.sample() for _ in range(count)]
@@ -167,7 +167,7 @@ def sample_observations(model: BaseAlgorithm, count: int = 7) -> Any:
 
 
 def action_parameters(policy: ActorCriticPolicy, observations: Any) -> list[th.Tensor]:
-    """:return: what defines the distribution of the actions: logits, or means and deviations"""
+    """:return: the parameters of the distribution of actions: logits, or means and standard deviations"""
     policy.set_training_mode(False)
     with th.no_grad():
         distribution = policy.get_distribution(observations).distribution
@@ -182,4 +182,4 @@ def values(policy: ActorCriticPolicy, observations: Any) -> th.Tensor:
 
 
 def same(first: list[th.Tensor], second: list[th.Tensor]) -> bool:
-    return all(th.equal(one, other) for one, other in zip(first, second, strict=True))
+    return all(th.equal(tensor, expected) for tensor, expected in zip(first, second, strict=True))

@@ -1,4 +1,4 @@
-"""Policies that hold more than weights, and what must be equal when they come back."""
+"""Policies with buffers and extra state, and the comparison of a loaded model with the saved one."""
 
 import threading
 from typing import Any
@@ -37,7 +37,7 @@ FOR_TRUST = {
 
 
 class Holding(BaseFeaturesExtractor):
-    """A layer, and a buffer or a frozen parameter beside it."""
+    """A layer, and a buffer or a frozen parameter."""
 
     def __init__(self, space: Any, kind: str = "mask", frozen: bool = False) -> None:
         super().__init__(space, 3)
@@ -53,7 +53,7 @@ class Holding(BaseFeaturesExtractor):
 
 
 class Remembering(Holding):
-    """With a state of its own beside the tensors."""
+    """It also has an extra state, which is no tensor."""
 
     def __init__(self, space: Any, state: str) -> None:
         super().__init__(space)
@@ -67,7 +67,7 @@ class Remembering(Holding):
 
 
 class Opaque:
-    """An object that torch reads only with a pickle."""
+    """An object that torch can only pickle."""
 
 
 STATES: dict[str, Any] = {
@@ -85,7 +85,7 @@ def build(algorithm: Any = VPG, cls: type = Holding, envs: Any = None, **kwargs:
 
 
 def same(first: th.Tensor, second: th.Tensor) -> bool:
-    """To the last bit, also where it is NaN, sparse, quantised or of a type that numpy does not know."""
+    """:return: True if equal to the last bit, also NaN, sparse, quantised tensors and types that NumPy does not support"""
     return first.dtype == second.dtype and np.array_equal(_array(first), _array(second), equal_nan=True)
 
 

@@ -1,6 +1,6 @@
 """
-Training runs for a process of their own, ``python killed_run.py FOLDER STEP CASE...``. Each has a folder in ``FOLDER`` with
-its final model, unless the process kills itself in the middle of the first, at this step; 0: never.
+A program that runs trainings, ``python killed_run.py FOLDER STEP CASE...``. Each case has a folder in ``FOLDER`` with its
+final model. At ``STEP`` of the first case the process kills itself; 0: never.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A callback that stops its own process where a test wants it, named in ``-params callback:...``."""
+"""A callback that sends signals to its own process, for ``-params callback:...``."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ VARIABLE = "SB3_VPG_ACCIDENT"
 
 class Accident(BaseCallback):
     """
-    Sends signals when a number of steps is reached, in the middle of a rollout. The environment variable says which and when:
-    ``"1000 SIGTERM"``, or ``"1000 SIGINT SIGINT"``; with ``group`` at its end they go to the whole process group, as a
-    terminal's Ctrl-C does. Without the variable nothing happens.
+    Sends signals at a number of steps, in the middle of a rollout. The environment variable gives the number and the signals,
+    such as ``"1000 SIGTERM"`` or ``"1000 SIGINT SIGINT"``; with ``group`` at the end they are sent to the process group, as by
+    Ctrl-C in a terminal. Without the variable nothing happens.
     """
 
     def _on_step(self) -> bool:

@@ -1,9 +1,9 @@
 """
-Small tasks whose episodes can all be written down, so that the policy gradient is a finite sum; and one update of ``VPG``
-on chosen episodes, as a number.
+Small tasks whose episodes can be enumerated, so that the exact policy gradient is a finite sum; and one update of ``VPG`` on
+given episodes.
 
-The oracle is NumPy in float64 and knows nothing of the package: states S, actions A, preferences ``logits_SA``, and one
-flat vector of parameters, the weights (A, S) and then the biases (A,) of a linear policy on one-hot observations.
+The oracle is NumPy in float64 and does not use the package. Shapes: states S, actions A, ``logits_SA``; the parameters
+are one flat vector, the weights (A, S) and then the biases (A,) of a linear policy on one-hot observations.
 """
 
 import itertools
@@ -22,7 +22,7 @@ from sb3_vpg import VPG
 from sb3_vpg.collection.buffers import EpisodeBuffer
 
 Outcomes = list[tuple[float, float, int | None]]
-"""What may follow an action: probability, reward and next state, None for the end of the episode."""
+"""Outcomes of an action: probability, reward and next state; None for the end of the episode."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class MDP:
     """
     Episodes start in state 0.
 
-    :param outcomes_SA: what may follow each action in each state
+    :param outcomes_SA: outcomes of each action in each state
     :param gamma: discount factor of the objective
-    :param time_limit: steps after which an episode is truncated; None: each ends on its own
+    :param time_limit: steps after which an episode is truncated; None: no limit
     """
 
     outcomes_SA: list[list[Outcomes]]
@@ -45,7 +45,7 @@ class MDP:
 
 
 BANDIT = MDP([[[(1.0, 1.0, None)], [(0.3, 4.0, None), (0.7, -1.0, None)], [(1.0, 0.5, None)]]], gamma=0.9)
-# Episodes of one to three steps, by choice and by chance; short ones look good at once and are not
+# Episodes of one to three steps, depending on action and chance; short ones have high first rewards but low returns
 _CHAIN = [
     [[(0.7, 1.0, 1), (0.3, 0.5, None)], [(1.0, 2.0, None)]],
     [[(0.5, -1.0, 2), (0.5, 0.0, None)], [(1.0, 0.3, 2)]],
@@ -53,7 +53,7 @@ _CHAIN = [
 ]
 CHAIN = MDP(_CHAIN, gamma=0.6)
 UNDISCOUNTED = MDP(_CHAIN, gamma=1.0)
-# Two states that lead to each other, with an end by chance in one of them
+# Two states that lead to each other; in one of them the episode may end
 _LOOP = [[[(1.0, 1.0, 0)], [(1.0, 0.0, 1)]], [[(0.5, 2.0, None), (0.5, -1.0, 0)], [(1.0, 0.5, 1)]]]
 TIMED = MDP(_LOOP, gamma=0.7, time_limit=3)
 # Every episode takes three steps
@@ -82,10 +82,10 @@ class TabularEnv(gym.Env[int, int]):
 
 class ScriptedEnv(gym.Env[np.ndarray, Any]):
     """
-    Plays episodes that are written down; actions change nothing. An observation is the number of the episode and the time
-    within it, so no two of a script are alike. ``reset`` before the first step of an episode does not skip it.
+    Plays given episodes; actions change nothing. An observation is the number of the episode and the step in it, so that no
+    two in a script are equal. ``reset`` before the first step of an episode does not skip it.
 
-    :param script: for each episode its rewards, and whether a time limit ends it; over and over
+    :param script: for each episode its rewards, and True if a time limit ends it; it is repeated
     """
 
     def __init__(self, script: Sequence[tuple[Sequence[float], bool]], action_space: spaces.Space[Any] | None = None) -> None:
@@ -134,7 +134,7 @@ class Episode:
 
 
 def episodes(mdp: MDP, n_steps: int | None = None, begun: Episode | None = None, state: int = 0) -> Iterator[Episode]:
-    """Every possible episode; or with ``n_steps`` its first so many steps, where it takes more."""
+    """:return: every possible episode; with ``n_steps``, at most its first ``n_steps`` steps"""
     begun = begun or Episode()
     for action in range(mdp.shape[1]):
         for chance, reward, following in mdp.outcomes_SA[state][action]:
@@ -163,12 +163,12 @@ def objective(mdp: MDP, theta: np.ndarray) -> float:
 
 
 def exact_gradient(mdp: MDP, theta: np.ndarray, h: float = 1e-5) -> np.ndarray:
-    """Central differences of ``J``: no score function, no policy gradient theorem. Off by about h^2."""
+    """Central differences of ``J``, without a score function or the policy gradient theorem; the error is about h^2."""
     return np.array([objective(mdp, theta + e) - objective(mdp, theta - e) for e in h * np.eye(len(theta))]) / (2 * h)
 
 
 def score(mdp: MDP, theta: np.ndarray, state: int, action: int) -> np.ndarray:
-    """``grad log pi(action | state)``: features of the action less their mean under the policy."""
+    """``grad log pi(action | state)``: features of the action minus their mean under the policy."""
     phi = np.zeros((mdp.shape[1], mdp.shape[0]))
     phi[:, state] = np.eye(mdp.shape[1])[action] - softmax(logits(mdp, theta))[state]
     return np.concatenate([phi.flatten(), phi.sum(axis=1)])
@@ -180,7 +180,7 @@ def scores(mdp: MDP, theta: np.ndarray, episode: Episode) -> np.ndarray:
 
 
 def make_model(mdp: MDP, n_envs: int = 1, **options: Any) -> VPG:
-    """A ``VPG`` with random weights whose policy step is the estimated gradient itself, and whose critic stands still."""
+    """:return: a ``VPG`` with random weights whose policy step equals the estimated gradient and whose critic never changes"""
     arguments: dict[str, Any] = {"learning_rate": 1.0, "max_grad_norm": float("inf"), "seed": 0, "device": "cpu"}
     arguments |= {"vf_learning_rate": 0.0, "n_critic_updates": 1, "policy_kwargs": {"optimizer_class": th.optim.SGD}}
     env = DummyVecEnv([lambda: TabularEnv(mdp)] * n_envs)
@@ -191,7 +191,7 @@ def make_model(mdp: MDP, n_envs: int = 1, **options: Any) -> VPG:
 
 
 class Recorder(KVWriter):
-    """Keeps what a logger writes, one dictionary per dump."""
+    """Keeps what a logger writes, one dict per dump."""
 
     def __init__(self) -> None:
         self.dumps: list[dict[str, Any]] = []
@@ -219,7 +219,7 @@ def set_parameters(model: VPG, theta: np.ndarray) -> None:
 
 
 def policy_step(model: VPG) -> np.ndarray:
-    """:return: what ``train()`` adds to the parameters, which are then put back"""
+    """:return: the change of the parameters by ``train()``, which is undone"""
     before = parameters(model)
     model.train()
     step = parameters(model) - before
@@ -229,11 +229,11 @@ def policy_step(model: VPG) -> np.ndarray:
 
 def fill(model: VPG, plays: Sequence[Sequence[Episode]], values_S: np.ndarray) -> None:
     """
-    Put episodes into the model's own buffer, row by row as collection does.
+    Put episodes into the model's buffer, row by row as collection does.
 
-    :param plays: the episodes of each environment, in their order. Where an environment is done before the others, it
-        goes on with steps that must not count, and would be seen if they did
-    :param values_S: what the critic thinks of each state
+    :param plays: the episodes of each environment, in order. An environment that is done before the others goes on with steps
+        that must not count; their high rewards would change the result
+    :param values_S: the critic's value of each state
     """
     buffer = model.rollout_buffer
     buffer.reset()
@@ -251,7 +251,7 @@ def fill(model: VPG, plays: Sequence[Sequence[Episode]], values_S: np.ndarray) -
 def expectation(
     mdp: MDP, theta: np.ndarray, n_episodes: int, estimate: Callable[[tuple[Episode, ...]], np.ndarray]
 ) -> np.ndarray:
-    """:return: the mean of an estimate over all updates of so many episodes"""
+    """:return: the expected value of an estimate from ``n_episodes`` episodes"""
     logits_SA, total, mass = logits(mdp, theta), np.zeros_like(theta), 0.0
     for together in itertools.product(episodes(mdp), repeat=n_episodes):
         probability = float(np.prod([episode.probability(logits_SA) for episode in together]))

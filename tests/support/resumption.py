@@ -1,4 +1,4 @@
-"""What the tests of checkpoints share: a crash, and what must be equal after it."""
+"""Helpers of the tests of checkpoints: a crash, and the state that must be equal after resuming."""
 
 import random
 from typing import Any
@@ -13,7 +13,7 @@ from sb3_vpg import VPG
 
 
 class Crash(Exception):
-    """Stands for a kill: training ends in the middle of a rollout, and its model is never used again."""
+    """Ends training in the middle of a rollout, as a kill does; the model is not used again."""
 
 
 class CrashAt(BaseCallback):
@@ -28,15 +28,15 @@ class CrashAt(BaseCallback):
 
 
 def disturb() -> None:
-    """Another process begins with other global streams."""
+    """Change the global random streams, which differ in another process."""
     random.seed(99)
     np.random.seed(99)
     th.manual_seed(99)
 
 
 def everything(model: VPG) -> list[Any]:
-    """:return: what must be equal to the last bit"""
-    optimizers = [one.state_dict()["state"] for one in (model.policy.optimizer, model.critic_optimizer) if one is not None]
+    """:return: all state that must be equal to the last bit"""
+    optimizers = [each.state_dict()["state"] for each in (model.policy.optimizer, model.critic_optimizer) if each is not None]
     streams = [model._rng.bit_generator.state, model._predict_rng.bit_generator.state, th.get_rng_state().tolist()]
     counters = [model.num_timesteps, model._n_updates, model._iteration, model._average_return]
     episodes = [(info["r"], info["l"]) for info in model.ep_info_buffer or ()]
@@ -44,9 +44,9 @@ def everything(model: VPG) -> list[Any]:
 
 
 def assert_same(first: VPG, second: VPG) -> None:
-    one, other = everything(first), everything(second)
-    th.testing.assert_close(one[:2], other[:2], rtol=0, atol=0)
-    assert one[2:] == other[2:]
+    state, expected = everything(first), everything(second)
+    th.testing.assert_close(state[:2], expected[:2], rtol=0, atol=0)
+    assert state[2:] == expected[2:]
 
 
 def random_envs(n_envs: int = 2, **kwargs: Any) -> DummyVecEnv:

@@ -1,4 +1,4 @@
-"""Environments that tell much and end in different rhythms, and gymnasium's vector environments of them."""
+"""Environments with many infos and episodes of different length, and gymnasium's vector environments of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ SAME_STEP, DISABLED, NEXT_STEP = AutoresetMode.SAME_STEP, AutoresetMode.DISABLED
 
 
 class TalkativeEnv(RandomEnv):
-    """Tells something in some steps and something else at resets, pays fractions, and reuses its observation's memory."""
+    """Has infos in some steps and at resets, rewards with fractions, and reuses the memory of its observations."""
 
     render_mode = None
     mood = "good"
@@ -39,7 +39,7 @@ class TalkativeEnv(RandomEnv):
 
 
 def scripted(length: int) -> Callable[[], TalkativeEnv]:
-    """Environments of different rhythm, so that they do not all end together."""
+    """:return: a function that makes an environment whose infos come in other steps, for each ``length``"""
 
     def make(**spaces_: Any) -> TalkativeEnv:
         env = TalkativeEnv(**spaces_)

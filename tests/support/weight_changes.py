@@ -1,4 +1,4 @@
-"""The ways in which users change the weights and the modules of a policy, by name."""
+"""Changes of a policy's weights and modules that users make, by name."""
 
 import io
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from sb3_vpg import VPG
 
 OBSERVATIONS = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
 Change = Callable[[VPG], Any]
-"""Changes a model; or returns the model that is to be looked at instead."""
+"""Changes a model, or returns another model that is changed."""
 
 
 def others(model: VPG) -> dict[str, th.Tensor]:
-    """:return: weights of the same shapes, unlike the model's"""
+    """:return: other weights of the same shapes"""
     generator = th.Generator().manual_seed(9)
     return {name: th.randn(value.shape, generator=generator) * 0.5 for name, value in model.policy.state_dict().items()}
 
@@ -43,7 +43,7 @@ def exchange(parameter: nn.Parameter) -> None:
 
 
 def at(path: str, value: Callable[[VPG], Any]) -> Change:
-    """Put something else where a dotted path of the policy leads to."""
+    """:return: a change that replaces the attribute of the policy at a dotted path"""
     *owner, name = path.split(".")
 
     def apply(model: VPG) -> None:

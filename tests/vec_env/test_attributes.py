@@ -1,4 +1,4 @@
-"""What GymVecEnv refuses, users' own reset hooks, and the way to the environments inside."""
+"""What ``GymVecEnv`` refuses, reset hooks of users, and the attributes of the environments inside."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -23,7 +23,7 @@ def cart_poles(**kwargs: Any) -> VectorEnv:
 
 
 class OtherNative(CartPoleVectorEnv):
-    """A native environment that we have no hook for."""
+    """A native environment without a built-in hook."""
 
 
 class Undeclared(CartPoleVectorEnv):
@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusals_name_the_cause_and_the_way_out(name: str) -> None:
+def test_refusals_name_the_cause_and_the_remedy(name: str) -> None:
     make, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         make()
@@ -82,12 +82,12 @@ def test_a_module_is_imported_for_its_environments() -> None:
 
 
 class Forgetful(CartPoleVectorEnv):
-    """Claims to reset in the same step, and keeps the last observation to itself."""
+    """Declares the mode SAME_STEP, but does not return the last observation."""
 
     metadata = {**CartPoleVectorEnv.metadata, "autoreset_mode": SAME_STEP}  # noqa: RUF012  # as gymnasium declares it
 
 
-def test_an_env_that_hides_the_last_observation_is_refused_when_it_does() -> None:
+def test_an_env_without_the_last_observation_is_refused_at_an_episodes_end() -> None:
     env = GymVecEnv(Forgetful(2))
     env.reset()
     with pytest.raises(ValueError, match=r"Forgetful.*an episode ended without 'final_obs'"):
@@ -100,22 +100,22 @@ def play_until_an_end(env: GymVecEnv) -> None:
 
 
 @pytest.mark.parametrize("env", [OtherNative(8), Tripled(CartPoleVectorEnv(8))], ids=["subclass", "wrapped"])
-def test_a_hook_of_the_users_own(env: VectorEnv) -> None:
+def test_a_reset_hook_of_the_users_resets_at_once(env: VectorEnv) -> None:
     ours = GymVecEnv(env, reset_hook=lambda env, mask: reset_cart_poles(env.unwrapped, mask))
     ours.seed(0)
     ours.reset()
-    pay, ended = 3.0 if isinstance(env, Tripled) else 1.0, 0
+    reward, ended = 3.0 if isinstance(env, Tripled) else 1.0, 0
     for _ in range(40):
         _, rewards, dones, infos = ours.step(np.ones(8, dtype=int))
-        assert (rewards == pay).all()
+        assert (rewards == reward).all()
         for index in np.flatnonzero(dones):
             episode = infos[index]["episode"]
-            assert episode["r"] == pay * episode["l"]
+            assert episode["r"] == reward * episode["l"]
             ended += 1
     assert ended >= 24
 
 
-def test_members_of_sync_envs_are_reached_one_by_one() -> None:
+def test_attributes_of_sync_envs_are_reached_one_by_one() -> None:
     env = GymVecEnv(sync())
     env.set_attr("mood", "bad", indices=1)
     assert env.get_attr("mood") == ["good", "bad"]
@@ -129,8 +129,8 @@ def test_members_of_sync_envs_are_reached_one_by_one() -> None:
     assert not env.has_attr("colour")
 
 
-def test_members_of_async_envs_are_reached_together() -> None:
-    """A question about what is not there must not end the worker, as it does in gymnasium."""
+def test_attributes_of_async_envs_are_reached_together() -> None:
+    """Asking for a missing attribute does not end the worker, as it does in gymnasium."""
     with closing(GymVecEnv(AsyncVectorEnv(talkative(2), autoreset_mode=SAME_STEP))) as env:
         assert not env.has_attr("colour")
         env.set_attr("mood", ["a", "list"])
@@ -147,7 +147,7 @@ def test_members_of_async_envs_are_reached_together() -> None:
         env.step(np.zeros(2, dtype=int))
 
 
-def test_a_native_env_answers_for_all() -> None:
+def test_attributes_of_a_native_env_are_the_same_for_each_index() -> None:
     env = make_vec_env("CartPole-v1", 3, seed=0)
     assert env.get_attr("gravity") == [9.8] * 3
     env.set_attr("gravity", 1.6)
@@ -164,7 +164,7 @@ def test_a_native_env_answers_for_all() -> None:
 
 
 @pytest.mark.parametrize("mode", ["native", "sync"])
-def test_pictures(mode: str) -> None:
+def test_each_environment_has_an_image(mode: str) -> None:
     kwargs = {"render_mode": "rgb_array"}
     with closing(make_vec_env("CartPole-v1", 2, env_kwargs=kwargs, vectorization_mode=mode)) as env:
         env.reset()

@@ -1,4 +1,4 @@
-"""The quick step of a ``DummyVecEnv`` returns what ``DummyVecEnv.step`` returns, and nobody's memory is shared."""
+"""The fast step of a ``DummyVecEnv`` returns what ``DummyVecEnv.step`` returns, and shares no memory with the environments."""
 
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from sb3_vpg.vec_env.dummy_step import fast_step
 
 
 class SameInfo(RandomEnv):
-    """Hands out one and the same info at every step, with arrays that it writes over."""
+    """Returns the same info object in every step, with arrays that it writes to."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -30,7 +30,7 @@ class SameInfo(RandomEnv):
 
 
 class SameEmptyInfo(RandomEnv):
-    """The same empty info each time, which ``DummyVecEnv`` writes into."""
+    """Returns the same empty info each time, to which ``DummyVecEnv`` writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class SameEmptyInfo(RandomEnv):
 
 
 class SameObservation(RandomEnv):
-    """Writes every observation into the same memory: how old it is."""
+    """Writes every observation, the age of the episode, to the same memory."""
 
     def __init__(self) -> None:
         super().__init__(observation_space=spaces.Box(0.0, 10.0, (1,), np.float32))
@@ -59,7 +59,7 @@ class SameObservation(RandomEnv):
 
 
 class NumpyFlags(RandomEnv):
-    """Rewards and flags are NumPy scalars; some steps are terminated and truncated at once."""
+    """Returns NumPy scalars as rewards and flags; some steps are terminated and truncated at once."""
 
     def step(self, action: Any) -> Any:
         observation, reward, terminated, truncated, info = super().step(action)
@@ -91,15 +91,15 @@ def pair(kind: str, n_envs: int = 3) -> tuple[DummyVecEnv, DummyVecEnv]:
 
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("kind", ENVS)
-def test_every_transition_is_that_of_sb3(kind, n_envs):
-    """Observations, rewards, ends, infos with the last observations, and what a reset has said, in type and number."""
-    quick, slow = pair(kind, n_envs)
-    step = fast_step(quick)
-    assert step != quick.step
-    quick.action_space.seed(0)
+def test_every_transition_equals_that_of_sb3(kind, n_envs):
+    """Equal in value and type are observations, rewards, dones, infos with the last observations, and infos of resets."""
+    fast, slow = pair(kind, n_envs)
+    step = fast_step(fast)
+    assert step != fast.step
+    fast.action_space.seed(0)
     ends = 0
     for _ in range(40):
-        actions = np.stack([quick.action_space.sample() for _ in range(n_envs)])
+        actions = np.stack([fast.action_space.sample() for _ in range(n_envs)])
         ours, theirs = step(actions), slow.step(actions)
         assert_same(ours, theirs, rtol=0, atol=0)
         for one, other in zip(ours[1:3], theirs[1:3], strict=True):
@@ -107,42 +107,42 @@ def test_every_transition_is_that_of_sb3(kind, n_envs):
         for one, other in zip(ours[3], theirs[3], strict=True):
             assert one.keys() == other.keys()
             assert type(one["TimeLimit.truncated"]) is type(other["TimeLimit.truncated"])
-        assert_same(quick.reset_infos, slow.reset_infos)
-        assert_same(dict(quick.buf_obs), dict(slow.buf_obs), rtol=0, atol=0)
-        np.testing.assert_array_equal(quick.actions, slow.actions)
+        assert_same(fast.reset_infos, slow.reset_infos)
+        assert_same(dict(fast.buf_obs), dict(slow.buf_obs), rtol=0, atol=0)
+        np.testing.assert_array_equal(fast.actions, slow.actions)
         ends += int(ours[2].sum())
     assert ends >= n_envs
 
 
-def frozen(x: Any) -> Any:
-    """A deep copy of what a step returned, to compare with later."""
+def deep_copy(x: Any) -> Any:
+    """:return: a copy of what a step returned, with arrays instead of numbers"""
     if isinstance(x, dict):
-        return {key: frozen(value) for key, value in x.items()}
+        return {key: deep_copy(value) for key, value in x.items()}
     if isinstance(x, (list, tuple)):
-        return [frozen(value) for value in x]
+        return [deep_copy(value) for value in x]
     return np.array(x, copy=True)
 
 
 @pytest.mark.parametrize("kind", ENVS)
-def test_what_a_step_has_handed_out_stays_as_it_was(kind):
-    """Neither later steps nor resets write into it: observations, rewards, ends, infos, last observations."""
+def test_what_a_step_returned_does_not_change_later(kind):
+    """Neither later steps nor resets write to observations, rewards, dones, infos and last observations."""
     env, _ = pair(kind)
-    step, handed_out, copies = fast_step(env), [], []
+    step, returned, copies = fast_step(env), [], []
     for _ in range(15):
-        handed_out.append(step(np.stack([env.action_space.sample() for _ in range(3)])))
-        copies.append(frozen(handed_out[-1]))
+        returned.append(step(np.stack([env.action_space.sample() for _ in range(3)])))
+        copies.append(deep_copy(returned[-1]))
     env.reset()
-    assert_same(handed_out, copies, rtol=0, atol=0)
+    assert_same(returned, copies, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["one_info", "dict", "monitored", "one_empty_info"])
-def test_writing_into_what_was_handed_out_changes_no_environment(kind):
-    """A wrapper that scales observations in place, or notes something in an info, does not spoil the next step."""
-    spoilt, slow = pair(kind)
-    step = fast_step(spoilt)
-    spoilt.action_space.seed(0)
+def test_writing_to_what_a_step_returned_does_not_change_the_environment(kind):
+    """A wrapper may scale observations in place or add an entry to an info."""
+    changed, slow = pair(kind)
+    step = fast_step(changed)
+    changed.action_space.seed(0)
     for _ in range(15):
-        actions = np.stack([spoilt.action_space.sample() for _ in range(3)])
+        actions = np.stack([changed.action_space.sample() for _ in range(3)])
         ours, theirs = step(actions), slow.step(actions)
         assert_same(ours, theirs, rtol=0, atol=0)
         for array in [*(ours[0].values() if isinstance(ours[0], dict) else [ours[0]]), ours[1], ours[2]]:
@@ -155,17 +155,17 @@ def test_writing_into_what_was_handed_out_changes_no_environment(kind):
 
 
 def test_the_last_observation_is_that_of_the_episode_that_ended():
-    """Also if the environment writes over its memory at the reset; SB3's own step then hands out the reset's."""
+    """This holds even if the reset writes to the same memory; SB3's own step then returns the reset's observation."""
     env = DummyVecEnv([SameObservation])
-    step, seen = fast_step(env), env.reset().flatten().tolist()
+    step, observed = fast_step(env), env.reset().flatten().tolist()
     for _ in range(7):
         observations, _, dones, infos = step(np.zeros(1, int))
-        seen += [*infos[0].get("terminal_observation", []), *observations.flatten()] if dones[0] else [observations.item()]
-    assert seen == [0, 1, 2, 3, 4, 5, 6, 0, 1]
+        observed += [*infos[0].get("terminal_observation", []), *observations.flatten()] if dones[0] else [observations.item()]
+    assert observed == [0, 1, 2, 3, 4, 5, 6, 0, 1]
 
 
 class MyVecEnv(DummyVecEnv):
-    """One of the user's."""
+    """A user's subclass."""
 
     def step_wait(self) -> Any:
         observations, rewards, dones, infos = super().step_wait()
@@ -189,20 +189,19 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS.keys())
-def test_anything_but_sb3s_own_is_asked_itself(make):
-    """A subclass, a wrapper, or an environment with a method of its own steps as it says."""
+def test_other_environments_step_themselves(make):
+    """These are a subclass, a wrapper, and an environment of which a method was replaced."""
     env = make()
     assert fast_step(env) == env.step
 
 
-def test_a_subclass_is_heard_when_a_model_learns():
-    """Its rewards arrive."""
+def test_a_model_gets_the_rewards_of_a_subclass():
     model = make_model(env=MyVecEnv([RandomEnv])).learn(16)
     assert model.rollout_buffer.rewards.min() > 50
 
 
-def test_environments_exchanged_on_the_way_are_the_ones_that_step():
-    """As with ``env.envs[0] = Wrapper(env.envs[0])`` in a callback."""
+def test_environments_that_were_replaced_are_stepped():
+    """A callback may set ``env.envs[0] = Wrapper(env.envs[0])``."""
     env, _ = pair("vector", 2)
     step = fast_step(env)
 

@@ -1,4 +1,4 @@
-"""An environment that fails is named, in whatever process and call it fails; nothing is left of its workers."""
+"""The error names the environment that failed, in this or another process, and no worker process is left."""
 
 import multiprocessing
 import os
@@ -21,7 +21,7 @@ from sb3_vpg.exceptions import EnvironmentFailedError, VecEnvContractError
 from sb3_vpg.vec_env.failures import naming_failed_env
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
-# A worker's own error is printed, and gymnasium prints in the form of a warning. torch has threads, which fork may warn of
+# gymnasium prints a worker's error as a warning; and Python warns when a process with threads, here torch's, is forked
 pytestmark = pytest.mark.filterwarnings("ignore:.*ERROR:UserWarning", "ignore:.*fork:DeprecationWarning")
 
 
@@ -47,8 +47,8 @@ class Fails(RandomEnv):
 
 
 def functions(index: int, **fault: Any) -> list[Callable[[], gym.Env]]:
-    """:return: three environments, of which one fails"""
-    return [lambda one=one: Monitor(Fails(**(fault if one == index else {}))) for one in range(3)]
+    """:return: three environments, of which that with this index fails"""
+    return [lambda number=number: Monitor(Fails(**(fault if number == index else {}))) for number in range(3)]
 
 
 def dummy(index: int, **fault: Any) -> DummyVecEnv:
@@ -67,7 +67,7 @@ def asynchronous(index: int, **fault: Any) -> GymVecEnv:
     return GymVecEnv(AsyncVectorEnv(functions(index, **fault), autoreset_mode=AutoresetMode.SAME_STEP, context="fork"))
 
 
-HERE = {
+IN_THIS_PROCESS = {
     "dummy": dummy,
     "normalized": lambda index, **fault: VecNormalize(dummy(index, **fault)),
     "stacked": lambda index, **fault: VecFrameStack(VecNormalize(dummy(index, **fault)), 2),
@@ -77,39 +77,39 @@ HERE = {
 
 
 @pytest.mark.parametrize("index", [0, 2])
-@pytest.mark.parametrize("make", HERE.values(), ids=HERE.keys())
+@pytest.mark.parametrize("make", IN_THIS_PROCESS.values(), ids=IN_THIS_PROCESS)
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "where"),
     [
         ({"step": 20}, "step, after 57 timesteps"),
         ({"reset": 4}, "the reset after an episode's end, after 51 timesteps"),
     ],
     ids=["step", "later_reset"],
 )
-def test_the_environment_that_fails_is_named(make, index, fault, told):
-    """With the error itself as the cause; a model that is given sound environments learns on."""
+def test_the_environment_that_fails_is_named(make, index, fault, where):
+    """The error is the cause of the one raised, and the model can go on learning in other environments."""
     env = make(index, **fault)
     model = make_model(env=env)
     with pytest.raises(EnvironmentFailedError) as caught:
         model.learn(480)
-    assert str(caught.value).startswith(f"environment {index} failed in {told}: ZeroDivisionError: division by zero. ")
+    assert str(caught.value).startswith(f"environment {index} failed in {where}: ZeroDivisionError: division by zero. ")
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     model.set_env(make(0))
     model.learn(96)
     assert model.num_timesteps == 96
 
 
-@pytest.mark.parametrize("make", HERE.values(), ids=HERE.keys())
-def test_the_first_reset_is_named(make):
+@pytest.mark.parametrize("make", IN_THIS_PROCESS.values(), ids=IN_THIS_PROCESS)
+def test_an_environment_that_fails_in_the_first_reset_is_named(make):
     env = make(1, reset=1)
     model = make_model()
-    told = r"^environment 1 failed in reset, after 0 timesteps: ZeroDivisionError"
-    with pytest.raises(EnvironmentFailedError, match=told), naming_failed_env(env, model):
+    message = r"^environment 1 failed in reset, after 0 timesteps: ZeroDivisionError"
+    with pytest.raises(EnvironmentFailedError, match=message), naming_failed_env(env, model):
         env.reset()
 
 
-def test_the_resets_of_whole_episodes_are_named():
-    """With ``n_episodes``, each rollout begins with a reset of all."""
+def test_an_environment_that_fails_in_the_reset_before_a_rollout_is_named():
+    """With ``n_episodes``, each rollout begins with a reset of all environments."""
     model = make_model(env=dummy(1, reset=5), n_episodes=2, baseline="none")
     with pytest.raises(EnvironmentFailedError, match=r"^environment 1 failed in reset, after 36 timesteps"):
         model.learn(480)
@@ -121,8 +121,8 @@ def test_an_environment_in_sb3s_own_loop_is_named():
         model.learn(480)
 
 
-def test_an_environment_that_returns_nonsense_is_named():
-    """The error is that of the line that takes its answer apart."""
+def test_an_environment_that_returns_a_tuple_of_the_wrong_length_is_named():
+    """The error is raised in our step, which unpacks the tuple."""
     env = dummy(1)
     env.envs[1].step = lambda action: (np.zeros(3, np.float32), 0.0, False)
     with pytest.raises(EnvironmentFailedError, match=r"^environment 1 failed in step, .*ValueError: not enough values"):
@@ -130,7 +130,7 @@ def test_an_environment_that_returns_nonsense_is_named():
 
 
 class OwnLoop(DummyVecEnv):
-    """A user's VecEnv, whose local variables have other names than SB3's."""
+    """A user's VecEnv, whose variables have other names than SB3's."""
 
     def step_wait(self):
         for number, environment in enumerate(self.envs):
@@ -139,13 +139,26 @@ class OwnLoop(DummyVecEnv):
 
 
 @pytest.mark.parametrize("index", [0, 2])
-def test_an_environment_in_a_users_own_loop_is_named(index):
+def test_an_environment_in_a_vec_env_of_the_users_is_named(index):
     with pytest.raises(EnvironmentFailedError, match=rf"^environment {index} failed in step, after 6 timesteps: Zero"):
         make_model(env=OwnLoop(functions(index, step=3))).learn(48)
 
 
+class This(RandomEnv):
+    """A user's environment whose method does not call its object ``self``."""
+
+    def step(this, action):
+        raise ZeroDivisionError
+
+
+def test_an_environment_is_found_whatever_its_methods_call_it():
+    """The object is the first argument of the method; SB3's loop in ``VecNormalize`` gives no other hint."""
+    with pytest.raises(EnvironmentFailedError, match=r"^environment 1 failed in step, after 0 timesteps: ZeroDivisionError"):
+        make_model(env=VecNormalize(DummyVecEnv([RandomEnv, This]))).learn(48)
+
+
 def test_an_environment_whose_step_has_a_decorator_is_named():
-    """The first frame of the call is then one of another function."""
+    """The first frame of the call then belongs to the decorator."""
     env = dummy(2)
     env.envs[2].step = (lambda step: lambda *args: step(*args))(env.envs[2].step)
     env.envs[2].unwrapped.fault = (20, -1, lambda: 1 / 0)
@@ -158,8 +171,8 @@ def test_an_environment_whose_step_has_a_decorator_is_named():
     [(lambda env: env, "environment 1"), (VecNormalize, "an environment of DummyVecEnv")],
     ids=["ours", "sb3s"],
 )
-def test_infos_that_cannot_be_copied_are_not_taken_for_those_of_the_last(wrap, who):
-    """Our loop copies those of each environment by itself. SB3 does so after its loop, and nobody can tell whose they were."""
+def test_infos_that_cannot_be_copied_are_not_attributed_to_the_last_environment(wrap, who):
+    """Our step copies the infos of each environment separately. SB3 copies all after its loop: the environment is unknown."""
     env = dummy(0)
     step = env.envs[1].step
     env.envs[1].step = lambda action: (*step(action)[:4], {"lock": threading.Lock()})
@@ -167,15 +180,15 @@ def test_infos_that_cannot_be_copied_are_not_taken_for_those_of_the_last(wrap, w
         make_model(env=wrap(env)).learn(48)
 
 
-def test_an_environment_with_observations_of_another_shape_in_a_sync_vector_env_is_not_taken_for_the_last():
-    """They are put together after the loop, and nobody can tell whose they were."""
+def test_observations_of_another_shape_in_a_sync_vector_env_are_not_attributed_to_the_last_environment():
+    """gymnasium stacks the observations after its loop: the environment is unknown."""
     env = GymVecEnv(SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP))
     env.env.envs[0].step = lambda action: (np.zeros(5, np.float32), 0.0, False, False, {})
     with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(it is not known which of its 3 environments\)"):
         make_model(env=env).learn(48)
 
 
-def test_a_native_environment_is_all_of_them():
+def test_a_native_environment_is_named_by_its_class():
     env = make_vec_env("CartPole-v1", 8)
     model = make_model(env=env).learn(128)
     env.env.state = None
@@ -211,8 +224,8 @@ def test_errors_of_callbacks_pass_unchanged(what, error):
     assert caught.type is error
 
 
-def test_an_environment_for_evaluation_is_not_the_one_that_is_learned_from():
-    """What it raises is the callback's error."""
+def test_an_error_of_an_evaluation_environment_passes_unchanged():
+    """It is an error of the callback, not of the environment that the model learns from."""
     callback = EvalCallback(dummy(1, step=3), eval_freq=5, verbose=0, warn=False)
     with pytest.raises(ZeroDivisionError):
         make_model().learn(96, callback)
@@ -225,16 +238,16 @@ def test_errors_of_the_policy_pass_unchanged():
         model.learn(48)
 
 
-def test_a_check_that_the_user_has_asked_for_passes_unchanged():
-    """VecCheckNan says all: it raises a ValueError, which a tuner takes for a bad trial and not for a bug."""
+def test_an_error_of_vec_check_nan_passes_unchanged():
+    """Its ValueError names the cause, and a tuner takes a ValueError for a bad trial and not for a bug."""
     env = dummy(0)
     env.envs[0].step = lambda action: (np.full(3, np.nan, np.float32), 0.0, False, False, {})
     with pytest.raises(ValueError, match=r"found nan in observations"):
         make_model(env=VecCheckNan(env, raise_exception=True)).learn(48)
 
 
-def test_what_a_vector_environment_leaves_out_passes_unchanged():
-    """Our own refusals say all, too."""
+def test_a_contract_error_passes_unchanged():
+    """Its message already names the vector environment and what is missing."""
     env = SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(VecEnvContractError, match=r"^info_keywords names \['score'\]"):
         make_model(env=GymVecEnv(env, info_keywords=("score",))).learn(48)
@@ -244,8 +257,8 @@ def test_what_a_vector_environment_leaves_out_passes_unchanged():
         make_model(env=GymVecEnv(env)).learn(48)
 
 
-def test_a_vector_environment_that_returns_nonsense_has_failed():
-    """NumPy raises a ValueError in our code, which says nothing of an environment."""
+def test_a_vector_environment_that_returns_ragged_observations_has_failed():
+    """NumPy's ValueError is raised in our code and does not name the environment."""
     env = SyncVectorEnv(functions(0), autoreset_mode=AutoresetMode.SAME_STEP)
     env.step = lambda actions: ([[1.0, 2.0], [3.0]], [0.0] * 3, np.zeros(3, bool), np.zeros(3, bool), {})
     with pytest.raises(EnvironmentFailedError, match=r"^SyncVectorEnv \(it is not known .* failed in step, .*ValueError"):
@@ -265,7 +278,7 @@ def processes_of(env: Any) -> list[Any]:
 
 
 def assert_gone(env: Any, pids: list[int]) -> None:
-    """No process of the environment exists, not even as a zombie; and closing it does nothing more."""
+    """No process of the environment exists, not even as a zombie, and it can be closed again."""
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -278,7 +291,7 @@ def assert_gone(env: Any, pids: list[int]) -> None:
 @pytest.mark.parametrize("how", ["error", "killed", "killed_from_outside", "reset"])
 @pytest.mark.parametrize("kind", WORKERS)
 def test_a_worker_that_fails_is_named_and_none_is_left(kind, how, index):
-    """In a step, in the reset at an episode's end, and between two steps; also inside of VecNormalize."""
+    """It fails in a step, in the reset at an episode's end, or between two steps, all inside of ``VecNormalize``."""
     faults = {"error": {"step": 20}, "killed": {"step": 20, "how": die}, "reset": {"reset": 4}}
     env = VecNormalize(WORKERS[kind](index, **faults.get(how, {})))
     model, processes = make_model(env=env), processes_of(env)
@@ -299,7 +312,7 @@ def test_a_worker_that_fails_is_named_and_none_is_left(kind, how, index):
 
 
 def test_a_worker_that_dies_after_the_last_step_of_a_rollout_is_named():
-    """Nobody asks it for anything before the next one."""
+    """No call needs an answer from it before the next rollout."""
     env = subproc(0)
     pids = [process.pid for process in env.processes]
 
@@ -312,8 +325,8 @@ def test_a_worker_that_dies_after_the_last_step_of_a_rollout_is_named():
     assert_gone(env, pids)
 
 
-def test_workers_that_are_gone_leave_an_interrupt_as_it_is():
-    """Ctrl-C reaches the workers as well: closing the environment afterwards neither waits for them nor fails."""
+def test_an_interrupt_passes_unchanged_if_the_workers_have_ended():
+    """Ctrl-C also ends the workers. Closing the environment afterwards neither waits for them nor fails."""
     env = subproc(0)
     pids = [process.pid for process in env.processes]
 
@@ -333,15 +346,15 @@ def test_workers_that_are_gone_leave_an_interrupt_as_it_is():
 def test_workers_that_fail_in_the_first_reset_are_named(kind):
     env = WORKERS[kind](1, reset=1)
     pids = [process.pid for process in processes_of(env)]
-    model, told = make_model(), r"^environment 1 failed in reset, after 0 timesteps"
-    with pytest.raises(EnvironmentFailedError, match=told), naming_failed_env(env, model):
+    model, message = make_model(), r"^environment 1 failed in reset, after 0 timesteps"
+    with pytest.raises(EnvironmentFailedError, match=message), naming_failed_env(env, model):
         env.reset()
     assert_gone(env, pids)
 
 
 @pytest.mark.expensive
 def test_a_worker_of_the_forkserver_is_named():
-    """The way in which SubprocVecEnv starts its workers by default."""
+    """``SubprocVecEnv`` starts its workers with the forkserver by default."""
     env = SubprocVecEnv([RandomEnv, RandomEnv])
     pids = [process.pid for process in env.processes]
     kills = Does(5, lambda _: os.kill(pids[1], signal.SIGKILL))
@@ -351,8 +364,8 @@ def test_a_worker_of_the_forkserver_is_named():
     assert not any(process.is_alive() for process in env.processes)
 
 
-def test_workers_live_on_after_an_error_of_a_callback():
-    """It is not their fault: the model can go on with them."""
+def test_workers_are_kept_after_an_error_of_a_callback():
+    """The model can go on learning with them."""
     env = subproc(0)
     try:
         model = make_model(env=env)

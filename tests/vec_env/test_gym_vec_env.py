@@ -1,4 +1,4 @@
-"""GymVecEnv shows a learner what DummyVecEnv and Monitor would show it."""
+"""``GymVecEnv`` returns what ``DummyVecEnv`` and ``Monitor`` return."""
 
 from contextlib import closing
 from pathlib import Path
@@ -28,7 +28,7 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def without_time(info: dict[str, Any]) -> dict[str, Any]:
-    """Without what may differ: the clock, and the flag that DummyVecEnv also puts where no episode ended."""
+    """Remove what may differ: the time, and the flag that ``DummyVecEnv`` also sets where no episode ended."""
     info = dict(info)
     if "terminal_observation" not in info:
         info.pop("TimeLimit.truncated", None)
@@ -37,8 +37,8 @@ def without_time(info: dict[str, Any]) -> dict[str, Any]:
     return info
 
 
-def assert_twins(ours: VecEnv, oracle: VecEnv, steps: int = 40) -> int:
-    """Play the same actions in both and compare all that a learner sees. :return: how many episodes ended"""
+def assert_same_steps(ours: VecEnv, oracle: VecEnv, steps: int = 40) -> int:
+    """Play the same actions in both and compare all that a learner gets. :return: the number of ended episodes"""
     for env in (ours, oracle):
         env.seed(3)
         env.action_space.seed(4)
@@ -66,42 +66,44 @@ def assert_twins(ours: VecEnv, oracle: VecEnv, steps: int = 40) -> int:
     "observations", [VECTOR, DICT, spaces.Discrete(9), spaces.MultiDiscrete([3, 4])], ids=lambda s: type(s).__name__
 )
 @pytest.mark.parametrize("actions", [DISCRETE, CONTINUOUS], ids=["discrete", "continuous"])
-def test_a_sync_env_is_dummy_vec_env_with_monitor(observations: Any, actions: Any, mode: AutoresetMode, copy: bool) -> None:
-    """Observations, rewards, dones, last observations, time-outs, statistics, nested infos and those of resets."""
+def test_a_sync_env_equals_dummy_vec_env_with_monitor(
+    observations: Any, actions: Any, mode: AutoresetMode, copy: bool
+) -> None:
+    """Equal are observations, rewards, dones, last observations, time-outs, statistics, nested infos and infos of resets."""
     makers = talkative(observation_space=observations, action_space=actions)
     ours = GymVecEnv(SyncVectorEnv(makers, autoreset_mode=mode, copy=copy))
     oracle = DummyVecEnv([lambda make=make: Monitor(make()) for make in makers])
-    assert assert_twins(ours, oracle) > 15
+    assert assert_same_steps(ours, oracle) > 15
 
 
 @pytest.mark.parametrize("mode", [SAME_STEP, DISABLED], ids=lambda mode: mode.value)
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "piped"])
-def test_so_is_an_async_env(mode: AutoresetMode, shared: bool) -> None:
+def test_an_async_env_equals_dummy_vec_env_with_monitor(mode: AutoresetMode, shared: bool) -> None:
     makers = talkative(2)
     with closing(GymVecEnv(AsyncVectorEnv(makers, autoreset_mode=mode, shared_memory=shared))) as ours:
-        assert assert_twins(ours, DummyVecEnv([lambda make=make: Monitor(make()) for make in makers]), steps=20) > 5
+        assert assert_same_steps(ours, DummyVecEnv([lambda make=make: Monitor(make()) for make in makers]), steps=20) > 5
 
 
-def test_so_is_gymnasiums_own_cartpole_in_sync() -> None:
-    """Through make_vec_env of both libraries, with their seeds."""
+def test_make_vec_env_equals_that_of_sb3_for_a_registered_id() -> None:
+    """Both get the same seed."""
     ours = make_vec_env("CartPole-v1", 4, seed=5, vectorization_mode="sync")
-    assert assert_twins(ours, sb3_make_vec_env("CartPole-v1", 4, seed=5), steps=60) > 5
+    assert assert_same_steps(ours, sb3_make_vec_env("CartPole-v1", 4, seed=5), steps=60) > 5
 
 
-def test_what_was_handed_out_does_not_change() -> None:
+def test_returned_observations_do_not_change_later() -> None:
     env = GymVecEnv(SyncVectorEnv(talkative(), autoreset_mode=SAME_STEP, copy=False))
-    kept = [env.reset()]
-    snapshots = [kept[0].copy()]
+    returned = [env.reset()]
+    copies = [returned[0].copy()]
     for _ in range(30):
         observations, _, _, infos = env.step(np.zeros(3, dtype=int))
         for array in [observations, *(info["terminal_observation"] for info in infos if "terminal_observation" in info)]:
-            kept.append(array)
-            snapshots.append(array.copy())
-    for array, snapshot in zip(kept, snapshots, strict=True):
-        np.testing.assert_array_equal(array, snapshot)
+            returned.append(array)
+            copies.append(array.copy())
+    for array, copied in zip(returned, copies, strict=True):
+        np.testing.assert_array_equal(array, copied)
 
 
-def test_the_silent_share_one_dict_that_is_new_in_each_step() -> None:
+def test_environments_without_infos_share_one_dict_that_is_new_in_each_step() -> None:
     env = make_vec_env("CartPole-v1", 3, seed=0)
     env.reset()
     first, second = (env.step(np.zeros(3, dtype=int))[3] for _ in range(2))
@@ -122,11 +124,11 @@ def test_the_monitor_file_holds_every_episode(tmp_path: Path) -> None:
     assert sorted(zip(logged["r"], logged["l"], strict=True)) == sorted((episode["r"], episode["l"]) for episode in episodes)
 
 
-def test_info_keywords_are_logged_as_monitor_does(tmp_path: Path) -> None:
+def test_info_keywords_are_logged_as_by_monitor(tmp_path: Path) -> None:
     keywords = ("is_success",)
     env = GymVecEnv(SyncVectorEnv([TalkativeEnv], autoreset_mode=SAME_STEP), str(tmp_path / "ours"), keywords)
     oracle = DummyVecEnv([lambda: Monitor(TalkativeEnv(), str(tmp_path / "oracle"), info_keywords=keywords)])
-    assert_twins(env, oracle)
+    assert_same_steps(env, oracle)
     for each in (env, oracle):
         each.close()
     files = [(tmp_path / f"{name}.monitor.csv").read_text().splitlines() for name in ("ours", "oracle")]
@@ -142,8 +144,8 @@ def test_info_keywords_are_logged_as_monitor_does(tmp_path: Path) -> None:
         silent.step(np.zeros(1, dtype=int))
 
 
-def test_infos_without_masks_and_of_odd_kinds() -> None:
-    """gymnasium's RecordEpisodeStatistics gives no masks inside of its dict; other libraries give none at all."""
+def test_infos_without_masks_are_split() -> None:
+    """gymnasium's RecordEpisodeStatistics has no masks inside of its dict, and other libraries have none at all."""
     info = {"speed": np.array([1, 2]), "map": "flat", "_own": np.array([0.5, 0.0]), "__own": np.array([True, False])}
     assert split_infos(info, range(2)) == {0: {"speed": 1, "map": "flat", "_own": 0.5}, 1: {"speed": 2, "map": "flat"}}
     statistics = {"stats": {"r": np.array([0.0, 3.5]), "l": np.array([0, 7])}, "_stats": np.array([False, True])}
@@ -160,18 +162,18 @@ ALGORITHMS = {
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_algorithms_learn_on_it(name: str) -> None:
-    """Inside of SB3's wrappers, and evaluated without a warning that episodes may be misread."""
+def test_algorithms_learn_in_it(name: str) -> None:
+    """They learn and evaluate inside of SB3's wrappers, without the warning of ``evaluate_policy`` about a missing Monitor."""
     algorithm, settings = ALGORITHMS[name]
     env = VecFrameStack(VecNormalize(make_vec_env("CartPole-v1", 16, seed=0)), 2)
     model = algorithm("MlpPolicy", env, seed=0, device="cpu", **settings).learn(2000)
     assert model.ep_info_buffer
     returns, lengths = evaluate_policy(model, env, 16, return_episode_rewards=True)
-    assert returns == lengths, "of the task, not normalised"
+    assert returns == lengths, "the returns are not normalised"
 
 
-def test_an_algorithm_trains_the_same_as_on_dummy_vec_env() -> None:
-    """Through time-outs and their bootstrap: with a sync env, every weight is equal to the last bit."""
+def test_an_algorithm_trains_the_same_as_in_dummy_vec_env() -> None:
+    """With a sync env, every weight is equal to the last bit, also after time-outs and their bootstrap."""
     kwargs = {"max_episode_steps": 12}
     ours = make_vec_env("CartPole-v1", 4, vectorization_mode="sync", env_kwargs=kwargs)
     oracle = sb3_make_vec_env("CartPole-v1", 4, env_kwargs=kwargs)
@@ -185,7 +187,7 @@ def test_an_algorithm_trains_the_same_as_on_dummy_vec_env() -> None:
 )
 @pytest.mark.parametrize("algorithm", [A2C, VPG])
 def test_actions_of_every_kind_reach_the_environments(algorithm, action_space):
-    """What ``DummyVecEnv`` hands over, which for binary and whole numbers are floats, is handed over here as well."""
+    """They are passed on as by ``DummyVecEnv``: for binary and integer actions, as floats."""
 
     class Takes(RandomEnv):
         def step(self, action):
@@ -207,13 +209,13 @@ class Limited(RandomEnv):
 
 @pytest.mark.parametrize("mode", ["sync", "async", None])
 @pytest.mark.parametrize("make", [Limited, lambda size: Limited(size=size)], ids=["class", "function"])
-def test_classes_and_functions_make_environments_as_for_sb3(make: Any, mode: str | None) -> None:
-    """With the seeds and the arguments that SB3's make_vec_env gives them."""
+def test_make_vec_env_equals_that_of_sb3_for_classes_and_functions(make: Any, mode: str | None) -> None:
+    """Both get the same seed and the same arguments."""
     with closing(make_vec_env(make, 2, seed=5, env_kwargs={"size": 4}, vectorization_mode=mode)) as ours:
-        assert assert_twins(ours, sb3_make_vec_env(make, 2, seed=5, env_kwargs={"size": 4}), steps=20) > 2
+        assert assert_same_steps(ours, sb3_make_vec_env(make, 2, seed=5, env_kwargs={"size": 4}), steps=20) > 2
 
 
-def test_seeds_are_sb3s_for_functions_too() -> None:
+def test_seeds_of_classes_equal_those_of_sb3() -> None:
     ours, theirs = make_vec_env(Limited, 3, seed=5), sb3_make_vec_env(Limited, 3, seed=5)
     assert equal(ours.reset(), theirs.reset())
     assert ours.action_space.sample() == theirs.action_space.sample()

@@ -1,4 +1,4 @@
-"""gymnasium's native CartPole, seen through GymVecEnv, is CartPole and nothing but CartPole."""
+"""gymnasium's native CartPole in ``GymVecEnv`` has the same transitions and episodes as CartPole in ``DummyVecEnv``."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ EACH_STATE = np.array([0.3, 0.5, 2.0, 1.0])
 
 
 class Unhooked(GymVecEnv):
-    """What a naive adapter does with gymnasium's CartPole: it passes its steps on as they are."""
+    """A naive adapter of gymnasium's CartPole, which returns its steps unchanged."""
 
     def step_wait(self) -> Any:
         observations, rewards, terminated, truncated, _ = self.env.step(self._actions)
@@ -30,7 +30,7 @@ class Unhooked(GymVecEnv):
 
 
 def samples(env: VecEnv, n_episodes: int, seed: int) -> dict[str, np.ndarray]:
-    """Play a fixed random linear policy with sampled actions, so many whole episodes in each environment."""
+    """Play ``n_episodes`` episodes in each environment with a fixed stochastic linear policy."""
     rng = np.random.default_rng(seed)
     env.seed(seed)
     observations = env.reset()
@@ -56,14 +56,14 @@ def p_values(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> dic
 
 
 @pytest.mark.parametrize("n_envs", [7, 100, 1000])
-def test_native_episodes_are_distributed_as_dummy_vec_envs(n_envs: int, dummy_samples: dict[str, np.ndarray]) -> None:
-    """1000 episodes or more, Kolmogorov and Smirnov's test of each quantity; seeds are fixed, so the p-values are."""
+def test_native_episodes_have_the_distribution_of_dummy_vec_envs(n_envs: int, dummy_samples: dict[str, np.ndarray]) -> None:
+    """This is a Kolmogorov-Smirnov test of each quantity with 1000 episodes or more; the seeds are fixed."""
     values = p_values(samples(make_vec_env("CartPole-v1", n_envs), max(1, 1001 // n_envs), seed=1), dummy_samples)
     assert min(values.values()) > 0.01, values
 
 
-def test_the_test_above_notices_the_step_that_is_none(dummy_samples: dict[str, np.ndarray]) -> None:
-    """All episodes but the first get one step of no pay: the returns are sound, the lengths are one too many."""
+def test_the_test_above_notices_the_extra_step(dummy_samples: dict[str, np.ndarray]) -> None:
+    """Every episode but the first gets one step without a reward: the returns are right, the lengths are not."""
     naive = Unhooked(gym.make_vec("CartPole-v1", 100, vectorization_mode="vector_entry_point"))
     values = p_values(samples(naive, 10, seed=1), dummy_samples)
     assert values["length"] < 1e-6, values
@@ -71,7 +71,7 @@ def test_the_test_above_notices_the_step_that_is_none(dummy_samples: dict[str, n
 
 @pytest.mark.parametrize("max_episode_steps", [500, 7], ids=["falls", "time-outs"])
 def test_each_native_step_is_a_transition_of_cartpole(max_episode_steps: int) -> None:
-    """Recomputed by gymnasium's scalar CartPole from the observation before; float32 observations cost the last digits."""
+    """gymnasium's single CartPole computes each step again from the observation before, which is rounded to float32."""
     env = make_vec_env("CartPole-v1", 16, seed=0, env_kwargs={"max_episode_steps": max_episode_steps})
     scalar: Any = gym.make("CartPole-v1").unwrapped
     scalar.reset(seed=0)
@@ -97,7 +97,7 @@ def test_each_native_step_is_a_transition_of_cartpole(max_episode_steps: int) ->
     assert ended > 20
 
 
-def test_a_balanced_pole_times_out_at_500() -> None:
+def test_a_balanced_pole_is_truncated_after_500_steps() -> None:
     env = make_vec_env("CartPole-v1", 4, seed=0)
     observations = env.reset()
     for step in range(1, 1001):
@@ -118,11 +118,11 @@ def test_a_seed_repeats_a_run() -> None:
     assert not np.array_equal(trace(1), trace(2))
 
 
-def test_options_reach_the_reset_and_those_after_it() -> None:
+def test_options_are_used_by_the_next_reset_only() -> None:
     env = make_vec_env("CartPole-v1", 4, seed=0)
     env.set_options({"low": 0.1, "high": 0.2})
     assert (env.reset() >= 0.1).all()
-    assert (np.abs(env.reset()) <= 0.05).all(), "used once"
+    assert (np.abs(env.reset()) <= 0.05).all()
     env.set_options([{"low": 0.1, "high": 0.2}] * 4)
     assert (env.reset() >= 0.1).all()
     with pytest.raises(ValueError, match="options must be the same for all"):

@@ -1,13 +1,13 @@
 """
-Writes the files of this folder: what users have on their disks that commit b385936 wrote, and that every later version loads.
+Writes the files of this folder: files of commit b385936, which users have on their disks and every later version loads.
 
 They were written once, by the code of that commit::
 
     git worktree add /tmp/old b385936 && cd /tmp/old
     PYTHONPATH=/tmp/old python <this file> FOLDER
 
-``tests/test_old_files.py`` imports the environments and the runs from here, so that a run is taken up by the script that
-began it. Do not write the files again: a newer version that reads its own files proves nothing.
+``tests/persistence/test_old_files.py`` imports the environments and the runs from here, so that the same script resumes a run.
+Do not write the files again: a newer version that reads its own files proves nothing.
 """
 
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rl_zoo3  # noqa: F401  # it exchanges gymnasium's TimeLimit, and a run must be taken up with the classes that began it
+import rl_zoo3  # noqa: F401  # it replaces gymnasium's TimeLimit, and a run must resume with the same classes
 import torch as th
 from gymnasium import Env, spaces
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -38,7 +38,7 @@ MODELS = ("value", "box_episodes", "dict_episodes", "random_search", "normalized
 
 
 class DictEnv(Env[dict[str, Any], int]):
-    """Episodes of five to nine steps; the reward is 1 where the action is the sign that the observation shows."""
+    """Episodes of five to nine steps; the reward is 1 if the action equals the sign in the observation."""
 
     observation_space = spaces.Dict({"sign": spaces.Discrete(2), "noise": spaces.Box(-1.0, 1.0, (2,), np.float32)})
     action_space = spaces.Discrete(2)
@@ -61,7 +61,7 @@ class DictEnv(Env[dict[str, Any], int]):
 
 
 def observations_of(name: str) -> Any:
-    """:return: fifty observations, for which ``actions.json`` holds the actions that the model of this name chose"""
+    """:return: fifty observations; ``actions.json`` holds the actions of the model with this name"""
     rng = np.random.default_rng(0)
     if name == "dict_episodes":
         return {"sign": rng.integers(2, size=50), "noise": rng.uniform(-1, 1, (50, 2)).astype(np.float32)}
@@ -69,7 +69,7 @@ def observations_of(name: str) -> Any:
 
 
 def models() -> dict[str, VPG | RandomSearch]:
-    """:return: trained, by name"""
+    """:return: trained models by name"""
     small: dict[str, Any] = {"policy_kwargs": {"net_arch": [8]}, "seed": SEED, "device": "cpu", "learning_rate": "lin_0.01"}
     cart_poles = make_vec_env("CartPole-v1", 2, seed=SEED)
     pendulums = VecNormalize(make_vec_env("Pendulum-v1", 2, seed=SEED))
@@ -96,7 +96,7 @@ class StopAt(BaseCallback):
 
 
 def run(name: str, folder: Path, stop_at: int = 10 * TOTAL) -> VPG:
-    """A run with checkpoints in ``folder``: begun there, or taken up."""
+    """Start or resume a run with checkpoints in ``folder``."""
     random.seed(SEED)
     np.random.seed(SEED)
     th.manual_seed(SEED)
@@ -118,7 +118,7 @@ def run(name: str, folder: Path, stop_at: int = 10 * TOTAL) -> VPG:
 
 
 def written_by() -> dict[str, str]:
-    """:return: on what the last bit of a weight depends"""
+    """:return: versions and CPU capability, on which the last bit of a weight depends"""
     libraries = {name: version(name) for name in ("torch", "numpy", "stable_baselines3", "gymnasium")}
     return {**libraries, "cpu": th.backends.cpu.get_cpu_capability()}
 
@@ -135,7 +135,7 @@ def optimize_flags(study: Path, logs: Path, n_trials: int) -> list[str]:
 
 
 def from_the_command_line(folder: Path) -> None:
-    """A repository of the hub, a study, and a comparison of which the first of two seeds has been run."""
+    """Write a repository of the hub, a study, and a comparison in which the first of two seeds has been run."""
     logs = folder / "logs"
     train = ["train", "--env", "CartPole-v1", "-n", "1000", "--eval-freq", "500", "--seed", "4", "-params", "normalize:True"]
     push = ["push_to_hub", "--env", "CartPole-v1", "-orga", "me", "--local-hub", str(folder / "hub"), "--no-render"]
