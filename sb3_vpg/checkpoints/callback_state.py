@@ -77,7 +77,7 @@ def _encoded(callback: BaseCallback) -> dict[str, Any]:
         try:
             # Arguments are only compared, one by one
             encoded = (AttributeEncoder([]) if is_argument else encoder).attribute(value)
-            encode(encoded, "the attribute")
+            encode(encoded, "a value that")
         except TypeError as error:
             if not is_argument:
                 hidden.append(f"the attribute {name!r} of the callback {kind} holds {error}, which is not plain")

@@ -78,8 +78,7 @@ def _size(path: Path) -> int:
 
 def best_models(callback: BaseCallback) -> dict[str, bytes]:
     """:return: the file contents of the best models, by the name of the callback"""
-    paths = {name: best_model(part) for name, part in callbacks_in(callback)}
-    return {name: path.read_bytes() for name, path in paths.items() if path is not None and path.is_file()}
+    return {name: path.read_bytes() for name, part in callbacks_in(callback) if (path := best_model(part)) and path.is_file()}
 
 
 def check_settings(model: LeanOnPolicyAlgorithm, stored: dict[str, Any], current: dict[str, Any], path: Path) -> None:
