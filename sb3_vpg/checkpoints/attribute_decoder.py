@@ -15,11 +15,11 @@ from gymnasium import spaces
 from sb3_vpg.checkpoints.attribute_encoder import (
     OBJECTS,
     bit_generators,
-    closure_values,
     constant_name,
     kind_of_space,
     parts_of,
     seeds_of,
+    values_in_closure,
 )
 
 
@@ -147,12 +147,12 @@ class AttributeDecoder:
     def _function(self, content: Any, current: Any) -> Any:
         name, (defaults, keyword_defaults, attributes, cells) = content
         self._keep(self._constant(name, current))
-        if not isinstance(current, types.FunctionType) or len(closure_values(current)) != len(cells):
+        if not isinstance(current, types.FunctionType) or len(values_in_closure(current)) != len(cells):
             raise ValueError(f"is {current!r:.200}, but the state is of another {name}")
         current.__defaults__ = self.attribute(defaults, current.__defaults__)
         current.__kwdefaults__ = self.attribute(keyword_defaults, current.__kwdefaults__)
         vars(current).update(self.attribute(attributes, vars(current)))
-        decoded = self.attribute(cells, closure_values(current))
+        decoded = self.attribute(cells, values_in_closure(current))
         for cell, cell_value in zip(current.__closure__ or (), decoded, strict=True):
             if cell_value:
                 cell.cell_contents = cell_value[0]

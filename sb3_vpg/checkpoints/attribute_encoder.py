@@ -31,7 +31,7 @@ OBJECTS = (RunningMeanStd, GymRunningMeanStd, StackedObservations)
 
 
 class NotPlainError(TypeError):
-    """A value that cannot be encoded as plain values; the text names it."""
+    """No plain values can stand for this; the text says for what."""
 
 
 class AttributeEncoder:
@@ -132,7 +132,7 @@ class AttributeEncoder:
         return {"@space": [kind_of_space(value), [self._encode(part._np_random) for part in parts_of(value)]]}
 
     def _function(self, value: types.FunctionType) -> dict[str, Any]:
-        parts = [value.__defaults__, value.__kwdefaults__, vars(value), closure_values(value)]
+        parts = [value.__defaults__, value.__kwdefaults__, vars(value), values_in_closure(value)]
         return {"@function": [value.__qualname__, self._inside("a function", parts)]}
 
     def _partial(self, value: "functools.partial[Any]") -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _is_constant_function(value: Any) -> bool:
     return all(map(_is_immutable, [*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]))
 
 
-def closure_values(function: types.FunctionType) -> tuple[tuple[Any, ...], ...]:
+def values_in_closure(function: types.FunctionType) -> tuple[tuple[Any, ...], ...]:
     """:return: for each variable in the closure a tuple with its value, or an empty one if the variable is not set"""
     values: list[tuple[Any, ...]] = []
     for cell in function.__closure__ or ():

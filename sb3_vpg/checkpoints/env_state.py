@@ -48,8 +48,8 @@ Groups = list[list[Any]]
 def get_state(env: VecEnv) -> dict[str, Any]:
     """
     :param env: between two steps
-    :return: plain values, a copy: the plain attributes of each ``VecEnvWrapper``, and the state of the environments, or None
-        if an attribute of them or of a wrapper is not plain (see ``missing_state``)
+    :return: plain values, a copy: ``wrappers``, the plain attributes of each ``VecEnvWrapper``; ``base``, the state of the
+        environments, or None if an attribute of them or of a wrapper is not plain; ``missing``, which one, and what to do
     """
     wrappers, groups, missing = _layers(env)
     encoder = AttributeEncoder([*wrappers, *chain(*groups)])
@@ -72,7 +72,7 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
     :param env: built in the same way as the environment of the state, reset or not. After an error, a part of the state may
         have been restored
     :param state: as ``get_state`` returned it; it is copied
-    :return: None if the episodes continue; else the reason why not (see ``missing_state``): then only the state of the
+    :return: None if the episodes continue; else the reason why not, such as ``missing``: then only the state of the
         wrappers is restored, such as the statistics of ``VecNormalize``, and the environment must be reset
     :raises ValueError: if the state has another number of environments, other layers or other attributes
     """
@@ -86,7 +86,7 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
             raise ValueError(f"the state is of a {base[0][0]['class']} and its environments, but {hidden}")
         for number, (group, rows) in enumerate(zip(groups, base, strict=True)):
             _check(group, rows, _place(number))
-    reason = missing_state(state) or _changed_class(state, [*wrappers, *chain(*groups)])
+    reason: str | None = state["missing"] or _changed_class(state, [*wrappers, *chain(*groups)])
     base = base if reason is None else []
     decoder = AttributeDecoder([*wrappers, *chain(*groups)])
     for layer, row in zip(wrappers, state["wrappers"], strict=True):
@@ -95,12 +95,6 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
         for layer, row in zip(groups[number], rows, strict=True):
             _decode_layer(decoder, layer, row, _place(number))
     return reason
-
-
-def missing_state(state: dict[str, Any]) -> str | None:
-    """:return: why the episodes cannot continue (environment, class and attribute) and what to do; None if they can"""
-    missing: str | None = state["missing"]
-    return missing
 
 
 def _layers(env: VecEnv) -> tuple[list[VecEnvWrapper], Groups, str | None]:

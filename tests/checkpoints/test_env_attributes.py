@@ -22,7 +22,7 @@ from gymnasium import spaces
 from helpers import RandomEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
+from sb3_vpg.checkpoints.env_state import get_state, set_state
 
 
 class Phase(enum.Enum):
@@ -191,7 +191,7 @@ def test_a_value_that_is_not_plain_is_named(value: Any, what: str) -> None:
     env = VecNormalize(holding(value)())
     env.reset()
     state = get_state(env)
-    assert missing_state(state) == (
+    assert state["missing"] == (
         f"environment 1: the attribute 'thing' of RandomEnv holds {what}, which is not plain; "
         "give RandomEnv the methods state_dict() and load_state_dict(state)"
     )

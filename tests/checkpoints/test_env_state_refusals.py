@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import (
 )
 from vector_envs import SAME_STEP, talkative
 
-from sb3_vpg.checkpoints.env_state import get_state, missing_state, set_state
+from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 
@@ -60,8 +60,8 @@ def test_statistics_are_restored_without_the_environments(build: Builder, why: s
         play(first, 20, 0)
         first.training = False
         state = deepcopy(get_state(first))
-        assert missing_state(state).startswith(why)
-        assert set_state(second, state) == missing_state(state)
+        assert state["missing"].startswith(why)
+        assert set_state(second, state) == state["missing"]
         for name in ("mean", "var", "count"):
             assert bits(getattr(second.obs_rms, name)) == bits(getattr(first.obs_rms, name))
             assert bits(getattr(second.ret_rms, name)) == bits(getattr(first.ret_rms, name))
@@ -129,7 +129,7 @@ class ForeignVecEnv(VecEnv):
 
 def test_an_unknown_kind_of_vec_env_is_named() -> None:
     expected = "ForeignVecEnv is an unknown kind of VecEnv; give it state_dict() and load_state_dict(state)"
-    assert missing_state(get_state(ForeignVecEnv())) == expected
+    assert get_state(ForeignVecEnv())["missing"] == expected
 
 
 class NewerEnv(RandomEnv):
