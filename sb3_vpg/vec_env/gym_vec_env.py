@@ -132,11 +132,7 @@ class GymVecEnv(VecEnv):
     def _turn_over(
         self, observations: Any, info: dict[str, Any], infos: list[dict[str, Any]], dones: np.ndarray, time_outs: np.ndarray
     ) -> Any:
-        """
-        Fill in the infos of a step in which episodes ended, and begin the next episodes.
-
-        :return: the observations of all environments, the first of the new episode where one ended
-        """
+        """Begin the next episodes and fill in the infos. :return: the observations, of a new episode where one ended"""
         turnover = self._autoreset(self.env, observations, info, dones)
         for index, own_info in turnover.infos.items():
             infos[index] = own_info
@@ -148,12 +144,10 @@ class GymVecEnv(VecEnv):
         for index, terminal, time_out, total, length in episodes:
             # Rounded as in Monitor, but not if it is an integer: rounding would take as long as the rest of this loop
             episode = {"r": round(total, 6) if total % 1 else total, "l": length, "t": seconds}
-            own_info = {"TimeLimit.truncated": time_out, "terminal_observation": terminal, "episode": episode}
-            if index in turnover.infos:
-                own_info = {**turnover.infos[index], **own_info}
+            ending = {"TimeLimit.truncated": time_out, "terminal_observation": terminal, "episode": episode}
+            infos[index] = {**turnover.infos.get(index, {}), **ending}
             if self._info_keywords:
-                episode.update(self._logged(own_info))
-            infos[index] = own_info
+                episode.update(self._logged(infos[index]))
             self.reset_infos[index] = turnover.reset_infos.get(index, {})
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
@@ -166,16 +160,11 @@ class GymVecEnv(VecEnv):
     def _logged(self, info: dict[str, Any]) -> dict[str, Any]:
         missing = [key for key in self._info_keywords if key not in info]
         if missing:
-            raise VecEnvContractError(
-                f"info_keywords names {missing}, but the infos of {self.env} at an episode's end hold {sorted(info)}"
-            )
+            raise VecEnvContractError(f"info_keywords names {missing}, but at an episode's end {self.env} has {sorted(info)}")
         return {key: info[key] for key in self._info_keywords}
 
     def set_options(self, options: list[dict[str, Any]] | dict[str, Any] | None = None) -> None:
-        """
-        :param options: for the next reset of all environments; in a list all entries must be equal
-        :raises ValueError: if they are not, because gymnasium's vector environments take one dict for all environments
-        """
+        """:raises ValueError: if options in a list differ, because gymnasium takes one dict for all environments"""
         if isinstance(options, list) and any(option != options[0] for option in options):
             raise ValueError(f"options must be the same for all environments of {self.env}, but are {options}")
         super().set_options(options)
