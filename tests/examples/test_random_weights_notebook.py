@@ -1,4 +1,4 @@
-"""examples/second_seed.py: that every command of it runs, and that what it says about the notebook is so."""
+"""examples/random_weights_notebook.py: every command runs, and its statements about the notebook are true."""
 
 import importlib
 import math
@@ -15,19 +15,19 @@ from torch.nn import functional as F
 
 from sb3_vpg.wrappers import SurvivalReward
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "second_seed.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "random_weights_notebook.py"
 
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(EXAMPLE.parent)
-    return importlib.import_module("second_seed")
+    return importlib.import_module("random_weights_notebook")
 
 
-# One of its schedules is a function; none of its models is saved
+# A function as ent_coef brings a warning about saving; no model is saved here
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize(
-    ("step", "said", "n_charts"),
+    ("step", "text", "n_charts"),
     [
         ("random", "RandomSearch: argmax of two rows", 1),
         ("network", "double: P(right label)", 2),
@@ -35,19 +35,19 @@ def example(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("sparse", "sparse reward, no critic", 6),
     ],
 )
-def test_every_step_prints_a_table_and_draws_its_runs(
-    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: str, said: str, n_charts: int
+def test_every_command_prints_a_table_and_draws_charts(
+    example: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], step: str, text: str, n_charts: int
 ) -> None:
     example.main([step, "--quick", "--folder", str(tmp_path)])
     printed = capsys.readouterr().out
-    assert said in printed
+    assert text in printed
     assert "nan" not in printed
     charts = list(tmp_path.glob("*.png"))
     assert len(charts) == n_charts
     assert all(chart.stat().st_size > 10_000 for chart in charts)
 
 
-def test_all_is_one_step_after_the_other(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_runs_every_step_in_order(example: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps, plans = list(example.STEPS), []
     monkeypatch.setattr(example, "STEPS", {name: lambda plan, name=name: plans.append((name, plan)) for name in steps})
     example.main(["all", "--quick", "--folder", str(tmp_path)])
@@ -55,21 +55,21 @@ def test_all_is_one_step_after_the_other(example: ModuleType, tmp_path: Path, mo
     assert {plan.folder for _, plan in plans} == {tmp_path}
 
 
-def test_it_is_one_command(tmp_path: Path) -> None:
+def test_the_program_writes_its_charts_to_logs(tmp_path: Path) -> None:
     command = [sys.executable, EXAMPLE, "random", "--quick"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "Charts: logs/second_seed" in done.stdout
+    assert "Charts: logs/random_weights_notebook" in done.stdout
     assert not done.stderr
 
 
 @pytest.mark.filterwarnings("ignore:.*CartPole-v0 is out of date:DeprecationWarning")
-def test_the_task_is_cartpole_v0(example: ModuleType) -> None:
+def test_the_task_equals_cartpole_v0(example: ModuleType) -> None:
     ours, theirs = example.make_env(), gym.make("CartPole-v0")
     (first, _), (second, _) = ours.reset(seed=0), theirs.reset(seed=0)
     np.testing.assert_array_equal(first, second)
     truncated = False
     while not truncated:
-        # Balances: push to the side that the pole leans and turns to
+        # Pushing to the side to which the pole leans and turns keeps the balance
         action = int(first @ [0.0, 0.2, 1.0, 1.0] > 0)
         (first, *outcome), (second, *expected) = ours.step(action), theirs.step(action)
         np.testing.assert_array_equal(first, second)
@@ -78,7 +78,7 @@ def test_the_task_is_cartpole_v0(example: ModuleType) -> None:
         assert not terminated
 
 
-def test_the_network_is_linear_and_the_one_that_vpg_trains(example: ModuleType) -> None:
+def test_the_network_is_linear_and_vpg_trains_it(example: ModuleType) -> None:
     model = example.make_vpg(0)
     network = example.actor(model)
     sizes = [tuple(layer.weight.shape) for layer in network if isinstance(layer, th.nn.Linear)]
@@ -92,7 +92,7 @@ def test_the_network_is_linear_and_the_one_that_vpg_trains(example: ModuleType) 
     assert all((new != old).any() for new, old in zip(network.parameters(), before, strict=True))
 
 
-def test_the_double_softmax_has_a_floor_and_its_gradient_the_same_sign(example: ModuleType) -> None:
+def test_the_double_softmax_has_a_lower_bound_and_a_gradient_of_the_same_sign(example: ModuleType) -> None:
     labels = th.tensor([0, 1])
     certain = th.tensor([[50.0, -50.0], [-50.0, 50.0]])
     assert F.cross_entropy(certain, labels) == 0.0
@@ -105,12 +105,12 @@ def test_the_double_softmax_has_a_floor_and_its_gradient_the_same_sign(example: 
 
 
 @pytest.mark.parametrize(("updates", "expected"), [(0, 1.0), (100, 0.8), (475, 0.05), (1000, 0.05)])
-def test_epsilon_is_the_notebook_s_schedule(example: ModuleType, updates: int, expected: float) -> None:
+def test_epsilon_is_the_schedule_of_the_notebook(example: ModuleType, updates: int, expected: float) -> None:
     assert example.epsilon(updates) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("baseline", ["none", "value"])
-def test_without_a_success_only_the_errors_of_a_critic_move_the_policy(example: ModuleType, baseline: str) -> None:
+def test_without_a_success_the_policy_changes_only_if_there_is_a_critic(example: ModuleType, baseline: str) -> None:
     model = example.make_vpg(0, wrapper=SurvivalReward, baseline=baseline)
     before = [parameter.clone() for parameter in example.actor(model).parameters()]
     model.learn(5 * 128)

@@ -1,6 +1,6 @@
 """
-The NumPy loop that this project grew from, and examples/first_seed.py, which is the same system in the arguments of VPG: an
-episode changes the weights by the same amount, and the weights that the loop's notebook published do what it says.
+examples/reinforce_notebook.py is the same system as the notebook's NumPy loop: an episode changes the weights by the same
+amount, and the published weights reach the returns that the notebook claims.
 """
 
 import runpy
@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "first_seed.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "reinforce_notebook.py"
 example = SimpleNamespace(**runpy.run_path(str(EXAMPLE)))
 
 LR = 0.000025
-# What a reward counts for, so many steps later
+# The factor of a reward that comes ``time`` steps later
 FACTORS = {"stands": lambda reward, time: 0.99**reward, "intended": lambda reward, time: 0.99**time}
 readings = pytest.mark.parametrize("reading", FACTORS)
 
 
 def score(state: np.ndarray, action: int, w: np.ndarray) -> np.ndarray:
-    """The gradient by ``w`` of the log-probability of an action, from the Jacobian of the softmax: shape (4, 2)."""
+    """:return: the gradient of an action's log-probability by ``w``, from the Jacobian of the softmax, shape (4, 2)"""
     exp = np.exp(state @ w)
     probs = exp / exp.sum()
     jacobian = np.diag(probs) - np.outer(probs, probs)
@@ -31,7 +31,7 @@ def score(state: np.ndarray, action: int, w: np.ndarray) -> np.ndarray:
 
 
 def loop_gradient(w: np.ndarray, episode: list[tuple[np.ndarray, int, float]], reading: str) -> np.ndarray:
-    """What the loop multiplies with its learning rate and adds to ``w`` after an episode, in double precision."""
+    """:return: the sum that the loop multiplies by its learning rate and adds to ``w``, in double precision, shape (4, 2)"""
     total = np.zeros_like(w)
     for start, (state, action, _) in enumerate(episode):
         rewards = [reward for _, _, reward in episode[start:]]
@@ -40,7 +40,7 @@ def loop_gradient(w: np.ndarray, episode: list[tuple[np.ndarray, int, float]], r
 
 
 class Recorder(BaseCallback):
-    """Keeps each episode, the weights that played it and the step that VPG then took; stops after ``n_episodes``."""
+    """Records each episode, the weights that played it, and VPG's gradient; stops after ``n_episodes``."""
 
     def __init__(self, n_episodes: int) -> None:
         super().__init__()
@@ -70,10 +70,10 @@ def recorded(reading: str, seed: int, n_episodes: int) -> Recorder:
 
 @readings
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_an_episode_moves_the_weights_by_what_the_loop_adds(reading, seed):
+def test_an_episode_changes_the_weights_as_the_loop_does(reading, seed):
     """
-    One recorded episode after the other. The gradient is compared as such, because next to the weights a step of 2.5e-5
-    times it drowns in the rounding of float32; then the weights are compared.
+    The gradient is compared by itself, because float32 weights round away much of a step of 2.5e-5 times the gradient; then
+    the weights are compared.
     """
     record = recorded(reading, seed, n_episodes=5)
     rate = LR * 0.99 if reading == "stands" else LR
@@ -85,18 +85,18 @@ def test_an_episode_moves_the_weights_by_what_the_loop_adds(reading, seed):
 
 
 @readings
-def test_the_readings_are_told_apart(reading):
-    """The other reading's step is another one: the comparison above is no matter of course."""
+def test_the_two_readings_have_different_gradients(reading):
+    """So the comparison above can fail."""
     record = recorded(reading, seed=1, n_episodes=1)
     (other,) = set(FACTORS) - {reading}
     w, episode = record.weights[0], record.episodes[0]
-    one, two = loop_gradient(w, episode, reading), loop_gradient(w, episode, other)
-    assert np.abs(one - two).max() > 0.01 * np.abs(one).max()
+    gradient, other_gradient = loop_gradient(w, episode, reading), loop_gradient(w, episode, other)
+    assert np.abs(gradient - other_gradient).max() > 0.01 * np.abs(gradient).max()
 
 
 @readings
-def test_fifty_episodes_in_a_row_end_at_the_loop_s_weights(reading):
-    """The loop in double precision, on the episodes that VPG played, from the weights with which the notebook began."""
+def test_fifty_consecutive_episodes_end_at_the_weights_of_the_loop(reading):
+    """The loop is computed in double precision on the episodes that VPG played, from the notebook's initial weights."""
     record = recorded(reading, seed=1, n_episodes=50)
     w = np.random.RandomState(1).rand(4, 2)
     for episode in record.episodes[:50]:
@@ -106,7 +106,7 @@ def test_fifty_episodes_in_a_row_end_at_the_loop_s_weights(reading):
     np.testing.assert_allclose(record.weights[50], w, rtol=0, atol=1e-4 * moved)
 
 
-def test_nothing_but_the_eight_weights_ever_moves():
+def test_only_the_eight_weights_change():
     model = example.loop("stands", seed=1)
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(200)
@@ -115,10 +115,10 @@ def test_nothing_but_the_eight_weights_ever_moves():
     assert not model.policy.action_net.bias.any()
 
 
-def test_the_published_weights_descend_from_the_loop_s_beginning():
+def test_the_published_weights_come_from_the_initial_weights_of_the_loop():
     """
-    The gradient of a softmax sums to zero over the actions, so no step of the loop changes the sum of a row of ``w``. Those
-    of the published weights are those of ``np.random.seed(1); np.random.rand(4, 2)`` in every digit that was printed.
+    The gradient of a softmax sums to zero over the actions, so no step of the loop changes the sum of a row of ``w``. The
+    published weights have the row sums of ``np.random.seed(1); np.random.rand(4, 2)`` in every printed digit.
     """
     start = np.random.RandomState(1).rand(4, 2)
     np.testing.assert_allclose(example.PUBLISHED.sum(axis=1), start.sum(axis=1), rtol=0, atol=2e-8)
@@ -127,8 +127,8 @@ def test_the_published_weights_descend_from_the_loop_s_beginning():
 
 def test_the_published_weights_play_nearly_perfectly():
     """
-    "Only 5000 iterations, it requires 20,000 to fully learn": with sampled actions, as in the loop, some episodes still end
-    before step 200. The likelier action alone already balances the pole in all of them.
+    The notebook says: "only 5000 iterations, it requires 20,000 to fully learn". With sampled actions, some episodes end
+    before step 200; with the more probable action, none does.
     """
     sampled = example.replay(100, deterministic=False)
     assert example.interval(sampled)[0] > 190
@@ -137,7 +137,7 @@ def test_the_published_weights_play_nearly_perfectly():
 
 
 def test_training_stops_when_the_task_is_solved():
-    """From the published weights, after hardly more than the hundred episodes that the criterion needs."""
+    """From the published weights, little more than the hundred episodes of the criterion are needed."""
     model = example.loop("stands", seed=1)
     example.set_weights(model, example.PUBLISHED)
     callback = example.UntilSolved(max_episodes=300)
@@ -150,7 +150,7 @@ def test_training_stops_when_the_task_is_solved():
 
 
 @pytest.mark.parametrize("reading", ["stands", "intended", "ours"])
-def test_training_gives_up_after_so_many_episodes(reading):
+def test_training_stops_after_max_episodes(reading):
     run = example.train(reading, seed=1, max_episodes=4)
     assert (run.solved, run.episodes) == (False, 4)
     assert 4 * 8 <= run.steps <= 4 * 200

@@ -1,28 +1,28 @@
 """
-From a REINFORCE loop in NumPy to the arguments of VPG.
+A REINFORCE loop in NumPy, and the arguments of VPG that do the same.
 
-The loop this project grew from learns CartPole-v0 with eight weights ``w``, shape (4, 2): the state times ``w`` gives two
-numbers, their softmax the probabilities of left and right. After every episode it does
+This project began with a notebook that learns CartPole-v0 with eight weights ``w``, shape (4, 2). The softmax of ``state @ w``
+gives the probabilities of left and right. After every episode the notebook does
 
     for e in range(len(grads)):
         w += LR * grads[e] * sum(r * GAMMA**r for t, r in enumerate(rewards[e:]))
 
-where ``grads[e]`` is the gradient of the log-probability of the action that was taken in step e. The function ``loop``
-says which line became which argument.
+where ``grads[e]`` is the gradient of the log-probability of the action in step e. The function ``loop`` shows which line
+corresponds to which argument.
 
-``GAMMA**r`` is a slip of the pen for ``GAMMA**t``: every reward of CartPole is 1, so each is multiplied by 0.99 and none is
+``GAMMA**r`` was probably meant to be ``GAMMA**t``: every reward of CartPole is 1, so each is multiplied by 0.99 and none is
 discounted. Both readings are here:
 
-* ``stands``: the sum is 0.99 times the undiscounted return. A factor that all returns share passes through the gradient
-  into the step, ``LR * (0.99 * G) = (0.99 * LR) * G``, so this is ``gamma=1`` with a learning rate of 0.99 * LR.
-* ``intended``: the sum is the return discounted with 0.99 from step e on, which is ``gamma=0.99``. The loop has no factor
-  ``GAMMA**e`` in front of it, so ``discount_steps`` stays False.
+* ``stands``: the code as written. The sum is 0.99 times the undiscounted return, and ``LR * (0.99 * G) = (0.99 * LR) * G``.
+  So this is ``gamma=1`` with the learning rate 0.99 * LR.
+* ``intended``: the sum is the return from step e on, discounted with 0.99. This is ``gamma=0.99``. The loop has no factor
+  ``GAMMA**e``, so ``discount_steps`` is False.
 
 The third choice, ``ours``, is VPG with its defaults.
 
-    python examples/first_seed.py train --reading stands --seed 1    # --episodes 20 for a glance
-    python examples/first_seed.py train --reading ours --seed 1
-    python examples/first_seed.py replay
+    python examples/reinforce_notebook.py train --reading stands --seed 1    # --episodes 20 for a short run
+    python examples/reinforce_notebook.py train --reading ours --seed 1
+    python examples/reinforce_notebook.py replay
 """
 
 import argparse
@@ -40,9 +40,9 @@ from sb3_vpg import VPG
 
 Reading = Literal["stands", "intended", "ours"]
 LR, GAMMA, NUM_EP = 0.000025, 0.99, 20_000
-SOLVED, WINDOW = 195.0, 100  # Gym's definition for CartPole-v0: the mean return of 100 episodes in a row
+SOLVED, WINDOW = 195.0, 100  # Gym's definition for CartPole-v0: the mean return of 100 consecutive episodes
 
-# Printed at the end of the loop's notebook, "from only 5000 iterations"; shape (4, 2)
+# The weights that the notebook prints, "from only 5000 iterations"; shape (4, 2)
 PUBLISHED = np.array(
     [[1.06721556, 0.07013094], [-0.71238789, 1.01483483], [-1.22409825, 1.46319274], [-2.51589573, 3.04771667]]
 )
@@ -50,10 +50,10 @@ PUBLISHED = np.array(
 
 class Run(NamedTuple):
     """
-    :param solved: whether the criterion was met
-    :param episodes: complete episodes until then, or until training stopped
-    :param steps: steps of the environment in them
-    :param last: mean return of the last 100 of them
+    :param solved: True if the task was solved
+    :param episodes: complete episodes until training stopped
+    :param steps: environment steps in these episodes
+    :param last: mean return of the last 100 episodes
     """
 
     solved: bool
@@ -63,23 +63,23 @@ class Run(NamedTuple):
 
 
 def cartpole(n_envs: int = 1, seed: int | None = None) -> VecEnv:
-    """CartPole-v0 ends after 200 steps. Gymnasium would like us to take v1, which ends after 500."""
+    """:return: CartPole-v0, which ends after 200 steps, without gymnasium's advice to use v1, which ends after 500"""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*CartPole-v0 is out of date", DeprecationWarning)
         return make_vec_env("CartPole-v0", n_envs, seed)
 
 
 def set_weights(model: VPG, w: np.ndarray) -> None:
-    """Make the policy ``softmax(state.dot(w))``: ``w`` has an action per column, ``nn.Linear`` has one per row."""
+    """Set the policy to ``softmax(state.dot(w))``. ``w`` has a column for each action, ``nn.Linear`` a row."""
     layer: Any = model.policy.action_net
     with th.no_grad():
         layer.weight.copy_(th.as_tensor(w.T))
         layer.bias.zero_()
-    layer.bias.requires_grad_(False)  # the loop has none, and VPG leaves a frozen parameter alone
+    layer.bias.requires_grad_(False)  # the loop has no bias, and VPG does not train frozen parameters
 
 
 def loop(reading: Reading, seed: int) -> VPG:
-    """The NumPy loop; with ``seed=1`` it begins with the weights it had in the notebook."""
+    """:return: VPG as the NumPy loop; ``seed=1`` gives the notebook's initial weights"""
     model = VPG(
         "LinearPolicy",  # z = state.dot(w); exp(z) / sum(exp(z))
         cartpole(),
@@ -99,12 +99,12 @@ def loop(reading: Reading, seed: int) -> VPG:
 
 
 def ours(seed: int) -> VPG:
-    """A network of 64-64, a critic for the baseline, Adam, and a step of the policy every 256 steps."""
+    """:return: VPG with its defaults: a 64-64 network, a critic as the baseline, Adam, a policy step every 256 steps"""
     return VPG("MlpPolicy", cartpole(), seed=seed)
 
 
 class UntilSolved(BaseCallback):
-    """Stop as soon as the last 100 episodes have a mean return of 195, or after ``max_episodes``."""
+    """Stop when the mean return of the last 100 episodes is 195, or after ``max_episodes``."""
 
     def __init__(self, max_episodes: int, verbose: int = 0) -> None:
         super().__init__(verbose)
@@ -121,7 +121,7 @@ class UntilSolved(BaseCallback):
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
-            if "episode" in info:  # Monitor's word for an episode that has just ended
+            if "episode" in info:  # Monitor sets this when an episode ends
                 self.returns.append(float(info["episode"]["r"]))
                 if self.verbose and len(self.returns) % 500 == 0:
                     print(f"episode {len(self.returns)}: mean return of the last {WINDOW} is {self.last:.1f}", flush=True)
@@ -131,7 +131,7 @@ class UntilSolved(BaseCallback):
 
 
 def train(reading: Reading, seed: int, max_episodes: int = NUM_EP, verbose: int = 0) -> Run:
-    """Learn until the task counts as solved, with sampled actions as in the loop."""
+    """Train with sampled actions, as in the loop, until the task is solved."""
     model = ours(seed) if reading == "ours" else loop(reading, seed)
     callback = UntilSolved(max_episodes, verbose)
     model.learn(200 * max_episodes, callback, log_interval=1000)
@@ -141,8 +141,8 @@ def train(reading: Reading, seed: int, max_episodes: int = NUM_EP, verbose: int 
 
 def replay(n_episodes: int, deterministic: bool, seed: int = 0) -> np.ndarray:
     """
-    Play with the published weights. The notebook's last cell draws every action for the state after the reset, because it
-    never does ``state = statee``; here each action is drawn for the state it is taken in, as in its training.
+    Play with the published weights. The notebook's last cell never updates ``state``, so it draws every action for the first
+    state. Here each action is drawn for the current state, as in the notebook's training.
 
     :return: the return of each episode, shape (n_episodes,)
     """
@@ -154,7 +154,7 @@ def replay(n_episodes: int, deterministic: bool, seed: int = 0) -> np.ndarray:
 
 
 def interval(returns: np.ndarray) -> tuple[float, float]:
-    """The 95 % bootstrap interval of a mean, which unlike Student's stays below the 200 that is possible."""
+    """:return: the 95 % bootstrap interval of the mean; unlike Student's, it does not exceed the maximum of 200"""
     means = np.random.default_rng(0).choice(returns, (10_000, len(returns))).mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
@@ -163,10 +163,12 @@ def interval(returns: np.ndarray) -> tuple[float, float]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    training = commands.add_parser("train", help="learn until the task is solved")
-    training.add_argument("--reading", choices=get_args(Reading), default="stands", help="of the NumPy loop, or our defaults")
+    training = commands.add_parser("train", help="train until the task is solved")
+    training.add_argument(
+        "--reading", choices=get_args(Reading), default="stands", help="a reading of the NumPy loop, or VPG's defaults"
+    )
     training.add_argument("--seed", type=int, default=1)
-    training.add_argument("--episodes", type=int, default=NUM_EP, help="give up after so many")
+    training.add_argument("--episodes", type=int, default=NUM_EP, help="stop after this many episodes (default: %(default)s)")
     playing = commands.add_parser("replay", help="play with the published weights")
     playing.add_argument("--seed", type=int, default=0)
     playing.add_argument("--episodes", type=int, default=100)

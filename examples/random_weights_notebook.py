@@ -1,17 +1,17 @@
 """
-From random weights to a policy gradient on CartPole: a notebook's four steps, each as one command.
+From random weights to a policy gradient on CartPole: the four steps of a notebook, each as one command.
 
-    python examples/second_seed.py random     # draw weights until an episode lasts 200 steps
-    python examples/second_seed.py network    # a 2-4-2 network: fit two labels first, then train it with VPG
-    python examples/second_seed.py epsilon    # explore much at first and less later: a schedule of the entropy bonus
-    python examples/second_seed.py sparse     # reward 1 for surviving all 200 steps, and 0 for everything else
-    python examples/second_seed.py all        # one after the other
+    python examples/random_weights_notebook.py random     # draw weights until an episode lasts 200 steps
+    python examples/random_weights_notebook.py network    # a 2-4-2 network: fit two labels first, then train it with VPG
+    python examples/random_weights_notebook.py epsilon    # a schedule of the entropy bonus: explore much, then less
+    python examples/random_weights_notebook.py sparse     # reward 1 for surviving all 200 steps, and 0 for everything else
+    python examples/random_weights_notebook.py all        # one after the other
 
-Each prints a table and writes the charts of its runs (episode length, loss, exploration) to logs/second_seed. With
---quick it shows only that it runs; its figures then mean nothing.
+Each command prints a table and writes charts of its runs (episode length, loss, exploration) to
+logs/random_weights_notebook. --quick only checks that it runs; its numbers mean nothing.
 
-The task is CartPole-v0, where an episode lasts 200 steps at most. Gymnasium calls it out of date; CartPole-v1 with its
-time limit set to 200 steps is the same task.
+The task is CartPole-v0, where an episode lasts at most 200 steps. Gymnasium calls CartPole-v0 out of date; CartPole-v1 with a
+time limit of 200 steps is the same task.
 """
 
 import argparse
@@ -37,23 +37,24 @@ from sb3_vpg import VPG, RandomSearch
 from sb3_vpg.wrappers import SurvivalReward
 
 LENGTH = 200
-WIDTH, LAST = 20, 50  # of the charts' moving means; the end of a run: so many training episodes, or updates
+WIDTH = 20  # of the charts' moving means
+LAST = 50  # training episodes, or updates, that count as the end of a run
 make_env = partial(gym.make, "CartPole-v1", max_episode_steps=LENGTH)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to run, and where the charts go."""
+    """How much to run, and the folder for the charts."""
 
     folder: Path
     n_seeds: int = 5
     n_searches: int = 100
-    n_updates: int = 475  # as many as epsilon needs from 1.0 to 0.05
+    n_updates: int = 475  # in which epsilon falls from 1.0 to 0.05
     n_test_episodes: int = 50
 
 
 class History(BaseCallback):
-    """Remembers the length of every episode, and the loss and the entropy of every update."""
+    """Records the length of every episode, and the loss and entropy of every update."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,19 +66,19 @@ class History(BaseCallback):
         self.lengths += [info["episode"]["l"] for info in self.locals["infos"] if "episode" in info]
         return True
 
-    def _remember_update(self) -> None:
+    def _record_update(self) -> None:
         logged = self.logger.name_to_value
         if "train/policy_gradient_loss" in logged:
             self.losses.append(logged["train/policy_gradient_loss"])
             self.entropies.append(-logged["train/entropy_loss"])
 
-    # An update takes place between two rollouts, and the last one at the very end
-    _on_rollout_start = _remember_update
-    _on_training_end = _remember_update
+    # An update takes place between two rollouts, the last one at the end of training
+    _on_rollout_start = _record_update
+    _on_training_end = _record_update
 
 
 def draw_chart(history: History, title: str, file: Path) -> None:
-    """Episode length, loss and exploration, one below the other; a run without updates has only the first."""
+    """Draw panels for episode length, loss and exploration; a run without updates has only the first."""
     panels = [(f"episode length (of {LENGTH})", "episode", history.lengths)]
     if history.losses:
         panels += [("policy loss", "update", history.losses), ("exploration: entropy (nats)", "update", history.entropies)]
@@ -95,7 +96,7 @@ def draw_chart(history: History, title: str, file: Path) -> None:
 
 
 def mean_and_interval(values: Sequence[float]) -> str:
-    """:return: the mean over independent runs, and Student's 95 % interval of it"""
+    """:return: the mean over independent runs, with Student's 95 % interval"""
     mean, n = np.mean(values), len(values)
     margin = student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
     return f"{mean:.1f} ({mean - margin:.1f} to {mean + margin:.1f})"
@@ -109,8 +110,12 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def episodes_until_solved(seed: int) -> int:
-    """The notebook's own agent: one vector of four weights, push right where its product with the state is positive."""
-    # With the environment's own seed, weights and first states would be the same numbers
+    """
+    The notebook's agent: four random weights for each episode. It pushes right if their product with the state is positive.
+
+    :return: number of episodes until one lasts 200 steps
+    """
+    # With the seed of the environment, weights and first states would be equal numbers
     env, generator = make_env(), np.random.default_rng(10_000 + seed)
     observation, _ = env.reset(seed=seed)
     n_episodes, solved = 0, False
@@ -127,14 +132,14 @@ def episodes_until_solved(seed: int) -> int:
 
 
 def search(seed: int, history: History | None = None, wrapper: Callable[[gym.Env], gym.Env] = lambda env: env) -> RandomSearch:
-    """The same agent as an algorithm of SB3, stopped by the notebook's rule: one episode of full length."""
+    """Run the same agent as ``RandomSearch``, stopped by the notebook's rule: one episode of full length."""
     rule = {"stop_at_full_length": True, "reward_threshold": float("inf")}
     model = RandomSearch("LinearPolicy", make_vec_env(make_env, seed=seed, wrapper_class=wrapper), seed=seed, **rule)
     return model.learn(10**6, callback=history)
 
 
 def length_afterwards(model: VPG | RandomSearch, plan: Plan) -> float:
-    """:return: mean length of new episodes, without exploration; in CartPole that is the return that ``Monitor`` sees"""
+    """:return: mean length of new episodes without exploration; in CartPole it equals the return that ``Monitor`` records"""
     return float(evaluate_policy(model, make_vec_env(make_env, n_envs=10, seed=1000), plan.n_test_episodes)[0])
 
 
@@ -157,8 +162,8 @@ def run_random(plan: Plan) -> None:
 
 def make_vpg(seed: int, wrapper: Callable[[gym.Env], gym.Env] = lambda env: env, **kwargs: Any) -> VPG:
     """
-    VPG with the linear network as its actor: 4 inputs, layers of 2, 4 and 2 units without activation in between, softmax at
-    the end, Adam at 0.01. SB3 has one ``activation_fn`` for both, so the critic is linear as well.
+    VPG with a linear network as its actor: 4 inputs, layers of 2, 4 and 2 units without activations, a softmax at the end,
+    Adam with learning rate 0.01. SB3 has one ``activation_fn`` for actor and critic, so the critic is linear, too.
     """
     network = {"net_arch": {"pi": [2, 4], "vf": [64, 64]}, "activation_fn": nn.Identity, "optimizer_class": th.optim.Adam}
     env = make_vec_env(make_env, n_envs=8, seed=seed, wrapper_class=wrapper)
@@ -168,7 +173,7 @@ def make_vpg(seed: int, wrapper: Callable[[gym.Env], gym.Env] = lambda env: env,
 
 
 def actor(model: VPG) -> nn.Sequential:
-    """:return: from observations to logits: the very modules that VPG trains"""
+    """:return: the network from observations to logits, made of the modules that VPG trains"""
     return nn.Sequential(*model.policy.mlp_extractor.policy_net, model.policy.action_net)
 
 
@@ -181,9 +186,9 @@ def initialise_as_keras(network: nn.Module) -> None:
 
 def double_softmax_loss(logits: th.Tensor, labels: th.Tensor) -> th.Tensor:
     """
-    The notebook's slip: its last layer is a softmax, and its loss takes a softmax of that. Probabilities differ by 1 at
-    most, so this loss cannot fall below log(1 + 1/e) = 0.313 however sure the network is. The labels are learnt all the
-    same: with two of them each gradient points the right way, and Adam makes up for its size.
+    The notebook's loss, which applies a softmax to the output of a softmax. Probabilities differ by at most 1, so this loss
+    cannot fall below log(1 + 1/e) = 0.313. The network still learns the labels: with two labels each gradient has the right
+    sign, and Adam compensates for its size.
     """
     return F.cross_entropy(F.softmax(logits, dim=1), labels)
 
@@ -204,35 +209,35 @@ def warm_up(network: nn.Sequential, loss: Callable[[th.Tensor, th.Tensor], th.Te
 
 
 def fit_two_labels(plan: Plan) -> None:
-    """Both readings from the same weights and the same batch of two random states."""
-    network, slips, plains = actor(make_vpg(0)), [], []
+    """Fit with and without the double softmax, from the same weights, to the same batch of two random states."""
+    network, doubles, singles = actor(make_vpg(0)), [], []
     for seed in range(plan.n_searches):
         th.manual_seed(seed)
         initialise_as_keras(network)
         batch = th.rand(2, 4)
-        slips.append(warm_up(deepcopy(network), double_softmax_loss, batch))
-        plains.append(warm_up(deepcopy(network), F.cross_entropy, batch))
-    epochs = np.hstack([np.mean(slips, axis=0), np.mean(plains, axis=0)])
+        doubles.append(warm_up(deepcopy(network), double_softmax_loss, batch))
+        singles.append(warm_up(deepcopy(network), F.cross_entropy, batch))
+    epochs = np.hstack([np.mean(doubles, axis=0), np.mean(singles, axis=0)])
     print_table(
-        f"Fitting two labels, mean over seeds 0 to {plan.n_searches - 1}: the notebook's double softmax beside a single one",
+        f"Fitting two labels, mean over seeds 0 to {plan.n_searches - 1}: the notebook's double softmax and a single one",
         ["epoch", "double: loss", "double: P(right label)", "single: loss", "single: P(right label)"],
         [[f"{epoch}", *(f"{value:.3f}" for value in epochs[epoch])] for epoch in range(0, 51, 10)],
     )
-    double, single = (f"{np.mean([record[-1, 1] > 0.9 for record in records]):.0%}" for records in (slips, plains))
+    double, single = (f"{np.mean([record[-1, 1] > 0.9 for record in records]):.0%}" for records in (doubles, singles))
     print(f"P(right label) above 0.9 after 50 epochs: in {double} of the seeds with the double softmax, in {single} without")
 
 
 def epsilon(updates: float) -> float:
     """
-    The notebook's schedule, from 1.0 down to 0.05 by 0.002 an update. There it is declared and never consulted: the agent
-    acts at random throughout. A policy gradient explores by its policy; the counterpart is the weight of its entropy bonus.
+    The notebook's schedule, which falls from 1.0 to 0.05 by 0.002 per update. The notebook never uses it: its agent always
+    acts at random. A policy gradient explores with its policy, so here the schedule is the weight of the entropy bonus.
     """
     return max(0.05, 1.0 - 0.002 * updates)
 
 
-@cache  # the first variant is the others' reference
+@cache  # several commands show the first variant as a reference
 def train(name: str, plan: Plan) -> list[str]:
-    """Train one variant with every seed and draw its charts. :return: a row of the table"""
+    """Train a variant with every seed and draw its charts. :return: a row of the table"""
     variants: dict[str, dict[str, Any]] = {
         "dense reward": {},
         "dense reward, epsilon as ent_coef": {"ent_coef": lambda remaining: epsilon(plan.n_updates * (1.0 - remaining))},
@@ -252,16 +257,16 @@ def train(name: str, plan: Plan) -> list[str]:
     return [name, mean_and_interval(trained), f"{np.mean(entropies):.2f}", mean_and_interval(tested), each]
 
 
-def compare(title: str, names: Sequence[str], plan: Plan, *more: Sequence[str]) -> None:
+def compare(title: str, names: Sequence[str], plan: Plan, *extra_rows: Sequence[str]) -> None:
     print_table(
         f"{title}: episode lengths, seeds 0 to {plan.n_seeds - 1}, {plan.n_updates} updates",
         ["VPG with", f"last {LAST} of training", "entropy", f"{plan.n_test_episodes} new episodes", "of each seed"],
-        [*(train(name, plan) for name in names), *more],
+        [*(train(name, plan) for name in names), *extra_rows],
     )
 
 
 def run_network(plan: Plan) -> None:
-    """The fit shows that the network learns; VPG then starts from weights of its own, as two labels teach no balance."""
+    """Fit two labels, then train with VPG from new weights, as the two labels do not teach balancing."""
     fit_two_labels(plan)
     compare("The 2-4-2 network", ["dense reward"], plan)
 
@@ -272,13 +277,12 @@ def run_epsilon(plan: Plan) -> None:
 
 def run_sparse(plan: Plan) -> None:
     """
-    Until an episode happens to last 200 steps, all are paid 0: there is no gradient to follow. Without a critic VPG stands
-    still; with one it follows the errors of a critic that has yet to learn that everything is worth 0. Random search does
-    not care: it needs one success, not a slope.
+    Until an episode happens to last 200 steps, all rewards are 0, so the policy gradient is 0. Without a critic VPG does not
+    change its weights; with one it follows the errors of the untrained critic. Random search needs only one success.
     """
     tests = [length_afterwards(search(seed, wrapper=SurvivalReward), plan) for seed in range(plan.n_seeds)]
-    floor = ["(random search)", "", "", mean_and_interval(tests), " ".join(f"{test:.0f}" for test in tests)]
-    compare("1 for surviving, else 0", ["dense reward", "sparse reward", "sparse reward, no critic"], plan, floor)
+    random_search = ["(random search)", "", "", mean_and_interval(tests), " ".join(f"{test:.0f}" for test in tests)]
+    compare("1 for surviving, else 0", ["dense reward", "sparse reward", "sparse reward, no critic"], plan, random_search)
 
 
 STEPS = {"random": run_random, "network": run_network, "epsilon": run_epsilon, "sparse": run_sparse}
@@ -287,8 +291,13 @@ STEPS = {"random": run_random, "network": run_network, "epsilon": run_epsilon, "
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=[*STEPS, "all"])
-    parser.add_argument("--quick", action="store_true", help="a few seconds, to see that it runs")
-    parser.add_argument("--folder", type=Path, default=Path("logs/second_seed"), help="for the charts")
+    parser.add_argument("--quick", action="store_true", help="check in seconds that it runs")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("logs/random_weights_notebook"),
+        help="folder for the charts (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
     plan = Plan(args.folder, n_seeds=2, n_searches=3, n_updates=4, n_test_episodes=10) if args.quick else Plan(args.folder)
     for name in STEPS if args.step == "all" else [args.step]:

@@ -1,11 +1,11 @@
 """
-How many episodes until CartPole-v0 is solved (mean return of 100 episodes in a row at least 195)? The NumPy loop of
-examples/first_seed.py in both of its readings on three seeds, and VPG's defaults on ten.
+How many episodes until CartPole-v0 is solved (mean return of 100 consecutive episodes at least 195)? The NumPy loop of
+examples/reinforce_notebook.py in both of its readings on three seeds, and VPG's defaults on ten.
 
-    python benchmarks/first_seed.py
+    python benchmarks/reinforce_notebook.py
 
-Each run leaves a JSON file when it is done, so a killed benchmark goes on with the run it was in; one of the loop's may take
-a quarter of an hour. benchmarks/results/first_seed.md is written anew after every run; --report writes it from what there is.
+Each run leaves a JSON file, so a killed benchmark repeats only the runs that are missing; a run of the loop may take a quarter
+of an hour. benchmarks/results/reinforce_notebook.md is written after every run; --report writes it without running anything.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from remember import remembered
 from scipy.stats import t as student
 
 RESULTS = Path(__file__).parent / "results"
-example = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "examples" / "first_seed.py")))
+example = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "examples" / "reinforce_notebook.py")))
 NAMES = {
     "ours": "VPG's defaults",
     "stands": "the loop as it stands (gamma = 1, step 0.99 · 2.5e-5)",
@@ -33,7 +33,7 @@ TASKS = [(reading, seed) for reading in ("ours", "stands", "intended") for seed 
 
 
 def known(folder: Path, reading: str, seed: int) -> dict[str, Any] | None:
-    """:return: the result of a run, or None if it is not done"""
+    """:return: the result of a run; None if it has not finished"""
     file = folder / f"{reading}_{seed}.json"
     return json.loads(file.read_text()) if file.is_file() else None
 
@@ -44,7 +44,7 @@ def run(folder: Path, reading: str, seed: int) -> None:
 
 
 def mean_with_interval(numbers: list[float]) -> str:
-    """:return: mean and Student's 95 % interval of it"""
+    """:return: the mean with Student's 95 % interval; without one for a single number"""
     mean = f"{np.mean(numbers):,.0f}"
     if len(numbers) < 2:
         return mean
@@ -53,7 +53,7 @@ def mean_with_interval(numbers: list[float]) -> str:
 
 
 def summary(folder: Path) -> list[str]:
-    """A row per reading. Only where every run solved the task is there a mean: to leave out those that did not flatters."""
+    """:return: a row for each reading; with means only if every run solved the task, as a mean without failures misleads"""
     lines = [
         "| | runs done | solved | episodes, mean ± 95 % | steps, mean ± 95 % | episodes, median and range |",
         "|---|" + "---|" * 5,
@@ -84,7 +84,7 @@ def every_run(folder: Path) -> list[str]:
 
 
 def replays() -> list[str]:
-    """The published weights over 100 episodes."""
+    """:return: the table of the published weights over 100 episodes"""
     lines = ["| actions | mean return | 95 % bootstrap interval | episodes with 200 |", "|---|---|---|---|"]
     for deterministic, name in ((False, "sampled"), (True, "deterministic")):
         returns = example.replay(100, deterministic)
@@ -97,7 +97,7 @@ def report(folder: Path) -> str:
     introduction = [
         "# From the NumPy loop to VPG: CartPole-v0",
         "",
-        "Command: `python benchmarks/first_seed.py` (the example is `examples/first_seed.py`)",
+        "Command: `python benchmarks/reinforce_notebook.py` (the example is `examples/reinforce_notebook.py`)",
         "",
         "Training with sampled actions in one environment until the mean return of the last 100 episodes is at least 195.",
         f"A run is given up after {example.NUM_EP:,} episodes, the length of the notebook's own run. Seeds from 0; none was",
@@ -111,8 +111,8 @@ def report(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("logs/first_seed"), help="where the runs lie")
-    parser.add_argument("--report", action="store_true", help="run nothing, write the table from the runs that are done")
+    parser.add_argument("--folder", type=Path, default=Path("logs/reinforce_notebook"), help="folder of the finished runs")
+    parser.add_argument("--report", action="store_true", help="run nothing; write the report of the finished runs")
     args = parser.parse_args()
     th.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -120,9 +120,9 @@ def main() -> None:
     for reading, seed in [] if args.report else TASKS:
         if known(args.folder, reading, seed) is None:
             run(args.folder, reading, seed)
-            (RESULTS / "first_seed.md").write_text(report(args.folder))
+            (RESULTS / "reinforce_notebook.md").write_text(report(args.folder))
     text = report(args.folder)
-    (RESULTS / "first_seed.md").write_text(text)
+    (RESULTS / "reinforce_notebook.md").write_text(text)
     print(text)
 
 
