@@ -28,8 +28,8 @@ from sb3_vpg.zoo.safe_yaml import read_yaml
 from sb3_vpg.zoo.thresholds import reward_threshold
 
 with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
-    training, shipping = map(import_module, ("agents", "shipping"))
+    patch.syspath_prepend(Path(__file__).parents[3] / "scripts")
+    train_agents, ship_agent = map(import_module, ("train_agents", "ship_agent"))
 
 SHIPPED = agents_in(shipped_folder())
 SHORT = ["train", "-n", "1000", "--verbose", "0", "--num-threads", "1", "--eval-freq", "500", "--eval-episodes", "2"]
@@ -182,7 +182,7 @@ def test_budgets_are_written_short_but_not_rounded(steps: int, text: str) -> Non
 def test_a_run_that_is_shipped_plays_as_before(trained: Path, tmp_path: Path, vec_env: str) -> None:
     """The agent plays the same episodes, although its statistics move from a pickle into the model."""
     run, target = trained / "vpg/CartPole-v1_1", tmp_path / "shipped/vpg/CartPole-v1_1"
-    shipping.ship(run, "CartPole-v1", target, "sb3-vpg train")
+    ship_agent.ship(run, "CartPole-v1", target, "sb3-vpg train")
     assert not list(target.rglob("*.pkl"))
     before, after = (
         evaluate_run(str(folder), "vpg", "CartPole-v1", n_episodes=10, vec_env=vec_env)
@@ -195,7 +195,7 @@ def test_a_run_that_is_shipped_plays_as_before(trained: Path, tmp_path: Path, ve
 def test_an_agent_that_ships_can_be_trained_on(trained: Path, tmp_path: Path) -> None:
     """The optimisers keep their settings and lose only their moments."""
     file = tmp_path / "model.zip"
-    file.write_bytes(shipping.bare_model(trained / "vpg/CartPole-v1_1/CartPole-v1.zip"))
+    file.write_bytes(ship_agent.bare_model(trained / "vpg/CartPole-v1_1/CartPole-v1.zip"))
     model = VPG.load(file, make_vec_env("CartPole-v1", n_envs=4), device="cpu")
     assert model.policy.optimizer.param_groups[0]["eps"] == 1e-5
     model.learn(512)
@@ -206,7 +206,7 @@ def test_the_compact_curve_of_many_episodes_keeps_their_means_and_steps(tmp_path
     rows = [f"{numbers.normal():.4f},{numbers.integers(1, 9)},{index}" for index in range(2501)]
     (tmp_path / "0.monitor.csv").write_text("\n".join(['#{"t_start": 0.0, "env_id": "E"}', "r,l,t", *rows, ""]))
     before = load_results(str(tmp_path))
-    text = shipping.compact_monitor(tmp_path, "E")
+    text = ship_agent.compact_monitor(tmp_path, "E")
     (tmp_path / "0.monitor.csv").write_text(text)
     after = load_results(str(tmp_path))
     assert json.loads(text.splitlines()[0][1:])["episodes_per_row"] == 3
@@ -218,13 +218,13 @@ def test_the_compact_curve_of_many_episodes_keeps_their_means_and_steps(tmp_path
 def test_training_is_resumed_or_starts_again_with_a_new_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run with the same hyperparameters is resumed; one with others is deleted first."""
     commands: list[list[str]] = []
-    monkeypatch.setattr(training.subprocess, "run", lambda command, **others: commands.append(command))
+    monkeypatch.setattr(train_agents.subprocess, "run", lambda command, **others: commands.append(command))
     entry = {"n_timesteps": 1e5, "policy": "MlpPolicy"}
-    run = training.train("CartPole-v1", entry, 0, tmp_path)
+    run = train_agents.train("CartPole-v1", entry, 0, tmp_path)
     (run / "CartPole-v1").mkdir(parents=True)
     (run / "CartPole-v1/config.yml").write_text(yaml.dump(entry))
-    training.train("CartPole-v1", entry, 0, tmp_path)
-    training.train("CartPole-v1", {**entry, "n_timesteps": 2e5}, 0, tmp_path)
+    train_agents.train("CartPole-v1", entry, 0, tmp_path)
+    train_agents.train("CartPole-v1", {**entry, "n_timesteps": 2e5}, 0, tmp_path)
     assert ["--resume" in command for command in commands] == [False, True, False]
     assert not run.exists()
     assert commands[0][:3] == [sys.executable, "-m", "sb3_vpg"]
@@ -234,9 +234,9 @@ def test_a_training_that_fails_ships_nothing(tmp_path: Path, monkeypatch: pytest
     def fail(command: list[str], **others: Any) -> None:
         raise subprocess.CalledProcessError(1, command)
 
-    monkeypatch.setattr(training.subprocess, "run", fail)
-    monkeypatch.setattr(sys, "argv", ["agents.py", "train", "--envs", "CartPole-v1", "--out", "out"])
-    assert training.main() == 1
+    monkeypatch.setattr(train_agents.subprocess, "run", fail)
+    monkeypatch.setattr(sys, "argv", ["train_agents.py", "train", "--envs", "CartPole-v1", "--out", "out"])
+    assert train_agents.main() == 1
     assert not (tmp_path / "out").exists()
 
 

@@ -1,13 +1,13 @@
 """
-Train the agents that ship, and put them into trained_agents/.
+Train the agents that ship with the package, and copy them to trained_agents/.
 
-    python benchmarks/agents.py train
-    python benchmarks/agents.py train --envs CartPole-v1 Acrobot-v1 --jobs 1
+    python scripts/train_agents.py train
+    python scripts/train_agents.py train --envs CartPole-v1 Acrobot-v1 --jobs 1
 
-One run of ``sb3-vpg train`` for each entry of hyperparams/vpg.yml. Run it again after a kill: what is complete is not trained
-anew, and a run that was cut off goes on from its last checkpoint. A run with another entry than today's begins once more. An
-agent that misses the score at which its environment counts as solved does not ship, unless --unsolved says so.
-``sb3-vpg benchmark`` makes the table of those that do.
+There is one run of ``sb3-vpg train`` for each entry of hyperparams/vpg.yml. After a kill, the same command resumes unfinished
+runs from their last checkpoints, and leaves finished runs alone. A run whose entry has changed starts again. An agent ships
+only if it reaches the return at which its environment counts as solved, or with --unsolved. ``sb3-vpg benchmark`` makes the
+table of the shipped agents.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_sb3 import EnvironmentName
-from shipping import ship
+from ship_agent import ship
 
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.hyperparams import hyperparams
@@ -34,7 +34,7 @@ _EVALUATIONS = 20
 
 
 def flags(env_id: str, entry: dict[str, Any], seed: int) -> list[str]:
-    """:return: what ``sb3-vpg train`` is told"""
+    """:return: the flags of ``sb3-vpg train``"""
     every = max(1, int(float(entry["n_timesteps"])) // _EVALUATIONS)
     evaluations = ["--eval-freq", str(every), "--eval-episodes", "20", "--n-eval-envs", "10"]
     return ["--env", env_id, "--seed", str(seed), "--num-threads", "1", *evaluations]
@@ -43,29 +43,29 @@ def flags(env_id: str, entry: dict[str, Any], seed: int) -> list[str]:
 def train(env_id: str, entry: dict[str, Any], seed: int, logs: Path) -> Path:
     """
     :param env_id: environment id
-    :param entry: of the hyperparameter file
+    :param entry: its entry in the hyperparameter file
     :param seed: of the run
-    :param logs: of this seed alone
-    :return: the folder of the run, which is complete
-    :raises CalledProcessError: if it failed or was stopped
+    :param logs: log folder of this seed
+    :return: the folder of the finished run
+    :raises CalledProcessError: if training failed or was stopped
     """
     name = EnvironmentName(env_id)
     run = logs / ALGO / f"{name}_1"
     config = run / name / "config.yml"
     if config.is_file() and read_yaml(config) != as_read_back(entry):
-        print(f"{run} was trained with another entry: it begins once more", flush=True)
+        print(f"{run} was trained with other hyperparameters: it starts again", flush=True)
         shutil.rmtree(run)
     resume = ["--resume"] if run.is_dir() else []
     command = [sys.executable, "-m", "sb3_vpg", "train", *flags(env_id, entry, seed)]
-    quietly = ["--verbose", "0", "-f", str(logs), *resume]
+    output_flags = ["--verbose", "0", "-f", str(logs), *resume]
     logs.mkdir(parents=True, exist_ok=True)
     with (logs / f"{name}.log").open("a") as output:
-        subprocess.run([*command, *quietly], check=True, stdout=output, stderr=subprocess.STDOUT)
+        subprocess.run([*command, *output_flags], check=True, stdout=output, stderr=subprocess.STDOUT)
     return run
 
 
 def train_and_ship(env_id: str, args: argparse.Namespace) -> bool:
-    """:return: whether the agent ships. What came of it is printed"""
+    """Train, score, and ship if the score suffices; print the outcome. :return: True if the agent ships"""
     entry, logs = hyperparams[env_id], args.folder / f"seed_{args.seed}"
     try:
         run = train(env_id, entry, args.seed, logs)
@@ -87,14 +87,14 @@ def train_and_ship(env_id: str, args: argparse.Namespace) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["train"], help="train, score and ship")
+    parser.add_argument("action", choices=["train"], help="train, score and copy to --out")
     names = [name for name in hyperparams if name != "default"]
     parser.add_argument("--envs", nargs="+", choices=names, default=names, metavar="ENV", help="default: every entry")
-    parser.add_argument("--seed", type=int, default=0, help="of every run (default: 0)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--unsolved", action="store_true", help="ship also what misses its environment's threshold")
-    parser.add_argument("--folder", type=Path, default=Path("logs/agents"), help="where the runs lie")
-    parser.add_argument("--out", type=Path, default=SHIPPED, help="where the agents go (default: trained_agents)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every run (default: 0)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: 2)")
+    parser.add_argument("--unsolved", action="store_true", help="ship agents that miss the threshold, too")
+    parser.add_argument("--folder", type=Path, default=Path("logs/agents"), help="folder of the runs (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=SHIPPED, help="folder for the agents (default: trained_agents)")
     args = parser.parse_args()
     with ThreadPoolExecutor(args.jobs) as pool:
         shipped = list(pool.map(lambda env_id: train_and_ship(env_id, args), args.envs))
