@@ -1,14 +1,13 @@
 """
-How many steps per CPU second does VPG collect, next to A2C, and next to random actions in the same environments?
+How many environment steps per CPU second does VPG collect, compared with A2C and with random actions?
 
     python benchmarks/collection.py
 
-``collect_rollouts`` alone, on one core, with the same ``n_steps`` and network for both algorithms. The policy is untrained, as
-are the random actions: episodes are short, and there are many resets. Results: collection.md, .json and .png in
-benchmarks/results.
+Only ``collect_rollouts`` is measured, on one core, with the same ``n_steps`` and network for both algorithms. The policies are
+untrained, so episodes are as short as with random actions. Results: collection.md, .json and .png in benchmarks/results.
 """
 
-from measure import KINDS, interleaved, make_env, rate, ratio
+from harness.measure import KINDS, interleaved, make_env, rate, ratio
 
 # isort: split
 from collections.abc import Callable
@@ -17,24 +16,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness.report import Goal, goal_table, make_parser, results_folder, table, write_report
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import Goal, deliver, folder_for, goal_table, parser, table
 from stable_baselines3 import A2C
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg import VPG
 from sb3_vpg.vec_env.dummy_step import fast_step
 
-VPG_NAME, PLAIN, A2C_NAME, LIMIT, LEAN = "VPG", "VPG, no critic", "A2C", "random actions", "random actions, without copies"
+VPG_NAME, NO_CRITIC, A2C_NAME, LIMIT, NO_COPIES = (
+    "VPG",
+    "VPG, no critic",
+    "A2C",
+    "random actions",
+    "random actions, without copies",
+)
 ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     VPG_NAME: (VPG, {}),
-    PLAIN: (VPG, {"baseline": "average"}),
+    NO_CRITIC: (VPG, {"baseline": "average"}),
     A2C_NAME: (A2C, {}),
 }
-# Okabe and Ito's colours, which the colour-blind can tell apart
-COLOURS = {VPG_NAME: "#0072B2", PLAIN: "#56B4E9", A2C_NAME: "#D55E00", LIMIT: "#000000", LEAN: "#777777"}
-STYLES = {VPG_NAME: "o-", PLAIN: "s-", A2C_NAME: "^-.", LIMIT: "x--", LEAN: "+:"}
+# Okabe and Ito's palette, which colour-blind readers can distinguish
+COLOURS = {VPG_NAME: "#0072B2", NO_CRITIC: "#56B4E9", A2C_NAME: "#D55E00", LIMIT: "#000000", NO_COPIES: "#777777"}
+STYLES = {VPG_NAME: "o-", NO_CRITIC: "s-", A2C_NAME: "^-.", LIMIT: "x--", NO_COPIES: "+:"}
 N_ENVS = {"dummy": (1, 8, 64), "native": (64, 256, 1024, 4096)}
 N_STEPS = {"dummy": 256, "native": 128}
 
@@ -42,7 +47,7 @@ Rates = dict[str, dict[int, dict[str, list[float]]]]
 
 
 def collector(algorithm: Any, options: dict[str, Any], env: VecEnv, n_steps: int) -> Callable[[], int]:
-    """:return: collects one rollout and says how many steps that were"""
+    """:return: a function that collects a rollout and returns its number of steps"""
     model = algorithm("MlpPolicy", env, n_steps=n_steps, seed=0, device="cpu", **options)
     _, callback = model._setup_learn(10**9, None)
 
@@ -54,7 +59,7 @@ def collector(algorithm: Any, options: dict[str, Any], env: VecEnv, n_steps: int
 
 
 def random_player(env: VecEnv, n_steps: int, step: Callable[[Any], Any]) -> Callable[[], int]:
-    """:return: as ``collector``, with actions that were drawn before"""
+    """:return: like ``collector``, with random actions that are drawn in advance"""
     actions_TN = np.random.default_rng(0).integers(0, 2, (n_steps, env.num_envs))
     env.reset()
 
@@ -67,13 +72,13 @@ def random_player(env: VecEnv, n_steps: int, step: Callable[[Any], Any]) -> Call
 
 
 def measure(kind: str, n_envs: int, seconds: float, repetitions: int) -> dict[str, list[float]]:
-    """:return: steps per CPU second of each, in each round"""
+    """:return: steps per CPU second of each algorithm, in each round"""
     n_steps = N_STEPS[kind]
     runs = {name: collector(*algorithm, make_env(kind, n_envs), n_steps) for name, algorithm in ALGORITHMS.items()}
     env, lean = make_env(kind, n_envs), make_env(kind, n_envs)
     runs[LIMIT], runs[LEAN] = random_player(env, n_steps, env.step), random_player(lean, n_steps, fast_step(lean))
     for run in runs.values():
-        run()  # what happens once is not what we measure
+        run()  # exclude one-time costs from the measurement
     return interleaved({name: lambda run=run: rate(run, seconds) for name, run in runs.items()}, repetitions)
 
 
@@ -83,35 +88,39 @@ def goals(rates: Rates) -> list[Goal]:
     def over(n_envs: int, other: str) -> float:
         return ratio(dummy[n_envs][VPG_NAME], dummy[n_envs][other]) if n_envs in dummy else np.nan
 
-    judged = [
+    result = [
         Goal("VPG / A2C, DummyVecEnv, 1 environment", over(1, A2C_NAME), 10.0),
         Goal("VPG / A2C, DummyVecEnv, 8 environments", over(8, A2C_NAME), 4.0),
         *(
             Goal(f"VPG / {limit}, DummyVecEnv, {n} environments", over(n, limit), 0.7)
-            for limit in (LIMIT, LEAN)
+            for limit in (LIMIT, NO_COPIES)
             for n in (8, 64)
         ),
     ]
-    for name in (VPG_NAME, PLAIN):
+    for name in (VPG_NAME, NO_CRITIC):
         steps = float(np.median(native[1024][name])) if 1024 in native else np.nan
-        judged.append(Goal(f"{name}, vector environment of 1,024, steps/s", steps, 1e6, form=",.0f"))
-    return judged
+        result.append(Goal(f"{name}, vector environment of 1,024, steps/s", steps, 1e6, form=",.0f"))
+    return result
 
 
 def rate_table(rates: Rates) -> list[str]:
     head = ["environment", "n_envs", "n_steps", *(f"{name}, steps/s" for name in COLOURS)]
-    head += [f"{ours} / {theirs}" for ours in (VPG_NAME, PLAIN) for theirs in (A2C_NAME, LIMIT)]
+    head += [f"{ours} / {theirs}" for ours in (VPG_NAME, NO_CRITIC) for theirs in (A2C_NAME, LIMIT)]
     rows = []
     for kind, by_size in rates.items():
-        for n_envs, found in by_size.items():
-            cells = [f"{np.median(found[name]):,.0f}" for name in COLOURS]
-            cells += [f"{ratio(found[ours], found[theirs]):.2f}" for ours in (VPG_NAME, PLAIN) for theirs in (A2C_NAME, LIMIT)]
+        for n_envs, measured in by_size.items():
+            cells = [f"{np.median(measured[name]):,.0f}" for name in COLOURS]
+            cells += [
+                f"{ratio(measured[ours], measured[theirs]):.2f}"
+                for ours in (VPG_NAME, NO_CRITIC)
+                for theirs in (A2C_NAME, LIMIT)
+            ]
             rows.append([KINDS[kind], f"{n_envs:,}", str(N_STEPS[kind]), *cells])
     return table(head, rows)
 
 
-def apart(heights: list[float], factor: float = 1.5) -> list[float]:
-    """:return: the heights of labels, in pairs pushed away from one another until ``factor`` lies between neighbours"""
+def spread_labels(heights: list[float], factor: float = 1.5) -> list[float]:
+    """:return: the heights of labels, moved apart until neighbours differ by ``factor``"""
     moved, gap = np.log(heights), np.log(factor)
     order = np.argsort(moved)
     for _ in range(50):
@@ -124,10 +133,10 @@ def apart(heights: list[float], factor: float = 1.5) -> list[float]:
 
 def draw_kind(axes: Axes, kind: str, by_size: dict[int, dict[str, list[float]]]) -> None:
     sizes = list(by_size)
-    # Where nothing is copied, the two limits are one
-    names = [name for name in COLOURS if name != LEAN or kind == "dummy"]
-    lines = {name: [float(np.median(found[name])) for found in by_size.values()] for name in names}
-    heights = apart([steps[-1] for steps in lines.values()])
+    # The vector environment copies nothing, so its two limits are the same
+    names = [name for name in COLOURS if name != NO_COPIES or kind == "dummy"]
+    lines = {name: [float(np.median(measured[name])) for measured in by_size.values()] for name in names}
+    heights = spread_labels([steps[-1] for steps in lines.values()])
     for (name, steps), height in zip(lines.items(), heights, strict=True):
         axes.plot(sizes, steps, STYLES[name], markersize=5, color=COLOURS[name], linewidth=1.8)
         label = {"textcoords": "offset points", "color": COLOURS[name], "va": "center", "annotation_clip": False}
@@ -149,27 +158,29 @@ def draw(rates: Rates, path: Path) -> None:
 
 
 def main() -> None:
-    made = parser(__doc__)
-    made.add_argument("--repetitions", type=int, default=7, help="rounds; each measures all peers (default: %(default)s)")
-    made.add_argument("--seconds", type=float, default=0.5, help="CPU time of each measurement (default: %(default)s)")
-    args = made.parse_args()
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--repetitions", type=int, default=7, help="number of rounds; each measures everything (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=0.5, help="CPU time of each measurement (default: %(default)s)")
+    args = parser.parse_args()
     repetitions, seconds = (2, 0.01) if args.quick else (args.repetitions, args.seconds)
     rates = {kind: {n_envs: measure(kind, n_envs, seconds, repetitions) for n_envs in sizes} for kind, sizes in N_ENVS.items()}
     introduction = [
-        "`collect_rollouts` alone on CartPole-v1: steps per CPU second of one core, 64-64 networks, A2C and VPG with",
-        'their defaults but for the same `n_steps`; without a critic means `baseline="average"`. The policy is untrained, so',
-        "episodes are short. The random actions were drawn beforehand: `env.step` is all that is left, and the limit for SB3.",
-        "VPG steps a `DummyVecEnv` without its copies of arrays and infos; random actions stepped that way are its own limit.",
+        "Only `collect_rollouts`, on CartPole-v1: steps per CPU second of one core, 64-64 networks, A2C and VPG with their",
+        'defaults except for the same `n_steps`; without a critic means `baseline="average"`. The policy is untrained, so',
+        "episodes are short. The random actions were drawn in advance, so only `env.step` is measured: the limit for SB3. VPG",
+        "steps a `DummyVecEnv` without copying arrays and infos; random actions that are stepped in this way are VPG's limit.",
         "",
-        f"Rounds in which all took turns: {repetitions} (medians), {seconds} CPU seconds or one rollout each; a ratio is the",
-        "median of the ratios within each round.",
+        f"Medians over {repetitions} rounds, each of which measures everything for {seconds} CPU seconds or one rollout; a",
+        "ratio is the median of the ratios within each round.",
         "",
         "![Steps per second](collection.png)",
         "",
     ]
     lines = [*introduction, *rate_table(rates), *goal_table(goals(rates))]
-    deliver(made, args, "Speed of collection", lines, {"steps_per_cpu_second": rates})
-    folder = folder_for(args)
+    write_report(parser, args, "Speed of collection", lines, {"steps_per_cpu_second": rates})
+    folder = results_folder(args)
     if folder is not None:
         draw(rates, folder / "collection.png")
 

@@ -1,13 +1,17 @@
 """
-Does a training that is killed go on as if it had not been? Fifty times ``kill -9`` at random moments, and ``--resume``.
+Does a killed training continue exactly after ``--resume``? Runs are killed fifty times with ``kill -9``.
 
     python benchmarks/crash.py
 
-Runs of ``sb3-vpg train``, each of another kind, are killed again and again and started again with ``--resume`` until they are
-done. After each kill, every file of the run that has its name has to be whole; after each start, training has to go on from
-the newest checkpoint; in the end, the run has to be that of the same command which nobody killed: weights, evaluations and
-episodes to the last bit. The moments are drawn over the whole life of a run, and some are aimed at what is most delicate. The
-same ``--seed`` draws the same shares of a run's life. Results: crash.md and crash.json in benchmarks/results.
+Runs of ``sb3-vpg train`` with different settings are killed repeatedly, and started again with ``--resume``, until they
+finish. Three things are checked:
+
+* after each kill, every file of the run is complete (partial files have another name);
+* after each start, training continues from the newest checkpoint;
+* at the end, weights, evaluations and episodes equal those of the same command without kills, to the last bit.
+
+The kills are at random times over the whole run; some wait for a checkpoint, an evaluation, the start or the end. The same
+``--seed`` draws the same times, relative to the length of the run. Results: crash.md and crash.json in benchmarks/results.
 """
 
 import math
@@ -21,11 +25,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from aims import AIMS, Aim, Size, draw, strike
-from report import Goal, deliver, goal_table, parser, table
+from harness.kill_times import TARGETS, RunSize, draw_kill_times, kill_at
+from harness.killed_process import TrainingProcess
+from harness.report import Goal, goal_table, make_parser, table, write_report
+from harness.run_integrity import damaged_files, differences, name_of_partial
 from tqdm import tqdm
-from victims import Victim
-from wholeness import damage, differences, part_in
 
 from sb3_vpg.checkpoints.files import latest
 
@@ -37,22 +41,22 @@ CASES = {
     "continuous": ["--env", "Pendulum-v1", "-params", "use_sde:True", "n_envs:4", "n_steps:64"],
     "native, normalised": ["--env", "CartPole-v1", "--vec-env", "native", "-params", "normalize:True", "n_envs:8"],
 }
-PER_RUN = len(AIMS) + 1
+PER_RUN = len(TARGETS) + 1
 ROUNDS = 3
-QUICK = Size(steps=2_000, eval_freq=500, checkpoint_freq=500, episodes=2)
+QUICK = RunSize(steps=2_000, eval_freq=500, checkpoint_freq=500, episodes=2)
 
 
 @dataclass
 class Kill:
     """
-    :param run: its name
-    :param aim: what it was aimed at
+    :param run: name of the run
+    :param aim: target of the kill, see ``KillTime``
     :param doing: what the process was doing
-    :param steps: how far it had come
-    :param checkpoint: steps of the newest checkpoint that it left; None: there was none
-    :param damaged: files that were not whole
-    :param taken_up: the steps from which training went on; None: not at all
-    :param outcome: "resumed" if all is well
+    :param steps: steps of the run so far
+    :param checkpoint: steps of the newest checkpoint; None if there was none
+    :param damaged: the damaged files
+    :param taken_up: the steps from which training continued; None if it did not
+    :param outcome: "resumed", or what went wrong
     """
 
     run: str
@@ -72,11 +76,11 @@ class Kill:
 @dataclass
 class Run:
     """
-    :param name: of it
-    :param command: flags that make it another run than others
-    :param rollout: the most steps of an iteration, in which no checkpoint can be written
-    :param kills: one after the other
-    :param differences: to the same run in one piece
+    :param name: name in the report
+    :param command: the flags in which it differs from other runs
+    :param rollout: the most steps of an iteration, during which no checkpoint is written
+    :param kills: in order
+    :param differences: from the same run without kills
     """
 
     name: str
@@ -86,52 +90,55 @@ class Run:
     differences: list[str] = field(default_factory=list)
 
 
-def doing(victim: Victim, parts: Sequence[Path]) -> str:
+def activity(process: TrainingProcess, parts: Sequence[Path]) -> str:
     """
-    :param parts: what it has left of files that were to get their names when they are whole
+    :param parts: the partial files and folders that the process left
     :return: what the process was doing
     """
-    # The folder for the log of an evaluation is there before it begins, a file in it when it is over
-    names = [(str(part_in(part)), part.is_file()) for part in parts]
+    # The folder for the log of an evaluation exists when the evaluation begins, a file in it when it is over
+    names = [(str(name_of_partial(part)), part.is_file()) for part in parts]
     writing = sorted({name for name, is_file in names if is_file or name != "evaluations.npz"})
     if writing:
         return f"writing {', '.join(writing)}"
     if parts:
         return "evaluating"
-    if victim.last("saving"):
+    if process.last("saving"):
         return "ending"
-    if not victim.lines:
+    if not process.lines:
         return "imports"
-    return "making the model" if victim.steps < 0 else "training"
+    return "making the model" if process.steps < 0 else "training"
 
 
-def examine(victim: Victim, aim: Aim, run: Run, folder: Path | None, known: set[Path]) -> Kill:
+def examine(process: TrainingProcess, target: str, run: Run, folder: Path | None, known: set[Path]) -> Kill:
     """
-    :param folder: of the run; None: there is none yet
-    :param known: parts of files that earlier kills have left; those of this one are added
+    Record what a kill left behind.
+
+    :param folder: of the run; None if there is none yet
+    :param known: the partial files that earlier kills left; those of this kill are added
     """
-    there = [] if folder is None else list(folder.rglob("*"))
-    new = [path for path in there if part_in(path) and path not in known]
+    paths = [] if folder is None else list(folder.rglob("*"))
+    new = [path for path in paths if name_of_partial(path) and path not in known]
     known.update(new)
     newest = None if folder is None else latest(folder / "checkpoints")
     checkpoint = None if newest is None else int(newest.name.split("_")[1])
-    steps = max(victim.steps, checkpoint or 0)
-    return Kill(run.name, aim.what, doing(victim, new), steps, checkpoint, [] if folder is None else damage(folder))
+    steps = max(process.steps, checkpoint or 0)
+    damaged = [] if folder is None else damaged_files(folder)
+    return Kill(run.name, target, activity(process, new), steps, checkpoint, damaged)
 
 
-def judge(pending: list[Kill], victim: Victim, fresh: bool) -> None:
+def set_outcomes(pending: list[Kill], process: TrainingProcess, fresh: bool) -> None:
     """
-    Settle the kills that this process has gone on from.
+    Set the outcome of the pending kills if this process continued the training.
 
-    :param pending: those since a process last went on; emptied if this one did
-    :param fresh: it was started without ``--resume``, because there was no folder of a run
+    :param pending: the kills since training last continued; emptied if this process continued it
+    :param fresh: True if the process was started without ``--resume``, because there was no run folder
     """
-    told = victim.last("taken up", "begun anew", "complete")
-    trained = victim.last("rollout", "saving")
-    if told is None and not (fresh and trained):
+    start = process.last("resumed", "restarted", "complete")
+    trained = process.last("rollout", "saving")
+    if start is None and not (fresh and trained):
         return
     for kill in pending:
-        kill.taken_up = told.steps if told else 0
+        kill.taken_up = start.steps if start else 0
         expected = kill.checkpoint or 0
         kill.outcome = "resumed" if kill.taken_up == expected else f"went on from another point than {expected:,}"
         if kill.damaged:
@@ -145,51 +152,57 @@ def find(logs: Path) -> Path | None:
 
 
 def finished(logs: Path) -> bool:
-    """:return: whether the run has come to its last file"""
+    """:return: True if the run has written its last file"""
     return any(logs.glob("vpg/*_1/*/finished.txt"))
 
 
-def torture(name: str, case: str, seed: int, number: int, size: Size, folder: Path) -> Run:
-    """Train a run in one piece and one that is killed so many times, or until it is done. :return: what came of it"""
-    rng = np.random.default_rng(seed)
-    own = [*CASES[case], "--seed", str(seed)]
-    command = [*own, *size.flags]
-    with Victim([*command, "-f", str(folder / "whole")]) as whole:
-        if whole.finish() != 0:
-            raise RuntimeError(f"the run {name} fails without any kill: {' / '.join(whole.lines[-3:])}")
-    rollouts = [event.steps for event in whole.events if event.kind == "rollout"]
-    run = Run(name, own, int(max(np.diff([0, *rollouts]))))
-    aims = draw(whole.events, number, seed % 2 == 1, size, rng)
+def kill_and_resume(name: str, case: str, seed: int, number: int, size: RunSize, folder: Path) -> Run:
+    """
+    Train a reference run without kills, then the same run with kills.
+
+    :param number: of kills; there are fewer if the run ends before
+    :return: the kills, and the differences between the two runs
+    """
+    flags = [*CASES[case], "--seed", str(seed)]
+    command = [*flags, *size.flags]
+    with TrainingProcess([*command, "-f", str(folder / "reference")]) as reference:
+        if reference.finish() != 0:
+            raise RuntimeError(f"the run {name} fails without any kill: {' / '.join(reference.lines[-3:])}")
+    rollouts = [event.steps for event in reference.events if event.kind == "rollout"]
+    run = Run(name, flags, int(max(np.diff([0, *rollouts]))))
+    kill_times = draw_kill_times(reference.events, number, seed % 2 == 1, size, np.random.default_rng(seed))
     logs = folder / "killed"
     pending: list[Kill] = []
     known: set[Path] = set()
-    for aim in [*aims, None]:
-        there = find(logs)
-        with Victim([*command, "-f", str(logs), *(["--resume"] if there else [])]) as victim:
-            struck = aim is not None and strike(victim, aim, lambda: find(logs))
-            code = 0 if struck else victim.finish()
-            judge(pending, victim, there is None)
-            if aim is None or not struck:
+    for kill_time in [*kill_times, None]:
+        run_folder = find(logs)
+        with TrainingProcess([*command, "-f", str(logs), *(["--resume"] if run_folder else [])]) as process:
+            killed = kill_time is not None and kill_at(process, kill_time, lambda: find(logs))
+            code = 0 if killed else process.finish()
+            set_outcomes(pending, process, run_folder is None)
+            if kill_time is None or not killed:
                 break
             if finished(logs):
-                # It was too late to do any harm
+                # The kill came after the last file, so it does not count
                 continue
-            pending.append(examine(victim, aim, run, find(logs), known))
+            pending.append(examine(process, kill_time.target, run, find(logs), known))
             run.kills.append(pending[-1])
     if code != 0:
         for kill in pending or run.kills[-1:]:
-            kill.outcome = f"not resumed: {' / '.join(victim.lines[-3:])}"
-    run.differences = differences(find(logs) or logs, find(folder / "whole") or folder)
+            kill.outcome = f"not resumed: {' / '.join(process.lines[-3:])}"
+    run.differences = differences(find(logs) or logs, find(folder / "reference") or folder)
     return run
 
 
-def torture_all(number: int, seed: int, jobs: int, size: Size, folder: Path) -> list[Run]:
-    """As many runs as it takes, in which a process may end before it is killed, for so many kills in all."""
+def kill_and_resume_all(number: int, seed: int, jobs: int, size: RunSize, folder: Path) -> list[Run]:
+    """
+    Run until there were ``number`` kills in total. A process may end before its kill, so up to ``ROUNDS`` rounds are needed.
+    """
     runs: list[Run] = []
 
     def task(index: int, share: int) -> Run:
         case = list(CASES)[index % len(CASES)]
-        return torture(f"{index + 1}: {case}", case, 1000 * seed + index + 1, share, size, folder / str(index))
+        return kill_and_resume(f"{index + 1}: {case}", case, 1000 * seed + index + 1, share, size, folder / str(index))
 
     for _ in range(ROUNDS):
         missing = number - sum(len(run.kills) for run in runs)
@@ -201,13 +214,13 @@ def torture_all(number: int, seed: int, jobs: int, size: Size, folder: Path) -> 
                 done = pool.map(task, range(len(runs), len(runs) + len(shares)), shares)
                 runs += tqdm(done, total=len(shares), desc="runs")
             except BaseException:
-                # The pool would wait for them
-                Victim.end_all()
+                # The pool would wait for its processes
+                TrainingProcess.stop_all()
                 raise
     return runs
 
 
-def goals(runs: Sequence[Run], number: int, size: Size) -> list[Goal]:
+def goals(runs: Sequence[Run], number: int, size: RunSize) -> list[Goal]:
     kills = [kill for run in runs for kill in run.kills]
     bound = {run.name: size.checkpoint_freq + run.rollout for run in runs}
     costly = [kill for kill in kills if kill.lost is None or kill.lost > bound[kill.run]]
@@ -223,34 +236,34 @@ def _resumed(kills: Sequence[Kill]) -> int:
     return sum(kill.outcome == "resumed" for kill in kills)
 
 
-def page(runs: Sequence[Run], number: int, size: Size) -> list[str]:
+def page(runs: Sequence[Run], number: int, size: RunSize) -> list[str]:
     kills = [kill for run in runs for kill in run.kills]
-    whole = sum(not run.differences for run in runs)
-    moments = Counter(kill.doing.split(" ")[0] for kill in kills)
+    equal = sum(not run.differences for run in runs)
+    activities = Counter(kill.doing.split(" ")[0] for kill in kills)
     return [
-        f"**{_resumed(kills)} of {number} resumed; {whole} of {len(runs)} runs ended to the last bit as if never killed.**",
+        f"**{_resumed(kills)} of {number} resumed; {equal} of {len(runs)} runs ended to the last bit as if never killed.**",
         "",
         f"Runs of {size.steps:,} steps with a checkpoint every {size.checkpoint_freq:,} and an evaluation of {size.episodes}",
-        f"episodes every {size.eval_freq:,}, killed with SIGKILL and started again with `--resume` until they were done. What",
-        "the process was doing is told from outside: by what it left half-written under another name, and by what it had",
-        "printed last (a table after each rollout). So often:",
-        f"{', '.join(f'{what} {count}' for what, count in moments.most_common())}.",
+        f"episodes every {size.eval_freq:,}, killed with SIGKILL and started again with `--resume` until they were finished.",
+        "What the process was doing is seen from its partial files and from its last lines of output (a table after each",
+        "rollout). Kills by activity:",
+        f"{', '.join(f'{what} {count}' for what, count in activities.most_common())}.",
         "",
         *goal_table(goals(runs, number, size)),
         "## Runs",
         "",
-        "Compared with the same command in one piece: weights and optimisers of the final model, of the best model and of the",
+        "Compared with the same command without kills: weights and optimisers of the final model, the best model and the",
         "last checkpoints, `evaluations.npz`, statistics of `VecNormalize`, returns and lengths in Monitor's files, and the",
         f"names of all files. All with `{' '.join(size.flags)}`.",
         "",
         *table(["run", "`sb3-vpg train` …", "kills", "differences"], [_run_row(run) for run in runs]),
         "## Kills",
         "",
-        "Steps are those that the process had told of, so they may be behind by a rollout. A process that was killed before",
-        "it had trained stands at its checkpoint and loses nothing. 0 to go on from: there was no checkpoint yet.",
+        "Steps are those that the process had printed, so they may be behind by a rollout. A process that was killed before",
+        "it had trained loses nothing: its steps are those of its checkpoint. Resumed from step 0: there was no checkpoint.",
         "",
         *table(
-            ["", "run", "while", "after step", "went on from", "steps lost", "outcome"],
+            ["", "run", "while", "after step", "resumed from step", "steps lost", "outcome"],
             [_kill_row(index, kill) for index, kill in enumerate(kills, start=1)],
         ),
     ]
@@ -266,20 +279,20 @@ def _kill_row(index: int, kill: Kill) -> list[str]:
 
 
 def main() -> None:
-    made = parser(__doc__)
-    made.add_argument("--kills", type=int, default=50, help="in all runs together (default: %(default)s)")
-    made.add_argument("--seed", type=int, default=0, help="of the moments and of the runs (default: %(default)s)")
-    made.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s)")
-    args = made.parse_args()
+    parser = make_parser(__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="number of kills in all runs together (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the kill times and of the runs (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s)")
+    args = parser.parse_args()
     if not hasattr(signal, "SIGKILL"):
         sys.exit("crash.py: this system has no SIGKILL")
     if args.kills < 1:
         sys.exit(f"crash.py: --kills must be at least 1, but is {args.kills}")
-    number, size = (2, QUICK) if args.quick else (args.kills, Size())
+    number, size = (2, QUICK) if args.quick else (args.kills, RunSize())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory() as folder:
-        runs = torture_all(number, args.seed, args.jobs, size, Path(folder))
-    deliver(made, args, "Killed and resumed", page(runs, number, size), {"runs": [asdict(run) for run in runs]})
+        runs = kill_and_resume_all(number, args.seed, args.jobs, size, Path(folder))
+    write_report(parser, args, "Killed and resumed", page(runs, number, size), {"runs": [asdict(run) for run in runs]})
 
 
 if __name__ == "__main__":

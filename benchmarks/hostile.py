@@ -16,11 +16,11 @@ import warnings
 from pathlib import Path
 
 import torch as th
+from harness.report import Goal, goal_table, make_parser, table, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from malicious_files import HOSTILE, Hostile  # likewise
-from report import Goal, deliver, goal_table, parser, table  # "hostile" is a name in both folders
 from tampering import Acting, EnvAttributes, good_model
 
 from sb3_vpg import VPG
@@ -47,8 +47,8 @@ def outcome(case: Hostile, members: EnvAttributes, folder: Path) -> tuple[str, b
 
 
 def main() -> None:
-    made = parser(__doc__)
-    args = made.parse_args()
+    parser = make_parser(__doc__)
+    args = parser.parse_args()
     th.set_num_threads(1)
     warnings.simplefilter("ignore")
     members, rows, seconds, n_refused = good_model(), [], [], 0
@@ -66,7 +66,7 @@ def main() -> None:
         Goal("longest, seconds of one core", max(seconds), 1, at_least=False, form=".1f"),
     ]
     lines = [*goal_table(goals), "## Files", "", *table(["file", "what it tries", "described in", "what comes of it"], rows)]
-    deliver(made, args, "Files of strangers", lines, {"rows": rows, "grown": grown, "seconds": seconds})
+    write_report(parser, args, "Files of strangers", lines, {"rows": rows, "grown": grown, "seconds": seconds})
 
 
 def shown(text: str) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from machine import describe
-from remember import remembered
+from harness.cache import cached
 from scipy.stats import t as student
+
+from sb3_vpg.common.system_info import describe
 
 RESULTS = Path(__file__).parent / "results"
 example = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "examples" / "reinforce_notebook.py")))
@@ -39,7 +40,7 @@ def known(folder: Path, reading: str, seed: int) -> dict[str, Any] | None:
 
 
 def run(folder: Path, reading: str, seed: int) -> None:
-    result = remembered(folder / f"{reading}_{seed}.json", lambda: example.train(reading, seed)._asdict())
+    result = cached(folder / f"{reading}_{seed}.json", lambda: example.train(reading, seed)._asdict())
     print(reading, seed, result, flush=True)
 
 

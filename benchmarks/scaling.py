@@ -1,13 +1,13 @@
 """
-What a step of VPG costs, and how much memory, as runs grow longer, environments more and networks wider.
+CPU time and memory of VPG for longer runs, more environments and wider networks.
 
     python benchmarks/scaling.py
 
-Each measurement is a process of its own: CPU time per environment step of ``learn()`` on one core after an update to warm up,
-and the most memory that the process ever held. Results: scaling.md and scaling.json in benchmarks/results.
+Each measurement is a separate process: CPU time per environment step of ``learn()`` on one core, after one update as a
+warm-up, and the peak memory of the process. Results: scaling.md and scaling.json in benchmarks/results.
 """
 
-from measure import in_fresh_process, interleaved, make_env, rate
+from harness.measure import in_fresh_process, interleaved, make_env, rate
 
 # isort: split
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from report import Goal, deliver, goal_table, parser, table
+from harness.report import Goal, goal_table, make_parser, table, write_report
 from tqdm import tqdm
 
 from sb3_vpg import VPG
@@ -37,9 +37,10 @@ US, MB = "µs of CPU per step", "MB of memory at most"
 @dataclass(frozen=True)
 class Point:
     """
-    :param sweep: what varies
-    :param critic: of ``CRITICS``
-    :param width: of each of two hidden layers
+    :param sweep: the field that varies
+    :param critic: a key of ``CRITICS``
+    :param total: environment steps
+    :param width: units of each of the two hidden layers
     """
 
     sweep: str
@@ -63,13 +64,13 @@ POINTS = [
 
 
 def peak_memory() -> float:
-    """:return: the most memory in MB that this process has held"""
+    """:return: the peak memory of this process in MB"""
     status = Path("/proc/self/status")
     if status.is_file():
-        # Not getrusage, which on Linux has what the process was forked from in it
+        # On Linux, getrusage includes the memory of the process that this one was forked from
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 1024
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, others kilobytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
@@ -82,37 +83,38 @@ def measure(point: Point) -> dict[str, float]:
 
 
 def measure_all(points: list[Point], repetitions: int) -> dict[str, dict[str, list[float]]]:
-    """:return: for each point, by name, what ``measure`` found in each round"""
+    """:return: by name of the point and by quantity, the numbers of all rounds"""
     with tqdm(total=len(points) * repetitions) as bar:
 
         def task(point: Point) -> Callable[[], dict[str, float]]:
             def run() -> dict[str, float]:
-                found: dict[str, float] = in_fresh_process(__file__, asdict(point))
+                result: dict[str, float] = in_fresh_process(__file__, asdict(point))
                 bar.update()
-                return found
+                return result
 
             return run
 
-        found = interleaved({point.name: task(point) for point in points}, repetitions)
-    return {name: {what: [row[what] for row in rows] for what in (US, MB)} for name, rows in found.items()}
+        results = interleaved({point.name: task(point) for point in points}, repetitions)
+    return {name: {quantity: [row[quantity] for row in rows] for quantity in (US, MB)} for name, rows in results.items()}
 
 
-def goals(points: list[Point], found: dict[str, dict[str, list[float]]]) -> list[Goal]:
-    """Flat: the largest median is at most 20 % above the smallest."""
-    judged = []
+def goals(points: list[Point], measured: dict[str, dict[str, list[float]]]) -> list[Goal]:
+    """The cost does not depend on the length of a run: the largest median is at most 20 % above the smallest."""
+    result = []
     for critic in CRITICS:
         names = [point.name for point in points if point.sweep == "total" and point.critic == critic]
-        for what in (US, MB):
-            medians = [float(np.median(found[name][what])) for name in names]
-            judged.append(Goal(f"{critic}, {what}: most / least, over totals", max(medians) / min(medians), TOLERANCE, False))
-    return judged
+        for quantity in (US, MB):
+            medians = [float(np.median(measured[name][quantity])) for name in names]
+            what = f"{critic}, {quantity}: most / least, over totals"
+            result.append(Goal(what, max(medians) / min(medians), TOLERANCE, False))
+    return result
 
 
-def sweep_table(sweep: str, points: list[Point], found: dict[str, dict[str, list[float]]]) -> list[str]:
+def sweep_table(sweep: str, points: list[Point], measured: dict[str, dict[str, list[float]]]) -> list[str]:
     rows = []
     for point in points:
         if point.sweep == sweep:
-            numbers = found[point.name]
+            numbers = measured[point.name]
             low, high = min(numbers[US]), max(numbers[US])
             cells = [point.critic, f"{point.total:,}", f"{point.n_envs:,}", str(point.width)]
             cells += [f"{np.median(numbers[US]):.2f}", f"{low:.2f} to {high:.2f}", f"{np.median(numbers[MB]):,.0f}"]
@@ -121,33 +123,34 @@ def sweep_table(sweep: str, points: list[Point], found: dict[str, dict[str, list
 
 
 def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    made = parser(__doc__)
-    made.add_argument("--repetitions", type=int, default=3, help="rounds; each measures every point (default: %(default)s)")
-    made.add_argument("--one", help=argparse.SUPPRESS)
-    return made, made.parse_args()
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="number of rounds; each measures every point (default: %(default)s)"
+    )
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    return parser, parser.parse_args()
 
 
 def main() -> None:
-    made, args = arguments()
-    if args.one:
-        print(json.dumps(measure(Point(**json.loads(args.one)))))
+    parser, args = arguments()
+    if args.task:
+        print(json.dumps(measure(Point(**json.loads(args.task)))))
         return
     points, repetitions = POINTS, args.repetitions
     if args.quick:
         ends = [point for point in POINTS if point.total in (100_000, 300_000) or point.n_envs == 4096 or point.width == 512]
         points, repetitions = [replace(point, total=point.total // 100) for point in ends if point.critic == "no critic"], 1
         points += [replace(point, critic="4 full-batch critic steps") for point in points]
-    found = measure_all(points, repetitions)
+    measured = measure_all(points, repetitions)
     introduction = [
-        f"`learn()` on the vector CartPole-v1, `n_steps={N_STEPS}`, and else VPG's defaults but for what is named; two hidden",
-        "layers. Memory is that of the whole process, Python and torch included. Medians and range over the rounds, of which",
-        f"there were {repetitions}.",
+        f"`learn()` on the vector CartPole-v1 with `n_steps={N_STEPS}`, two hidden layers, and VPG's defaults except for what",
+        f"is named. Memory is that of the process, Python and torch included. Medians and ranges over {repetitions} rounds.",
         "",
     ]
-    lines = [*introduction, *goal_table(goals(points, found))]
+    lines = [*introduction, *goal_table(goals(points, measured))]
     for sweep, title in (("total", "Length of the run"), ("n_envs", "Environments"), ("width", "Width of the network")):
-        lines += [f"## {title}", "", *sweep_table(sweep, points, found)]
-    deliver(made, args, "What a step costs", lines, {"points": found})
+        lines += [f"## {title}", "", *sweep_table(sweep, points, measured)]
+    write_report(parser, args, "What a step costs", lines, {"points": measured})
 
 
 if __name__ == "__main__":

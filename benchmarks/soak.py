@@ -1,15 +1,14 @@
 """
-Does a long run stay as it began? Ten million steps of VPG in one process, with a look at what it holds at every hundredth.
+Does a long run leak memory, files or threads, or become slower? VPG trains for ten million steps in one process.
 
     python benchmarks/soak.py
 
-Memory, open files, threads and the time per million steps of ``learn()`` on the vector CartPole-v1, with all that a long run
-has about it: a monitor file, a checkpoint of the whole state of training at every 200th, an evaluation that keeps the best
-model at every 20th. Linux alone tells in ``/proc`` what it takes. Results: soak.md, soak.json and soak.png in
-benchmarks/results.
+``learn()`` on the vector CartPole-v1, with a monitor file, 200 checkpoints, and 20 evaluations that save the best model.
+Memory, open files, threads and CPU time are sampled 100 times. They are read from ``/proc``, so this needs Linux. Results:
+soak.md, soak.json and soak.png in benchmarks/results.
 """
 
-from measure import make_env
+from harness.measure import make_env
 
 # isort: split
 import sys
@@ -19,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.report import Goal, goal_table, make_parser, results_folder, table, write_report
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from report import Goal, deliver, folder_for, goal_table, parser, table
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 
 from sb3_vpg import VPG
@@ -33,7 +32,7 @@ N_ENVS, N_STEPS, N_CRITIC_UPDATES = 256, 32, 4
 N_SAMPLES, N_CHECKPOINTS, N_EVALUATIONS, N_EVALUATED = 100, 200, 20, 20
 PARTS = 10
 PROC = Path("/proc/self")
-# What the allocator holds goes up and down by 3 %. A leak that keeps below 5 % loses at most 2 bytes a step
+# The allocator's memory varies by 3 %. A leak below the limit of 5 % is at most 2 bytes per step
 MEMORY, TIME = 1.05, 1.2
 
 
@@ -41,12 +40,12 @@ MEMORY, TIME = 1.05, 1.2
 class Sample:
     """
     :param steps: environment steps so far
-    :param wall: seconds since training began
-    :param cpu: seconds of all threads since then, the children's not in it
-    :param memory: resident, MB
-    :param handles: open file descriptors, one of them that of the look itself
+    :param wall: wall-clock seconds since training began
+    :param cpu: CPU seconds of all threads since then, without child processes
+    :param memory: resident memory, MB
+    :param handles: open file descriptors, including the one that counts them
     :param threads: of the process
-    :param checkpoint: size of the latest one, KB; 0: none yet
+    :param checkpoint: size of the latest checkpoint, KB; 0 if there is none yet
     """
 
     steps: int
@@ -60,11 +59,11 @@ class Sample:
 
 class SampleCallback(BaseCallback):
     """
-    Takes a sample before the first rollout that begins after every so many steps, and when training ends.
+    Take a sample before the first rollout after every ``every`` steps, and when training ends.
 
-    :param every: steps from one to the next
+    :param every: steps between samples
     :param checkpoints: folder of the checkpoints
-    :param samples: filled; an argument, so that no checkpoint takes it for a part of the state of training and grows with it
+    :param samples: the list to fill; as an argument it is not part of the checkpoints, which would otherwise grow with it
     """
 
     def __init__(self, every: int, checkpoints: Path, samples: list[Sample]) -> None:
@@ -99,7 +98,8 @@ def measure(total: int, folder: Path) -> list[Sample]:
     """
     Train in this process.
 
-    :param folder: where the monitor file, the checkpoints and the evaluations go
+    :param total: environment steps
+    :param folder: for the monitor file, the checkpoints and the evaluations
     """
     env = make_vec_env("CartPole-v1", N_ENVS, seed=0, monitor_dir=str(folder))
     model = VPG("MlpPolicy", env, n_steps=N_STEPS, n_critic_updates=N_CRITIC_UPDATES, seed=0, device="cpu")
@@ -119,15 +119,15 @@ def measure(total: int, folder: Path) -> list[Sample]:
 
 
 def parts(samples: Sequence[Sample], total: int) -> list[tuple[Sample, float, float]]:
-    """:return: the sample at the end of each tenth of the run; seconds of CPU and on the wall per million steps in it"""
-    found = []
+    """:return: for each tenth of the run, the sample at its end, and its CPU and wall-clock seconds per million steps"""
+    result = []
     before = Sample(0, 0.0, 0.0, 0.0, 0, 0, 0.0)
     for part in range(1, PARTS + 1):
         sample = next(sample for sample in samples if sample.steps >= part * total // PARTS)
         millions = (sample.steps - before.steps) / 1e6
-        found.append((sample, (sample.cpu - before.cpu) / millions, (sample.wall - before.wall) / millions))
+        result.append((sample, (sample.cpu - before.cpu) / millions, (sample.wall - before.wall) / millions))
         before = sample
-    return found
+    return result
 
 
 def goals(samples: Sequence[Sample], total: int) -> list[Goal]:
@@ -157,7 +157,7 @@ def tenth_table(samples: Sequence[Sample], total: int) -> list[str]:
 def _plot(axes: Axes, samples: Sequence[Sample], what: str, label: str) -> None:
     values = [getattr(sample, what) for sample in samples]
     axes.plot([sample.steps / 1e6 for sample in samples], values, color="#1f6fb4", linewidth=1.8)
-    # From 0, so that flat looks flat and what grows is not hidden
+    # From 0, so that small changes do not look large
     axes.set(xlabel="million steps", ylabel=label, xlim=(0, None), ylim=(0, max(values) * 1.2))
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -173,29 +173,29 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
 
 
 def main() -> None:
-    made = parser(__doc__)
-    made.add_argument("--steps", type=int, default=10_000_000, help="of the run (default: %(default)s)")
-    args = made.parse_args()
+    parser = make_parser(__doc__)
+    parser.add_argument("--steps", type=int, default=10_000_000, help="environment steps of the run (default: %(default)s)")
+    args = parser.parse_args()
     if not (PROC / "fd").is_dir():
-        sys.exit("soak.py: what a process holds is read from /proc/self, which there is on Linux alone")
+        sys.exit("soak.py: memory and open files are read from /proc/self, which only Linux has")
     total = 400_000 if args.quick else args.steps
     with tempfile.TemporaryDirectory() as folder:
         samples = measure(total, Path(folder))
     introduction = [
         f"`learn()` for {total:,} steps on the vector CartPole-v1 with {N_ENVS} environments, `n_steps={N_STEPS}`,",
         f"`n_critic_updates={N_CRITIC_UPDATES}`; a monitor file, {N_CHECKPOINTS} checkpoints, {N_EVALUATIONS} evaluations of",
-        f"{N_EVALUATED} episodes. What the process held was looked at {len(samples)} times. It is that of the whole process,",
-        "Python and torch included; the times have evaluations and checkpoints in them. Checkpoints grow with the log of the",
-        "evaluations, which is in them.",
+        f"{N_EVALUATED} episodes. Memory, open files and threads were sampled {len(samples)} times; they include Python's and",
+        "torch's, and the times include evaluations and checkpoints. A checkpoint contains the log of the evaluations, so it",
+        "grows with them.",
         "",
     ]
-    folder_of_results = folder_for(args)
+    results = results_folder(args)
     picture = []
-    if folder_of_results is not None:
-        draw(samples, folder_of_results / "soak.png")
+    if results is not None:
+        draw(samples, results / "soak.png")
         picture = ["![Memory and open files over the run](soak.png)", ""]
     lines = [*introduction, *goal_table(goals(samples, total)), *picture, *tenth_table(samples, total)]
-    deliver(made, args, "A long run", lines, {"samples": [asdict(sample) for sample in samples]})
+    write_report(parser, args, "A long run", lines, {"samples": [asdict(sample) for sample in samples]})
 
 
 if __name__ == "__main__":

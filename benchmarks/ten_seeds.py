@@ -1,10 +1,10 @@
 """
-Is VPG reliable on CartPole-v1? Ten seeds through the zoo's command line, ten with the defaults of the class.
+Is VPG reliable on CartPole-v1? Ten seeds with the command line's hyperparameters, ten with the defaults of the class.
 
     python benchmarks/ten_seeds.py
 
-Each run is a process of its own and leaves a JSON file when it is done, so a killed benchmark goes on where it was.
-The table is written to benchmarks/results/ten_seeds.md.
+Each run is a separate process and leaves a JSON file, so a killed benchmark repeats only the runs that are missing. Result:
+benchmarks/results/ten_seeds.md.
 """
 
 import argparse
@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from machine import describe
-from remember import remembered
+from harness.cache import cached
 from tqdm import tqdm
+
+from sb3_vpg.common.system_info import describe
 
 RESULTS = Path(__file__).parent / "results"
 SETTLED_AFTER = 50_000
@@ -61,7 +62,7 @@ print(evaluate_policy(model, make_vec_env("CartPole-v1", 10, seed=1000), 100)[0]
 def run(kind: str, folder: Path, seed: int) -> dict[str, float]:
     """:return: the result of a run, from its file if it was done before"""
     train = {"zoo": train_with_zoo, "defaults": train_with_defaults}[kind]
-    return remembered(folder / f"{kind}_{seed}.json", lambda: train(folder, seed))
+    return cached(folder / f"{kind}_{seed}.json", lambda: train(folder, seed))
 
 
 def table(zoo: list[dict[str, float]], defaults: list[dict[str, float]]) -> str:
@@ -86,9 +87,11 @@ def table(zoo: list[dict[str, float]], defaults: list[dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
-    parser.add_argument("--folder", type=Path, default=Path("logs/ten_seeds"), help="where the runs lie")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0 (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("logs/ten_seeds"), help="folder of the finished runs (default: %(default)s)"
+    )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     tasks = [(kind, seed) for kind in ("zoo", "defaults") for seed in range(args.seeds)]

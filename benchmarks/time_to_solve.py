@@ -1,19 +1,19 @@
 """
-How long until CartPole-v1 is solved? VPG in two settings next to the PPO and A2C that rl-zoo3 has tuned, 20 seeds each.
+How long until CartPole-v1 is solved? VPG with two settings, and PPO and A2C with rl-zoo3's tuned ones, 20 seeds each.
 
     python benchmarks/time_to_solve.py
 
-CPU seconds of one core and environment steps, until three marks:
+CPU seconds of one core and environment steps until three milestones:
 
 * first: the first evaluation (20 deterministic episodes) with a mean return of at least 475;
-* stays: the first evaluation from which all up to the end of the budget are that good;
-* training: mean return of the last 100 episodes of training at least 475.
+* stays: the first evaluation from which all evaluations to the end of the budget are that good;
+* training: the mean return of the last 100 training episodes is at least 475.
 
-Each run is a process of its own and leaves a JSON file when it is done, so a killed benchmark goes on where it was; other
-settings are other runs. Results: time_to_solve.md and time_to_solve.json in benchmarks/results.
+Each run is a separate process and leaves a JSON file, whose name depends on the settings. So a killed benchmark repeats only
+the runs that are missing. Results: time_to_solve.md and time_to_solve.json in benchmarks/results.
 """
 
-from solving import N_EVALUATED, THRESHOLD, WINDOW, Setting, solve, zoo_setting
+from harness.training_run import N_EVALUATED, THRESHOLD, WINDOW, Setting, solve, zoo_setting
 
 # isort: split
 import argparse
@@ -26,13 +26,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from marks import MARKS, Runs, every_run, goals, mark_table
-from measure import KINDS, in_fresh_process
-from remember import remembered
-from report import deliver, goal_table, parser, table
+from harness.cache import cached
+from harness.measure import KINDS, in_fresh_process
+from harness.milestones import MILESTONES, Runs, goals, milestone_table, run_table
+from harness.report import goal_table, make_parser, table, write_report
 from tqdm import tqdm
 
-# Found with a search on seeds from 200, none of which is measured here
+# Found by a search on seeds from 200 on, which are not measured here
 SETTINGS = {
     "fast": Setting(
         "VPG, for few seconds",
@@ -49,7 +49,7 @@ SETTINGS = {
             "n_critic_updates": 12,
         },
     ),
-    # That of hyperparams/vpg.yml
+    # The setting of hyperparams/vpg.yml
     "frugal": Setting(
         "VPG, for few steps",
         "vpg",
@@ -67,27 +67,27 @@ SETTINGS = {
     ),
     "ppo": zoo_setting("PPO, zoo", "ppo", every=2_000),
     "a2c": zoo_setting("A2C, zoo", "a2c", every=2_000),
-    # How much of the difference is the environment's
+    # Shows how much of the difference comes from the environment
     "ppo_native": zoo_setting("PPO, zoo, on the vector environment", "ppo", every=2_000, kind="native"),
 }
 
 
 def run(name: str, setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
-    """:return: the result of a run, from its file if it was done before with these very settings"""
+    """:return: the result of a run, from its file if it was done before with the same settings"""
     digest = hashlib.sha256(json.dumps(asdict(setting), sort_keys=True).encode()).hexdigest()[:8]
     task = {"setting": asdict(setting), "seed": seed}
-    found: dict[str, Any] = remembered(folder / f"{name}_{seed}_{digest}.json", lambda: in_fresh_process(__file__, task))
-    return found
+    result: dict[str, Any] = cached(folder / f"{name}_{seed}_{digest}.json", lambda: in_fresh_process(__file__, task))
+    return result
 
 
 def run_all(settings: dict[str, Setting], seeds: int, folder: Path, jobs: int) -> Runs:
-    """Seed by seed, so that whatever the machine goes through, all settings go through together."""
+    """Run all settings with one seed before the next seed, so that a change of the machine's speed affects all of them."""
     folder.mkdir(parents=True, exist_ok=True)
     tasks = [(name, seed) for seed in range(seeds) for name in settings]
     with ThreadPoolExecutor(jobs) as pool:
-        results = pool.map(lambda task: run(task[0], settings[task[0]], task[1], folder), tasks)
-        found = dict(zip(tasks, tqdm(results, total=len(tasks)), strict=True))
-    return {name: [found[name, seed] for seed in range(seeds)] for name in settings}
+        finished = pool.map(lambda task: run(task[0], settings[task[0]], task[1], folder), tasks)
+        results = dict(zip(tasks, tqdm(finished, total=len(tasks)), strict=True))
+    return {name: [results[name, seed] for seed in range(seeds)] for name in settings}
 
 
 def setting_table(settings: dict[str, Setting]) -> list[str]:
@@ -102,48 +102,51 @@ def setting_table(settings: dict[str, Setting]) -> list[str]:
 def page(settings: dict[str, Setting], runs: Runs) -> list[str]:
     labels = {name: setting.label for name, setting in settings.items()}
     return [
-        "CPU seconds of one core and environment steps, without evaluations, imports and the making of the model. Marks:",
+        "CPU seconds of one core and environment steps, without evaluations, imports and the construction of the model.",
+        "Milestones:",
         "",
         f"* first: first evaluation, {N_EVALUATED} deterministic episodes, with a mean return of at least {THRESHOLD:.0f};",
         "* stays: first evaluation from which all later ones to the end of the budget are that good;",
         f"* training: mean return of the last {WINDOW} episodes of training at least {THRESHOLD:.0f}, seen after a rollout.",
         "",
-        "Medians and quartiles over seeds; a run that misses its mark counts as later than any other; in brackets the 95 %",
+        "Medians and quartiles over seeds; a run that misses a milestone counts as later than any other; in brackets the 95 %",
         "bootstrap interval of the median. No seed was left out.",
         "",
-        *mark_table(labels, runs),
+        *milestone_table(labels, runs),
         *goal_table(goals(runs)),
         "## Settings",
         "",
         *setting_table(settings),
         "## Every run",
         "",
-        f"CPU seconds and environment steps to {', '.join(MARKS)}.",
+        f"CPU seconds and environment steps to {', '.join(MILESTONES)}.",
         "",
-        *every_run(labels, runs),
+        *run_table(labels, runs),
     ]
 
 
 def arguments() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    made = parser(__doc__)
-    made.add_argument(
+    parser = make_parser(__doc__)
+    parser.add_argument(
         "--settings",
         nargs="+",
         choices=SETTINGS,
         default=list(SETTINGS),
-        help="which (default: all); a part is not written without --out",
+        help="settings to run (default: all); without all of them, only --out writes results",
     )
-    made.add_argument("--seeds", type=int, default=20, help="number of seeds, from 0 (default: %(default)s)")
-    made.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
-    made.add_argument("--folder", type=Path, default=Path("logs/time_to_solve"), help="where the runs lie")
-    made.add_argument("--one", help=argparse.SUPPRESS)
-    return made, made.parse_args()
+    parser.add_argument("--seeds", type=int, default=20, help="number of seeds, from 0 (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: %(default)s)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("logs/time_to_solve"), help="folder of the finished runs (default: %(default)s)"
+    )
+    parser.add_argument("--task", help=argparse.SUPPRESS)
+    return parser, parser.parse_args()
 
 
 def main() -> None:
-    made, args = arguments()
-    if args.one:
-        task = json.loads(args.one)
+    parser, args = arguments()
+    if args.task:
+        task = json.loads(args.task)
         print(json.dumps(solve(Setting(**task["setting"]), task["seed"])))
         return
     settings, seeds = {name: SETTINGS[name] for name in args.settings}, args.seeds
@@ -153,7 +156,7 @@ def main() -> None:
             seeds, args.folder = 2, Path(stack.enter_context(tempfile.TemporaryDirectory()))
         runs = run_all(settings, seeds, args.folder, args.jobs)
     raw = {"settings": {name: asdict(setting) for name, setting in settings.items()}, "runs": runs}
-    deliver(made, args, "Time to solve CartPole-v1", page(settings, runs), raw, whole=len(settings) == len(SETTINGS))
+    write_report(parser, args, "Time to solve CartPole-v1", page(settings, runs), raw, complete=len(settings) == len(SETTINGS))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
 """
-How many steps per CPU second does a whole training take: VPG, A2C and PPO, on one core, in the same run?
+How many environment steps per CPU second do VPG, A2C and PPO train on one core?
 
     python benchmarks/training.py
 
-``learn()`` of a fresh model, without its construction. Results: training.md and training.json in benchmarks/results.
+``learn()`` of a new model is measured, without its construction. Results: training.md and training.json in
+benchmarks/results.
 """
 
-from measure import KINDS, interleaved, make_env, rate, ratio
+from harness.measure import KINDS, interleaved, make_env, rate, ratio
 
 # isort: split
 import time
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from report import Goal, deliver, goal_table, parser, table
+from harness.report import Goal, goal_table, make_parser, table, write_report
 from stable_baselines3 import A2C, PPO
 
 from sb3_vpg import VPG
@@ -33,9 +34,9 @@ NONE, AVERAGE, DEFAULT = (
 @dataclass(frozen=True)
 class Training:
     """
-    :param label: what it is called, unique among those with the same environments
-    :param n_steps: environment steps of one measurement; a rollout is never cut, so there may be more
-    :param options: other arguments than the defaults of the class
+    :param label: name in the report, unique among trainings with the same environments
+    :param n_steps: environment steps of one measurement, rounded up to complete rollouts
+    :param options: arguments that differ from the defaults of the class
     """
 
     label: str
@@ -51,13 +52,13 @@ class Training:
 
 
 def native(label: str, algorithm: str, n_rollouts: int, **options: Any) -> Training:
-    """As many rollouts of the same size for everyone, on the vector environment."""
+    """:return: a training on the vector environment, in which every algorithm has rollouts of the same size"""
     n_steps = n_rollouts * NATIVE_ENVS * NATIVE_STEPS
     return Training(label, algorithm, "native", NATIVE_ENVS, n_steps, {"n_steps": NATIVE_STEPS, **options})
 
 
 TRAININGS = [
-    # PPO's default rollout on 8 environments is the larger of these
+    # These sizes are multiples of PPO's default rollout; on 8 environments, exactly one
     *(Training(name, name, "dummy", 1, 8192) for name in ALGORITHMS),
     *(Training(name, name, "dummy", 8, 16384) for name in ALGORITHMS),
     Training("A2C, n_steps=256 as VPG", "A2C", "dummy", 1, 8192, {"n_steps": 256}),
@@ -73,7 +74,7 @@ TRAININGS = [
 
 
 def trainer(training: Training, n_steps: int) -> Callable[[], float]:
-    """:return: trains a fresh model and says how many steps per CPU second that were"""
+    """:return: a function that trains a new model and returns its steps per CPU second"""
 
     def train() -> float:
         env = make_env(training.kind, training.n_envs)
@@ -88,7 +89,7 @@ def trainer(training: Training, n_steps: int) -> Callable[[], float]:
 
 
 def shares(training: Training, n_steps: int) -> dict[str, float]:
-    """:return: the part of a training's CPU time that each of VPG's phases takes"""
+    """:return: the share of each of VPG's phases in the CPU time of a training"""
     env = make_env(training.kind, training.n_envs)
     model = VPG("MlpPolicy", env, seed=0, device="cpu", **training.options)
     spent = dict.fromkeys(PHASES, 0.0)
@@ -106,13 +107,13 @@ def shares(training: Training, n_steps: int) -> dict[str, float]:
         setattr(model, name, timed(phase, getattr(model, name)))
     start = time.process_time()
     model.learn(n_steps)
-    whole = time.process_time() - start
-    return {**{phase: seconds / whole for phase, seconds in spent.items()}, "all the rest": 1.0 - sum(spent.values()) / whole}
+    total = time.process_time() - start
+    return {**{phase: seconds / total for phase, seconds in spent.items()}, "all the rest": 1.0 - sum(spent.values()) / total}
 
 
-def share_table(found: dict[str, dict[str, float]]) -> list[str]:
+def share_table(shares: dict[str, dict[str, float]]) -> list[str]:
     phases = [*PHASES, "all the rest"]
-    rows = [[name, *(f"{parts[phase]:.0%}" for phase in phases)] for name, parts in found.items()]
+    rows = [[name, *(f"{parts[phase]:.0%}" for phase in phases)] for name, parts in shares.items()]
     return ["## Where the time goes", "", *table(["VPG", *phases], rows)]
 
 
@@ -121,9 +122,9 @@ def goals(rates: dict[str, list[float]]) -> list[Goal]:
         return float(np.median(rates[f"{label}, native, {NATIVE_ENVS}"]))
 
     where = f"vector environment of {NATIVE_ENVS:,}, steps/s"
-    one = ratio(rates["VPG, dummy, 1"], rates["A2C, dummy, 1"])
+    vpg_to_a2c = ratio(rates["VPG, dummy, 1"], rates["A2C, dummy, 1"])
     return [
-        Goal("VPG / A2C, class defaults, DummyVecEnv, 1 environment", one, 6.0),
+        Goal("VPG / A2C, class defaults, DummyVecEnv, 1 environment", vpg_to_a2c, 6.0),
         Goal(f"{NONE}, {where}", steps(NONE), 250_000, form=",.0f"),
         Goal(f"{AVERAGE}, {where}", steps(AVERAGE), 250_000, form=",.0f"),
         Goal(f"{DEFAULT}, {where}", steps(DEFAULT), 40_000, form=",.0f"),
@@ -133,36 +134,39 @@ def goals(rates: dict[str, list[float]]) -> list[Goal]:
 def rate_table(rates: dict[str, list[float]], sizes: dict[str, int]) -> list[str]:
     rows = []
     for training in TRAININGS:
-        found = rates[training.name]
-        peers = [ratio(found, rates[f"{peer}, {training.kind}, {training.n_envs}"]) for peer in ("A2C", "PPO")]
-        median, steps = f"{np.median(found):,.0f}", f"{sizes[training.name]:,}"
+        measured = rates[training.name]
+        peers = [ratio(measured, rates[f"{peer}, {training.kind}, {training.n_envs}"]) for peer in ("A2C", "PPO")]
+        median, steps = f"{np.median(measured):,.0f}", f"{sizes[training.name]:,}"
         cells = [KINDS[training.kind], f"{training.n_envs:,}", training.label, steps, median]
         rows.append([*cells, *(f"{number:.2f}" for number in peers)])
     return table(["environment", "n_envs", "", "steps measured", "steps/s", "ratio to A2C", "ratio to PPO"], rows)
 
 
 def main() -> None:
-    made = parser(__doc__)
-    made.add_argument("--repetitions", type=int, default=5, help="rounds; each measures all peers (default: %(default)s)")
-    args = made.parse_args()
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--repetitions", type=int, default=5, help="number of rounds; each measures everything (default: %(default)s)"
+    )
+    args = parser.parse_args()
     repetitions = 1 if args.quick else args.repetitions
     sizes = {training.name: 1 if args.quick else training.n_steps for training in TRAININGS}
     for training in TRAININGS[: len(ALGORITHMS)]:
-        trainer(training, 1)()  # what torch loads at its first use is not what we measure
+        trainer(training, 1)()  # exclude what torch loads at its first use
     rates = interleaved({training.name: trainer(training, sizes[training.name]) for training in TRAININGS}, repetitions)
     introduction = [
-        "`learn()` on CartPole-v1, steps per CPU second of one core, from a fresh model (seed 0); its making is not",
-        "counted. On `DummyVecEnv` every algorithm has its defaults: VPG makes 16 critic steps per 256 steps of an",
+        "`learn()` of a new model (seed 0) on CartPole-v1: steps per CPU second of one core; the construction of the model is",
+        "not counted. On `DummyVecEnv` every algorithm has its defaults: VPG makes 16 critic steps per 256 steps of an",
         "environment, A2C one update per 5, PPO ten passes of minibatches per 2,048. On the vector environment all have",
-        f"`n_steps={NATIVE_STEPS}`, and else the defaults but for what is named.",
+        f"`n_steps={NATIVE_STEPS}`, and otherwise the defaults except for what is named.",
         "",
-        f"Rounds in which all took turns: {repetitions} (medians); a ratio is the median of the ratios within each round.",
+        f"Medians over {repetitions} rounds, each of which measures everything once; a ratio is the median of the ratios",
+        "within each round.",
         "",
     ]
     ours = [training for training in TRAININGS if training.algorithm == "VPG"]
     parts = {training.name: shares(training, sizes[training.name]) for training in ours}
     lines = [*introduction, *rate_table(rates, sizes), *goal_table(goals(rates)), *share_table(parts)]
-    deliver(made, args, "Speed of training", lines, {"steps_per_cpu_second": rates, "steps": sizes, "shares": parts})
+    write_report(parser, args, "Speed of training", lines, {"steps_per_cpu_second": rates, "steps": sizes, "shares": parts})
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """
-How much variance does each baseline take out of the policy gradient?
+By how much does each baseline reduce the variance of the policy gradient?
 
     python benchmarks/variance.py
 
-A policy on CartPole-v1 is held fixed (``learning_rate=0``) and plays update after update of 16 whole episodes. Every
-baseline makes its gradient of the *same* episodes, so they differ in nothing but the baseline. What is compared is the trace
-of the covariance of that gradient, as a ratio to the one without a baseline. Two policies: one fresh from its random weights,
-and one after a short training.
+A fixed policy (``learning_rate=0``) plays CartPole-v1, 16 complete episodes per update. All baselines compute their gradients
+from the same episodes. The number compared is the trace of the gradient's covariance, relative to that without a baseline.
+There are two policies: one with its initial weights, and one after a short training.
 
-The critic is fitted to the fixed policy beforehand, on other episodes; the moving average has settled on others as well.
-A critic's lambda below 1 buys variance with bias, so the table also has the noise in proportion to the signal.
+The critic is fitted to the fixed policy beforehand, on other episodes, and the moving average has settled on other episodes. A
+lambda below 1 reduces the variance but adds bias, so the table also has the ratio of noise to signal.
 
-Each policy leaves a JSON file when it is done. Table and figure: benchmarks/results/variance.md and variance.png.
+Each policy leaves a JSON file, so a killed benchmark repeats only what is missing. Results: variance.md and variance.png in
+benchmarks/results.
 """
 
 import argparse
@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from machine import describe
+from harness.cache import cached
 from matplotlib.figure import Figure
-from remember import remembered
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -32,6 +31,7 @@ from stable_baselines3.common.utils import explained_variance
 from sb3_vpg import VPG
 from sb3_vpg.collection.advantages import compute_advantages
 from sb3_vpg.collection.buffers import counted_steps
+from sb3_vpg.common.system_info import describe
 from sb3_vpg.estimation.estimator import AVERAGING, Baseline, Estimator
 from sb3_vpg.estimation.score_function import flat_gradient
 from sb3_vpg.optimization.optimizers import trainable_parameters
@@ -48,19 +48,19 @@ BASELINES: dict[str, tuple[Baseline, float]] = {
     "value, lambda 1": ("value", 1.0),
     "value, lambda 0.95": ("value", 0.95),
 }
-REFERENCE = "value, lambda 1"  # without bias whatever the critic says, and the least noisy that is
-# Steps of training and updates to measure: the noise of a fresh policy is larger in proportion, its episodes are shorter
+REFERENCE = "value, lambda 1"  # the baseline with the least variance of those that are unbiased with any critic
+# Training steps, and updates to measure. An untrained policy has shorter episodes and relatively more noise
 POLICIES = {"untrained": (0, 1000), "trained": (5_000, 500)}
 
 INTRODUCTION = f"""# Variance of the policy gradient with each baseline
 
 Command: `python benchmarks/variance.py`; training with seed 0, fitting of the critic with seed 1, measurement with seed 2.
 
-CartPole-v1, the 64-64 network, gamma {GAMMA}, reward to go, {N_ENVS * N_EPISODES} whole episodes an update, and the same ones
-for every baseline; the weights stay fixed. The interval is a bootstrap over updates, paired. Noise / signal is the trace over
-the squared norm of the mean gradient. The shift is how much longer the mean gradient is than that of "{REFERENCE}", along
-it, ± 95 %: other than zero where there is a bias. The moving average has had 50 updates with these weights to settle, and the
-critic 50 to be fitted; while a policy learns, both lag behind it.
+CartPole-v1, the 64-64 network, gamma {GAMMA}, reward to go, {N_ENVS * N_EPISODES} complete episodes per update, the same for
+every baseline; the weights stay fixed. The interval is a paired bootstrap over updates. Noise / signal is the trace divided by
+the squared norm of the mean gradient. The shift says how much longer the mean gradient is than that of "{REFERENCE}", in its
+direction, ± 95 %; it differs from zero if there is a bias. The moving average has settled over 50 updates with these weights,
+and the critic was fitted over 50; while a policy learns, both lag behind it.
 
 ![Ratios](variance.png)
 """
@@ -68,15 +68,15 @@ critic 50 to be fitted; while a policy learns, both lag behind it.
 
 class Gradients(BaseCallback):
     """
-    At the end of a rollout, the gradient (of what is maximised) that each baseline makes of it. The rollout is left as it was.
+    Compute the gradient of the maximised objective at the end of each rollout, with every baseline. The buffer is restored.
 
-    :param n_warm_up: rollouts that the moving average sees before the first gradient is kept
+    :param n_warm_up: the number of rollouts that only update the moving average
     """
 
     def __init__(self, n_warm_up: int = 0) -> None:
         super().__init__()
         self.n_warm_up = n_warm_up
-        self.average, self.n_seen = 0.0, 0
+        self.average, self.n_rollouts = 0.0, 0
         self.gradients: dict[str, list[np.ndarray]] = {name: [] for name in BASELINES}
         self.lengths: list[int] = []
         self.explained: list[float] = []
@@ -86,20 +86,20 @@ class Gradients(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         buffer: Any = self.locals["rollout_buffer"]
-        kept = {name: getattr(buffer, name) for name in ("advantages", "returns", "values", "gae_lambda")}
+        saved = {name: getattr(buffer, name) for name in ("advantages", "returns", "values", "gae_lambda")}
         with th.no_grad():
             observations = th.as_tensor(buffer.observations).flatten(0, 1)
             buffer.values = self.model.policy.predict_values(observations).numpy().reshape(buffer.rewards.shape)
-        self.n_seen += 1
-        if self.n_seen > self.n_warm_up:
+        self.n_rollouts += 1
+        if self.n_rollouts > self.n_warm_up:
             self._measure(buffer)
         mean = self._advantages(buffer, "average")
-        self.average = mean if self.n_seen == 1 else self.average + AVERAGING * (mean - self.average)
-        for name, value in kept.items():
+        self.average = mean if self.n_rollouts == 1 else self.average + AVERAGING * (mean - self.average)
+        for name, value in saved.items():
             setattr(buffer, name, value)
 
     def _advantages(self, buffer: RolloutBuffer, name: str) -> float:
-        """Fill ``buffer.advantages`` as VPG does. Time-outs are ends here for the critic too, so all estimate the same."""
+        """Fill ``buffer.advantages`` as VPG does. A time-out is always an end here, so all baselines estimate the same."""
         baseline, buffer.gae_lambda = BASELINES[name]
         estimator = Estimator(baseline, N_EPISODES, True, False, GAMMA, N_ENVS)
         mean = compute_advantages(estimator, buffer, self.model.policy, self.average)
@@ -121,8 +121,8 @@ class Gradients(BaseCallback):
         self.lengths.append(int(counted_TN.sum()))
 
 
-class Updates(BaseCallback):
-    """Stop after ``n`` rollouts."""
+class StopAfterRollouts(BaseCallback):
+    """Stop training after ``n`` rollouts."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -144,22 +144,26 @@ def fixed_policy(n_steps: int, n_fits: int) -> dict[str, th.Tensor]:
     options: dict[str, Any] = {"gae_lambda": 1.0, "vf_learning_rate": 2e-3, "n_critic_updates": 32, "max_grad_norm": 10.0}
     fitted = VPG("MlpPolicy", env, learning_rate=0.0, n_episodes=N_EPISODES, gamma=GAMMA, seed=1, **options)
     fitted.policy.load_state_dict(model.policy.state_dict())
-    fitted.learn(10**9, Updates(n_fits))
+    fitted.learn(10**9, StopAfterRollouts(n_fits))
     return fitted.policy.state_dict()
 
 
 def measure(weights: dict[str, th.Tensor], n_updates: int, n_warm_up: int = 50, seed: int = 2) -> Gradients:
-    """Play updates with these weights, which stay as they are."""
+    """Play updates with fixed weights."""
     env = make_vec_env("CartPole-v1", N_ENVS, seed=seed)
     model = VPG("MlpPolicy", env, learning_rate=0.0, baseline="none", n_episodes=N_EPISODES, gamma=GAMMA, seed=seed)
     model.policy.load_state_dict(weights)
     measured = Gradients(n_warm_up)
-    model.learn(10**9, [measured, Updates(n_warm_up + n_updates)], log_interval=10**9)
+    model.learn(10**9, [measured, StopAfterRollouts(n_warm_up + n_updates)], log_interval=10**9)
     return measured
 
 
 def traces(gradients_RD: np.ndarray, counts_BR: np.ndarray) -> np.ndarray:
-    """:return: the trace of the covariance over R updates, for each of B ways to count each update so many times"""
+    """
+    :param gradients_RD: gradients of R updates, shape (R, D)
+    :param counts_BR: how often each of B resamples contains each update, shape (B, R)
+    :return: the trace of the covariance of each resample, shape (B,)
+    """
     n_B = counts_BR.sum(axis=1)
     mean_BD = counts_BR @ gradients_RD / n_B[:, None]
     return (counts_BR @ (gradients_RD**2).sum(axis=1) - n_B * (mean_BD**2).sum(axis=1)) / (n_B - 1)
@@ -167,9 +171,9 @@ def traces(gradients_RD: np.ndarray, counts_BR: np.ndarray) -> np.ndarray:
 
 def compare(gradients: dict[str, list[np.ndarray]], n_resamples: int = 2000, confidence: float = 0.95) -> dict[str, Any]:
     """
-    :return: for each baseline the trace, its ratio to "none" with a bootstrap interval over updates (the same updates are
-        drawn for both, as they were made of the same episodes), the squared norm of the mean gradient, less its noise, and
-        how much longer that mean is than the reference's, along it, in parts of its length, with the standard error
+    :return: for each baseline: the trace; its ratio to that of "none", with a bootstrap interval over updates (paired, as both
+        have the same episodes); ``signal``, an unbiased estimate of the squared norm of the mean gradient; ``shift``, how much
+        longer the mean gradient is than the reference's, in its direction and relative to its length, with its standard error
     """
     n = len(gradients["none"])
     counts_BR = np.vstack([np.ones(n), np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), n_resamples)])
@@ -229,21 +233,23 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
             axis.text(ratio + error + 0.02, height, f"{ratio:.2f}", va="center")
         axis.set(title=f"{name} policy", xlim=(0, 1.15), xlabel='variance, ratio to "none"')
         axis.spines[["top", "right"]].set_visible(False)
-    axes[0].invert_yaxis()  # of both, they share it
+    axes[0].invert_yaxis()  # both panels share it
     figure.suptitle("Variance of the policy gradient on CartPole-v1, 16 episodes an update")
     figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("logs/variance"), help="where the results of each policy lie")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("logs/variance"), help="folder of the finished policies (default: %(default)s)"
+    )
     args = parser.parse_args()
     th.set_num_threads(1)
     args.folder.mkdir(parents=True, exist_ok=True)
     RESULTS.mkdir(exist_ok=True)
     results = {}
     for name in POLICIES:
-        results[name] = remembered(args.folder / f"{name}.json", partial(run, name))
+        results[name] = cached(args.folder / f"{name}.json", partial(run, name))
     tables = [line for name, result in results.items() for line in table(name, result)]
     text = "\n".join([INTRODUCTION, *tables, describe(), ""])
     (RESULTS / "variance.md").write_text(text)

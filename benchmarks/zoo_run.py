@@ -1,10 +1,10 @@
 """
-How long does the command line take to train on CartPole-v1 with the zoo's tuned settings, from the key to the prompt?
+How long does the command line take to train on CartPole-v1 with tuned hyperparameters, from start to end of the process?
 
     python benchmarks/zoo_run.py
 
-``sb3-vpg train --env CartPole-v1`` as a whole, imports and the zoo's own evaluations included, next to ``--algo ppo`` and
-``--algo a2c``. Results: zoo_run.md and zoo_run.json in benchmarks/results.
+``sb3-vpg train --env CartPole-v1``, with imports and the zoo's evaluations, compared with ``--algo ppo`` and ``--algo a2c``.
+Results: zoo_run.md and zoo_run.json in benchmarks/results.
 """
 
 import os
@@ -14,7 +14,7 @@ import tempfile
 import time
 
 import numpy as np
-from report import Goal, deliver, goal_table, parser, table
+from harness.report import Goal, goal_table, make_parser, table, write_report
 
 FLAGS = ["--env", "CartPole-v1", "--num-threads", "1", "--verbose", "0"]
 RUNS = {
@@ -28,9 +28,9 @@ WALL, CPU = "wall clock", "CPU"
 
 def measure(flags: list[str], seed: int) -> tuple[float, float]:
     """
-    Run the command in a folder of its own.
+    Run the command in a temporary folder.
 
-    :return: seconds on the wall and of CPU, that of its children included
+    :return: wall-clock seconds and CPU seconds, with those of child processes
     :raises CalledProcessError: if the command fails
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -42,51 +42,57 @@ def measure(flags: list[str], seed: int) -> tuple[float, float]:
     return wall, user + system
 
 
-def run_table(found: dict[str, dict[str, list[float]]]) -> list[str]:
+def run_table(measured: dict[str, dict[str, list[float]]]) -> list[str]:
     rows = []
-    for name, seconds in found.items():
+    for name, seconds in measured.items():
         cells = [f"`sb3-vpg train {' '.join([*FLAGS, *RUNS[name]])}`"]
         for what in (WALL, CPU):
             times = seconds[what]
             cells.append(f"{np.median(times):.1f} ({min(times):.1f} to {max(times):.1f})")
-            ratios = np.divide(times, found["ppo"][what]) if "ppo" in found else [np.nan]
+            ratios = np.divide(times, measured["ppo"][what]) if "ppo" in measured else [np.nan]
             cells.append(f"{np.median(ratios):.2f}")
         rows.append(cells)
     return table(["", "wall clock, s (range)", "/ PPO's", "CPU, s (range)", "/ PPO's"], rows)
 
 
-def goals(found: dict[str, dict[str, list[float]]]) -> list[Goal]:
-    judged = []
+def goals(measured: dict[str, dict[str, list[float]]]) -> list[Goal]:
+    result = []
     for name in ("vpg", "vpg native"):
-        if name in found and "ppo" in found:
-            share = float(np.median(np.divide(found[name][WALL], found["ppo"][WALL])))
-            judged.append(Goal(f"{name}: wall clock / PPO's", share, 1 / 3, at_least=False))
-    return judged
+        if name in measured and "ppo" in measured:
+            share = float(np.median(np.divide(measured[name][WALL], measured["ppo"][WALL])))
+            result.append(Goal(f"{name}: wall clock / PPO's", share, 1 / 3, at_least=False))
+    return result
 
 
 def main() -> None:
-    made = parser(__doc__)
-    made.add_argument("--repetitions", type=int, default=3, help="rounds, each with a seed of its own (default: %(default)s)")
-    made.add_argument(
-        "--runs", nargs="+", choices=RUNS, default=list(RUNS), help="which (default: all); a part is not written without --out"
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="number of rounds, each with another seed (default: %(default)s)"
     )
-    args = made.parse_args()
+    parser.add_argument(
+        "--runs",
+        nargs="+",
+        choices=RUNS,
+        default=list(RUNS),
+        help="runs to measure (default: all); without all of them, only --out writes results",
+    )
+    args = parser.parse_args()
     repetitions, short = (1, ["-n", "1000"]) if args.quick else (args.repetitions, [])
     os.environ["OMP_NUM_THREADS"] = "1"
-    found: dict[str, dict[str, list[float]]] = {name: {WALL: [], CPU: []} for name in args.runs}
+    measured: dict[str, dict[str, list[float]]] = {name: {WALL: [], CPU: []} for name in args.runs}
     for seed in range(repetitions):
-        for name, seconds in found.items():
+        for name, seconds in measured.items():
             for what, number in zip((WALL, CPU), measure([*RUNS[name], *short], seed), strict=True):
                 seconds[what].append(number)
             print(name, seed, {what: round(numbers[-1], 2) for what, numbers in seconds.items()}, flush=True)
     introduction = [
-        "The whole command in a fresh process with one thread, imports and the zoo's own evaluations included. Each trains",
-        "for the steps that its tuned settings name, A2C for five times as many as the others. Medians of rounds in which all",
-        f"took turns, of which there were {repetitions}; a ratio is the median of the ratios within each round.",
+        "Each command is a new process with one thread; its time includes imports and the zoo's evaluations. Each trains for",
+        "the steps of its tuned hyperparameters, A2C for five times as many as the others. Medians over rounds in which every",
+        f"command is measured once ({repetitions} rounds); a ratio is the median of the ratios within each round.",
         "",
     ]
-    lines = [*introduction, *run_table(found), *goal_table(goals(found))]
-    deliver(made, args, "The command line", lines, {"seconds": found}, whole=len(found) == len(RUNS))
+    lines = [*introduction, *run_table(measured), *goal_table(goals(measured))]
+    write_report(parser, args, "The command line", lines, {"seconds": measured}, complete=len(measured) == len(RUNS))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""That benchmarks/soak.py sees a leak, and that benchmarks/crash.py sees a run that was harmed."""
+"""benchmarks/soak.py detects leaks, and benchmarks/crash.py detects runs that a kill damaged."""
 
 import os
 import shutil
@@ -15,9 +15,12 @@ from stable_baselines3.common.save_util import load_from_zip_file, save_to_zip_f
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    soak, crash, aims, victims, wholeness = map(import_module, ("soak", "crash", "aims", "victims", "wholeness"))
+    soak, crash = map(import_module, ("soak", "crash"))
+    kill_times, killed_process, run_integrity = (
+        import_module(f"harness.{name}") for name in ("kill_times", "killed_process", "run_integrity")
+    )
 
-linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="what a process holds is read from /proc")
+linux = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="memory and open files are read from /proc")
 TOTAL = 1_000_000
 FLAT = [soak.Sample(steps, steps / 1e5, steps / 1e5, 300.0, 7, 1, 340.0) for steps in range(10_000, TOTAL + 1, 10_000)]
 
@@ -36,18 +39,18 @@ LEAKS = {
 
 
 @pytest.mark.parametrize("name", LEAKS)
-def test_a_run_that_does_not_stay_as_it_began_misses_its_goal(name: str) -> None:
+def test_a_leak_misses_its_goal(name: str) -> None:
     leak, number = LEAKS[name]
     assert missed(FLAT) == []
-    found = missed([leak(sample) for sample in FLAT])
-    assert found[0].startswith(name)
-    assert len(found) == number
+    goals = missed([leak(sample) for sample in FLAT])
+    assert goals[0].startswith(name)
+    assert len(goals) == number
 
 
 @linux
-def test_what_a_process_holds_is_what_is_seen(tmp_path: Path) -> None:
+def test_samples_see_memory_and_open_files(tmp_path: Path) -> None:
     samples: list[Any] = []
-    sampler = soak.NumpyDistribution(1, tmp_path, samples)
+    sampler = soak.SampleCallback(1, tmp_path, samples)
     sampler._on_training_start()
     sampler._take()
     held: list[Any] = [np.ones(50 * 2**17)]
@@ -61,7 +64,7 @@ def test_what_a_process_holds_is_what_is_seen(tmp_path: Path) -> None:
 
 @linux
 def test_a_short_soak(tmp_path: Path) -> None:
-    """Each tenth has its row, and all that a long run has about it is there."""
+    """A short run has a sample in each tenth, a monitor file, checkpoints, evaluations and the best model."""
     samples = soak.measure(100_000, tmp_path)
     assert [sample.steps * 10 // 100_000 for sample, _, _ in soak.parts(samples, 100_000)] == list(range(1, 11))
     assert samples[-1].checkpoint > 0
@@ -70,27 +73,27 @@ def test_a_short_soak(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def tortured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A run that was killed once, in the middle, and its folder."""
-    folder = tmp_path_factory.mktemp("tortured")
-    size = aims.Size(steps=3_000, eval_freq=600, checkpoint_freq=500, episodes=1)
+    folder = tmp_path_factory.mktemp("killed")
+    size = kill_times.RunSize(steps=3_000, eval_freq=600, checkpoint_freq=500, episodes=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crash, "draw", lambda *_: [aims.Aim("anywhere", 1_500, 0.0)])
-        run = crash.torture("one", "default", 2, 1, size, folder)
+        patch.setattr(crash, "draw_kill_times", lambda *_: [kill_times.KillTime("anywhere", 1_500, 0.0)])
+        run = crash.kill_and_resume("run", "default", 2, 1, size, folder)
     return run, folder
 
 
 @pytest.mark.expensive
-def test_a_run_that_is_killed_is_resumed_and_ends_as_the_other(tortured: tuple[Any, Path]) -> None:
-    run, _ = tortured
+def test_a_killed_run_is_resumed_and_ends_like_the_reference(killed: tuple[Any, Path]) -> None:
+    run, _ = killed
     (kill,) = run.kills
     assert (kill.outcome, kill.damaged, run.differences) == ("resumed", [], [])
     assert kill.taken_up == kill.checkpoint >= 1_024
     assert kill.lost >= 0
     assert all(goal.met for goal in crash.goals([run], 1, crash.QUICK))
-    harmed = replace(kill, steps=9_999, damaged=["best_model.zip"], outcome="damaged")
-    harmed = replace(run, kills=[harmed], differences=["best_model.zip: differs"])
-    assert not any(goal.met for goal in crash.goals([harmed], 1, crash.QUICK))
+    bad_kill = replace(kill, steps=9_999, damaged=["best_model.zip"], outcome="damaged")
+    bad_run = replace(run, kills=[bad_kill], differences=["best_model.zip: differs"])
+    assert not any(goal.met for goal in crash.goals([bad_run], 1, crash.QUICK))
 
 
 FILES = ["CartPole-v1.zip", "best_model.zip", "evaluations.npz", "0.monitor.csv"]
@@ -99,14 +102,14 @@ FILES += ["CartPole-v1/args.yml", "CartPole-v1/finished.txt"]
 
 @pytest.mark.expensive
 @pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_cut_off_is_found(name: str, tortured: tuple[Any, Path], tmp_path: Path) -> None:
-    run = shutil.copytree(crash.find(tortured[1] / "killed"), tmp_path / "run")
-    assert wholeness.damage(run) == []
+def test_a_truncated_file_is_reported(name: str, killed: tuple[Any, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(crash.find(killed[1] / "killed"), tmp_path / "run")
+    assert run_integrity.damaged_files(run) == []
     content = (run / name).read_bytes()
     (run / name).write_bytes(content[:-3] if name.endswith((".zip", ".npz", ".csv")) else b"")
     (run / f".{name.replace('/', '')}.abc.part").write_bytes(content[:-3])
-    (found,) = wholeness.damage(run)
-    assert found.startswith(f"{name}: ")
+    (damaged,) = run_integrity.damaged_files(run)
+    assert damaged.startswith(f"{name}: ")
 
 
 def change_weights(run: Path) -> str:
@@ -139,24 +142,24 @@ def leave_part(run: Path) -> str:
 
 @pytest.mark.expensive
 @pytest.mark.parametrize("change", [change_weights, change_evaluation, repeat_episode, leave_part])
-def test_the_least_difference_is_found(change: Any, tortured: tuple[Any, Path], tmp_path: Path) -> None:
-    run = shutil.copytree(crash.find(tortured[1] / "killed"), tmp_path / "run")
-    whole = crash.find(tortured[1] / "whole")
-    assert wholeness.differences(run, whole) == []
+def test_the_smallest_difference_is_reported(change: Any, killed: tuple[Any, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(crash.find(killed[1] / "killed"), tmp_path / "run")
+    reference = crash.find(killed[1] / "reference")
+    assert run_integrity.differences(run, reference) == []
     expected = change(run)
-    assert wholeness.differences(run, whole) == [expected]
+    assert run_integrity.differences(run, reference) == [expected]
 
 
-def heard(*lines: str) -> Any:
-    """A process that has said this, and is not there."""
-    victim = victims.Victim.__new__(victims.Victim)
-    victim.events, victim.lines, victim._started = [], [], 0.0
+def process_with_output(*lines: str) -> Any:
+    """:return: a ``TrainingProcess`` that has printed these lines, without a process behind it"""
+    process = killed_process.TrainingProcess.__new__(killed_process.TrainingProcess)
+    process.events, process.lines, process._started = [], [], 0.0
     for line in lines:
-        victim._hear(line)
-    return victim
+        process._record(line)
+    return process
 
 
-SAID = {
+OUTPUTS = {
     "resumed": ("Taking up training after 2,048 of 9,000 steps, from checkpoint.zip", 2048, "resumed"),
     "from another": ("Taking up training after 1,024 of 9,000 steps, from checkpoint.zip", 1024, "another point than 2,048"),
     "anew": (
@@ -169,23 +172,29 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("name", SAID)
-def test_a_kill_is_judged_by_where_training_goes_on(name: str) -> None:
-    line, taken_up, outcome = SAID[name]
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_the_outcome_of_a_kill_depends_on_where_training_continues(name: str) -> None:
+    line, taken_up, outcome = OUTPUTS[name]
     kill = crash.Kill("", "", "", 2_300, 2_048, [])
-    crash.judge(pending := [kill], heard(line), fresh=False)
+    crash.set_outcomes(pending := [kill], process_with_output(line), fresh=False)
     assert kill.taken_up == taken_up
     assert outcome in kill.outcome
     assert bool(pending) == (name == "silent")
 
 
-def test_steps_are_those_of_training_and_not_of_the_table_of_an_evaluation() -> None:
-    victim = heard("| total_timesteps | 512 |", "Eval num_timesteps=600, episode_reward=9", "|   total_timesteps   | 600   |")
-    assert [(event.kind, event.steps) for event in victim.events] == [("rollout", 512), ("evaluated", 600), ("table", 0)]
-    assert victim.steps == 600
+def test_the_table_of_an_evaluation_is_not_taken_for_that_of_a_rollout() -> None:
+    process = process_with_output(
+        "| total_timesteps | 512 |", "Eval num_timesteps=600, episode_reward=9", "|   total_timesteps   | 600   |"
+    )
+    assert [(event.kind, event.steps) for event in process.events] == [
+        ("rollout", 512),
+        ("evaluation", 600),
+        ("evaluation table", 0),
+    ]
+    assert process.steps == 600
 
 
-MOMENTS = {
+ACTIVITIES = {
     "imports": ([], []),
     "making the model": (["Seed: 1"], []),
     "training": (["| total_timesteps | 512 |"], []),
@@ -197,33 +206,33 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("expected", MOMENTS)
-def test_what_a_process_leaves_tells_what_it_was_doing(expected: str, tmp_path: Path) -> None:
-    lines, left = MOMENTS[expected]
+@pytest.mark.parametrize("expected", ACTIVITIES)
+def test_partial_files_and_output_show_what_a_process_was_doing(expected: str, tmp_path: Path) -> None:
+    lines, left = ACTIVITIES[expected]
     for name in left:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
-    parts = [path for path in tmp_path.rglob("*") if wholeness.part_in(path.relative_to(tmp_path))]
-    assert crash.doing(heard(*lines), parts) == expected
+    parts = [path for path in tmp_path.rglob("*") if run_integrity.name_of_partial(path.relative_to(tmp_path))]
+    assert crash.activity(process_with_output(*lines), parts) == expected
 
 
-def test_moments_lie_where_they_should() -> None:
-    events = [victims.Event(5 + index / 100, "rollout", 256 * (index + 1)) for index in range(200)]
-    events.append(victims.Event(8.0, "saving", 0))
-    size, rng = aims.Size(), np.random.default_rng(0)
-    drawn = [aims.draw(events, 9, True, size, rng) for _ in range(100)]
-    assert all(sorted(aim.what for aim in run) == sorted([*aims.AIMS, aims.END]) for run in drawn)
-    assert all((run[0].what, run[-1].what) == ("anywhere", aims.END) for run in drawn)
+def test_kill_times_have_every_target_and_are_uniform_over_the_run() -> None:
+    events = [killed_process.Event(5 + index / 100, "rollout", 256 * (index + 1)) for index in range(200)]
+    events.append(killed_process.Event(8.0, "saving", 0))
+    size, rng, draw = kill_times.RunSize(), np.random.default_rng(0), kill_times.draw_kill_times
+    drawn = [draw(events, 9, True, size, rng) for _ in range(100)]
+    assert all(sorted(kill.target for kill in run) == sorted([*kill_times.TARGETS, kill_times.END]) for run in drawn)
+    assert all((run[0].target, run[-1].target) == ("anywhere", kill_times.END) for run in drawn)
     assert all(run[0].steps < size.checkpoint_freq for run in drawn)
-    assert max(aim.seconds for run in drawn for aim in run if aim.what == "the start") < 5
-    steps = np.array([aims.draw(events, 1, False, size, rng)[0].steps for _ in range(1000)])
-    # The last third of the life of this run comes after its last table
+    assert max(kill.seconds for run in drawn for kill in run if kill.target == "the start") < 5
+    steps = np.array([draw(events, 1, False, size, rng)[0].steps for _ in range(1000)])
+    # The last third of this run's time comes after its last table
     assert [round(np.mean(part), 1) for part in (steps < 100 * 256, steps == 200 * 256)] == [0.3, 0.3]
 
 
-def test_no_process_stays_behind() -> None:
-    with pytest.raises(RuntimeError), victims.Victim(["--env", "CartPole-v1"]) as victim:
+def test_an_error_in_the_with_block_kills_the_process() -> None:
+    with pytest.raises(RuntimeError), killed_process.TrainingProcess(["--env", "CartPole-v1"]) as process:
         raise RuntimeError
     with pytest.raises(ProcessLookupError):
-        os.kill(victim._process.pid, 0)
+        os.kill(process._process.pid, 0)
     assert sys.exc_info() == (None, None, None)

@@ -1,4 +1,4 @@
-"""What benchmarks/variance.py claims: it measures the gradients that VPG follows, and baselines make them less noisy."""
+"""benchmarks/variance.py measures the gradients that VPG follows, and baselines reduce their variance."""
 
 import json
 import runpy
@@ -24,8 +24,8 @@ def actor_weights(model: VPG) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", bench.BASELINES)
-def test_it_measures_the_step_that_vpg_takes(name):
-    """A step of plain gradient descent with learning rate 1 is the gradient."""
+def test_the_measured_gradient_is_the_step_that_vpg_takes(name):
+    """With plain gradient descent and learning rate 1, the change of the weights is the gradient."""
     baseline, gae_lambda = bench.BASELINES[name]
     options = {"baseline": baseline, "gae_lambda": gae_lambda, "n_episodes": bench.N_EPISODES, "gamma": bench.GAMMA}
     plain = {"max_grad_norm": float("inf"), "policy_kwargs": {"optimizer_class": th.optim.SGD}, "vf_learning_rate": 0.0}
@@ -48,7 +48,7 @@ def test_the_trace_is_that_of_the_sample_covariance():
 
 @pytest.fixture(scope="module")
 def weights():
-    """Of a policy after a short training."""
+    """The weights of a policy after a short training."""
     return bench.fixed_policy(n_steps=3000, n_fits=20)
 
 
@@ -59,36 +59,36 @@ def measured(weights):
 
 @pytest.fixture(scope="module")
 def compared(measured):
-    """With intervals of 99.9 %."""
+    """The comparison with 99.9 % intervals."""
     return bench.compare(measured.gradients, confidence=0.999)
 
 
 @pytest.mark.expensive
 @pytest.mark.parametrize("name", [name for name in bench.BASELINES if name != "none"])
 def test_every_baseline_has_less_variance_than_none(compared, name):
-    """On the same episodes; the upper end of the interval of the ratio is below 1."""
+    """The upper end of the interval of the ratio is below 1, with the same episodes for both."""
     assert compared[name]["high"] < 1.0, compared[name]
 
 
 @pytest.mark.expensive
 @pytest.mark.parametrize("name", [name for name in bench.BASELINES if name != bench.REFERENCE])
 def test_only_a_lambda_below_one_shifts_the_mean_gradient(compared, name):
-    """The others are within 3.5 standard errors of no shift, and those errors are below a tenth of the gradient's length."""
+    """Otherwise the shift is within 3.5 standard errors of 0, each of which is below a tenth of the gradient's length."""
     row = compared[name]
     assert row["shift_error"] < 0.1
     assert (abs(row["shift"]) > 3.5 * row["shift_error"]) == (name == "value, lambda 0.95"), row
 
 
 @pytest.mark.expensive
-def test_the_policy_stays_as_it_is(measured, weights):
-    """What differs between updates is the noise of their episodes alone."""
+def test_the_policy_does_not_change_while_it_is_measured(measured, weights):
+    """So the gradients differ only by the noise of their episodes."""
     after = measured.model.policy.state_dict()
     assert all(after[name].equal(value) for name, value in weights.items())
     assert {len(rows) for rows in measured.gradients.values()} == {150}
 
 
 def test_a_finished_policy_is_not_measured_again(tmp_path, monkeypatch):
-    """The table and the figure from the files of earlier runs."""
+    """Table and figure are made from the files of earlier runs."""
     row = {"trace": 2.0, "ratio": 0.5, "low": 0.4, "high": 0.6, "signal": 4.0, "shift": -0.02, "shift_error": 0.01}
     result = {"baselines": dict.fromkeys(bench.BASELINES, row), "length": 22.5, "explained": 0.4}
     for name in bench.POLICIES:

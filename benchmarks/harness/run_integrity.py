@@ -1,4 +1,4 @@
-"""What a run has left in its folder: whether each file is whole, and whether it is that of another run to the last bit."""
+"""Checks of a run folder: is every file complete, and is it equal to that of another run to the last bit?"""
 
 import json
 import pickle
@@ -14,25 +14,25 @@ from sb3_vpg.checkpoints.files import progress
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
 
-def damage(run: Path) -> list[str]:
-    """:return: what is wrong with which file; those that are being written under another name do not count"""
-    found = []
-    for path in sorted(path for path in run.rglob("*") if path.is_file() and not part_in(path.relative_to(run))):
+def damaged_files(run: Path) -> list[str]:
+    """:return: each damaged file with its error; partial files are not looked at"""
+    damaged = []
+    for path in sorted(path for path in run.rglob("*") if path.is_file() and not name_of_partial(path.relative_to(run))):
         try:
-            _read_whole(path)
+            _read(path)
         except Exception as error:
-            found.append(f"{path.relative_to(run)}: {type(error).__name__}: {error}")
-    return found
+            damaged.append(f"{path.relative_to(run)}: {type(error).__name__}: {error}")
+    return damaged
 
 
-def part_in(path: Path) -> str | None:
-    """:return: the name of the file that a path is a part of"""
+def name_of_partial(path: Path) -> str | None:
+    """:return: if ``path`` is a partial file, or lies in a partial folder, the name of the complete one; else None"""
     return next((name.strip(".").rsplit(".", 2)[0] for name in path.parts if name.endswith(".part")), None)
 
 
-def _read_whole(path: Path) -> None:
+def _read(path: Path) -> None:
     if path.suffix not in _READERS and path.name != ".lock":
-        raise ValueError("a name that nobody knows")
+        raise ValueError("no run has a file of this name")
     if path.suffix in _READERS:
         _READERS[path.suffix](path)
 
@@ -60,7 +60,11 @@ def _read_settings(path: Path) -> None:
 
 
 def episodes(path: Path) -> list[tuple[float, int]]:
-    """:return: return and length of each. :raises ValueError: if a row is cut off"""
+    """
+    :param path: a file of ``Monitor``
+    :return: return and length of each episode
+    :raises ValueError: if a row is cut off
+    """
     text = path.read_text()
     if not text.endswith("\n"):
         raise ValueError("the last row is cut off")
@@ -73,9 +77,9 @@ def episodes(path: Path) -> list[tuple[float, int]]:
 
 
 def differences(run: Path, other: Path) -> list[str]:
-    """:return: what is not in both, or not the same to the last bit: weights, evaluations, episodes"""
+    """:return: files that only one run has, and files whose weights, evaluations, statistics or episodes differ in a bit"""
     names, others = ({str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (run, other))
-    found = [f"{name}: is not in both" for name in sorted(names ^ others)]
+    different = [f"{name}: is not in both" for name in sorted(names ^ others)]
     for name in sorted(names & others):
         mine, theirs = run / name, other / name
         if name.endswith(".zip"):
@@ -87,8 +91,8 @@ def differences(run: Path, other: Path) -> list[str]:
         else:
             same = not name.endswith(".monitor.csv") or episodes(mine) == episodes(theirs)
         if not same:
-            found.append(f"{name}: differs")
-    return found
+            different.append(f"{name}: differs")
+    return different
 
 
 def _weights(path: Path) -> dict[str, bytes]:
@@ -97,7 +101,7 @@ def _weights(path: Path) -> dict[str, bytes]:
 
 
 def _arrays(path: Path) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    # numpy leaves a file open that it cannot read
+    # np.load(path) leaves the file open if it cannot read it
     with path.open("rb") as file, np.load(file) as arrays:
         return {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
 
@@ -106,8 +110,8 @@ def _statistics(path: Path) -> list[tuple[bytes, bytes, float]]:
     """:return: mean, variance and count of a ``VecNormalize``, of its observations and of its returns"""
     with path.open("rb") as file:
         normalizer: Any = pickle.load(file)
-    found = (normalizer.obs_rms, normalizer.ret_rms)
-    return [(np.asarray(one.mean).tobytes(), np.asarray(one.var).tobytes(), float(one.count)) for one in found]
+    statistics = (normalizer.obs_rms, normalizer.ret_rms)
+    return [(np.asarray(rms.mean).tobytes(), np.asarray(rms.var).tobytes(), float(rms.count)) for rms in statistics]
 
 
 _READERS: dict[str, Callable[[Path], object]] = {

@@ -1,4 +1,4 @@
-"""``sb3-vpg train`` in a process of its own: what it says, and its sudden end."""
+"""``sb3-vpg train`` in a separate process, which can be killed: what it prints, and when."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-ROOT = Path(__file__).parents[1]
-_SAID = {
+ROOT = Path(__file__).parents[2]
+_PATTERNS = {
     "rollout": re.compile(r"\|\s+total_timesteps\s+\|\s+(\d+)"),
-    "evaluated": re.compile(r"Eval num_timesteps=(\d+)"),
-    "taken up": re.compile(r"(?:Taking up training|Training is complete) after ([\d,]+) of "),
-    "begun anew": re.compile(r"begins once more()"),
+    "evaluation": re.compile(r"Eval num_timesteps=(\d+)"),
+    "resumed": re.compile(r"(?:Taking up training|Training is complete) after ([\d,]+) of "),
+    "restarted": re.compile(r"begins once more()"),
     "complete": re.compile(r" is complete: ([\d,]+) of "),
     "saving": re.compile(r"^Saving to ()"),
 }
@@ -27,9 +27,11 @@ _SAID = {
 @dataclass(frozen=True)
 class Event:
     """
+    A line of the output.
+
     :param seconds: since the process was started
-    :param kind: a key of what is listened for
-    :param steps: environment steps that it names, else 0
+    :param kind: a key of ``_PATTERNS``, or ``"evaluation table"``
+    :param steps: the number of environment steps in the line; 0 if there is none
     """
 
     seconds: float
@@ -37,15 +39,15 @@ class Event:
     steps: int
 
 
-class Victim:
+class TrainingProcess:
     """
-    One process, which is gone at the latest when the ``with`` block ends.
+    One process, which the end of the ``with`` block kills.
 
-    :param flags: of ``sb3-vpg train``; with ``--log-interval 1`` it tells of every rollout
+    :param flags: of ``sb3-vpg train``; ``--log-interval 1`` makes it print a table after each rollout
     """
 
-    _living: ClassVar["set[Victim]"] = set()
-    _over: ClassVar[bool] = False
+    _running: ClassVar["set[TrainingProcess]"] = set()
+    _stopped: ClassVar[bool] = False
 
     def __init__(self, flags: Sequence[str]) -> None:
         env = {**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
@@ -55,31 +57,31 @@ class Victim:
         self._started = time.perf_counter()
         self.events: list[Event] = []
         self.lines: list[str] = []
-        self._news = threading.Condition()
+        self._new_line = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        Victim._living.add(self)
-        if Victim._over:
+        TrainingProcess._running.add(self)
+        if TrainingProcess._stopped:
             self.kill()
             raise SystemExit("stopped")
 
-    def __enter__(self) -> "Victim":
+    def __enter__(self) -> "TrainingProcess":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        Victim._living.discard(self)
+        TrainingProcess._running.discard(self)
 
     @staticmethod
-    def end_all() -> None:
-        """Leave none behind, and let none begin."""
-        Victim._over = True
-        for victim in list(Victim._living):
-            victim.kill()
+    def stop_all() -> None:
+        """Kill all running processes, and let no further one start."""
+        TrainingProcess._stopped = True
+        for process in list(TrainingProcess._running):
+            process.kill()
 
     @property
     def seconds(self) -> float:
-        """:return: since it was started"""
+        """:return: seconds since the process was started"""
         return time.perf_counter() - self._started
 
     @property
@@ -87,27 +89,27 @@ class Victim:
         return not self._reader.is_alive()
 
     def kill(self) -> bool:
-        """:return: whether it died of this, and not before"""
+        """:return: True if this call killed the process, False if it had ended before"""
         if self._process.returncode is None:
-            # Not waited for yet, so the number is still its own
+            # The process has not been waited for, so no other process has its number
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
         return self.finish() == -signal.SIGKILL
 
     def finish(self) -> int:
-        """:return: exit code"""
+        """Wait for the end of the process. :return: exit code"""
         self._reader.join()
         assert self._process.stdout is not None
         self._process.stdout.close()
         return self._process.wait()
 
     def wait_until(self, condition: Callable[[], bool]) -> bool:
-        """:param condition: looked at after each line. :return: False if the process ended first"""
-        with self._news:
+        """:param condition: called after each line. :return: False if the process ended first"""
+        with self._new_line:
             while not condition():
                 if self.ended:
                     return False
-                self._news.wait(0.05)
+                self._new_line.wait(0.05)
         return True
 
     def last(self, *kinds: str) -> Event | None:
@@ -116,23 +118,23 @@ class Victim:
 
     @property
     def steps(self) -> int:
-        """:return: that it has told of; -1: none yet"""
-        event = self.last("rollout", "evaluated")
+        """:return: the number of steps that was printed last; -1 if none was"""
+        event = self.last("rollout", "evaluation")
         return event.steps if event else -1
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            with self._news:
-                self._hear(line)
-                self._news.notify_all()
+            with self._new_line:
+                self._record(line)
+                self._new_line.notify_all()
 
-    def _hear(self, line: str) -> None:
+    def _record(self, line: str) -> None:
         self.lines.append(line.rstrip())
-        for kind, pattern in _SAID.items():
+        for kind, pattern in _PATTERNS.items():
             match = pattern.search(line)
-            # An evaluation is followed by a table of its own
-            if match and not (kind == "rollout" and self.events and self.events[-1].kind == "evaluated"):
+            # An evaluation prints its own table, which looks like that of a rollout
+            if match and not (kind == "rollout" and self.events and self.events[-1].kind == "evaluation"):
                 self.events.append(Event(self.seconds, kind, int(match.group(1).replace(",", "") or 0)))
             elif match:
-                self.events.append(Event(self.seconds, "table", 0))
+                self.events.append(Event(self.seconds, "evaluation table", 0))

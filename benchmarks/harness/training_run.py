@@ -1,6 +1,6 @@
-"""One run of time_to_solve.py: train, look at the policy every so often, and stop the clock while looking."""
+"""One run of time_to_solve.py: train, evaluate at intervals, and stop the clock during evaluations."""
 
-from measure import make_env
+from harness.measure import make_env
 
 # isort: split
 import time
@@ -28,10 +28,10 @@ N_EVALUATED, EVALUATION_SEED = 20, 10_000
 @dataclass(frozen=True)
 class Setting:
     """
-    :param label: what it is called
-    :param kind: of environment, see ``measure.make_env``
-    :param budget: environment steps; also where schedules end
-    :param every: environment steps from one evaluation to the next, at the end of the update that reaches them
+    :param label: name in the report
+    :param kind: kind of environment, see ``measure.make_env``
+    :param budget: environment steps of the run, at which the schedules end
+    :param every: environment steps between evaluations; each takes place after the update that reaches this number
     :param options: arguments of the algorithm
     """
 
@@ -45,31 +45,31 @@ class Setting:
 
 
 def zoo_setting(label: str, algorithm: str, every: int, kind: str = "dummy") -> Setting:
-    """:return: what rl-zoo3 has tuned for CartPole-v1, from its own file"""
-    # Found and not imported, for an import of rl_zoo3 changes gymnasium
+    """:return: rl-zoo3's tuned setting for CartPole-v1, from its hyperparameter file"""
+    # Importing rl_zoo3 would change gymnasium, so only its path is looked up
     package = find_spec("rl_zoo3")
     assert package is not None
     assert package.origin is not None
     file = Path(package.origin).parent / "hyperparams" / f"{algorithm}.yml"
     options = yaml.safe_load(file.read_text())["CartPole-v1"]
     n_envs, budget, policy = options.pop("n_envs"), options.pop("n_timesteps"), options.pop("policy")
-    # What else the zoo understands is not to be met here
+    # Other keys of the zoo would need code of their own here
     assert policy == "MlpPolicy"
     assert not options.keys() & {"normalize", "policy_kwargs", "env_wrapper", "frame_stack"}
     return Setting(label, algorithm, kind, n_envs, int(budget), every, options)
 
 
 def scheduled(options: dict[str, Any]) -> dict[str, Any]:
-    """:return: the options, with a text such as ``lin_0.001`` as the zoo's schedule: linear, down to 0 at the end"""
-    made = dict(options)
+    """:return: the options, in which the zoo's ``lin_0.001`` is a schedule that falls linearly to 0 at the end"""
+    result = dict(options)
     for name, value in options.items():
         if isinstance(value, str) and value.startswith("lin_"):
-            made[name] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, end_fraction=1.0)
-    return made
+            result[name] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, end_fraction=1.0)
+    return result
 
 
 def evaluate(model: BaseAlgorithm, env: VecEnv) -> float:
-    """:return: mean deterministic return of one episode in each environment, always from the same starts"""
+    """Every call plays the same initial states. :return: mean deterministic return of one episode in each environment"""
     env.seed(EVALUATION_SEED)
     observations: Any = env.reset()
     returns_N, playing_N = np.zeros(env.num_envs), np.ones(env.num_envs, dtype=bool)
@@ -81,11 +81,12 @@ def evaluate(model: BaseAlgorithm, env: VecEnv) -> float:
     return float(returns_N.mean())
 
 
-class Watch(BaseCallback):
+class ProgressCallback(BaseCallback):
     """
-    Notes how far training is. Its clock counts CPU seconds, and stands while this class is at work.
+    Evaluate during training, and record when the returns reach ``THRESHOLD``. The clock counts CPU seconds, without those of
+    this callback.
 
-    :param every: environment steps from one evaluation to the next
+    :param every: environment steps between evaluations
     """
 
     def __init__(self, every: int) -> None:
@@ -93,7 +94,7 @@ class Watch(BaseCallback):
         self.every, self.due = every, every
         self.env = make_env("native", N_EVALUATED)
         self.evaluations: list[tuple[int, float, float]] = []  # steps, seconds, mean return
-        self.training: tuple[int, float] | None = None  # when the last episodes of training were good: steps, seconds
+        self.training: tuple[int, float] | None = None  # steps, seconds at the threshold
         self.spent, self.since = 0.0, 0.0
 
     def start(self) -> None:
@@ -106,7 +107,7 @@ class Watch(BaseCallback):
         return True
 
     def _on_rollout_start(self) -> None:
-        """Here the update that follows a rollout is done, which at its end it is not."""
+        """Evaluate here and not in ``_on_rollout_end``, which comes before the update."""
         self.stop()
         if self.num_timesteps >= self.due:
             self._evaluate()
@@ -134,21 +135,21 @@ def solve(setting: Setting, seed: int) -> dict[str, Any]:
     """
     Train until the budget is spent.
 
-    :return: ``evaluations`` (steps, seconds, mean return) and ``training``, see ``Watch``; ``steps`` and ``seconds`` of the
-        training; ``making``, the seconds for environments and model, which are not in any of the others; and ``failure``,
-        None unless the algorithm gave up before
+    :return: ``evaluations`` (steps, seconds, mean return) and ``training`` of ``ProgressCallback``; ``steps`` and ``seconds``
+        of the training; ``making``, the seconds in which environments and model were built, which no other number
+        contains; ``failure``, the error that ended the training, or None
     """
     before = time.process_time()
     env = make_env(setting.kind, setting.n_envs, seed)
     model = ALGORITHMS[setting.algorithm]("MlpPolicy", env, seed=seed, device="cpu", **scheduled(setting.options))
     making = time.process_time() - before
-    watch = Watch(setting.every)
+    progress = ProgressCallback(setting.every)
     failure = None
-    watch.start()
+    progress.start()
     try:
-        model.learn(setting.budget, watch)
-    except ValueError as error:  # a policy that is no longer finite; the seed counts all the same
+        model.learn(setting.budget, progress)
+    except ValueError as error:  # training diverged; the seed counts as one that failed
         failure = str(error)
-    watch.stop()
-    found = {"evaluations": watch.evaluations, "training": watch.training, "failure": failure}
-    return {**found, "steps": model.num_timesteps, "seconds": watch.spent, "making": making}
+    progress.stop()
+    result = {"evaluations": progress.evaluations, "training": progress.training, "failure": failure}
+    return {**result, "steps": model.num_timesteps, "seconds": progress.spent, "making": making}

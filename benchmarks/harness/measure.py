@@ -1,7 +1,8 @@
 """
-How the speed benchmarks measure: CPU seconds of one core, peers by turns, and fresh processes where one could spoil the next.
+How the speed benchmarks measure: CPU seconds of one core, all peers in each round, and a fresh process where a measurement
+could influence the next one.
 
-Import this module before NumPy and torch, which read the number of threads when they load.
+Import this module before NumPy and torch: they read the number of threads when they are imported.
 """
 
 import os
@@ -30,14 +31,14 @@ KINDS = {"dummy": "DummyVecEnv", "native": "gymnasium's vector environment"}
 
 
 def make_env(kind: str, n_envs: int, seed: int = 0) -> VecEnv:
-    """:return: CartPole-v1 as SB3 makes it (``"dummy"``, with ``Monitor``) or all environments at once (``"native"``)"""
+    """:return: CartPole-v1 in ``DummyVecEnv`` (``"dummy"``, with ``Monitor``) or in gymnasium's vector form (``"native"``)"""
     make = {"dummy": make_dummy_env, "native": vec_env.make_vec_env}[kind]
     return make("CartPole-v1", n_envs, seed=seed)
 
 
 def rate(run: Callable[[], int], seconds: float = 0.0) -> float:
     """
-    :param run: returns how many steps it took; called until this many CPU seconds are spent, and at least once
+    :param run: returns its number of steps; called at least once, and until ``seconds`` of CPU time are spent
     :return: steps per CPU second
     """
     n_steps, start, spent = 0, time.process_time(), 0.0
@@ -48,7 +49,11 @@ def rate(run: Callable[[], int], seconds: float = 0.0) -> float:
 
 
 def interleaved(tasks: Mapping[str, Callable[[], T]], repetitions: int) -> dict[str, list[T]]:
-    """All tasks once in each round, so that whatever the machine goes through, peers go through together."""
+    """
+    Run every task once in each round, so that a change of the machine's speed affects all of them.
+
+    :return: the results of each task, one for each round
+    """
     results: dict[str, list[T]] = {name: [] for name in tasks}
     for _ in range(repetitions):
         for name, task in tasks.items():
@@ -57,12 +62,12 @@ def interleaved(tasks: Mapping[str, Callable[[], T]], repetitions: int) -> dict[
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """:return: median over the rounds of the ratio within a round"""
+    """:return: the median over rounds of the ratio within each round"""
     return float(np.median(np.divide(ours, theirs)))
 
 
 def in_fresh_process(program: str, task: Any) -> Any:
-    """:return: what ``program --one TASK`` prints last; both ways as JSON"""
-    command = [sys.executable, str(Path(program).resolve()), "--one", json.dumps(task)]
+    """:return: the last line that ``program --task TASK`` prints; task and line are JSON"""
+    command = [sys.executable, str(Path(program).resolve()), "--task", json.dumps(task)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

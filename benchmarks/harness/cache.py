@@ -1,4 +1,4 @@
-"""Runs that are done stay done: each leaves a JSON file, so a killed benchmark goes on where it was."""
+"""A finished run leaves a JSON file, so a killed benchmark repeats only the runs that are missing."""
 
 import json
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 
-def remembered(file: Path, run: Callable[[], Any]) -> Any:
-    """:return: the result of ``run``, from ``file`` if that is there. Only a finished run leaves the file."""
+def cached(file: Path, run: Callable[[], Any]) -> Any:
+    """:return: the content of ``file``; if there is no such file, the result of ``run``, which is then written to it"""
     if not file.is_file():
         result = run()
         unfinished = file.with_suffix(".tmp")
