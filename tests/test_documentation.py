@@ -1,4 +1,4 @@
-"""README and docs/: links lead somewhere, files and commands that they name exist, code is Python."""
+"""README and docs/: links have targets, named files and commands exist, code is Python."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ from sb3_vpg.zoo.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem if page.parent == ROOT else f"docs-{page.stem}")
-# Folders at the top of the repository whose files the pages name; logs are the reader's own
+# Folders of the repository; logs/ is made by the reader
 FOLDERS = ("sb3_vpg", "tests", "benchmarks", "examples", "scripts", "hyperparams", "docs")
 
 
@@ -20,13 +20,13 @@ def code_blocks(page: Path, language: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them: lower case, without punctuation, hyphens for spaces."""
+    """:return: the anchors of a page's headings as on GitHub: lower case, no punctuation, hyphens for spaces"""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if target.startswith(("http://", "https://")):
             continue
@@ -38,11 +38,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @each_page
 def test_named_files_exist(page: Path) -> None:
-    """CHANGELOG.md names files as they were called then."""
+    """CHANGELOG.md is not checked, because it names files of older versions."""
     if page.name == "CHANGELOG.md":
         return
     for path in re.findall(rf"(?<![\w/.])(?:{'|'.join(FOLDERS)})/[\w/.]*\w", page.read_text()):
         assert (ROOT / path).exists(), path
+
+
+def test_files_and_constants_of_the_architecture_exist() -> None:
+    """docs/architecture.md names files by the last parts of their paths."""
+    text = (ROOT / "docs/architecture.md").read_text()
+    names = re.findall(r"`([\w/]+(?:\.py|/))`", text)
+    assert len(names) > 40
+    for name in names:
+        assert (ROOT / name).exists() or any(list((ROOT / folder).rglob(name)) for folder in FOLDERS), name
+    sources = "".join(path.read_text() for path in (ROOT / "sb3_vpg").rglob("*.py"))
+    for constant in set(re.findall(r"`([A-Z_]{4,})`", text)) - {"TYPE_CHECKING"}:
+        assert re.search(rf"^{constant}\b", sources, re.MULTILINE), constant
 
 
 @each_page
@@ -67,7 +79,7 @@ def test_every_page_is_in_the_index() -> None:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/speed.md"])
-def test_seconds_are_those_of_the_committed_results(page: str) -> None:
+def test_seconds_equal_the_committed_results(page: str) -> None:
     results = (ROOT / "benchmarks/results/time_to_solve.md").read_text()
     measured = set(re.findall(r"\| ([\d.]+), [^|\[]*\[([\d.]+) to ([\d.]+)\]", results))
     figures = re.findall(r"([\d.]+) s\*{0,2} \[([\d.]+), ([\d.]+)\]", (ROOT / page).read_text())
