@@ -148,15 +148,15 @@ def run_random(plan: Plan) -> None:
     by_hand = [episodes_until_solved(seed) for seed in seeds]
     histories = [History() for _ in seeds]
     models = [search(seed, history) for seed, history in zip(seeds, histories, strict=True)]
-    found = [len(history.lengths) for history in histories]
+    by_search = [len(history.lengths) for history in histories]
     afterwards = mean_and_interval([length_afterwards(model, plan) for model in models])
-    longest = int(np.argmax(found))
+    longest = int(np.argmax(by_search))
     draw_chart(histories[longest], f"Random search, seed {longest}", plan.folder / f"random_seed{longest}.png")
-    agents = [("the notebook's: sign of one vector", by_hand, ""), ("RandomSearch: argmax of two rows", found, afterwards)]
+    agents = [("the notebook's: sign of one vector", by_hand, ""), ("RandomSearch: argmax of two rows", by_search, afterwards)]
     print_table(
         f"Random weights: episodes until one lasts {LENGTH} steps, seeds 0 to {seeds[-1]}",
         ["agent", "mean (95 % interval)", "median", "most", "length of new episodes with the kept weights"],
-        [[name, mean_and_interval(n), f"{np.median(n):.0f}", f"{max(n)}", more] for name, n, more in agents],
+        [[name, mean_and_interval(n), f"{np.median(n):.0f}", f"{max(n)}", length] for name, n, length in agents],
     )
 
 

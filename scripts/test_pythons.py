@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def claimed() -> list[str]:
+def declared_versions() -> list[str]:
     """:return: the versions in pyproject.toml, such as "3.10"; found in its text, as Python 3.10 has no TOML reader"""
     return re.findall(r'"Programming Language :: Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
 
@@ -31,7 +31,7 @@ def interpreter(version: str) -> str | None:
 def main() -> int:
     """:return: exit code: 1 if the tests failed with a version, or if no version was found"""
     rows = []
-    for version in claimed():
+    for version in declared_versions():
         path, start = interpreter(version), time.monotonic()
         if path is None:
             rows.append((version, "not found", "", ""))

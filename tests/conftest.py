@@ -1,4 +1,4 @@
-"""One thread for each process (the networks are tiny, and CI machines are small) and repeatable Hypothesis runs."""
+"""Tests use one thread per process, as networks are small and CI machines have few cores; Hypothesis runs are repeatable."""
 
 import os
 import shutil
@@ -12,17 +12,17 @@ from hub_repositories import NAME, train_and_push
 from hypothesis import settings
 
 th.set_num_threads(1)
-# The same for the workers of pytest-xdist and for the programs that tests start: they inherit it
+# Workers of pytest-xdist and programs that tests start inherit these
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
-# Whoever runs tests in the background may ignore Ctrl-C, which is inherited: those that press it would wait for ever
+# A background shell may ignore SIGINT, which is inherited; tests that send SIGINT would then wait forever
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)
-def _settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Put back what a test sets for the whole process: the number of threads, and torch's validation (``th.compile``)."""
+def _restore_torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore torch's number of threads, and its validation of arguments, which ``th.compile`` switches off."""
     monkeypatch.setattr(th.distributions.Distribution, "_validate_args", True)
     yield
     th.set_num_threads(1)
@@ -30,13 +30,13 @@ def _settings_of_the_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def model_path(tmp_path):
-    """Where a model is saved to; ``save()`` takes the suffix as it is."""
+    """A path for ``save()``, with the suffix that it would add."""
     return tmp_path / "model.zip"
 
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``logs`` of one run on normalised observations, and ``hub``, to which it was pushed."""
+    """A folder with ``logs`` of a run with normalised observations, and with ``hub``, to which the run was pushed."""
     folder = tmp_path_factory.mktemp("pushed")
     train_and_push(folder)
     return folder
@@ -44,5 +44,5 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def repository(pushed: Path, tmp_path: Path) -> Path:
-    """A copy of what was pushed, to spoil."""
+    """A copy of the pushed repository, which a test may change."""
     return Path(shutil.copytree(pushed / "hub/me" / NAME, tmp_path / "hub/me" / NAME))

@@ -1,4 +1,4 @@
-"""What a user installs: the wheel holds what it should, and works where no checkout is near."""
+"""The wheel contains what it should, and works without a checkout."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-# What does not come with the wheel cannot be imported, although it lies there
+# Modules of distributions that the wheel does not declare cannot be imported, although they are installed
 BLOCKER = """
 import sys
 from importlib.machinery import PathFinder
@@ -52,38 +52,40 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Declared
 def declared(texts: list[str]) -> set[str]:
     """
     :param texts: requirements of a distribution, without its extras
-    :return: all distributions that come with it
+    :return: the names of all distributions that they require, directly or indirectly
     """
-    found: set[tuple[str, str]] = set()
-    waiting = [(text, "") for text in texts]
-    while waiting:
-        text, asked_by = waiting.pop()
+    required: set[tuple[str, str]] = set()
+    pending = [(text, "") for text in texts]
+    while pending:
+        text, parent_extra = pending.pop()
         requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": asked_by}):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": parent_extra}):
             continue
         for extra in {"", *requirement.extras}:
-            one = (canonicalize_name(requirement.name), extra)
-            if one not in found:
-                found.add(one)
-                waiting += [(text, extra) for text in distribution(requirement.name).requires or []]
-    return {name for name, _ in found}
+            name_and_extra = (canonicalize_name(requirement.name), extra)
+            if name_and_extra not in required:
+                required.add(name_and_extra)
+                pending += [(text, extra) for text in distribution(requirement.name).requires or []]
+    return {name for name, _ in required}
 
 
 def distributions_of_modules() -> dict[str, set[str]]:
-    """:return: who brings each module; ``packages_distributions`` knows only some of them before Python 3.11"""
-    found: dict[str, set[str]] = {}
-    for one in distributions():
-        for file in one.files or []:
+    """:return: the distributions of each module; before Python 3.11, ``packages_distributions`` finds only some of them"""
+    owners: dict[str, set[str]] = {}
+    for installed in distributions():
+        for file in installed.files or []:
             if file.suffix in (".py", ".so") and ".." not in file.parts:
-                found.setdefault(file.parts[0].partition(".")[0], set()).add(canonicalize_name(one.metadata["Name"]))
-    return found
+                owners.setdefault(file.parts[0].partition(".")[0], set()).add(canonicalize_name(installed.metadata["Name"]))
+    return owners
 
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
-    :return: the folder of the programs of an environment with the wheel, where nothing else can be imported than it asks
-        for. What it asks for is taken from this environment, so that the test does not install it a second time
+    Install the wheel into a new environment, in which only it and its dependencies can be imported. The dependencies are those
+    of the current environment, so that they are not installed again.
+
+    :return: the folder of the environment's programs
     """
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder)
@@ -101,8 +103,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.expensive
 @pytest.mark.parametrize("name", ["pytest", "wandb", "mujoco", "ray"])
-def test_what_is_not_declared_is_not_there(name: str, installed: Path) -> None:
-    """Or the next test would show nothing."""
+def test_undeclared_packages_cannot_be_imported(name: str, installed: Path) -> None:
+    """Otherwise the test of the installed command line could not detect an undeclared dependency."""
     done = subprocess.run([installed / "python", "-c", f"import {name}"], capture_output=True, text=True)
     assert f"No module named '{name}'" in done.stderr
 
@@ -112,56 +114,56 @@ def test_the_installed_version_is_the_one_in_the_code() -> None:
 
 
 @pytest.fixture(scope="module")
-def claims(wheel: Path) -> Message:
-    """What the wheel says of itself to whoever installs it."""
+def metadata(wheel: Path) -> Message:
+    """The metadata of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         return message_from_bytes(archive.read(f"sb3_vpg-{sb3_vpg.__version__}.dist-info/METADATA"))
 
 
 @pytest.fixture(scope="module")
-def bounds(claims: Message) -> dict[str, SpecifierSet]:
-    """The versions of each distribution that it admits, those of its extras included."""
-    found: dict[str, SpecifierSet] = {}
-    for requirement in map(Requirement, claims.get_all("Requires-Dist", [])):
-        found[requirement.name] = found.get(requirement.name, SpecifierSet()) & requirement.specifier
-    return found
+def bounds(metadata: Message) -> dict[str, SpecifierSet]:
+    """The allowed versions of each dependency, with those of the extras."""
+    specifiers: dict[str, SpecifierSet] = {}
+    for requirement in map(Requirement, metadata.get_all("Requires-Dist", [])):
+        specifiers[requirement.name] = specifiers.get(requirement.name, SpecifierSet()) & requirement.specifier
+    return specifiers
 
 
 @pytest.mark.expensive
 def test_every_dependency_has_a_lower_bound(bounds: dict[str, SpecifierSet]) -> None:
-    """Or make test-lowest would install the first release that there ever was."""
+    """Without one, ``make test-lowest`` would install the first release of all."""
     assert len(bounds) > 20
-    assert not [name for name, admitted in bounds.items() if ">=" not in {one.operator for one in admitted}]
+    assert not [name for name, admitted in bounds.items() if ">=" not in {specifier.operator for specifier in admitted}]
 
 
 @pytest.mark.expensive
-def test_no_torch_whose_reader_of_weights_corrupts_memory(bounds: dict[str, SpecifierSet]) -> None:
-    """CVE-2026-24747, whose mend came with 2.10."""
+def test_torch_is_not_older_than_the_fix_of_cve_2026_24747(bounds: dict[str, SpecifierSet]) -> None:
+    """The weights reader of torch before 2.10 can corrupt memory."""
     assert "2.9.1" not in bounds["torch"]
     assert "2.10.0" in bounds["torch"]
 
 
 @pytest.mark.expensive
-def test_what_development_installs_is_admitted(bounds: dict[str, SpecifierSet]) -> None:
+def test_pinned_versions_satisfy_the_bounds(bounds: dict[str, SpecifierSet]) -> None:
     lines = [line.partition("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
     pinned = [Requirement(line) for line in lines if line]
-    here = {canonicalize_name(one.name): one for one in pinned if one.marker is None or one.marker.evaluate()}
+    pins = {canonicalize_name(pin.name): pin for pin in pinned if pin.marker is None or pin.marker.evaluate()}
     for name, admitted in bounds.items():
-        (pin,) = here[canonicalize_name(name)].specifier
-        assert pin.version in admitted, name
+        (specifier,) = pins[canonicalize_name(name)].specifier
+        assert specifier.version in admitted, name
 
 
 @pytest.mark.expensive
-def test_the_pythons_that_it_claims_are_those_that_are_tested(claims: Message) -> None:
+def test_the_declared_python_versions_are_tested(metadata: Message) -> None:
     prefix = "Programming Language :: Python :: "
-    claimed = [text.removeprefix(prefix) for text in claims.get_all("Classifier", []) if text.startswith(prefix)]
-    assert claimed == test_pythons.claimed()
-    assert claims["Requires-Python"] == f">={claimed[0]}"
-    assert "{}.{}".format(*sys.version_info) in claimed
+    declared_versions = [text.removeprefix(prefix) for text in metadata.get_all("Classifier", []) if text.startswith(prefix)]
+    assert declared_versions == test_pythons.declared_versions()
+    assert metadata["Requires-Python"] == f">={declared_versions[0]}"
+    assert "{}.{}".format(*sys.version_info) in declared_versions
 
 
 @pytest.mark.expensive
-def test_the_wheel_carries_hyperparameters_and_agents_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_contains_hyperparameters_and_agents_but_no_tests(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for needed in ("sb3_vpg/hyperparams/vpg.yml", "sb3_vpg/py.typed", "sb3_vpg/zoo/cli.py"):
         assert needed in names
@@ -176,7 +178,7 @@ def test_the_wheel_carries_hyperparameters_and_agents_and_no_tests(wheel: Path) 
 
 
 @pytest.mark.expensive
-def test_the_wheel_alone_gives_a_command_line_that_trains(installed: Path, tmp_path: Path) -> None:
+def test_the_command_line_of_the_installed_wheel_trains(installed: Path, tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         command = [installed / "sb3-vpg", *arguments]
         return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
