@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch as th
 from harness.cache import cached
+from harness.report import RESULTS, table
 from scipy.stats import t as student
 
 from sb3_vpg.common.system_info import describe
 
-RESULTS = Path(__file__).parent / "results"
 example = SimpleNamespace(**runpy.run_path(str(Path(__file__).parents[1] / "examples" / "reinforce_notebook.py")))
 NAMES = {
     "ours": "VPG's defaults",
@@ -55,10 +55,8 @@ def mean_with_interval(numbers: list[float]) -> str:
 
 def summary(folder: Path) -> list[str]:
     """:return: a row for each reading; with means only if every run solved the task, as a mean without failures misleads"""
-    lines = [
-        "| | runs done | solved | episodes, mean ± 95 % | steps, mean ± 95 % | episodes, median and range |",
-        "|---|" + "---|" * 5,
-    ]
+    head = ["", "runs done", "solved", "episodes, mean ± 95 %", "steps, mean ± 95 %", "episodes, median and range"]
+    rows = []
     for reading, name in NAMES.items():
         done = [result for seed in range(SEEDS[reading]) if (result := known(folder, reading, seed)) is not None]
         episodes, steps = [[result[key] for result in done] for key in ("episodes", "steps")]
@@ -67,31 +65,30 @@ def summary(folder: Path) -> list[str]:
         if done and n_solved == len(done):
             spread = f"{np.median(episodes):,.0f} ({min(episodes):,} to {max(episodes):,})"
             cells = [mean_with_interval(episodes), mean_with_interval(steps), spread]
-        lines.append(f"| {name} | {len(done)} of {SEEDS[reading]} | {n_solved} | {' | '.join(cells)} |")
-    return lines
+        rows.append([name, f"{len(done)} of {SEEDS[reading]}", str(n_solved), *cells])
+    return table(head, rows)
 
 
-def every_run(folder: Path) -> list[str]:
-    lines = ["| | seed | solved | episodes | steps | mean of the last 100 |", "|---|" + "---|" * 5]
+def run_table(folder: Path) -> list[str]:
+    rows = []
     for reading, seed in TASKS:
         result = known(folder, reading, seed)
-        if result is None:
-            lines.append(f"| {reading} | {seed} | not run yet | | | |")
-            continue
-        verdict = "yes" if result["solved"] else "no"
-        numbers = f"{result['episodes']:,} | {result['steps']:,} | {result['last']:.1f}"
-        lines.append(f"| {reading} | {seed} | {verdict} | {numbers} |")
-    return lines
+        cells = ["not run yet", "", "", ""]
+        if result is not None:
+            verdict = "yes" if result["solved"] else "no"
+            cells = [verdict, f"{result['episodes']:,}", f"{result['steps']:,}", f"{result['last']:.1f}"]
+        rows.append([reading, str(seed), *cells])
+    return table(["", "seed", "solved", "episodes", "steps", "mean of the last 100"], rows)
 
 
 def replays() -> list[str]:
     """:return: the table of the published weights over 100 episodes"""
-    lines = ["| actions | mean return | 95 % bootstrap interval | episodes with 200 |", "|---|---|---|---|"]
+    rows = []
     for deterministic, name in ((False, "sampled"), (True, "deterministic")):
         returns = example.replay(100, deterministic)
         low, high = example.interval(returns)
-        lines.append(f"| {name} | {returns.mean():.1f} | {low:.1f} to {high:.1f} | {int((returns == 200).sum())} of 100 |")
-    return lines
+        rows.append([name, f"{returns.mean():.1f}", f"{low:.1f} to {high:.1f}", f"{int((returns == 200).sum())} of 100"])
+    return table(["actions", "mean return", "95 % bootstrap interval", "episodes with 200"], rows)
 
 
 def report(folder: Path) -> str:
@@ -101,13 +98,12 @@ def report(folder: Path) -> str:
         "Command: `python benchmarks/reinforce_notebook.py` (the example is `examples/reinforce_notebook.py`)",
         "",
         "Training with sampled actions in one environment until the mean return of the last 100 episodes is at least 195.",
-        f"A run is given up after {example.NUM_EP:,} episodes, the length of the notebook's own run. Seeds from 0; none was",
-        "left out.",
+        f"A run stops after {example.NUM_EP:,} episodes at the latest, the length of the notebook's run. Seeds start at 0;",
+        "none was left out.",
         "",
     ]
-    published = ["", "The weights that the notebook published, after 5,000 of its episodes, seed 0 of the environments:", ""]
-    parts = [introduction, summary(folder), [""], every_run(folder), published, replays(), ["", describe(), ""]]
-    return "\n".join(line for part in parts for line in part)
+    published = ["The weights that the notebook published, after 5,000 of its episodes, seed 0 of the environments:", ""]
+    return "\n".join([*introduction, *summary(folder), *run_table(folder), *published, *replays(), describe(), ""])
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ class SampleCallback(BaseCallback):
         self.every, self.checkpoints, self.samples = every, checkpoints, samples
 
     def _on_training_start(self) -> None:
-        self.begun = time.perf_counter(), time.process_time()
+        self.start = time.perf_counter(), time.process_time()
 
     def _on_step(self) -> bool:
         return True
@@ -85,7 +85,7 @@ class SampleCallback(BaseCallback):
             self._take()
 
     def _take(self) -> None:
-        wall, cpu = time.perf_counter() - self.begun[0], time.process_time() - self.begun[1]
+        wall, cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
         status = dict(line.split(":", 1) for line in (PROC / "status").read_text().splitlines())
         memory, threads = int(status["VmRSS"].split()[0]) / 1024, int(status["Threads"])
         handles = len(list((PROC / "fd").iterdir()))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from harness.cache import cached
+from harness.report import RESULTS, table
 from matplotlib.figure import Figure
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -37,7 +38,6 @@ from sb3_vpg.estimation.score_function import flat_gradient
 from sb3_vpg.optimization.optimizers import trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_steps
 
-RESULTS = Path(__file__).parent / "results"
 GAMMA = 0.99
 N_ENVS, N_EPISODES = 8, 2  # 16 episodes an update
 BASELINES: dict[str, tuple[Baseline, float]] = {
@@ -201,23 +201,23 @@ def run(name: str) -> dict[str, Any]:
     }
 
 
-def table(name: str, result: dict[str, Any]) -> list[str]:
+def baseline_table(name: str, result: dict[str, Any]) -> list[str]:
     n_steps, n_updates = POLICIES[name]
-    lines = [
+    introduction = [
         f"## {name.capitalize()} policy ({n_steps:,} steps of training, {n_updates:,} updates measured)",
         "",
         f"Mean length of an episode {result['length']:.1f} steps; the critic explains {result['explained']:.2f} of the "
         "variance of the returns.",
         "",
-        "| baseline | trace of the covariance | ratio to none | 95 % interval | noise / signal | shift of the mean |",
-        "|---|---|---|---|---|---|",
     ]
+    head = ["baseline", "trace of the covariance", "ratio to none", "95 % interval", "noise / signal", "shift of the mean"]
+    rows = []
     for baseline, row in result["baselines"].items():
         interval = "" if baseline == "none" else f"{row['low']:.3f} to {row['high']:.3f}"
         shift = "" if baseline == REFERENCE else f"{row['shift']:+.1%} ± {1.96 * row['shift_error']:.1%}"
         noise = row["trace"] / row["signal"]
-        lines.append(f"| {baseline} | {row['trace']:.3g} | {row['ratio']:.3f} | {interval} | {noise:.2f} | {shift} |")
-    return [*lines, ""]
+        rows.append([baseline, f"{row['trace']:.3g}", f"{row['ratio']:.3f}", interval, f"{noise:.2f}", shift])
+    return [*introduction, *table(head, rows)]
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
@@ -250,7 +250,7 @@ def main() -> None:
     results = {}
     for name in POLICIES:
         results[name] = cached(args.folder / f"{name}.json", partial(run, name))
-    tables = [line for name, result in results.items() for line in table(name, result)]
+    tables = [line for name, result in results.items() for line in baseline_table(name, result)]
     text = "\n".join([INTRODUCTION, *tables, describe(), ""])
     (RESULTS / "variance.md").write_text(text)
     draw(results, RESULTS / "variance.png")

@@ -110,11 +110,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def episodes_until_solved(seed: int) -> int:
-    """
-    The notebook's agent: four random weights for each episode. It pushes right if their product with the state is positive.
-
-    :return: number of episodes until one lasts 200 steps
-    """
+    """Play with four new random weights ``w`` per episode: push right if ``w @ state > 0``. :return: number of episodes"""
     # With the seed of the environment, weights and first states would be equal numbers
     env, generator = make_env(), np.random.default_rng(10_000 + seed)
     observation, _ = env.reset(seed=seed)
@@ -162,8 +158,8 @@ def run_random(plan: Plan) -> None:
 
 def make_vpg(seed: int, wrapper: Callable[[gym.Env], gym.Env] = lambda env: env, **kwargs: Any) -> VPG:
     """
-    VPG with a linear network as its actor: 4 inputs, layers of 2, 4 and 2 units without activations, a softmax at the end,
-    Adam with learning rate 0.01. SB3 has one ``activation_fn`` for actor and critic, so the critic is linear, too.
+    :return: VPG with a linear actor: 4 inputs, layers of 2, 4 and 2 units without activations, a softmax, Adam with learning
+        rate 0.01. SB3 has one ``activation_fn`` for actor and critic, so the critic is linear, too
     """
     network = {"net_arch": {"pi": [2, 4], "vf": [64, 64]}, "activation_fn": nn.Identity, "optimizer_class": th.optim.Adam}
     env = make_vec_env(make_env, n_envs=8, seed=seed, wrapper_class=wrapper)
@@ -292,12 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=[*STEPS, "all"])
     parser.add_argument("--quick", action="store_true", help="check in seconds that it runs")
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("logs/random_weights_notebook"),
-        help="folder for the charts (default: %(default)s)",
-    )
+    parser.add_argument("--folder", type=Path, default=Path("logs/random_weights_notebook"), help="folder for the charts")
     args = parser.parse_args(arguments)
     plan = Plan(args.folder, n_seeds=2, n_searches=3, n_updates=4, n_test_episodes=10) if args.quick else Plan(args.folder)
     for name in STEPS if args.step == "all" else [args.step]:

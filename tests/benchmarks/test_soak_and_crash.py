@@ -162,7 +162,7 @@ def process_with_output(*lines: str) -> Any:
 OUTPUTS = {
     "resumed": ("Taking up training after 2,048 of 9,000 steps, from checkpoint.zip", 2048, "resumed"),
     "from another": ("Taking up training after 1,024 of 9,000 steps, from checkpoint.zip", 1024, "another point than 2,048"),
-    "anew": (
+    "restarted": (
         "run_1 was killed before its first checkpoint; its files are removed, and it begins once more",
         0,
         "another point",
