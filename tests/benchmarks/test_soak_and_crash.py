@@ -172,6 +172,13 @@ OUTPUTS = {
 }
 
 
+def test_the_package_prints_the_messages_that_the_patterns_match() -> None:
+    package = Path(__file__).parents[2] / "sb3_vpg"
+    sources = "".join((package / name).read_text() for name in ("checkpoints/callback.py", "zoo/train/session.py"))
+    for message in ("Taking up training after ", "Training is complete after ", "begins once more", " is complete: "):
+        assert message in sources, message
+
+
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_the_outcome_of_a_kill_depends_on_where_training_continues(name: str) -> None:
     line, taken_up, outcome = OUTPUTS[name]
