@@ -75,8 +75,9 @@ def measure(kind: str, n_envs: int, seconds: float, repetitions: int) -> dict[st
     """:return: steps per CPU second of each algorithm, in each round"""
     n_steps = N_STEPS[kind]
     runs = {name: collector(*algorithm, make_env(kind, n_envs), n_steps) for name, algorithm in ALGORITHMS.items()}
-    env, lean = make_env(kind, n_envs), make_env(kind, n_envs)
-    runs[LIMIT], runs[LEAN] = random_player(env, n_steps, env.step), random_player(lean, n_steps, fast_step(lean))
+    for name, step_of in ((LIMIT, lambda env: env.step), (NO_COPIES, fast_step)):
+        env = make_env(kind, n_envs)
+        runs[name] = random_player(env, n_steps, step_of(env))
     for run in runs.values():
         run()  # exclude one-time costs from the measurement
     return interleaved({name: lambda run=run: rate(run, seconds) for name, run in runs.items()}, repetitions)

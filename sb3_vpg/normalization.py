@@ -51,7 +51,7 @@ def load_vec_normalize(path: str | os.PathLike[str] | io.BufferedIOBase, venv: V
     except (ValueError, KeyError) as error:
         raise RefusedFileError(f"{name}: {STATISTICS!r} does not fit this environment: {error}") from error
     with _refusing(name):
-        _restore(env, state)
+        fill_statistics(env, state)
     return env
 
 

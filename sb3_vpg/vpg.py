@@ -16,7 +16,7 @@ from typing_extensions import Self, Unpack
 from sb3_vpg.collection.advantages import normalize
 from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, full_batch
 from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
-from sb3_vpg.estimation.diagnostics import approximate_kl, parts_of, signal_to_noise
+from sb3_vpg.estimation.diagnostics import approximate_kl, part_losses, signal_to_noise
 from sb3_vpg.estimation.estimator import Baseline, Estimator
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import critic_fit

@@ -59,7 +59,7 @@ def collect(
     # Once per rollout: calling locals() at every step costs as much as a layer of the network
     callback.update_locals({**locals(), "self": model})
     shown = _lazy_locals(model, actor, callback, rollout_buffer)
-    step, check, is_bounded = quick_step(env), raw_check(env, policy), isinstance(model.action_space, spaces.Box)
+    step, check, is_bounded = fast_step(env), raw_check(env, policy), isinstance(model.action_space, spaces.Box)
     episodes = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
     n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
     while n_steps < n_rollout_steps if quota is None else (n_finished < quota).any():
