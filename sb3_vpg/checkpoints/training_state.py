@@ -4,9 +4,7 @@ import inspect
 import json
 import os
 import warnings
-from importlib.metadata import version
 from pathlib import Path
-from platform import python_version
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_vpg.checkpoints.callback_state import best_model, callback_state, callbacks_in, restore_callbacks
 from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.checkpoints.logger_state import log_state, restore_log
+from sb3_vpg.common import system_info
 from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.persistence.json_codec import decode

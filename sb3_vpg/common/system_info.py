@@ -1,4 +1,4 @@
-"""What a figure was measured on, for the foot of every result."""
+"""The versions and the machine on which a result depends. Nothing heavy is imported: ``sb3-vpg --version`` asks here."""
 
 import os
 import platform
@@ -8,13 +8,22 @@ from pathlib import Path
 from sb3_vpg.version import __version__
 
 
+def versions(zoo: bool = False) -> dict[str, str]:
+    """
+    :param zoo: include rl_zoo3
+    :return: the versions of sb3-vpg, of its libraries and of Python, by the names that pip uses
+    """
+    libraries = ("stable-baselines3", *(("rl_zoo3",) if zoo else ()), "gymnasium", "torch", "numpy")
+    # Not version("sb3-vpg"): a checkout need not be installed
+    return {"sb3-vpg": __version__, **{name: version(name) for name in libraries}, "python": platform.python_version()}
+
+
 def describe() -> str:
-    """:return: processor, cores and the versions that matter, in two lines of Markdown"""
-    packages = ("stable-baselines3", "rl_zoo3", "gymnasium", "torch", "numpy")
-    # A checkout need not be installed
-    versions = ", ".join([f"sb3-vpg {__version__}", *(f"{package} {version(package)}" for package in packages)])
+    """:return: the processor, the number of cores and all versions, in two lines of Markdown"""
+    packages = versions(zoo=True)
+    python = packages.pop("python")
     machine = f"Machine: {_processor()}, {os.cpu_count()} cores, {platform.system()}."
-    return f"{machine}  \nPython {platform.python_version()}, {versions}."
+    return f"{machine}  \nPython {python}, {', '.join(f'{name} {number}' for name, number in packages.items())}."
 
 
 def _processor() -> str:

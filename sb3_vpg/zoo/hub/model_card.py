@@ -1,11 +1,9 @@
 """The page of an agent on the hub: its score, how that was measured, and how to use the agent."""
 
-import platform
 import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import gymnasium as gym
@@ -14,13 +12,12 @@ from huggingface_hub import EvalResult, ModelCardData
 from huggingface_sb3 import EnvironmentName, ModelName
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sb3_vpg.version import __version__
+from sb3_vpg.common.system_info import versions
 from sb3_vpg.zoo.agents.evaluation import Evaluation
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.hub.repository import Repository
 from sb3_vpg.zoo.hub.usage_snippet import snippet
 
-_LIBRARIES = ("stable-baselines3", "gymnasium", "torch", "numpy")
 _EXTRAS = ("box2d", "mujoco")
 
 
@@ -43,12 +40,6 @@ class CardSubject:
     model: str
     repository: Repository
     hyperparams: dict[str, Any]
-
-
-def versions() -> dict[str, str]:
-    """:return: of what a score depends on"""
-    libraries = {one: version(one) for one in _LIBRARIES}
-    return {"sb3-vpg": __version__, **libraries, "python": platform.python_version()}
 
 
 def front_matter(subject: CardSubject, score: Evaluation) -> ModelCardData:

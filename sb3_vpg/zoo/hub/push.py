@@ -10,7 +10,6 @@ import json
 import shutil
 import tempfile
 import zipfile
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from huggingface_sb3 import EnvironmentName, ModelName
 from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_model_path
 
+from sb3_vpg.common.system_info import versions
 from sb3_vpg.persistence.archives import DATA, STATISTICS, read_archive, read_members
 from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
 from sb3_vpg.zoo.agents.videos import film
@@ -27,7 +27,7 @@ from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.flags import base_parser, positive
 from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
-from sb3_vpg.zoo.hub.model_card import CardSubject, card, versions
+from sb3_vpg.zoo.hub.model_card import CardSubject, card
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
 from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, naming_repository, read_repository
 from sb3_vpg.zoo.hyperparams_schema import NamedValues
@@ -44,8 +44,6 @@ _NAMES = (_CARD, _RESULTS, _FILM, CONFIG, ARGS, ENV_KWARGS, METRICS, "vec_normal
 def push_to_hub() -> None:
     """Run the command ``push_to_hub`` with the arguments in ``sys.argv``."""
     args = _parser().parse_args()
-    for module in args.gym_packages:
-        import_module(module)
     register()
     if args.num_threads > 0:
         th.set_num_threads(args.num_threads)
