@@ -1,8 +1,7 @@
 """
 What normalised scores refer to: 0 is the agent that draws its actions at random, 1 a threshold.
 
-The threshold is the environment's own (``reward_threshold`` of its registration). Where it has none, it is stated here or by
-the user. The random agent is measured.
+The threshold is the user's, else that of ``sb3_vpg.zoo.thresholds``. The random agent is measured.
 """
 
 import math
@@ -13,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from sb3_vpg.zoo.thresholds import STATED
+from sb3_vpg.zoo.thresholds import scale_threshold
 
 GIVEN = "given"
 """The source of a threshold of the user's."""
@@ -67,11 +66,10 @@ def references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, 
 
 
 def _threshold(env_id: str, given: Mapping[str, float]) -> tuple[float, str]:
-    own = gym.spec(env_id).reward_threshold
-    for value, source in ((given.get(env_id), GIVEN), (own, "the task's own"), (STATED.get(env_id), "stated by sb3-vpg")):
-        if value is not None:
-            return float(value), source
-    raise ValueError(f"{env_id} has no threshold, which scores are normalised by: state one, --threshold {env_id}=VALUE")
+    found = (float(given[env_id]), GIVEN) if env_id in given else scale_threshold(env_id)
+    if found is None:
+        raise ValueError(f"{env_id} has no threshold, which scores are normalised by: state one, --threshold {env_id}=VALUE")
+    return found
 
 
 def random_return(env_id: str, n_episodes: int = N_EPISODES, env_kwargs: Mapping[str, Any] | None = None) -> float:
