@@ -8,6 +8,7 @@ import sys
 from sb3_vpg.compare.api import ENGINES, compare
 from sb3_vpg.compare.report.pages import PAGE
 from sb3_vpg.compare.results import Comparison
+from sb3_vpg.zoo.flags import add_gym_packages
 
 _DEFAULTS = {"n_evaluations": 20, "eval_episodes": 5, "final_episodes": 50}
 
@@ -121,5 +122,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--eval-episodes", type=int, help="of each evaluation (default: %(default)s)")
     add("--final-episodes", type=int, help="to score each finished agent by (default: %(default)s)")
     add("--report-only", action="store_true", help="run nothing, report what is there of the same command")
-    add("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    add_gym_packages(parser)
     return parser

@@ -1,11 +1,10 @@
 """
-The command line ``sb3-vpg``: rl-zoo3's programs with our algorithms in them, plus what we add.
+The command line ``sb3-vpg``: rl-zoo3's programs with our algorithms, and commands of our own.
 
-This module imports nothing heavy, so that ``sb3-vpg``, ``--help`` and ``--version`` answer at once.
+This module imports nothing heavy, so that ``sb3-vpg``, ``sb3-vpg --help`` and ``sb3-vpg --version`` answer at once.
 """
 
 import argparse
-import platform
 import sys
 import tempfile
 import traceback
@@ -13,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import version
 from pathlib import Path
 from textwrap import shorten
 
-from sb3_vpg.version import __version__
+from sb3_vpg.common.system_info import versions
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.commands import IMPORT_ADVICE
+from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, non_negative, positive
 from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 
@@ -28,11 +27,11 @@ from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 class Command:
     """
     :param summary: one line for the overview
-    :param target: what runs, as ``sb3_vpg.zoo.programs.run`` takes it
-    :param defaults: flags put before the user's own, which therefore win
-    :param reads_runs: plays a trained agent: by default of the latest run where ``train`` puts it, or one that ships
-    :param plots: draws with matplotlib
-    :param vec_envs: what it takes for ``--vec-env``, ours included; empty where the flag is not ours to read
+    :param target: the program: see ``sb3_vpg.zoo.programs.run``
+    :param defaults: flags put before the user's; of a flag given twice, the last counts
+    :param reads_runs: whether it plays a trained agent: by default that of the latest run in ``logs``, or one that ships
+    :param plots: whether it draws with matplotlib, and takes ``--savefig``
+    :param vec_envs: choices of ``--vec-env``; empty if this module does not read the flag
     """
 
     summary: str
@@ -45,7 +44,7 @@ class Command:
 
 _NATIVE = "native"
 _TRAINING = ("dummy", "subproc", _NATIVE)
-# Small networks train fastest so, and beside other processes ten times as fast
+# One thread is fastest for small networks; beside other processes it is ten times as fast
 _ONE_THREAD = ("--algo", DEFAULT_ALGORITHM, "--num-threads", "1")
 COMMANDS = {
     "train": Command("train an agent", "rl_zoo3.train:train", _ONE_THREAD, vec_envs=_TRAINING),
@@ -61,19 +60,19 @@ COMMANDS = {
     ),
     "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=(_NATIVE,)),
     "record_video": Command(
-        # A film needs no second drawing for the screen
         "film a trained agent",
         "rl_zoo3.record_video",
+        # A window would draw every frame a second time
         ("--algo", DEFAULT_ALGORITHM, "--no-render"),
         reads_runs=True,
     ),
-    "record_training": Command("film an agent's checkpoints one after the other", "rl_zoo3.record_training", reads_runs=True),
+    "record_training": Command("film the checkpoints of a run", "rl_zoo3.record_training", reads_runs=True),
     "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub.push:push_to_hub"),
     "load_from_hub": Command(
-        "load an agent from the hub, running none of its author's code", "sb3_vpg.zoo.hub.load:load_from_hub"
+        "load an agent from the hub without running code of its author", "sb3_vpg.zoo.hub.load:load_from_hub"
     ),
     "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.agents.benchmark:benchmark", ()),
-    "compare": Command("train algorithms side by side and report them with intervals", "sb3_vpg.compare.command:main", ()),
+    "compare": Command("train several algorithms and report their scores with intervals", "sb3_vpg.compare.command:main", ()),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
         "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT_ALGORITHM), plots=True
@@ -85,14 +84,14 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """
     :param argv: arguments without the program's name; None: those of the process
-    :return: exit code: 0 done, 1 the command failed, 2 no such command, 128 + n stopped by signal n (130: Ctrl-C; 141: nobody
-        reads its output any longer)
+    :return: exit code: 0 done, 1 the command failed, 2 no such command, 128 + n stopped by signal n (130: Ctrl-C; 141: the
+        reader of the output is gone)
     """
     try:
         try:
             return _main(argv)
         finally:
-            # Here and not when Python ends, where nobody could catch what comes of it
+            # An error of the flush at the end of Python could not be caught
             sys.stdout.flush()
     except BrokenPipeError as error:
         if is_stdout_closed(error):
@@ -119,102 +118,91 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
-    ours, theirs = _our_flags(name, command).parse_known_args(arguments)
+    own, zoo_flags = _own_parser(name, command).parse_known_args(arguments)
     defaults = [*command.defaults, *(("--folder", "logs") if command.reads_runs else ())]
     signals = Signals()
     try:
-        # The zoo's programs read sys.argv and nothing else
-        argv = exchanged("sys:argv", [f"sb3-vpg {name}", *defaults, *theirs])
-        words = exchanged("warnings:formatwarning", _warning)
-        with signals, argv, words, _help_of_ours(name, defaults, theirs):
-            _start(name, ours, theirs, signals)
+        # The zoo's programs take their flags from sys.argv only
+        argv = exchanged("sys:argv", [f"sb3-vpg {name}", *defaults, *zoo_flags])
+        with signals, argv, exchanged("warnings:formatwarning", _format_warning), _own_help(name, defaults, zoo_flags):
+            _start(name, own, zoo_flags, signals)
     except KeyboardInterrupt:
         return signals.exit_code or 130
     except Exception as error:
         if is_stdout_closed(error):
             return CLOSED_PIPE
-        if ours.traceback:
+        if own.traceback:
             raise
-        _report(name, error)
+        _report_error(name, error)
         return 1
     return signals.exit_code
 
 
-def _start(name: str, ours: argparse.Namespace, theirs: list[str], signals: Signals) -> None:
+def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Signals) -> None:
     command = COMMANDS[name]
-    # Here the import of torch begins
+    # These imports load torch
     if command.vec_envs == _TRAINING:
-        from sb3_vpg.zoo.train import command as train_command
+        from sb3_vpg.zoo.train.command import train
 
-        own = ("vec_env", "checkpoint_freq", "resume", "exp_id")
-        train_command.train(theirs, signals, {flag: getattr(ours, flag, None) for flag in own})
+        names = ("vec_env", "checkpoint_freq", "resume", "exp_id")
+        train(zoo_flags, signals, {flag: getattr(own, flag, None) for flag in names})
         return
-    from sb3_vpg.zoo import programs as scripts
+    from sb3_vpg.zoo import programs
 
-    if command.plots and ours.savefig is not None:
-        scripts.run_plot(command.target, ours.savefig)
+    if command.plots and own.savefig is not None:
+        programs.run_plot(command.target, own.savefig)
     elif command.reads_runs:
-        native = command.vec_envs != () and ours.vec_env == _NATIVE
-        scripts.run_play(name, command.target, theirs, native, getattr(ours, "gif", False))
+        native = command.vec_envs != () and own.vec_env == _NATIVE
+        programs.run_play(name, command.target, zoo_flags, native, getattr(own, "gif", False))
     else:
-        scripts.run(command.target)
+        programs.run(command.target)
 
 
-def _warning(message: Warning | str, *_: object, **__: object) -> str:
-    """:return: what a user is to read: nothing of the file and the line that it came from"""
+def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
+    """:return: the warning without the file and line that Python puts before it"""
     return f"Warning: {message}\n"
 
 
-def _report(name: str, error: Exception) -> None:
-    """One line for the user, and a file with the rest, so that what took hours need not be repeated to be understood."""
+def _report_error(name: str, error: Exception) -> None:
+    """Print one line, and write the traceback to a file, because the error may have taken hours to occur."""
     with tempfile.NamedTemporaryFile("w", prefix=f"sb3-vpg-{name}-", suffix=".log", delete=False) as file:
         traceback.print_exception(error, file=file)
-    # Of the import system, which names the module; not a text of ours about an extra that is missing
-    own = f"; if the module is yours, {IMPORT_ADVICE}" if isinstance(error, ModuleNotFoundError) and error.name else ""
-    message = shorten(str(error), 600, placeholder=" …") + own
+    # Only errors of the import system have a name; our own texts about missing extras have none
+    advice = f"; if the module is yours, {IMPORT_ADVICE}" if isinstance(error, ModuleNotFoundError) and error.name else ""
+    message = shorten(str(error), 600, placeholder=" …") + advice
     print(f"sb3-vpg {name}: {type(error).__name__}: {message} (the traceback is in {file.name})", file=sys.stderr)
 
 
-def _our_flags(name: str, command: Command) -> argparse.ArgumentParser:
+def _own_parser(name: str, command: Command) -> argparse.ArgumentParser:
+    """:return: a parser of the flags that this module reads; the others are the program's"""
     parser = argparse.ArgumentParser(prog="sb3-vpg", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     group = parser.add_argument_group("flags of sb3-vpg")
-    group.add_argument("--traceback", action="store_true", help="let an error end in a Python traceback, not in one line")
+    group.add_argument("--traceback", action="store_true", help="show the Python traceback of an error, not only one line")
     if command.vec_envs:
-        text = "VecEnv type; native: the environment's own vector environment, where it has one"
+        text = "VecEnv type; native: the vector environment of gymnasium, for environments that have one"
         group.add_argument("--vec-env", choices=command.vec_envs, help=text)
     if name == "train":
-        text = "go on with the latest run of this algorithm and environment, or with that of a number or folder"
+        text = "continue the latest run of this algorithm and environment, or the run with this number or folder"
         group.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)
-        text = "number of the run, which must be new (default: the next); for runs that start side by side"
-        group.add_argument("--exp-id", type=_number, metavar="N", help=text)
-        text = "steps from one checkpoint to the next, for --resume; 0: none (default: 25000)"
-        group.add_argument("--checkpoint-freq", type=_whole, metavar="N", help=text)
+        text = "number of the new run (default: the next one); for runs that are started at the same time"
+        group.add_argument("--exp-id", type=positive, metavar="N", help=text)
+        text = f"save a checkpoint for --resume every N steps; 0: none (default: {CHECKPOINT_FREQ})"
+        group.add_argument("--checkpoint-freq", type=non_negative, metavar="N", help=text)
     if name in ("record_video", "record_training"):
-        group.add_argument("-g", "--gif", action="store_true", help="write a small GIF beside the film")
+        group.add_argument("-g", "--gif", action="store_true", help="also write a small GIF beside the video")
     if command.plots:
-        group.add_argument("--savefig", type=Path, metavar="FILE", help="write the picture instead of opening a window")
+        group.add_argument("--savefig", type=Path, metavar="FILE", help="save the plot to a file instead of opening a window")
     return parser
 
 
-def _whole(text: str, at_least: int = 0) -> int:
-    number = int(text)
-    if number < at_least:
-        raise argparse.ArgumentTypeError(f"must be at least {at_least}, but is {number}")
-    return number
-
-
-def _number(text: str) -> int:
-    return _whole(text, at_least=1)
-
-
 @contextmanager
-def _help_of_ours(name: str, defaults: list[str], theirs: list[str]) -> Iterator[None]:
-    """After the zoo's help (which ends in SystemExit), say what we add to it."""
+def _own_help(name: str, defaults: list[str], zoo_flags: list[str]) -> Iterator[None]:
+    """Print our flags and defaults after the zoo's help, which ends in SystemExit."""
     try:
         yield
     except SystemExit as stop:
-        if stop.code in (0, None) and {"-h", "--help"} & set(theirs):
-            print(f"\n{_our_flags(name, COMMANDS[name]).format_help()}")
+        if stop.code in (0, None) and {"-h", "--help"} & set(zoo_flags):
+            print(f"\n{_own_parser(name, COMMANDS[name]).format_help()}")
             if defaults:
                 print(f"defaults of sb3-vpg:\n  {' '.join(defaults)}")
         raise
@@ -228,21 +216,20 @@ def _overview() -> str:
             "usage: sb3-vpg COMMAND [FLAGS]      (also: python -m sb3_vpg)",
             "",
             "Vanilla policy gradient in the command line of rl-zoo3, with all of the zoo's own algorithms.",
-            f"Of ours: --algo {' or '.join(ALGORITHMS)}.",
+            f"Algorithms that sb3-vpg adds: --algo {' or '.join(ALGORITHMS)}.",
             "",
             "commands:",
             *lines,
             "",
-            "A first run:",
+            "To begin with:",
             "  sb3-vpg train --env CartPole-v1 --progress",
             "  sb3-vpg evaluate --env CartPole-v1",
             "",
-            "sb3-vpg COMMAND --help shows a command's flags; sb3-vpg --version shows the versions in use.",
+            "sb3-vpg COMMAND --help shows the flags of a command; sb3-vpg --version shows the installed versions.",
         ]
     )
 
 
 def _versions() -> str:
-    packages = ("stable-baselines3", "rl_zoo3", "gymnasium", "torch")
-    libraries = ", ".join(f"{package} {version(package)}" for package in packages)
-    return f"sb3-vpg {__version__} (Python {platform.python_version()}, {libraries})"
+    (own, number), *libraries, (_, python) = versions(zoo=True).items()
+    return f"{own} {number} (Python {python}, {', '.join(f'{name} {number}' for name, number in libraries)})"

@@ -1,31 +1,64 @@
-"""Flags that several commands share."""
+"""Flags and types of flags that several commands share. Nothing heavy is imported, because ``sb3-vpg`` itself imports this."""
 
 import argparse
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from huggingface_sb3 import EnvironmentName
-
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
+
+CHECKPOINT_FREQ = 25_000
+"""Environment steps between two checkpoints of ``train`` if ``--checkpoint-freq`` is not given."""
+
+
+def non_negative(text: str, at_least: int = 0) -> int:
+    """:return: the number. :raises ArgumentTypeError: if it is less than ``at_least``"""
+    number = int(text)
+    if number < at_least:
+        raise argparse.ArgumentTypeError(f"must be at least {at_least}, but is {number}")
+    return number
 
 
 def positive(text: str) -> int:
     """:return: the number. :raises ArgumentTypeError: if it is less than 1"""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, but is {number}")
-    return number
+    return non_negative(text, at_least=1)
+
+
+def add_gym_packages(parser: argparse.ArgumentParser) -> None:
+    """Add ``--gym-packages``. The modules are imported when the arguments are parsed."""
+    text = "modules to import first; they register environments"
+    parser.add_argument("--gym-packages", nargs="+", default=[], action=_ImportModules, metavar="MODULE", help=text)
+
+
+class _ImportModules(argparse.Action):
+    """Import the modules that a flag names, and store their names."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: str | Sequence[object] | None, *_: object
+    ) -> None:
+        """
+        See ``argparse.Action``.
+
+        :raises ImportError: if a module cannot be imported
+        """
+        for module in values or ():
+            import_module(str(module))
+        setattr(namespace, self.dest, values)
 
 
 def base_parser(description: str) -> argparse.ArgumentParser:
-    """:return: with the flags that pushing and loading share"""
+    """:return: a parser with the flags that ``push_to_hub`` and ``load_from_hub`` share"""
+    # It imports torch
+    from huggingface_sb3 import EnvironmentName
+
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        "--algo", default=DEFAULT_ALGORITHM, help=f"RL algorithm, one of ours: {', '.join(ALGORITHMS)} (default: %(default)s)"
+        "--algo", default=DEFAULT_ALGORITHM, help=f"algorithm of sb3-vpg: {' or '.join(ALGORITHMS)} (default: %(default)s)"
     )
     parser.add_argument("--env", type=EnvironmentName, required=True, help="environment ID")
     parser.add_argument("-f", "--folder", default="logs", help="log folder (default: %(default)s)")
     parser.add_argument("-orga", "--organization", required=True, help="organization or user on the hub")
     parser.add_argument("-name", "--repo-name", help="name of the repository (default: ALGO-ENV)")
-    parser.add_argument("--local-hub", type=Path, metavar="FOLDER", help="a folder in the place of the hub")
-    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    parser.add_argument("--local-hub", type=Path, metavar="FOLDER", help="use this folder instead of the hub")
+    add_gym_packages(parser)
     return parser

@@ -4,7 +4,6 @@ import argparse
 import json
 import shlex
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.system_info import describe
 from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
 from sb3_vpg.zoo.agents.trained_agents import LOGS, Agent, agents_in, shipped_folder
-from sb3_vpg.zoo.flags import positive
+from sb3_vpg.zoo.flags import add_gym_packages, positive
 from sb3_vpg.zoo.thresholds import reward_threshold
 
 
@@ -67,8 +66,6 @@ def benchmark() -> None:
     :raises ValueError: if no agent can be played
     """
     args = _parser().parse_args()
-    for module in args.gym_packages:
-        import_module(module)
     agents = agents_in(args.folder)
     if not agents:
         raise ValueError(
@@ -139,5 +136,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
     folder = Path(LOGS) / "benchmark"
     parser.add_argument("--benchmark-dir", type=Path, default=folder, help=f"where the table goes (default: {folder})")
-    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    add_gym_packages(parser)
     return parser

@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import no_run_message
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
-from sb3_vpg.zoo.flags import positive
+from sb3_vpg.zoo.flags import add_gym_packages, positive
 from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import read_yaml
@@ -162,8 +161,6 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
 def evaluate() -> None:
     """Run the command ``evaluate`` with the arguments in ``sys.argv``."""
     args = _parser().parse_args()
-    for module in args.gym_packages:
-        import_module(module)
     choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic}
     where = {"device": args.device, "vec_env": args.vec_env}
     result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice, **where)
@@ -200,7 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
     parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: the environment's own")
-    parser.add_argument("--gym-packages", nargs="+", default=[], help="modules to import, which register environments")
+    add_gym_packages(parser)
     return parser
 
 

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 
 from rl_zoo3.utils import get_latest_run_id
@@ -29,8 +28,6 @@ from sb3_vpg.zoo.registration import register
 def load_from_hub() -> None:
     """Run the command ``load_from_hub`` with the arguments in ``sys.argv``."""
     args = _parser().parse_args()
-    for module in args.gym_packages:
-        import_module(module)
     register()
     check_registered(args.env.gym_id)
     repo_id = repository_id(args.algo, args.env, args.organization, args.repo_name)

@@ -1,0 +1,61 @@
+"""Flags that several commands share, and facts that exactly one module of the package states."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import gymnasium as gym
+import pytest
+
+import sb3_vpg
+from sb3_vpg.zoo.flags import add_gym_packages, non_negative, positive
+from sb3_vpg.zoo.thresholds import reward_threshold, scale_threshold
+
+PACKAGE = Path(sb3_vpg.__file__).parent
+OWNERS = {
+    "--gym-packages": (r'"--gym-packages", nargs', {"zoo/flags.py"}),
+    "types of flags": (r"ArgumentTypeError\(f?\"must be at least", {"zoo/flags.py"}),
+    "versions": (r"importlib\.metadata|python_version\(", {"common/system_info.py"}),
+    "thresholds": (r"spec\(.*\)\.reward_threshold", {"zoo/thresholds.py"}),
+}
+
+
+@pytest.mark.parametrize("fact", OWNERS)
+def test_a_fact_is_stated_in_one_module(fact: str) -> None:
+    pattern, owners = OWNERS[fact]
+    files = (file for file in PACKAGE.rglob("*.py") if re.search(pattern, file.read_text(encoding="utf-8")))
+    assert {file.relative_to(PACKAGE).as_posix() for file in files} == owners
+
+
+def test_gym_packages_imports_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag imports the modules when it is parsed, so that commands need not do it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "registers_nothing.py").touch()
+    parser = argparse.ArgumentParser()
+    add_gym_packages(parser)
+    assert parser.parse_args([]).gym_packages == []
+    assert parser.parse_args(["--gym-packages", "registers_nothing", "json"]).gym_packages == ["registers_nothing", "json"]
+    assert sys.modules.pop("registers_nothing").__file__ == str(tmp_path / "registers_nothing.py")
+    with pytest.raises(ModuleNotFoundError, match="nowhere_envs"):
+        parser.parse_args(["--gym-packages", "nowhere_envs"])
+
+
+def test_numbers_that_are_too_small_are_refused() -> None:
+    assert (non_negative("0"), positive("1")) == (0, 1)
+    with pytest.raises(argparse.ArgumentTypeError, match="must be at least 0, but is -1"):
+        non_negative("-1")
+    with pytest.raises(argparse.ArgumentTypeError, match="must be at least 1, but is 0"):
+        positive("0")
+
+
+def test_thresholds() -> None:
+    """A registered threshold comes first; ours are for scores only, and solve nothing."""
+    assert (reward_threshold("CartPole-v1"), scale_threshold("CartPole-v1")) == (475, (475, "the task's own"))
+    assert (reward_threshold("Pendulum-v1"), scale_threshold("Pendulum-v1")) == (None, (-200, "stated by sb3-vpg"))
+    assert (reward_threshold("Blackjack-v1"), scale_threshold("Blackjack-v1")) == (None, None)
+
+
+@pytest.mark.skipif("Taxi-v4" not in gym.registry, reason="gymnasium has it from 1.3 on")
+def test_a_threshold_out_of_reach_is_a_scale_only() -> None:
+    assert (reward_threshold("Taxi-v4"), scale_threshold("Taxi-v4")) == (None, (8, "the task's own"))
