@@ -1,6 +1,4 @@
-"""
-Where the hyperparameters lie, and what the zoo's ``-conf`` wants to find in a Python module: the dict ``hyperparams``.
-"""
+"""Our hyperparameter files. The zoo's ``-conf`` reads the dict ``hyperparams`` from this module."""
 
 from pathlib import Path
 from typing import Any
@@ -19,4 +17,4 @@ def hyperparams_file(algo: str) -> Path:
 
 
 hyperparams: dict[str, Any] = yaml.safe_load(hyperparams_file("vpg").read_text())
-"""The entries of VPG by environment id."""
+"""The entries of VPG, by environment id."""

@@ -1,4 +1,4 @@
-"""What an entry of a hyperparameter file must and may hold for our algorithms."""
+"""Checks of hyperparameters: which keys an entry of a file must and may have, and which values can be evaluated."""
 
 import inspect
 from collections.abc import Sequence
@@ -25,17 +25,17 @@ _READ_BY_THE_ZOO = (
     "env_kwargs",
 )
 WRITTEN_IN_PYTHON = ("normalize", "policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs")
-"""What the zoo evaluates as Python where it is a text."""
+"""Keys whose value the zoo evaluates as Python if it is a string."""
 _SET_BY_FLAGS = ("env", "seed", "verbose", "device", "tensorboard_log", "_init_setup_model", "kwargs")
 
 
 def check_entry(config: str, algo: str, env_id: str, hyperparams: dict[str, Any]) -> None:
     """
-    :param config: the file, for the error's text
-    :param algo: one of ours
-    :param env_id: whose entry it is
-    :param hyperparams: the entry; its ``n_timesteps`` becomes a number
-    :raises ValueError: if it lacks a key or has one too many, or if a number is none
+    :param config: the file, for error messages
+    :param algo: name of one of our algorithms
+    :param env_id: environment id
+    :param hyperparams: the entry; its ``n_timesteps`` is converted to a number in place
+    :raises ValueError: if a key is missing or unknown, or if ``n_timesteps`` or ``n_envs`` is not a valid number
     """
     for key in ("n_timesteps", "policy"):
         if key not in hyperparams:
@@ -49,42 +49,44 @@ def check_entry(config: str, algo: str, env_id: str, hyperparams: dict[str, Any]
 
 
 def known_keys(algo: str) -> list[str]:
-    """:return: the keys that an entry for one of ours may have"""
+    """:return: the keys that an entry for one of our algorithms may have"""
     algorithm = algorithm_class(algo)
-    passed_on = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
-    accepted = {*inspect.signature(algorithm).parameters, *passed_on.__annotations__, *_READ_BY_THE_ZOO}
+    inherited = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
+    accepted = {*inspect.signature(algorithm).parameters, *inherited.__annotations__, *_READ_BY_THE_ZOO}
     return sorted(accepted.difference(_SET_BY_FLAGS))
 
 
 def evaluated(hyperparams: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:
     """
-    :param hyperparams: of an entry
-    :param keys: those whose texts are Python
-    :param where: what to call the entry in an error
-    :return: the same, with values in the place of these texts; they see the names that they see in the zoo, such as ``nn``
-    :raises ValueError: if a text cannot be evaluated
+    Evaluate strings as Python, with the same names that they can use in the zoo, such as ``nn``.
+
+    :param hyperparams: an entry
+    :param keys: the keys whose strings are evaluated
+    :param where: name of the entry in error messages
+    :return: a copy of the entry with the values of these strings
+    :raises ValueError: if a string cannot be evaluated
     """
-    found = dict(hyperparams)
+    evaluated_entry = dict(hyperparams)
     for key in keys:
-        text = found.get(key)
+        text = evaluated_entry.get(key)
         if isinstance(text, str):
             try:
-                found[key] = eval(text, {**vars(rl_zoo3.exp_manager)})
+                evaluated_entry[key] = eval(text, {**vars(rl_zoo3.exp_manager)})
             except NameError as error:
                 raise ValueError(
-                    f"{where}: {key} is {text!r}, where the name {error.name!r} is unknown: such a text knows nn and what "
-                    f"else the zoo imports. Write classes and functions of your own {PYTHON_CONF}"
+                    f"{where}: {key} is {text!r}, where the name {error.name!r} is unknown: the text can use nn and the other "
+                    f"names that the zoo imports. Write classes and functions of your own {PYTHON_CONF}"
                 ) from error
             except Exception as error:
                 raise ValueError(
-                    f"{where}: {key} is {text!r}, which Python cannot evaluate ({type(error).__name__}: {error}); write "
-                    "it as in dict(name=value), or leave it out"
+                    f"{where}: {key} is {text!r}, which Python cannot evaluate ({type(error).__name__}: {error}); write it "
+                    "like dict(name=value), or leave it out"
                 ) from error
-    return found
+    return evaluated_entry
 
 
 class NamedValues(StoreDict):
-    """Its parent, which reads ``name:value`` with Python for a value, but an error names the one that cannot be evaluated."""
+    """Parse ``name:value`` and evaluate the value as Python, as its parent does; an error message names the bad value."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         """
@@ -92,19 +94,19 @@ class NamedValues(StoreDict):
 
         :raises ValueError: if a value cannot be evaluated
         """
-        found: dict[str, Any] = {}
+        parsed: dict[str, Any] = {}
         for text in values:
             try:
                 super().__call__(parser, namespace, [text], option_string)  # type: ignore[no-untyped-call]  # rl_zoo3's
             except NameError as error:
                 raise ValueError(
-                    f"{option_string} {text}: the name {error.name!r} is unknown. Put a text in quotes of its own, as in "
+                    f"{option_string} {text}: the name {error.name!r} is unknown. Put quotes around a string, as in "
                     f"{option_string} \"policy:'MlpPolicy'\"; write classes and functions of your own {PYTHON_CONF}"
                 ) from error
             except Exception as error:
                 raise ValueError(
-                    f"{option_string} {text}: the value is no Python ({type(error).__name__}: {error}); write name:value, and "
-                    f"a text in quotes of its own: {option_string} \"policy:'MlpPolicy'\""
+                    f"{option_string} {text}: Python cannot evaluate the value ({type(error).__name__}: {error}); write "
+                    f"name:value, with quotes around a string: {option_string} \"policy:'MlpPolicy'\""
                 ) from error
-            found |= getattr(namespace, self.dest)
-        setattr(namespace, self.dest, found)
+            parsed |= getattr(namespace, self.dest)
+        setattr(namespace, self.dest, parsed)

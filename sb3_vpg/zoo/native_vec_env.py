@@ -5,7 +5,7 @@ from typing import Any
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 
-def _make(
+def make_native_vec_env(
     env_id: str,
     make_env: object,
     n_envs: int,
@@ -16,11 +16,15 @@ def _make(
     env_kwargs: dict[str, Any] | None = None,
     **others: Any,
 ) -> GymVecEnv:
-    """Takes SB3's arguments as the zoo gives them; those that are about single environments have no meaning here."""
+    """
+    Replaces SB3's ``make_vec_env`` in the zoo's programs. Arguments that only concern single environments are ignored.
+
+    :raises ValueError: if there is an ``env_wrapper`` or a window, or if the environment has no native vector environment
+    """
     if wrapper_class is not None:
         raise ValueError(
-            f"env_wrapper wraps single environments, of which a native vector environment of {env_id} has none; "
-            "leave out --vec-env native, or use a vec_env_wrapper instead"
+            f"env_wrapper wraps single environments, but the native vector environment of {env_id} has none; leave "
+            "out --vec-env native, or use a vec_env_wrapper instead"
         )
     if (env_kwargs or {}).get("render_mode") == "human":
         raise ValueError("a native vector environment opens no window; add --no-render, or leave out --vec-env native")

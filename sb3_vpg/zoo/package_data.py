@@ -1,4 +1,4 @@
-"""Folders that lie at the top of the repository and travel inside the package once it is installed."""
+"""Folders at the top of the repository that are installed inside the package."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
 """
-What our commands exchange in other libraries while they run. ``EXCHANGES`` lists every such attribute, and the tests check
-that each is there in the installed library and is used where we believe it is.
+Attributes of other libraries that our commands exchange while they run. ``EXCHANGES`` lists all of them, and the tests check
+that the installed library has each attribute and looks it up in the module that we name.
 
 This module imports nothing heavy: the command line imports it.
 """
@@ -32,16 +32,16 @@ EXCHANGES = {
         "rl_zoo3.exp_manager", "create_envs() has no hook for native environments and resumed Monitor files", "rl_zoo3 2.9.2"
     ),
     "rl_zoo3.exp_manager:EvalCallback": Exchange(
-        "rl_zoo3.exp_manager", "create_callbacks() has no hook for a callback that writes its file whole", "rl_zoo3 2.9.2"
+        "rl_zoo3.exp_manager", "create_callbacks() has no hook for a callback that writes its file atomically", "rl_zoo3 2.9.2"
     ),
     "stable_baselines3.common.base_class:BaseAlgorithm.save": Exchange(
-        "rl_zoo3.exp_manager", "SB3 has no hook to write a model whole", "stable_baselines3 2.9.2"
+        "rl_zoo3.exp_manager", "SB3 has no hook to write a model atomically", "stable_baselines3 2.9.2"
     ),
     "stable_baselines3.common.off_policy_algorithm:OffPolicyAlgorithm.save_replay_buffer": Exchange(
-        "rl_zoo3.exp_manager", "SB3 has no hook to write a replay buffer whole", "stable_baselines3 2.9.2"
+        "rl_zoo3.exp_manager", "SB3 has no hook to write a replay buffer atomically", "stable_baselines3 2.9.2"
     ),
     "stable_baselines3.common.vec_env:VecNormalize.save": Exchange(
-        "rl_zoo3.exp_manager", "SB3 has no hook to write statistics whole", "stable_baselines3 2.9.2"
+        "rl_zoo3.exp_manager", "SB3 has no hook to write statistics atomically", "stable_baselines3 2.9.2"
     ),
     "optuna:create_study": Exchange("rl_zoo3.exp_manager", "the zoo does not return the study that it creates", "optuna 5.0"),
     "rl_zoo3.enjoy:create_test_env": Exchange(
@@ -59,13 +59,11 @@ EXCHANGES = {
     "subprocess:call": Exchange(
         "rl_zoo3.record_training", "it starts a program of the zoo that does not know our algorithms", "Python 3.10"
     ),
-    "os:system": Exchange(
-        "rl_zoo3.record_training", "it hands names of files to a shell, which takes spaces for ends of words", "Python 3.10"
-    ),
-    "sys:argv": Exchange("argparse", "the zoo's programs take their flags from nowhere else", "Python 3.10"),
-    "warnings:formatwarning": Exchange("warnings", "a user of a command needs the sentence, not our source", "Python 3.10"),
+    "os:system": Exchange("rl_zoo3.record_training", "it passes file names to a shell without quoting them", "Python 3.10"),
+    "sys:argv": Exchange("argparse", "the zoo's programs take their flags from sys.argv only", "Python 3.10"),
+    "warnings:formatwarning": Exchange("warnings", "a user needs the message, not the line of our source", "Python 3.10"),
 }
-"""From ``"module:attribute"`` to what we know of it."""
+"""From ``"module:attribute"`` to where and why it is exchanged."""
 
 
 @contextmanager
@@ -74,8 +72,8 @@ def exchanged(target: str, value: Any) -> Iterator[Any]:
     Exchange an attribute of another library for the length of a ``with`` block.
 
     :param target: a key of ``EXCHANGES``
-    :param value: what the attribute is inside the block
-    :return: what it was before, and is again afterwards
+    :param value: the value inside the block
+    :return: the value before, which is restored at the end
     """
     assert target in EXCHANGES, f"{target} is not listed in EXCHANGES"
     module, _, path = target.partition(":")
@@ -91,8 +89,8 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[Any]:
 
     :param owner: the object
     :param name: its attribute
-    :param value: what the attribute is inside the block
-    :return: what it was before, and is again afterwards
+    :param value: the value inside the block
+    :return: the value before, which is restored at the end
     """
     before = getattr(owner, name)
     setattr(owner, name, value)

@@ -1,4 +1,4 @@
-"""Runs rl_zoo3's own programs, in this process, with our algorithms in its tables."""
+"""Run rl_zoo3's programs in this process, with our algorithms in the zoo's tables."""
 
 import os
 import runpy
@@ -32,34 +32,34 @@ def run(target: str, native: bool = False, model: Path | None = None) -> None:
     """
     Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
 
-    :param target: what to run; the zoo's video programs have no function to call
-    :param native: on native vector environments, in ``enjoy``
-    :param model: which is to play; None: the one at the end of its run
+    :param target: the program; the zoo's video programs have no function to call
+    :param native: whether ``enjoy`` uses the native vector environment
+    :param model: the file whose ``VecNormalize`` statistics are used; None: the last model of the run
     """
     register()
     module, _, function = target.partition(":")
     create_for_enjoy = create_native_test_env if native else create_test_env
     with (
         exchanged("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
-        # Where the programs that are run as such import it from
+        # Programs that are run as "__main__" import it from here
         exchanged("rl_zoo3.utils:create_test_env", partial(create_test_env, model=model)),
     ):
         if function:
             getattr(import_module(module), function)()
         else:
-            with _videos_from_here():
+            with _own_video_programs():
                 runpy.run_module(module, run_name="__main__")
 
 
 def run_play(name: str, target: str, flags: Sequence[str], native: bool = False, gif: bool = False) -> None:
     """
-    Run what plays a trained agent: that of the latest run, or the one that ships.
+    Run a program that plays a trained agent. By default, it is the agent of the latest run, or else one that ships.
 
     :param name: the command
-    :param target: as in ``run``
-    :param flags: those of ``sys.argv`` that the user has given
-    :param native: as in ``run``
-    :param gif: write a GIF beside the film
+    :param target: see ``run``
+    :param flags: the user's part of ``sys.argv``
+    :param native: see ``run``
+    :param gif: whether to write a GIF beside the video
     :raises ValueError: if there is no such agent
     """
     sys.argv += shipped_agent_flags(name, flags)
@@ -80,10 +80,10 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
 
 def run_plot(target: str, picture: Path) -> None:
     """
-    Run one of the zoo's plots without a screen and write what it would have shown.
+    Run one of the zoo's plot programs without a screen, and save its figures.
 
-    :param target: as in ``run``
-    :param picture: file to write; with several figures, their numbers are appended to its name
+    :param target: see ``run``
+    :param picture: the file; if there are several figures, their numbers are appended to its name
     """
     import matplotlib
 
@@ -91,28 +91,28 @@ def run_plot(target: str, picture: Path) -> None:
     from matplotlib import pyplot
 
     with warnings.catch_warnings():
-        # The picture is written instead
+        # Matplotlib warns that it cannot open a window
         warnings.filterwarnings("ignore", message=".*non-interactive.*", category=UserWarning)
         run(target)
     figures = pyplot.get_fignums()
     for number in figures:
         path = picture if len(figures) == 1 else picture.with_stem(f"{picture.stem}_{number}")
         with atomic_replace(path) as part:
-            # Tight, because the zoo leaves labels at the very edge
+            # The zoo's labels reach over the edge of the figure
             pyplot.figure(number).savefig(part, dpi=150, bbox_inches="tight")
         print(f"Saved {path}")
     pyplot.close("all")
 
 
 @contextmanager
-def _videos_from_here() -> Iterator[None]:
+def _own_video_programs() -> Iterator[None]:
     """
-    ``rl_zoo3.record_training`` starts ``python -m rl_zoo3.record_video``, which does not know our algorithms, and calls
-    ``ffmpeg`` by name. Start ours instead, and where no ffmpeg is installed offer the one that came with moviepy.
+    ``rl_zoo3.record_training`` starts ``python -m rl_zoo3.record_video``, which does not know our algorithms. Start
+    ``sb3-vpg record_video`` instead. If no ``ffmpeg`` is installed, put the one of ``imageio_ffmpeg`` on the path.
     """
     call = subprocess.call
 
-    def call_ours(command: list[str], *args: Any, **kwargs: Any) -> int:
+    def call_own(command: list[str], *args: Any, **kwargs: Any) -> int:
         if command[:3] == ["python", "-m", "rl_zoo3.record_video"]:
             command = [*command_of("sb3_vpg"), "record_video", *command[3:]]
         code = call(command, *args, **kwargs)
@@ -121,7 +121,7 @@ def _videos_from_here() -> Iterator[None]:
         return code
 
     path = os.environ.get("PATH", "")
-    with tempfile.TemporaryDirectory() as folder, exchanged("subprocess:call", call_ours):
+    with tempfile.TemporaryDirectory() as folder, exchanged("subprocess:call", call_own):
         if which("ffmpeg") is None:
             (Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
         os.environ["PATH"] = os.pathsep.join([path, folder])

@@ -1,5 +1,5 @@
 """
-The YAML files that the zoo writes, read without making any Python object that they name: a run's folder may come from anyone.
+Read the zoo's YAML files without creating the Python objects that they name, because a run's folder may be untrusted.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ import yaml
 @dataclass(frozen=True)
 class PythonTag:
     """
-    Stands for a Python object that a file asks for, such as a class.
+    Replaces a Python object that a file names, such as a class.
 
-    :param text: how the file writes it
+    :param text: the YAML text of the object
     """
 
     text: str
@@ -26,29 +26,29 @@ class PythonTag:
 def read_yaml(path: Path) -> dict[str, Any]:
     """
     :param path: an ``args.yml`` or ``config.yml``
-    :return: its entries; ``PythonTag`` in place of each Python object
-    :raises ValueError: if it is no YAML mapping
+    :return: its entries, with a ``PythonTag`` for each Python object
+    :raises ValueError: if the file is not a YAML mapping
     """
     try:
         return dict(yaml.load(path.read_text(), Loader=_PlainLoader))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is no readable YAML file: {error}") from error
+        raise ValueError(f"{path} is not a readable YAML mapping: {error}") from error
 
 
 def as_read_back(value: Any) -> Any:
-    """:return: what ``read_yaml`` would return for a value that the zoo has written"""
+    """:return: the value as ``read_yaml`` would return it, if the zoo had written it to a file"""
     return yaml.load(yaml.dump(value), Loader=_PlainLoader)
 
 
 def has_python_tag(value: Any) -> bool:
-    """:return: whether there is a ``PythonTag`` in a value"""
+    """:return: True if the value is or contains a ``PythonTag``"""
     if isinstance(value, dict):
         return any(map(has_python_tag, (*value.keys(), *value.values())))
     return any(map(has_python_tag, value)) if isinstance(value, (list, tuple, set)) else isinstance(value, PythonTag)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads tuples and the ``OrderedDict`` of the zoo, and any other Python object as ``PythonTag``."""
+    """Loads tuples, the zoo's ``OrderedDict`` as a dict, and any other Python object as a ``PythonTag``."""
 
 
 def _ordered(loader: yaml.SafeLoader, node: yaml.SequenceNode) -> dict[Any, Any]:

@@ -1,7 +1,7 @@
 """
-Ctrl-C and SIGTERM end a command quietly: first it is asked to finish what must not be cut in two, then it is interrupted as
-Python's Ctrl-C does it, and who insists ends it at once. Output that nobody reads any longer ends it quietly as well. Nothing
-heavy is imported here, because the command line begins so.
+Ctrl-C and SIGTERM end a command without a traceback. The first signal asks it to finish its present rollout, the second raises
+``KeyboardInterrupt``, the third ends the process at once. A closed pipe at standard output also ends a command without a
+traceback. This module imports nothing heavy, because the command line imports it.
 """
 
 import os
@@ -18,22 +18,22 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 class Interrupted(KeyboardInterrupt):
     """
-    Not ``KeyboardInterrupt`` itself: if that goes through an ``exec`` (as in the import of a dataclass), Python remembers it
-    and kills itself in the end, although it was caught.
+    Raised instead of ``KeyboardInterrupt`` itself: if that passes through an ``exec`` (as in the import of a dataclass),
+    Python kills itself at the end, even if the error was caught.
     """
 
 
 class Signals:
     """
-    Takes SIGINT and SIGTERM for as long as the ``with`` block lasts, in the main thread; elsewhere it does nothing. A signal
-    that whoever started us has set to be ignored (as ``nohup`` does) stays ignored.
+    Handles SIGINT and SIGTERM inside a ``with`` block in the main thread; in other threads it does nothing. A signal that the
+    parent process set to be ignored (as ``nohup`` does) stays ignored.
     """
 
     received: signal.Signals | None = None
-    """The first one that came."""
+    """The first signal that was received."""
 
-    ask: Callable[[], object] | None = None
-    """What the next signal calls, once, in place of a ``KeyboardInterrupt``."""
+    on_signal: Callable[[], object] | None = None
+    """The next signal calls this, once, instead of raising ``KeyboardInterrupt``."""
 
     _interrupted = False
 
@@ -52,22 +52,22 @@ class Signals:
 
     @property
     def exit_code(self) -> int:
-        """:return: 128 + the signal, as shells have it; 0 if none came"""
+        """:return: 128 + the signal's number, as in shells; 0 if no signal was received"""
         return 0 if self.received is None else 128 + self.received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
-            # A forked child, which has inherited the handler but is to end when it is told to
+            # A forked child has inherited this handler, but a signal must end it
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         self.received = self.received or signal.Signals(number)
-        ask, self.ask = self.ask, None
-        if ask is not None:
-            ask()
+        on_signal, self.on_signal = self.on_signal, None
+        if on_signal is not None:
+            on_signal()
         elif self._interrupted:
             for stream in (sys.stdout, sys.stderr):
-                # It may be in the middle of a line
+                # The signal may have interrupted a write to this stream
                 with suppress(Exception):
                     stream.flush()
             os._exit(self.exit_code)
@@ -77,25 +77,24 @@ class Signals:
 
 
 CLOSED_PIPE = 141
-"""The exit code of a program that SIGPIPE has ended, as shells have it."""
+"""The exit code of a program that SIGPIPE has ended, as in shells."""
 
 
 def is_stdout_closed(error: BaseException) -> bool:
     """
-    SIGPIPE itself stays ignored, as Python has it: it would also end us when a worker process has died.
+    SIGPIPE stays ignored, as is Python's default: otherwise the death of a worker process would also end this process.
 
     :param error: of a command
-    :return: whether it says that the reader of our output is gone, as after ``sb3-vpg evaluate | head``; if so, what is still
-        printed goes nowhere
+    :return: True if the reader of our output is gone, as after ``sb3-vpg evaluate | head``. Further output is then discarded
     """
     if not isinstance(error, BrokenPipeError):
         return False
     try:
-        # The pipe to a worker process may be what is broken
+        # The broken pipe may be one to a worker process
         print(flush=True)
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
         return True
     return False

@@ -1,4 +1,4 @@
-"""The command line: what it says, and that every one of the zoo's programs runs with VPG in it."""
+"""The command line: its texts, and each of the zoo's programs with VPG."""
 
 import shutil
 import subprocess
@@ -124,8 +124,8 @@ def test_plots_write_pictures_without_a_screen(in_runs: Path) -> None:
 
 @pytest.mark.expensive
 def test_videos_of_a_model_and_of_its_training(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a screen, and filmed in processes of their own, because those load a window library."""
-    # For each of its models the second command starts one: a checkpoint and the last model tell as much as more of them
+    """Videos need no screen. They are filmed in new processes, because those load a window library."""
+    # The second command starts a process for each model of the run: two models are enough
     run = Path(shutil.copytree(runs / "logs/vpg/CartPole-v1_2", tmp_path / "logs/vpg/CartPole-v1_2"))
     for name in ("best_model.zip", "rl_model_1024_steps.zip"):
         (run / name).unlink()
@@ -144,7 +144,7 @@ def test_videos_of_a_model_and_of_its_training(runs: Path, tmp_path: Path, monke
     with Image.open(film.with_suffix(".gif")) as gif:
         assert gif.n_frames >= 10
         assert len({frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(gif)}) > 5
-    # A folder whose name a shell would take apart, and ffmpeg too
+    # The folder's name needs quotes in a shell, and in ffmpeg
     logs = (tmp_path / "logs").rename(tmp_path / "my 'logs' $(touch here); touch here")
     videos = logs / videos.relative_to(tmp_path / "logs")
     assert main(["record_training", "-n", "40", "--gif", "-f", logs.name]) == 0
@@ -160,13 +160,13 @@ def test_the_algorithms_of_the_zoo_are_still_there(in_runs: Path) -> None:
     assert main(["enjoy", "--algo", "a2c", "--no-render", "-n", "20", "-f", "logs"]) == 0
 
 
-def test_training_goes_on_from_a_trained_agent(in_runs: Path) -> None:
+def test_training_continues_from_a_trained_agent(in_runs: Path) -> None:
     agent = "logs/vpg/CartPole-v1_1/CartPole-v1.zip"
     assert main(["train", *SHORT, "--eval-freq", "-1", "-i", agent, "-f", "more"]) == 0
     assert (in_runs / "more/vpg/CartPole-v1_1/CartPole-v1.zip").is_file()
 
 
-def test_vec_normalize_statistics_travel_with_the_model(in_runs: Path) -> None:
+def test_vec_normalize_statistics_are_saved_and_evaluate_loads_them(in_runs: Path) -> None:
     normalize = "normalize:dict(norm_obs=True,norm_reward=False)"
     assert main(["train", *SHORT, "--eval-freq", "500", "--eval-episodes", "1", "-f", "normal", "-params", normalize]) == 0
     assert (in_runs / "normal/vpg/CartPole-v1_1/CartPole-v1/vecnormalize.pkl").is_file()

@@ -1,4 +1,4 @@
-"""What the command line writes is whole or not there, and what it reads makes no objects."""
+"""The command line writes files atomically, and reading files creates no Python objects."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.cs
 
 
 def half_to_path(*args: Any, **kwargs: Any) -> None:
-    """Stands for a writer that finds the disk full in the middle of the file that an argument names."""
+    """Write half of the file that the first path among the arguments names, then fail as on a full disk."""
     Path(next(arg for arg in args if isinstance(arg, (str, Path)))).write_bytes(b"half")
     raise OSError("no space left on device")
 
@@ -41,7 +41,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_write_that_breaks_off_leaves_nothing(
+def test_a_failed_write_leaves_no_file(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     writer, broken, eval_freq = WRITERS[name]
@@ -53,7 +53,7 @@ def test_a_write_that_breaks_off_leaves_nothing(
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_a_picture_that_breaks_off_leaves_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_plot_keeps_the_previous_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([*TRAIN, "-f", str(tmp_path)]) == 0
     evaluate = ["evaluate", "--algo", "a2c", "-n", "2", "-f", str(tmp_path)]
     assert main(evaluate) == 0
@@ -67,7 +67,7 @@ def test_a_picture_that_breaks_off_leaves_the_one_before(tmp_path: Path, monkeyp
     assert not list(tmp_path.rglob("*.part"))
 
 
-def test_python_objects_of_a_file_are_read_as_what_they_are_called(tmp_path: Path) -> None:
+def test_python_objects_in_a_file_are_read_as_tags(tmp_path: Path) -> None:
     value = {"sizes": (8, 8), "activation_fn": nn.ReLU, "more": [{"deep": nn.Tanh}], "none": None}
     (tmp_path / "config.yml").write_text(yaml.dump(value))
     plain = read_yaml(tmp_path / "config.yml")
@@ -80,7 +80,7 @@ def test_python_objects_of_a_file_are_read_as_what_they_are_called(tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: {", "3"], ids=["list", "torn", "number"])
-def test_a_file_that_is_no_mapping_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "args.yml").write_text(text)
-    with pytest.raises(ValueError, match=r"args.yml is no readable YAML file"):
+    with pytest.raises(ValueError, match=r"args.yml is not a readable YAML mapping"):
         read_yaml(tmp_path / "args.yml")

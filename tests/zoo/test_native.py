@@ -1,4 +1,4 @@
-"""``--vec-env native`` in the zoo's programs: same files, same wrappers, and refusals that name the way out."""
+"""``--vec-env native`` in the zoo's programs: the same files and wrappers, and errors that say what to do instead."""
 
 import threading
 from pathlib import Path
@@ -60,7 +60,7 @@ def test_train_leaves_the_layout_of_the_zoo(logs: Path) -> None:
 
 
 def test_evaluations_play_all_their_episodes_side_by_side(logs: Path, tmp_path: Path, created: list[GymVecEnv]) -> None:
-    """Unless the user asks for another number of environments, even for one."""
+    """Evaluation uses one environment for each episode, unless the user gives another number, even 1."""
     run = logs / "vpg/CartPole-v1_1"
     assert np.load(run / "evaluations.npz")["results"].shape == (3, 20)
     assert saved_arguments(run)["n_eval_envs"] == 20
@@ -84,13 +84,13 @@ def test_the_other_programs_read_the_run(logs: Path, created: list[GymVecEnv], c
 
 
 def test_native_and_dummy_evaluations_agree(logs: Path) -> None:
-    """Same model, other episodes of the same task: means within five standard errors."""
+    """Both score the same model alike in different episodes: the means differ by less than five standard errors."""
     scores = [evaluate_run(str(logs), "vpg", "CartPole-v1", n_episodes=60, vec_env=name) for name in ("dummy", "native")]
     error = np.hypot(*[score.returns.std(ddof=1) / np.sqrt(60) for score in scores])
     assert abs(scores[0].returns.mean() - scores[1].returns.mean()) < 5 * error
 
 
-def test_wrappers_of_the_hyperparameters_lie_around_it(tmp_path: Path, created: list[GymVecEnv]) -> None:
+def test_native_environments_are_wrapped_as_the_hyperparameters_say(tmp_path: Path, created: list[GymVecEnv]) -> None:
     wrappers = ["normalize:dict(norm_obs=True,norm_reward=False)", "frame_stack:2"]
     arguments = ["-n", "600", "--eval-freq", "500", "-f", str(tmp_path), "-params", *wrappers]
     assert main([*TRAIN, *arguments]) == 0
@@ -100,18 +100,18 @@ def test_wrappers_of_the_hyperparameters_lie_around_it(tmp_path: Path, created: 
 
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn", "random_search"])
-def test_the_algorithms_of_the_zoo_run_on_it(algo: str, tmp_path: Path, created: list[GymVecEnv]) -> None:
+def test_the_algorithms_of_the_zoo_train_on_native_environments(algo: str, tmp_path: Path, created: list[GymVecEnv]) -> None:
     assert main([*TRAIN, "--algo", algo, "-n", "400", "--eval-freq", "-1", "-f", str(tmp_path)]) == 0
     assert len(created) == 1
 
 
 @MAY_STAND_STILL
-def test_optimize_searches_on_it(tmp_path: Path, created: list[GymVecEnv]) -> None:
-    """With two jobs in one process, which make their environments at the same time."""
+def test_optimize_uses_native_environments(tmp_path: Path, created: list[GymVecEnv]) -> None:
+    """Two jobs in one process make their environments at the same time."""
     before = rl_zoo3.exp_manager.make_vec_env
     search = ["optimize", *NATIVE, "--env", "CartPole-v1", "--verbose", "0", "--no-optim-plots", "--n-evaluations", "1"]
     assert main([*search, "--n-trials", "2", "--n-jobs", "2", "-n", "600", "-f", str(tmp_path)]) == 0
-    # One that the zoo makes to see the spaces, and two per trial
+    # The zoo makes one to read its spaces, and each trial makes two
     assert len(created) == 5
     assert rl_zoo3.exp_manager.make_vec_env is before
 
@@ -145,14 +145,14 @@ def test_enjoy_says_that_there_is_no_window(logs: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize("command", ["train", "optimize", "enjoy", "evaluate"])
-def test_help_offers_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_offers_native_environments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert "native" in capsys.readouterr().out
 
 
 def test_an_error_lets_the_next_environment_be_made() -> None:
-    """The lock and the zoo's function are given back."""
+    """After an error, the zoo's function is restored, and another thread can make an environment."""
     with pytest.raises(ValueError, match="opens no window"):
         create_native_test_env("CartPole-v1", hyperparams={})
     make = threading.Thread(target=lambda: create_native_test_env("CartPole-v1", hyperparams={}, should_render=False).close())

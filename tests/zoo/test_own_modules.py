@@ -1,4 +1,4 @@
-"""Runs whose environment, policy and networks are in modules of the user's own: what was trained can be played and shared."""
+"""Agents whose environment, policy and networks are in the user's own modules can be played and shared."""
 
 import re
 import shlex
@@ -63,7 +63,7 @@ ENTRY = f"""{ENV}:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the modules, an entry that names them, and ``my logs`` of a run, whose name asks for quotes."""
+    """A folder with the modules, a hyperparameter file that names them, and a run in ``my logs``, a name that needs quotes."""
     folder = tmp_path_factory.mktemp("my project")
     for name, source in SOURCES.items():
         (folder / f"{name}.py").write_text(source)
@@ -74,15 +74,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def afresh(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The project, in a process that can import its modules and has not yet."""
+def importable(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project's folder; this process can import its modules, but has not yet imported them."""
     monkeypatch.syspath_prepend(project)
     monkeypatch.chdir(project)
     yield project
-    forget()
+    forget_modules()
 
 
-def forget() -> None:
+def forget_modules() -> None:
     gym.registry.pop(ENV, None)
     for name in SOURCES:
         sys.modules.pop(name, None)
@@ -92,48 +92,48 @@ PLAYS = {
     "evaluate": ["evaluate", "--env", ENV, "-n", "2"],
     "enjoy": ["enjoy", "--env", ENV, "--no-render", "-n", "30"],
     "benchmark": ["benchmark", "-n", "2", "--benchmark-dir", "table"],
-    "train on": ["train", "--env", ENV, "--gym-packages", "own_walks", "-conf", "plain.yml", "-n", "64", "--eval-freq", "-1"],
+    "train": ["train", "--env", ENV, "--gym-packages", "own_walks", "-conf", "plain.yml", "-n", "64", "--eval-freq", "-1"],
 }
 
 
 @pytest.mark.parametrize("command", PLAYS)
-def test_what_was_trained_is_played_without_a_word_of_its_modules(command: str, afresh: Path) -> None:
-    words = [*PLAYS[command], "-f", "my logs" if command != "train on" else "more"]
-    if command == "train on":
-        # With an entry that does not name the agent's policy
-        (afresh / "plain.yml").write_text(f"{ENV}: {{policy: MlpPolicy, n_timesteps: 64, n_steps: 32}}")
-        words += ["-i", f"my logs/vpg/{ENV}_1/{ENV}.zip"]
-    assert main(words) == 0
+def test_commands_that_load_an_agent_import_its_modules(command: str, importable: Path) -> None:
+    arguments = [*PLAYS[command], "-f", "my logs" if command != "train" else "more"]
+    if command == "train":
+        # The entry does not name the agent's policy
+        (importable / "plain.yml").write_text(f"{ENV}: {{policy: MlpPolicy, n_timesteps: 64, n_steps: 32}}")
+        arguments += ["-i", f"my logs/vpg/{ENV}_1/{ENV}.zip"]
+    assert main(arguments) == 0
     assert {"walk_policies", "walk_networks"} <= sys.modules.keys()
     if command == "benchmark":
-        assert "Left out" not in (afresh / "table/benchmark.md").read_text()
+        assert "Left out" not in (importable / "table/benchmark.md").read_text()
 
 
 @pytest.mark.expensive
-def test_it_is_filmed_and_shared_and_loaded_by_what_is_printed(afresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The film is made by another process, which finds the modules where this one does; then the page's commands are typed."""
+def test_an_agent_is_filmed_shared_loaded_and_watched(importable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The process that films finds the modules as this one does, and the printed commands load and watch the agent."""
     push = ["push_to_hub", "--env", ENV, "-orga", "me", "--local-hub", "my hub", "-f", "my logs", "-n", "12"]
     assert main([*push, "--n-eval-episodes", "2"]) == 0
-    repository = afresh / "my hub/me" / f"vpg-{ENV}"
+    repository = importable / "my hub/me" / f"vpg-{ENV}"
     assert (repository / "replay.mp4").read_bytes()[4:8] == b"ftyp"
     page = (repository / "README.md").read_text()
     assert "`own_walks` and `walk_policies` and `walk_networks`: keep the folder of each module on `PYTHONPATH`" in page
     load = next(line for line in page.splitlines() if line.startswith("sb3-vpg load"))
     assert load.endswith("--gym-packages own_walks walk_policies walk_networks")
-    forget()
+    forget_modules()
     assert main([*shlex.split(load)[1:], "--local-hub", "my hub", "-f", "my loads"]) == 0
-    forget()
+    forget_modules()
     watch = capsys.readouterr().out.splitlines()[-1].partition("Watch it with: ")[2]
     assert watch == f"sb3-vpg enjoy --env {ENV} -f 'my loads'"
     assert main([*shlex.split(watch)[1:], "--no-render", "-n", "10"]) == 0
 
 
-def test_a_search_goes_through_its_entry(afresh: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_its_entry_and_its_training_import_the_modules(importable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     search = ["optimize", "--env", ENV, "--gym-packages", "own_walks", "-conf", "own.yml", "-n", "64", "--verbose", "0"]
     search += ["--n-trials", "1", "--no-optim-plots", "--storage", "my study.log", "--study-name", "my study"]
     assert main([*search, "--n-evaluations", "1", "--eval-episodes", "1"]) == 0
     written = capsys.readouterr().out.partition("Write it to a file: sb3-vpg ")[2].splitlines()[0]
-    forget()
+    forget_modules()
     assert main([*shlex.split(written)[:-1], "my best.yml"]) == 0
     printed = capsys.readouterr().out.partition("Train with it: sb3-vpg ")[2].splitlines()[0]
     assert main([*shlex.split(printed), "--eval-freq", "-1", "-f", "of the search"]) == 0
@@ -148,7 +148,7 @@ def test_the_command_of_a_run_can_be_copied(project: Path) -> None:
 def test_modules_that_are_gone_are_named(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That of the environment may have another name by now, and be given with the command; that of the policy may not."""
+    """A missing module of the environment is a warning, because the command may name another; of the policy, an error."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "renamed.py").write_text(SOURCES["own_walks"])
     for name in ("walk_policies", "walk_networks"):
@@ -156,13 +156,13 @@ def test_modules_that_are_gone_are_named(
     evaluate = ["evaluate", "--env", ENV, "-f", str(project / "my logs"), "-n", "1", "--gym-packages", "renamed"]
     with pytest.warns(UserWarning, match="gym_packages own_walks, which cannot be imported here.*python -m sb3_vpg in that"):
         assert main(evaluate) == 0
-    forget()
+    forget_modules()
     (tmp_path / "walk_policies.py").unlink()
     with pytest.warns(UserWarning, match="own_walks"):
         assert main([*evaluate[:-1], "json"]) == 1
     message = capsys.readouterr().err
     assert re.search(r"config\.yml: policy walk_policies\.Policy cannot be imported here .* PYTHONPATH", message)
-    forget()
+    forget_modules()
     for command in ("enjoy", "load_from_hub"):
         words = [command, "--env", ENV, "-f", str(project / "my logs"), "--gym-packages", "own_walks"]
         with warnings.catch_warnings():
@@ -171,8 +171,8 @@ def test_modules_that_are_gone_are_named(
         assert "or run python -m sb3_vpg in that folder" in capsys.readouterr().err
 
 
-def test_the_zoos_settings_of_classes_are_imported_too(tmp_path: Path, afresh: Path) -> None:
-    """``-params`` and files in Python give classes, which the zoo writes as Python objects."""
+def test_classes_that_the_zoo_saved_are_imported(tmp_path: Path, importable: Path) -> None:
+    """Classes from ``-params`` and Python files are saved as Python objects, which are imported as well."""
     (tmp_path / "config.yml").write_text("policy: !!python/name:walk_policies.Policy ''")
     assert import_modules_of(tmp_path) == []
     assert "walk_policies" in sys.modules
@@ -181,7 +181,7 @@ def test_the_zoos_settings_of_classes_are_imported_too(tmp_path: Path, afresh: P
         import_modules_of(tmp_path)
 
 
-def test_a_process_of_its_own_finds_what_this_one_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_process_finds_the_same_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "shows.py").write_text("import sys; print(__name__, *sys.argv)")
     done = subprocess.run([*command_of("shows"), "a b", "-m"], capture_output=True, text=True, check=True, cwd="/")

@@ -1,4 +1,4 @@
-"""What we exchange in other libraries is there, and they use it: an upgrade that changes it fails here with a sentence."""
+"""The attributes that we exchange in other libraries exist and are used: an upgrade that changes this fails here."""
 
 import ast
 import inspect
@@ -61,12 +61,12 @@ def test_what_is_exchanged_is_there_and_is_used(target: str) -> None:
 
 @pytest.mark.parametrize("target", EXCHANGES)
 def test_an_exchange_is_seen_and_ends_with_its_block(target: str) -> None:
-    """Also if the block fails."""
+    """The attribute has the new value inside the block, and the old one afterwards, even if the block raises an error."""
     module, _, path = target.partition(":")
     owner = resolve_name(f"{module}:{path.rpartition('.')[0]}")
     before, value = inspect.getattr_static(owner, path.rpartition(".")[2]), object()
-    with pytest.raises(KeyError), exchanged(target, value) as found:  # noqa: PT012  # the state inside is the point
-        assert (found, resolve_name(target)) == (before, value)
+    with pytest.raises(KeyError), exchanged(target, value) as previous:  # noqa: PT012  # the state inside is the point
+        assert (previous, resolve_name(target)) == (before, value)
         raise KeyError
     assert inspect.getattr_static(owner, path.rpartition(".")[2]) is before
 
@@ -87,7 +87,7 @@ def test_an_attribute_that_is_not_used_is_noticed() -> None:
 
 
 def test_nothing_else_is_exchanged() -> None:
-    """``replaced`` is for our own objects; and no line of the table outlives its use."""
+    """``replaced`` is only used for our own objects, and each line of the table is used."""
     foreign = [
         place for place, owner in calls("replaced") if ast.unparse(owner) != "self" and not place.startswith("patching.py")
     ]
@@ -101,7 +101,7 @@ def constants(source: Path) -> list[ast.Constant]:
 
 
 def test_no_other_line_assigns_to_a_module_or_class_of_others() -> None:
-    """No ``module.attribute = ...`` and no ``setattr(module, ...)``: they would last until the process ends."""
+    """There is no ``module.attribute = ...`` and no ``setattr(module, ...)``, which would last until the process ends."""
     found = []
     for source in SOURCES:
         tree = ast.parse(source.read_text(encoding="utf-8"))
@@ -112,7 +112,9 @@ def test_no_other_line_assigns_to_a_module_or_class_of_others() -> None:
             for alias in node.names
         }
         for node in ast.walk(tree):
-            assigned = node.targets if isinstance(node, ast.Assign) else []
+            assigned = node.targets if isinstance(node, (ast.Assign, ast.Delete)) else []
+            if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
+                assigned = [node.target]
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr":
                 assigned = [ast.Attribute(node.args[0])]
             owners = [ast.unparse(target.value) for target in assigned if isinstance(target, ast.Attribute)]

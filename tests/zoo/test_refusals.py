@@ -1,4 +1,4 @@
-"""Bad input to the command line: one clear line, exit code 1, and nothing lost."""
+"""Bad input to the command line ends in one line of text and exit code 1, and loses nothing."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.cs
 
 
 class PoisonedCartPole(gym.Wrapper):
-    """CartPole whose rewards become NaN after some steps, over all episodes."""
+    """CartPole whose rewards are NaN after ``POISON_AFTER`` steps, counted over all episodes."""
 
     def __init__(self) -> None:
         super().__init__(gym.make("CartPole-v1"))
@@ -36,7 +36,7 @@ def _poisoned_env():
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """:return: what went to stderr, which is not a traceback"""
+    """:return: the text on stderr, which must not be a traceback"""
     assert main(arguments) == 1
     message = capsys.readouterr().err
     assert "Traceback" not in message
@@ -56,7 +56,7 @@ def test_unknown_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("CartPole-v1: [unclosed", "no readable YAML"),
+        ("CartPole-v1: [unclosed", "not a readable YAML"),
         ("just a sentence", "must map environment ids"),
         ("CartPole-v1: 3", "must map environment ids"),
         ("CartPole-v1: {policy: MlpPolicy}", "needs 'n_timesteps'"),
@@ -69,8 +69,8 @@ def test_unknown_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("CartPole-v1: {normalize: 'dict(x=y)', policy: MlpPolicy, n_timesteps: 600}", "normalize is 'dict(x=y)'"),
         (
             "CartPole-v1: {policy_kwargs: 'dict(activation_fn=ReLU)', policy: MlpPolicy, n_timesteps: 600}",
-            "the name 'ReLU' is unknown: such a text knows nn and what else the zoo imports. Write classes and functions of "
-            "your own in a Python file that sets hyperparams = {...}, given with -conf conf.py",
+            "the name 'ReLU' is unknown: the text can use nn and the other names that the zoo imports. Write classes and "
+            "functions of your own in a Python file that sets hyperparams = {...}, given with -conf conf.py",
         ),
         ("CartPole-v1: {policy: nowhere_nets.Policy, n_timesteps: 600}", "or run python -m sb3_vpg in that folder"),
         ("CartPole-v1: {policy: sb3_vpg.policies.Nothing, n_timesteps: 600}", "the module sb3_vpg.policies has no Nothing"),
@@ -92,7 +92,7 @@ def test_unusable_hyperparameter_file(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_binary_hyperparameter_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "conf.yml"
     file.write_bytes(b"\xff\xfe\x00\x80")
-    assert "no readable YAML" in refused(train(tmp_path, "-conf", str(file)), capsys)
+    assert "not a readable YAML" in refused(train(tmp_path, "-conf", str(file)), capsys)
 
 
 def test_missing_hyperparameter_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,14 +107,14 @@ def test_missing_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], command
     )
 
 
-def test_missing_run_of_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_run_with_a_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "logs/vpg").mkdir(parents=True)
     message = refused(["enjoy", "-f", str(tmp_path / "logs"), "--exp-id", "7"], capsys)
     assert "CartPole-v1_7 folder was not found; name another log folder with -f, or another run with --exp-id" in message
 
 
-def test_a_python_file_holds_objects_of_the_users(tmp_path: Path) -> None:
-    """The way out that the refusals name."""
+def test_a_python_file_can_hold_python_objects(tmp_path: Path) -> None:
+    """A Python file given with ``-conf``, as the error messages advise, trains with Python objects."""
     conf = tmp_path / "conf.py"
     entry = "dict(policy='MlpPolicy', n_timesteps=600, policy_kwargs=dict(activation_fn=ReLU))"
     conf.write_text(f"from torch.nn import ReLU\nhyperparams = {{'CartPole-v1': {entry}}}\n")
@@ -127,7 +127,7 @@ def test_missing_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "CartPole-v1_1, has no model" in refused(["evaluate", "-f", str(tmp_path / "logs")], capsys)
 
 
-def test_the_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
+def test_the_traceback_flag_shows_the_error_itself(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not found in gym registry"):
         main(train(tmp_path, "--env", "CartPol-v1", "--traceback"))
 
@@ -142,8 +142,11 @@ def test_the_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
         (["-params", "learning_rate:'exp_0.1'"], "learning_rate must be a number, a schedule or"),
         (["-params", "normalize_advantage:'False'"], "normalize_advantage must be True or False"),
         (["--env-kwargs", "foo:1"], "foo"),
-        (["--env-kwargs", "foo:[1"], "--env-kwargs foo:[1: the value is no Python (SyntaxError"),
-        (["-params", "gamma:0.9", "policy:MlpPolicy"], "policy:MlpPolicy: the name 'MlpPolicy' is unknown. Put a text"),
+        (["--env-kwargs", "foo:[1"], "--env-kwargs foo:[1: Python cannot evaluate the value (SyntaxError"),
+        (
+            ["-params", "gamma:0.9", "policy:MlpPolicy"],
+            "policy:MlpPolicy: the name 'MlpPolicy' is unknown. Put quotes",
+        ),
         (["-params", "policy_kwargs:dict(net_arch=Mine)"], "the name 'Mine' is unknown. Put"),
         (["-params", "policy:'nowhere_nets.Policy'"], "policy nowhere_nets.Policy cannot be imported here (No module named"),
         (["-params", "policy:'sb3_vpg.policies.Nothing'"], "but the module sb3_vpg.policies has no Nothing"),
@@ -164,8 +167,8 @@ def test_mistakes_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     "later", [["train", "-params", "gamma:5"], ["optimize", "--n-trials", "1"]], ids=lambda value: value[0]
 )
-def test_what_yields_no_model_does_not_hide_the_one_before(tmp_path: Path, later: list[str]) -> None:
-    """'The latest run' is a folder's number: a refused training and a search leave none behind."""
+def test_a_training_without_a_model_leaves_no_folder(tmp_path: Path, later: list[str]) -> None:
+    """The latest run is the folder with the highest number, so a refused training and a search must leave no folder."""
     common = ["--verbose", "0", "-n", "300", "--eval-freq", "-1", "-f", str(tmp_path / "logs"), "--no-optim-plots"]
     assert main(["train", *common]) == 0
     main([*later, *common])
@@ -174,7 +177,7 @@ def test_what_yields_no_model_does_not_hide_the_one_before(tmp_path: Path, later
 
 
 def test_yaml_texts_that_are_numbers(tmp_path: Path) -> None:
-    """YAML reads 1e-3 and 6e2 as texts, and every tutorial writes them so."""
+    """YAML reads 1e-3 and 6e2 as strings, which are converted to numbers."""
     conf = tmp_path / "conf.yml"
     conf.write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 6e2, learning_rate: 1e-3}")
     arguments = ["train", "--verbose", "0", "--eval-freq", "-1", "-f", str(tmp_path / "logs"), "-conf", str(conf)]
@@ -189,7 +192,7 @@ def test_evaluate_shows_the_score_even_if_the_picture_fails(tmp_path: Path, caps
 
 
 def test_divergence_saves_the_last_good_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Rewards turn NaN in the course of training: the message says so, and a model with sound weights is on disk."""
+    """If a reward becomes NaN during training, the message says so, and a model with finite weights is saved."""
     settings = ["-params", "n_envs:1", "n_steps:128"]
     arguments = train(tmp_path, "--env", "PoisonedCartPole-v0", *settings, "-n", "2000")
     message = refused(arguments, capsys)
@@ -200,8 +203,8 @@ def test_divergence_saves_the_last_good_weights(tmp_path: Path, capsys: pytest.C
     assert all(np.isfinite(parameter.detach().numpy()).all() for parameter in model.policy.parameters())
 
 
-def test_the_number_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """So that runs which begin side by side cannot take the same one."""
+def test_exp_id_is_the_number_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A number that a run already has is refused, so runs that start at the same time cannot share a folder."""
     arguments = train(tmp_path, "--env", "CartPole-v1", "--exp-id", "7")
     assert main(arguments) == 0
     runs = tmp_path / "logs/vpg"

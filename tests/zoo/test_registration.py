@@ -34,13 +34,13 @@ def test_register_fills_the_tables_and_replaces_nothing() -> None:
 
 
 def test_importing_the_package_leaves_rl_zoo3_alone() -> None:
-    """rl_zoo3 replaces gymnasium's TimeLimit for the whole process, so only those who ask for it get it."""
+    """rl_zoo3 replaces gymnasium's TimeLimit for the whole process, so importing our package must not import it."""
     program = "import sys, sb3_vpg, sb3_vpg.zoo; sb3_vpg.VPG; sys.exit('rl_zoo3' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
 
 
 def test_the_unmodified_zoo_trains_vpg_after_register(tmp_path: Path) -> None:
-    """The documented way for a program that drives rl_zoo3 itself: a custom_envs.py and -conf."""
+    """The zoo's own program trains VPG with a custom_envs.py that registers it and ``-conf``, as documented."""
     (tmp_path / "custom_envs.py").write_text("import sb3_vpg.zoo\nsb3_vpg.zoo.register()\n")
     command = [sys.executable, "-m", "rl_zoo3.train", "--algo", "vpg", "-conf", "sb3_vpg.zoo.hyperparams", "-n", "600"]
     done = subprocess.run([*command, "--eval-freq", "-1"], cwd=tmp_path, capture_output=True, text=True)
@@ -48,12 +48,12 @@ def test_the_unmodified_zoo_trains_vpg_after_register(tmp_path: Path) -> None:
     assert (tmp_path / "logs/vpg/CartPole-v1_1/CartPole-v1.zip").is_file()
 
 
-# Versions that are out of date, and Box2D, whose import crashes Python where its warnings are errors
+# Old versions of environments warn, and so does Box2D, whose import crashes Python if warnings are errors
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @MAY_STAND_STILL
 @pytest.mark.parametrize("env_id", ENTRIES)
 def test_every_entry_trains(env_id: str, tmp_path: Path) -> None:
-    """The first update of the command: a misspelt key, a wrong type or an environment that is not there would end it."""
+    """Each entry trains for one update: a misspelt key, a wrong type or a missing environment would end the command."""
     name = "CartPole-v1" if env_id == "default" else env_id
     conf = ["-conf", str(tmp_path / "default.yml")] if env_id == "default" else []
     (tmp_path / "default.yml").write_text(yaml.safe_dump({name: ENTRIES["default"]}))
@@ -61,8 +61,8 @@ def test_every_entry_trains(env_id: str, tmp_path: Path) -> None:
     assert main(command) == 0
     trained = VPG.load(tmp_path / f"logs/vpg/{name}_1/{name}.zip", device="cpu")
     assert trained._n_updates > 0
-    said = {key: ENTRIES[env_id][key] for key in ("gamma", "n_steps", "learning_rate") if key in ENTRIES[env_id]}
-    assert {key: getattr(trained, key) for key in said} == said
+    expected = {key: ENTRIES[env_id][key] for key in ("gamma", "n_steps", "learning_rate") if key in ENTRIES[env_id]}
+    assert {key: getattr(trained, key) for key in expected} == expected
 
 
 def test_the_entries_named_in_the_documentation_are_there() -> None:
@@ -78,8 +78,8 @@ def test_conf_overrides_our_file(tmp_path: Path) -> None:
     assert (model.n_steps, model.gamma, model.num_timesteps) == (50, 0.9, 500)
 
 
-def test_evaluations_heed_the_environments_arguments_of_an_entry(tmp_path: Path) -> None:
-    """Without its time limit, an evaluation on CliffWalking may never end."""
+def test_evaluations_use_the_env_kwargs_of_an_entry(tmp_path: Path) -> None:
+    """The time limit of the entry also holds in evaluations. Without it, one on CliffWalking might never end."""
     conf = tmp_path / "mine.yml"
     conf.write_text("CartPole-v1: {policy: MlpPolicy, n_timesteps: 64, n_steps: 32, env_kwargs: {max_episode_steps: 7}}")
     assert main(["train", "-conf", str(conf), "--eval-freq", "32", "-f", str(tmp_path), "--verbose", "0"]) == 0

@@ -1,4 +1,4 @@
-"""What users of the zoo follow a training with: TensorBoard, Weights & Biases, and a progress bar."""
+"""Training is recorded by TensorBoard and Weights & Biases, and shown by a progress bar."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def test_tensorboard_gets_the_log(tmp_path: Path) -> None:
 
 
 def records(file: Path) -> Iterator[Any]:
-    """:return: those of a run of wandb's, which writes them in LevelDB's log format"""
+    """:return: the records in a file of wandb, which has LevelDB's log format"""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, position, parts, block, header = file.read_bytes(), 7, b"", 32768, struct.Struct("<IHB")
@@ -56,7 +56,7 @@ def items(things: Any) -> dict[str, Any]:
 @pytest.mark.expensive
 @pytest.mark.skipif(find_spec("wandb") is None, reason="wandb is not installed: pip install wandb")
 def test_weights_and_biases_offline(tmp_path: Path) -> None:
-    """Hyperparameters and metrics, and no process that lives on and holds our pipe. In a process of its own: it patches."""
+    """wandb records hyperparameters and metrics, and leaves no process alive. It patches libraries, hence the new process."""
     environ = {**os.environ, "WANDB_MODE": "offline", "WANDB_X_DISABLE_STATS": "true", "WANDB_DIR": str(tmp_path)}
     command = [sys.executable, "-m", "sb3_vpg", *TRAIN, "--track", "--wandb-project-name", "mine", "--log-interval", "1"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240)
@@ -72,7 +72,7 @@ def test_weights_and_biases_offline(tmp_path: Path) -> None:
     assert metrics >= KEYS
 
 
-def test_without_wandb_one_line_names_the_remedy(
+def test_without_wandb_one_line_says_how_to_install_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
@@ -83,8 +83,8 @@ def test_without_wandb_one_line_names_the_remedy(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
-def test_the_progress_bar_gives_the_terminal_back(tmp_path: Path) -> None:
-    """It reaches its end, on one line, and the cursor that it hid is shown again."""
+def test_the_progress_bar_restores_the_terminal(tmp_path: Path) -> None:
+    """The progress bar reaches its end on one line, and then shows the cursor that it has hidden."""
     terminal, theirs = os.openpty()
     command = [sys.executable, "-m", "sb3_vpg", *TRAIN, "--progress", "-f", str(tmp_path)]
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"}) as process:

@@ -8,7 +8,7 @@ from rl_zoo3 import create_test_env as create_test_env_of_the_zoo
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
-from sb3_vpg.zoo.native_vec_env import _make
+from sb3_vpg.zoo.native_vec_env import make_native_vec_env
 from sb3_vpg.zoo.patching import exchanged
 
 
@@ -18,7 +18,7 @@ def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
 
     :raises ValueError: see ``NativeExperimentManager``; also for a ``render_mode`` that the environment does not have
     """
-    with exchanged("rl_zoo3.utils:make_vec_env", partial(_make, env_id)):
+    with exchanged("rl_zoo3.utils:make_vec_env", partial(make_native_vec_env, env_id)):
         return create_test_env(env_id, *args, **kwargs)
 
 

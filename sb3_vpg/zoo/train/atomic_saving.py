@@ -1,4 +1,4 @@
-"""The files that the zoo writes while it trains, written whole or not at all."""
+"""Write the zoo's files atomically while it trains: a file is complete, or it does not exist."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,12 +16,12 @@ from sb3_vpg.zoo.train.callbacks import WholeEvalCallback
 @contextmanager
 def atomic_saving() -> Iterator[None]:
     """
-    While it lasts, models, statistics and replay buffers are saved whole, and the zoo evaluates with ``WholeEvalCallback``.
-    SB3 has no hook for the saving of others' algorithms, so its methods are replaced.
+    Inside the block, models, statistics and replay buffers are saved atomically, and the zoo evaluates with
+    ``WholeEvalCallback``. SB3 has no hook for saving, so the ``save`` methods of its classes are exchanged.
     """
     with ExitStack() as stack:
         for target, suffix in _SAVING.items():
-            stack.enter_context(exchanged(target, _whole(resolve_name(target), suffix)))
+            stack.enter_context(exchanged(target, _atomic(resolve_name(target), suffix)))
         stack.enter_context(exchanged("rl_zoo3.exp_manager:EvalCallback", WholeEvalCallback))
         yield
 
@@ -31,18 +31,19 @@ _SAVING = {
     "stable_baselines3.common.off_policy_algorithm:OffPolicyAlgorithm.save_replay_buffer": ".pkl",
     "stable_baselines3.common.vec_env:VecNormalize.save": "",
 }
-"""From a method to the ending that it gives a name without one."""
+"""From a method to the suffix that it adds to a name without one."""
 
 
-def _whole(save: Callable[..., None], suffix: str) -> Callable[..., None]:
+def _atomic(save: Callable[..., None], suffix: str) -> Callable[..., None]:
+    """:return: ``save``, but it writes to a temporary file, which takes the place of the target at the end"""
+
     @wraps(save)
-    def save_whole(self: Any, path: Any, *args: Any, **kwargs: Any) -> None:
+    def save_atomically(self: Any, path: Any, *args: Any, **kwargs: Any) -> None:
         if not isinstance(path, (str, PathLike)):
             save(self, path, *args, **kwargs)
             return
         target = Path(fspath(path))
-        # SB3 completes a name that has none
         with atomic_replace(target if target.suffix else f"{target}{suffix}") as part:
             save(self, part, *args, **kwargs)
 
-    return save_whole
+    return save_atomically

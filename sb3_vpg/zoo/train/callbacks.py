@@ -1,4 +1,4 @@
-"""The callback by which an experiment manager knows that training has begun."""
+"""The callbacks that the experiment manager adds: one marks the start of training, one evaluates."""
 
 from collections.abc import Callable
 
@@ -11,32 +11,35 @@ from sb3_vpg.zoo.patching import replaced
 
 class TrainingStarted(BaseCallback):
     """
-    Tells the manager when training has begun: when the model is what it should be, and signals can be heeded. It also stands
-    where the zoo looks for the progress bar, to close it after an interruption, whether it is one and was opened or not.
+    Calls a function when training starts: from then on there is a model to save, and a rollout to finish.
 
-    :param tell: called with the model
-    :param others: the manager's callbacks
+    The zoo closes ``callbacks[0]`` after an interruption, assuming that it is the progress bar. This callback takes that
+    place, and closes a real progress bar if it was opened. Older checkpoints hold it as ``First``: as it has no state, they
+    are resumed without a warning.
+
+    :param on_start: called with the model
+    :param callbacks: all callbacks of the manager
     """
 
-    def __init__(self, tell: Callable[[BaseAlgorithm], None], others: list[BaseCallback]) -> None:
+    def __init__(self, on_start: Callable[[BaseAlgorithm], None], callbacks: list[BaseCallback]) -> None:
         super().__init__()
-        self.tell = tell
-        self.others = others
+        self.on_start = on_start
+        self.callbacks = callbacks
 
     def _on_training_start(self) -> None:
-        self.tell(self.model)
+        self.on_start(self.model)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_training_end(self) -> None:
-        for callback in self.others:
+        for callback in self.callbacks:
             if isinstance(callback, ProgressBarCallback) and hasattr(callback, "pbar"):
                 callback.on_training_end()
 
 
 class WholeEvalCallback(EvalCallback):
-    """Its parent, whose ``evaluations.npz`` is at no moment half a file."""
+    """Writes ``evaluations.npz`` atomically; otherwise its parent. Checkpoints hold its name, so it must not change."""
 
     def _on_step(self) -> bool:
         if self.log_path is None or self.eval_freq <= 0 or self.n_calls % self.eval_freq:

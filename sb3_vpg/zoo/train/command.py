@@ -1,4 +1,4 @@
-"""``sb3-vpg train``: its flags, and the manager that they choose."""
+"""``sb3-vpg train``: parse the flags, and choose the experiment manager."""
 
 import argparse
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.atomic_saving import atomic_saving
 from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
 from sb3_vpg.zoo.train.native_manager import NativeExperimentManager
-from sb3_vpg.zoo.train.session import Session, _Complete
+from sb3_vpg.zoo.train.session import RunComplete, Session
 
 _NOT_GIVEN = object()
 
@@ -27,10 +27,10 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
     """
     Run ``rl_zoo3.train``. Its arguments are ``sys.argv``.
 
-    :param flags: those of ``sys.argv`` that the user has given
-    :param signals: those of this process
-    :param own: ``vec_env``, from ``train`` also ``checkpoint_freq``, ``resume``, ``exp_id``; None for what was not given
-    :raises ValueError: if there is nothing to resume, if a flag contradicts the run, or if there is a run of that number
+    :param flags: the user's part of ``sys.argv``
+    :param signals: the signal handlers of this process
+    :param own: our flags ``vec_env``, ``checkpoint_freq``, ``resume`` and ``exp_id``; None for a flag that is not given
+    :raises ValueError: if there is nothing to resume, if a flag contradicts the run, or if a run has the given number
     """
     register()
     with ExitStack() as stack:
@@ -41,14 +41,14 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
         stack.enter_context(atomic_saving())
         try:
             rl_zoo3.train.train()
-        except _Complete as complete:
+        except RunComplete as complete:
             print(complete)
 
 
 class _Parser(argparse.ArgumentParser):
-    """The zoo's parser, whose result a session completes."""
+    """Takes the place of ``ArgumentParser`` in ``rl_zoo3.train``; the session completes its result."""
 
-    def __init__(self, session: "Session", **kwargs: Any) -> None:
+    def __init__(self, session: Session, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._session = session
 
@@ -64,14 +64,14 @@ class _Parser(argparse.ArgumentParser):
         unset = argparse.Namespace(**dict.fromkeys(vars(parsed), _NOT_GIVEN))
         given = vars(super().parse_args(self._session.flags, unset))
         settled = self._session.settle(parsed, {name: value for name, value in given.items() if value is not _NOT_GIVEN})
-        # As the zoo does next, which does not say how an environment is registered
+        # The zoo does this next, but its error does not say how to register an environment
         for module in settled.gym_packages:
             import_module(module)
         check_registered(settled.env)
         return settled
 
 
-def _manager(session: "Session", args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:
-    """What ``rl_zoo3.train`` takes for the class ``ExperimentManager``."""
+def _manager(session: Session, args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:
+    """Takes the place of the class ``ExperimentManager`` in ``rl_zoo3.train``."""
     build = NativeExperimentManager if session.native else VPGExperimentManager
     return build(args, *others, session=session, **kwargs)

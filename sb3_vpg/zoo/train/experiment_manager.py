@@ -1,4 +1,4 @@
-"""The zoo's ``ExperimentManager`` with our hyperparameter files, clear refusals, and no training lost to an error."""
+"""The zoo's ``ExperimentManager`` with our hyperparameter files, checked input, resumed runs, and models saved on errors."""
 
 import os
 import shlex
@@ -38,31 +38,28 @@ from sb3_vpg.zoo.train.session import Session
 from sb3_vpg.zoo.train.subproc import QuietSubprocVecEnv
 from sb3_vpg.zoo.tuning.search_manager import SearchManager
 
-# A search with several jobs creates environments in several threads
+# The jobs of a search are threads that create environments at the same time
 _LOCK = threading.Lock()
 
 
 class VPGExperimentManager(SearchManager):
     """
-    Differs from the zoo's in six points, and in a search as its parent does:
+    Differs from the zoo's manager in six points, and in a search as its parent does:
 
-    * without ``-conf``, our algorithms find their YAML file in our package;
-    * a YAML file that cannot be read, or an entry with missing, unknown or unusable keys, is refused with the file's name;
-    * no run folder stays behind that would hide an earlier run from those who look for the latest;
-    * VPG leaves checkpoints, and goes on in the folder of the run that its session resumes, with that run's hyperparameters;
-    * a signal lets VPG finish its rollout; all files are written whole;
-    * when training fails, the model is saved where a finished one would be, and then the error goes on.
+    * without ``-conf``, our algorithms use the YAML files of our package;
+    * errors name the YAML file if it cannot be read, or if an entry has missing, unknown or unusable keys;
+    * a refused training leaves no folder behind, which would count as the latest run;
+    * VPG saves checkpoints; to resume a run, it continues in the folder of that run, with its hyperparameters;
+    * a signal lets VPG finish its rollout; all files are written atomically;
+    * if training fails, the model is saved as at the end of a run, and then the error is raised.
 
     :param session: the call of ``train``; other parameters: see ``ExperimentManager``
     """
 
-    # Of the zoo, which declares it so
-    vec_env_class: Any
-
     def __init__(self, args: Any, algo: str, *others: Any, session: Session, **kwargs: Any) -> None:
         super().__init__(args, algo, *others, **kwargs)
         self._session, self._signals = session, session.signals
-        self._made = self._started = self._learnt = False
+        self._folder_made = self._started = self._finished_learning = False
         if kwargs.get("config") is None and algo in ALGORITHMS:
             self.config = str(hyperparams_file(algo))
         if session.folder is not None:
@@ -77,7 +74,7 @@ class VPGExperimentManager(SearchManager):
         self.params_path = f"{folder}/{self.env_name}"
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """:raises ValueError: if the file is no YAML mapping, or if an entry lacks a key or has one too many"""
+        """:raises ValueError: if the file is not a YAML mapping, or if a key of the entry is missing or unknown"""
         run = self._session.run
         if run is None:
             hyperparams, saved = self._read_file()
@@ -87,7 +84,7 @@ class VPGExperimentManager(SearchManager):
         if self.algo in ALGORITHMS:
             check_entry(self.config, self.algo, self.env_name.gym_id, hyperparams)
         if self._eval_env_kwargs_args is None and not self.env_kwargs:
-            # The zoo forgets those of an entry, and evaluates in another environment than it trains in
+            # The zoo ignores the env_kwargs of an entry here, and would evaluate in another environment
             self.eval_env_kwargs = hyperparams.get("env_kwargs") or {}
         return hyperparams, saved
 
@@ -99,39 +96,38 @@ class VPGExperimentManager(SearchManager):
                 raise ValueError(
                     f"{self.config} names a Python object, which is not supported in YAML ({error}); write it {PYTHON_CONF}"
                 ) from error
-            raise ValueError(f"{self.config} is no readable YAML file: {error}") from error
+            raise ValueError(f"{self.config} is not a readable YAML file: {error}") from error
         except (AttributeError, TypeError) as error:
             raise ValueError(f"{self.config} must map environment ids to hyperparameters ({error})") from error
 
     def _read_run(self, run: SavedRun) -> dict[str, Any]:
-        """:return: those of the run; Python objects among them come from the command, because no file may make them"""
+        """:return: the hyperparameters of a run; Python objects are not read from its files, but taken from the command"""
         saved = OrderedDict(run.hyperparams)
-        foreign = [key for key, value in saved.items() if has_python_tag(value)]
-        today = self._today() if foreign else {}
-        for key in foreign:
-            if as_read_back(today.get(key)) != saved[key]:
+        objects = [key for key, value in saved.items() if has_python_tag(value)]
+        current = self._current_hyperparams() if objects else {}
+        for key in objects:
+            if as_read_back(current.get(key)) != saved[key]:
                 raise ValueError(
-                    f"{run.folder} was begun with {key}: {saved[key]}, which no file may make: give the same -params again"
+                    f"{run.folder} began with {key}: {saved[key]}; files must not make objects: give the same -params again"
                 )
-            saved[key] = today[key]
+            saved[key] = current[key]
         print(f"Hyperparameters of {run.folder}:")
         pprint(saved)
         return saved
 
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[Any, ...]:
-        """:raises ValueError: by the name of a key whose text is no Python, or whose class cannot be imported"""
-        check_classes(hyperparams, f"{self.config}, or -params")
-        prepared: tuple[Any, ...] = super()._preprocess_hyperparams(
-            evaluated(hyperparams, WRITTEN_IN_PYTHON, f"{self.config}, or -params")
-        )
+        """:raises ValueError: if Python cannot evaluate a value, or if a class cannot be imported"""
+        where = f"{self.config}, or -params"
+        check_classes(hyperparams, where)
+        prepared: tuple[Any, ...] = super()._preprocess_hyperparams(evaluated(hyperparams, WRITTEN_IN_PYTHON, where))
         return prepared
 
     def _preprocess_schedules(self, hyperparams: dict[str, Any]) -> dict[str, Any]:  # type: ignore[override]  # static there
-        """Ours read ``"lin_0.001"`` themselves, and refuse what they cannot read by its name."""
+        """Our algorithms read ``"lin_0.001"`` themselves, and their errors name the key."""
         return hyperparams if self.algo in ALGORITHMS else ExperimentManager._preprocess_schedules(hyperparams)
 
-    def _today(self) -> dict[str, Any]:
-        """:return: what the run would be begun with, as far as that is still there"""
+    def _current_hyperparams(self) -> dict[str, Any]:
+        """:return: the hyperparameters of a new run; if their file is gone, only those of ``-params``"""
         try:
             return self._read_file()[1]
         except (OSError, ImportError):
@@ -139,17 +135,17 @@ class VPGExperimentManager(SearchManager):
 
     def create_log_folder(self) -> None:
         if self.optimize_hyperparameters:
-            # What a search writes here, nobody reads; workers of one study would share the folder
+            # Nobody reads the files that a search writes here, and the workers of one study would share the folder
             self._use_folder(Path(tempfile.mkdtemp(prefix="sb3-vpg-optimize-")))
         elif self._session.folder is None:
             self._make_folder()
             if self._checkpoint_freq > 0:
                 self._session.claim(Path(self.save_path))
-        self._made = True
+        self._folder_made = True
         super().create_log_folder()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
 
     def _make_folder(self) -> None:
-        """The folder of the next run, also where another process has just made the one that was the next."""
+        """Make the folder of the next run. If another process has just made it, take the number after it."""
         while True:
             try:
                 os.makedirs(self.save_path)
@@ -157,14 +153,14 @@ class VPGExperimentManager(SearchManager):
             except FileExistsError:
                 if self._session.exp_id is not None:
                     raise ValueError(
-                        f"{self.save_path} exists already: give another --exp-id, or --resume {self._session.exp_id}"
+                        f"{self.save_path} already exists: give another --exp-id, or --resume {self._session.exp_id}"
                     ) from None
                 number = get_latest_run_id(self.log_path, self.env_name) + 1
                 self._use_folder(Path(self.log_path) / f"{self.env_name}_{number}")
 
     @property
     def _checkpoint_freq(self) -> int:
-        """:return: 0 for none, as for all algorithms but VPG and in a search"""
+        """:return: steps between checkpoints; 0 for none, as in a search and for all algorithms but VPG"""
         return getattr(self.args, "checkpoint_freq", 0)
 
     def create_callbacks(self) -> None:
@@ -176,18 +172,18 @@ class VPGExperimentManager(SearchManager):
         self.callbacks.insert(0, TrainingStarted(self._start, self.callbacks))
 
     def _start(self, model: BaseAlgorithm) -> None:
-        """From here on there is something to save, and a rollout to finish."""
+        """Training has started: from now on a failure saves the model, and a signal lets the rollout finish."""
         self._started = True
         if isinstance(model, LeanOnPolicyAlgorithm):
-            self._session.signals.ask = model.request_stop
+            self._session.signals.on_signal = model.request_stop
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
-        """The zoo's, by way of ``_make_vec_env``."""
+        """See the parent. ``_make_vec_env`` takes the place of SB3's function."""
         with _LOCK, exchanged("rl_zoo3.exp_manager:make_vec_env", self._make_vec_env):
             return super().create_envs(n_envs, eval_env, no_log)
 
     def _make_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
-        """SB3's function. Files of a run that goes on are not emptied: ``TrainingCheckpoint`` cuts them to their length."""
+        """Call SB3's function, but keep the Monitor files of a resumed run, which ``TrainingCheckpoint`` shortens."""
         run = self._session.run
         if run is not None and run.has_checkpoint:
             kwargs["monitor_kwargs"] = {**(kwargs.get("monitor_kwargs") or {}), "override_existing": False}
@@ -197,7 +193,7 @@ class VPGExperimentManager(SearchManager):
         return make_vec_env(*args, **kwargs)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:
-        """The zoo's; but an agent that trains on and holds statistics goes on with these, not with those of its run's end."""
+        """See the parent. If the ``-i`` agent holds its own statistics, use them, not those at the end of its run."""
         if not (self.normalize and self.trained_agent and has_statistics(self.trained_agent)):
             return super()._maybe_normalize(env, eval_env)
         normalized = load_vec_normalize(self.trained_agent, env)
@@ -213,17 +209,17 @@ class VPGExperimentManager(SearchManager):
         return super()._load_pretrained_agent(hyperparams, env)
 
     def setup_experiment(self) -> tuple[BaseAlgorithm, dict[str, Any]] | None:
-        """Prepare a run; where none comes of it, because it is refused or a search, remove its folder again."""
+        """See the parent. If there is no run, because of an error or in a search, remove its folder."""
         results = None
         try:
             results = super().setup_experiment()
         finally:
-            if results is None and self._made and not any(Path(self.save_path).glob("*/args.yml")):
+            if results is None and self._folder_made and not any(Path(self.save_path).glob("*/args.yml")):
                 shutil.rmtree(self.save_path, ignore_errors=True)
         return results
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        """Those of a run that goes on stay as they are; else ``args.yml`` comes last, and says that the others are there."""
+        """Keep the settings of a resumed run; else write ``args.yml`` last, which shows that the other files exist."""
         if self._session.run is not None:
             command = Path(self.params_path) / "command.txt"
             before = command.read_text() if command.is_file() else ""
@@ -241,28 +237,28 @@ class VPGExperimentManager(SearchManager):
 
     def learn(self, model: BaseAlgorithm) -> None:
         """
-        Train; if that fails, save the last good weights before the error goes on.
+        Train. If that fails, save the last good weights before the error is raised.
 
-        :raises KeyboardInterrupt: if a signal came before training had begun
+        :raises KeyboardInterrupt: if a signal was received before training started
         """
         signals = self._session.signals
         try:
             super().learn(model)
-            self._learnt = True
+            self._finished_learning = True
         except Exception as error:
-            # A signal to all processes of a job ends the workers of a SubprocVecEnv as well
+            # A signal to all processes of a job also ends the workers of a SubprocVecEnv: that is no failure to save after
             if signals.received is None or not isinstance(error.__cause__, (EOFError, ConnectionError)):
                 if self._started:
                     self.save_trained_model(model)
                 raise
         finally:
-            signals.ask = None
+            signals.on_signal = None
         if not self._started and signals.received is not None:
             raise KeyboardInterrupt
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
-        """As the zoo, in another order: a run is complete when its last file is there."""
-        # Whoever read our output may be gone, which is no reason to lose the files
+        """Save as the zoo does, but in another order: the last file says that the run is complete."""
+        # The reader of our output may be gone, but the files must be written
         with suppress(BrokenPipeError):
             print(f"Saving to {self.save_path}")
         if self.normalize:
@@ -274,18 +270,19 @@ class VPGExperimentManager(SearchManager):
                 print("Saving replay buffer")
             model.save_replay_buffer(os.path.join(self.save_path, "replay_buffer.pkl"))
         model.save(f"{self.save_path}/{self.env_name}")
-        self._take_leave(model)
+        self._finish_run(model)
 
-    def _take_leave(self, model: BaseAlgorithm) -> None:
+    def _finish_run(self, model: BaseAlgorithm) -> None:
+        """Mark a complete run; of a stopped one, print how to resume it."""
         received = self._session.signals.received
-        complete = self._learnt and (received is None or model.num_timesteps >= self.n_timesteps)
+        complete = self._finished_learning and (received is None or model.num_timesteps >= self.n_timesteps)
         if complete and self._checkpoint_freq > 0:
             mark_finished(Path(self.params_path), model.num_timesteps, self.n_timesteps)
         if received is None or complete:
             return
-        onward = ""
+        advice = ""
         if self._checkpoint_freq > 0:
             run = Path(self.save_path)
             what = "Continue" if latest(checkpoint_folder(run)) else "Begin again"
-            onward = f" {what} with: {resume_command(run, self.log_folder, self.algo, self.env_name.gym_id)}"
-        print(f"Stopped by {received.name} after {model.num_timesteps:,} of {self.n_timesteps:,} steps.{onward}")
+            advice = f" {what} with: {resume_command(run, self.log_folder, self.algo, self.env_name.gym_id)}"
+        print(f"Stopped by {received.name} after {model.num_timesteps:,} of {self.n_timesteps:,} steps.{advice}")

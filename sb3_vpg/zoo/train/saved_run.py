@@ -1,4 +1,4 @@
-"""The folder of a run that ``train`` has begun: which one is meant, whether somebody is at work in it, and what it says."""
+"""The folder of a run that ``train`` began: find it, and read its settings and its state."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +13,20 @@ from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
 _FINISHED = "finished.txt"
-
-
 _WRITTEN_BY_TRAINING = ("*.monitor.csv", "evaluations.npz", "best_model.zip", "rl_model_*_steps.*", "replay_buffer.pkl")
 
 
 def checkpoint_folder(run: Path) -> Path:
-    """:return: where ``TrainingCheckpoint`` keeps its files"""
+    """:return: the folder of ``TrainingCheckpoint``'s files"""
     return run / "checkpoints"
 
 
 def find_run(name: str, log_folder: str, algo: str, env_id: str) -> Path:
     """
-    :param name: the number of a run or its folder; empty for the latest
+    :param name: number or folder of a run; empty for the latest
     :param log_folder: the ``-f`` of ``train``
-    :return: the folder
-    :raises ValueError: if there is none
+    :return: the folder of the run
+    :raises ValueError: if there is no such run
     """
     runs, env_name = Path(log_folder) / algo, EnvironmentName(env_id)
     if name and not name.isdigit():
@@ -37,22 +35,22 @@ def find_run(name: str, log_folder: str, algo: str, env_id: str) -> Path:
         number = int(name) if name else get_latest_run_id(str(runs), env_name)
         if number == 0:
             raise ValueError(
-                f"no run of {algo} on {env_id} in {runs} to resume; begin one without --resume, or name the folder of one "
-                "(as that of a run with --uuid): --resume FOLDER"
+                f"no run of {algo} on {env_id} in {runs} to resume; begin one without --resume, or name the folder of a run "
+                "(for example one with --uuid): --resume FOLDER"
             )
         run = runs / f"{env_name}_{number}"
     if not run.is_dir():
-        raise ValueError(f"{run} is no folder of a run; nothing to resume")
+        raise ValueError(f"{run} is not the folder of a run; nothing to resume")
     return run
 
 
 @dataclass(frozen=True)
 class SavedRun:
     """
-    :param folder: of the run
-    :param settings: the folder of its ``args.yml``
-    :param args: what ``args.yml`` says
-    :param hyperparams: what ``config.yml`` says
+    :param folder: folder of the run
+    :param settings: folder of its ``args.yml`` and ``config.yml``
+    :param args: content of ``args.yml``
+    :param hyperparams: content of ``config.yml``
     """
 
     folder: Path
@@ -63,47 +61,47 @@ class SavedRun:
     @staticmethod
     def read(folder: Path) -> "SavedRun | None":
         """
-        :return: None if the run was killed before its settings were written, which comes before everything else
-        :raises ValueError: if it is no run of ours that can be resumed
+        :return: the run; None if it was killed before it wrote its settings, which are its first files
+        :raises ValueError: if the folder does not hold a run of ours that can be resumed
         """
         files = list(folder.glob("*/args.yml"))
         if not files and not any(folder.rglob("*.zip")):
             return None
         if len(files) != 1:
-            raise ValueError(f"{folder} has {len(files)} args.yml in its folders, but a run has one; nothing to resume")
+            raise ValueError(f"{folder} has {len(files)} args.yml in its subfolders, but a run has one; nothing to resume")
         settings = files[0].parent
         args = read_yaml(files[0])
         if not args.get("checkpoint_freq"):
             why = "--checkpoint-freq 0" if "checkpoint_freq" in args else f"{args.get('algo')} without checkpoints"
-            raise ValueError(f"{folder} was trained with {why}, so there is nothing to resume; train anew without --resume")
+            raise ValueError(f"{folder} was trained with {why}: there is nothing to resume. Begin a new run without --resume")
         return SavedRun(folder, settings, args, read_yaml(settings / "config.yml"))
 
     @property
     def finished(self) -> str | None:
-        """:return: how far it came, if it is complete"""
+        """:return: the number of steps as text if the run is complete, else None"""
         file = self.settings / _FINISHED
         return file.read_text().strip() if file.is_file() else None
 
     @property
     def has_checkpoint(self) -> bool:
-        """:return: whether there is any to go on from"""
+        """:return: True if there is a checkpoint to resume from"""
         return latest(checkpoint_folder(self.folder)) is not None
 
     def clear(self) -> None:
-        """Remove what was written after the settings, to begin once more."""
+        """Remove all files but the settings, so that the run can begin again."""
         name = self.settings.name
         for pattern in (*_WRITTEN_BY_TRAINING, f"{name}.zip", f"{name}/vecnormalize.pkl"):
             for file in self.folder.glob(pattern):
                 file.unlink()
 
     def tidy(self) -> None:
-        """Remove what a writer that was killed has left half-written."""
+        """Remove partial files of a killed process."""
         for folder in (self.folder, self.settings):
             remove_partial_files(folder)
 
 
 def resume_command(run: Path, log_folder: str, algo: str, env_id: str) -> str:
-    """:return: what resumes a run"""
+    """:return: the command that resumes a run"""
     runs, env_name = Path(log_folder) / algo, EnvironmentName(env_id)
     number = run.name.removeprefix(f"{env_name}_")
     if run.parent != runs or not number.isdigit():
@@ -113,6 +111,6 @@ def resume_command(run: Path, log_folder: str, algo: str, env_id: str) -> str:
 
 
 def mark_finished(settings: Path, num_timesteps: int, total: int) -> None:
-    """The last file of a run: whoever finds it need not resume."""
+    """Write the last file of a run, which says that the run is complete."""
     with atomic_write(settings / _FINISHED) as file:
         file.write(f"{num_timesteps:,} of {total:,} steps\n".encode())

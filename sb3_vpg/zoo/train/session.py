@@ -18,17 +18,7 @@ from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.saved_run import SavedRun, find_run
 
 # Flags that may change when a run is resumed: output, machine and place. Hyperparameters are compared one by one
-_MAY_VARY = (
-    "verbose",
-    "progress",
-    "log_interval",
-    "num_threads",
-    "device",
-    "log_folder",
-    "gym_packages",
-    "uuid",
-    "hyperparams",
-)
+_FREE = ("verbose", "progress", "log_interval", "num_threads", "device", "log_folder", "gym_packages", "uuid", "hyperparams")
 
 
 class RunComplete(Exception):
@@ -70,11 +60,8 @@ class Session:
         if args.algo == DEFAULT_ALGORITHM and not args.optimize_hyperparameters:
             args.checkpoint_freq = CHECKPOINT_FREQ
         elif name is not None or "checkpoint_freq" in self._own:
-            what = (
-                f"a run of {args.algo}"
-                if args.algo != DEFAULT_ALGORITHM
-                else "a search (with --storage, a search continues without --resume)"
-            )
+            search = "a search (with --storage, a search continues without --resume)"
+            what = search if args.algo == DEFAULT_ALGORITHM else f"a run of {args.algo}"
             raise ValueError(f"--resume and --checkpoint-freq are for --algo {DEFAULT_ALGORITHM}, not for {what}")
         given.update(self._own)
         if name == "" and args.uuid:
@@ -120,7 +107,7 @@ class Session:
         if int(saved.get("n_timesteps", -1)) <= 0 < int(given.get("n_timesteps", -1)):
             saved["n_timesteps"] = int(float(run.hyperparams["n_timesteps"]))
         for name, value in given.items():
-            if name not in _MAY_VARY:
+            if name not in _FREE:
                 _compare(f"--{name.replace('_', '-')} {value}", value, saved.get(name), run.folder)
             saved[name] = value
         for key, value in (given.get("hyperparams") or {}).items():
@@ -129,8 +116,7 @@ class Session:
             if has_python_tag(value):
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(
-                    f"{run.folder} began with {flag} {value}; Python objects are not read from its files, so give the same "
-                    f"{flag} again"
+                    f"{run.folder} began with {flag} {value}; files must not make objects: give the same {flag} again"
                 )
         return saved
 

@@ -1,4 +1,4 @@
-"""``sb3-vpg train --resume``: a run that was killed or stopped ends as if it had not been, and says so where it cannot."""
+"""``sb3-vpg train --resume``: a killed or stopped run ends like one that was never stopped, or a warning says why not."""
 
 import os
 import shutil
@@ -14,14 +14,16 @@ import pytest
 from killing_callback import VARIABLE
 
 from sb3_vpg import VPG
+from sb3_vpg.checkpoints.callback_state import restore_callbacks
 from sb3_vpg.checkpoints.files import latest, progress
 from sb3_vpg.common.locks import claimed
 from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.train.callbacks import TrainingStarted
 
 ACCIDENT = "callback:'killing_callback.Accident'"
 TRAIN = ["train", "-n", "3000", "--eval-freq", "800", "--eval-episodes", "2", "--checkpoint-freq", "1000", "--seed", "3"]
 TRAIN += ["--verbose", "0", "--num-threads", "1"]
-# What happens in a process of its own, the exit code, and flags
+# Signal in a new process, exit code, flags
 CASES = {
     "killed": ("2500 SIGKILL", -9, ["--save-freq", "1000", "-params", ACCIDENT]),
     "killed native": ("2500 SIGKILL", -9, ["--vec-env", "native", "-params", ACCIDENT]),
@@ -49,7 +51,7 @@ def start(arguments: list[str], accident: str) -> "subprocess.Popen[str]":
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, int, str, str]]:
-    """:return: log folder, exit code and what was printed of each case; two of them at a time"""
+    """:return: log folder, exit code, stdout and stderr of each case; two processes run at a time"""
     results, running = {}, {}
     for name, (accident, _, flags) in CASES.items():
         folder = tmp_path_factory.mktemp("stopped") / "logs"
@@ -84,7 +86,7 @@ def episodes(run: Path) -> dict[str, list[list[str]]]:
     return {file.name: [row.split(",")[:2] for row in file.read_text().splitlines()[1:]] for file in files}
 
 
-def written(run: Path) -> dict[str, int]:
+def modification_times(run: Path) -> dict[str, int]:
     return {str(file.relative_to(run)): file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
 
 
@@ -96,10 +98,10 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert mine.files == theirs.files
     for name in mine.files:
         np.testing.assert_array_equal(mine[name], theirs[name])
-    assert set(written(run)) == set(written(other))
+    assert set(modification_times(run)) == set(modification_times(other))
 
 
-def test_signals_end_it_quietly_and_at_the_end_of_a_rollout(stopped: dict[str, tuple[Path, int, str, str]]) -> None:
+def test_a_signal_ends_training_quietly_after_the_rollout(stopped: dict[str, tuple[Path, int, str, str]]) -> None:
     for name, (_, expected, _) in CASES.items():
         folder, code, out, err = stopped[name]
         assert code == expected, err
@@ -138,7 +140,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_signals_where_there_are_no_checkpoints(
+def test_signals_without_checkpoints(
     name: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -157,7 +159,7 @@ def test_signals_where_there_are_no_checkpoints(
     assert len(list(tmp_path.rglob("CartPole-v1.zip"))) == (name != "search")
 
 
-def test_a_signal_before_anything_has_begun() -> None:
+def test_a_signal_before_training_starts() -> None:
     process = start(["train"], "")
     time.sleep(1.0)
     process.terminate()
@@ -166,10 +168,10 @@ def test_a_signal_before_anything_has_begun() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_goes_on_as_if_nothing_had_been(
+def test_a_resumed_run_ends_like_one_that_was_never_stopped(
     name: str, stopped: dict[str, tuple[Path, int, str, str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same command with ``--resume``, in another process than the one before, and for the reference in no pieces."""
+    """The same command with ``--resume``, in another process, gives the same files as an uninterrupted reference run."""
     flags = CASES[name][2]
     assert main([*TRAIN, *flags, "-f", str(tmp_path)]) == 0
     run, reference = run_of(stopped[name][0]), run_of(tmp_path)
@@ -179,7 +181,7 @@ def test_it_goes_on_as_if_nothing_had_been(
     resume = [*TRAIN, *flags, "--verbose", "1", "-f", str(run.parents[1]), "--resume"]
     if name == "Ctrl-C with workers":
         printed, errors = start(resume, "0").communicate(timeout=240)
-        assert [line for line in errors.splitlines() if "QuietSubprocVecEnv" in line] == [TOLD]
+        assert [line for line in errors.splitlines() if "QuietSubprocVecEnv" in line] == [WARNING]
         assert "checkpoints.py" not in errors
     else:
         assert main(resume) == 0
@@ -189,15 +191,15 @@ def test_it_goes_on_as_if_nothing_had_been(
     assert (run / "CartPole-v1/args.yml").read_bytes() == settings
     assert len((run / "CartPole-v1/command.txt").read_text().splitlines()) == 2
 
-    before = written(run)
+    before = modification_times(run)
     assert main(resume) == 0
     assert "is complete: 3,072 of 3,000 steps" in capsys.readouterr().out
-    assert written(run) == before
+    assert modification_times(run) == before
 
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of a stopped training of 600 of 900 steps, in logs of its own."""
+    """The folder of a run that looks as if it was killed before its last rollout."""
     folder = tmp_path_factory.mktemp("short") / "logs"
     conf = folder.parent / "mine.yml"
     folder.parent.mkdir(exist_ok=True)
@@ -206,7 +208,6 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train = ["train", "-conf", str(conf), "--eval-freq", "-1", "--checkpoint-freq", "200", "--verbose", "0", "--seed", "1"]
     assert main([*train, "-params", network, "-f", str(folder)]) == 0
     run = run_of(folder)
-    # As if it had been killed before the last rollouts
     (run / "checkpoints/checkpoint_900_steps.zip").unlink()
     (run / "CartPole-v1/finished.txt").unlink()
     conf.unlink()
@@ -219,12 +220,12 @@ def resume(run: Path, *flags: str) -> int:
 
 NETWORK = ["-params", "policy_kwargs:dict(net_arch=[8],activation_fn=nn.ReLU)"]
 CONTRADICTIONS = {
-    "seed": (["--seed", "5"], ("--seed 5", "begun with 1")),
-    "steps": (["-n", "901"], ("--n-timesteps 901", "begun with 900")),
-    "hyperparameter": (["-params", "gamma:0.8"], ("gamma:0.8", "begun with 0.9")),
+    "seed": (["--seed", "5"], ("--seed 5", "began with 1")),
+    "steps": (["-n", "901"], ("--n-timesteps 901", "began with 900")),
+    "hyperparameter": (["-params", "gamma:0.8"], ("gamma:0.8", "began with 0.9")),
     "object": (["-params", "policy_kwargs:dict(net_arch=[8],activation_fn=nn.Tanh)"], ("policy_kwargs", "nn.modules")),
-    "vec_env": (["--vec-env", "native"], ("--vec-env native", "begun with dummy")),
-    "freq": (["--checkpoint-freq", "100"], ("--checkpoint-freq 100", "begun with 200")),
+    "vec_env": (["--vec-env", "native"], ("--vec-env native", "began with dummy")),
+    "freq": (["--checkpoint-freq", "100"], ("--checkpoint-freq 100", "began with 200")),
     "algo": (["--algo", "ppo"], ("for --algo vpg, not for a run of ppo",)),
     "search": (["-optimize"], ("not for a search",)),
     "object missing": ([], ("policy_kwargs", "give the same -params again")),
@@ -232,37 +233,37 @@ CONTRADICTIONS = {
 
 
 @pytest.mark.parametrize("name", CONTRADICTIONS)
-def test_what_contradicts_the_run_is_refused(name: str, short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_that_contradict_the_run_are_refused(name: str, short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags, said = CONTRADICTIONS[name]
-    before = written(short)
+    before = modification_times(short)
     assert resume(short, *flags) == 1
     message = capsys.readouterr().err
     assert all(text in message for text in said), message
     assert message.count("\n") == 1
-    assert written(short) == before
+    assert modification_times(short) == before
     assert [run.name for run in short.parent.iterdir()] == ["CartPole-v1_1"]
 
 
-def test_a_run_in_training_is_left_alone(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_another_process_trains_is_refused(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with claimed(short):
         assert resume(short, *NETWORK) == 1
     assert "is being trained by another process" in capsys.readouterr().err
 
 
-def test_damaged_checkpoints_cost_nothing_else(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_checkpoints_change_no_other_file(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "vpg/CartPole-v1_1"
     shutil.copytree(short, run)
     for checkpoint in (run / "checkpoints").iterdir():
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    before = {name: time for name, time in written(run).items() if not name.endswith("command.txt")}
+    before = {name: time for name, time in modification_times(run).items() if not name.endswith("command.txt")}
     assert resume(run, *NETWORK) == 1
     assert "Remove them to begin anew" in capsys.readouterr().err
-    assert before.items() <= written(run).items()
+    assert before.items() <= modification_times(run).items()
 
 
 @pytest.mark.filterwarnings("ignore:rich is experimental")
-def test_looks_are_free_and_a_run_may_be_named_by_its_folder(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its hyperparameters are its own, though their file is gone; a Python object comes from the command."""
+def test_output_flags_may_change_and_a_folder_names_a_run(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run keeps its hyperparameters although their file has changed; a Python object comes from the command."""
     monkeypatch.chdir(short.parents[2])
     (short.parent / "CartPole-v1_2").mkdir()
     free = ["--log-interval", "2", "--verbose", "0", "--progress", "--gym-packages", "math"]
@@ -273,28 +274,24 @@ def test_looks_are_free_and_a_run_may_be_named_by_its_folder(short: Path, monkey
     assert VPG.load(short / "CartPole-v1.zip").gamma == 0.9
 
 
+def test_a_checkpoint_under_the_old_name_of_a_callback_resumes_without_a_warning() -> None:
+    """``TrainingStarted`` was called ``First``, and checkpoints hold callbacks' states under the names of their classes."""
+    now = TrainingStarted(lambda model: None, [])
+    before = {"First 0": {"attributes": {"n_calls": 512, "num_timesteps": 2048}, "arguments": {"verbose": 0}, "hidden": []}}
+    assert restore_callbacks(now, before, {}) == []
+
+
 def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty/vpg").mkdir(parents=True)
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange/model.zip").touch()
-    train = [
-        "train",
-        "--verbose",
-        "0",
-        "--eval-freq",
-        "-1",
-        "-n",
-        "300",
-        "--checkpoint-freq",
-        "0",
-        "-f",
-        str(tmp_path / "none"),
-    ]
+    train = ["train", "--verbose", "0", "--eval-freq", "-1", "-n", "300", "--checkpoint-freq", "0"]
+    train += ["-f", str(tmp_path / "none")]
     assert main(train) == 0
     for flags, said in (
         (["-f", str(tmp_path / "nowhere"), "--resume"], "no run of vpg on CartPole-v1"),
-        (["-f", str(tmp_path / "none"), "--resume", "--uuid"], "name its folder: --resume FOLDER"),
-        (["-f", str(tmp_path / "empty"), "--resume", "4"], "CartPole-v1_4 is no folder of a run"),
+        (["-f", str(tmp_path / "none"), "--resume", "--uuid"], "name the folder of the run: --resume FOLDER"),
+        (["-f", str(tmp_path / "empty"), "--resume", "4"], "CartPole-v1_4 is not the folder of a run"),
         (["--resume", str(tmp_path / "strange")], "has 0 args.yml"),
         ([*train[1:], "--resume"], "was trained with --checkpoint-freq 0"),
     ):
@@ -305,18 +302,18 @@ def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_run_without_settings_begins_with_those_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It was killed while its environments were made."""
+    """A run that was killed before it wrote its settings begins with those of the command."""
     (tmp_path / "vpg/CartPole-v1_7/CartPole-v1").mkdir(parents=True)
     train = ["train", "--verbose", "0", "--eval-freq", "-1", "-n", "300", "--resume", "-f", str(tmp_path)]
     assert main([*train, "-params", "gamma:5"]) == 1, "what is refused leaves no folder behind"
     assert not list((tmp_path / "vpg").iterdir())
     (tmp_path / "vpg/CartPole-v1_7/CartPole-v1").mkdir(parents=True)
     assert main(train) == 0
-    assert "killed before it had begun" in capsys.readouterr().out
+    assert "killed before it wrote its settings" in capsys.readouterr().out
     assert (run_of(tmp_path) / "CartPole-v1/finished.txt").is_file()
 
 
-def test_two_processes_that_begin_at_once_have_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_that_start_together_use_different_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rl_zoo3.exp_manager.get_latest_run_id", lambda *_: 0)
     (tmp_path / "vpg/CartPole-v1_1").mkdir(parents=True)
     assert main(["train", "--verbose", "0", "--eval-freq", "-1", "-n", "300", "-f", str(tmp_path)]) == 0
@@ -325,7 +322,7 @@ def test_two_processes_that_begin_at_once_have_a_folder_each(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(("command", "has_them"), [("train", True), ("optimize", False), ("enjoy", False)])
-def test_help_offers_it_where_it_is(command: str, has_them: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_train_offers_to_resume(command: str, has_them: bool, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     printed = capsys.readouterr().out
@@ -333,7 +330,7 @@ def test_help_offers_it_where_it_is(command: str, has_them: bool, capsys: pytest
 
 
 def test_settings_make_no_objects(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A run's folder may come from anyone, and the zoo's own way to read it would run what it says."""
+    """The files of an untrusted run create no Python objects; the zoo's own loader would run their code."""
     settings = tmp_path / "vpg/CartPole-v1_1/CartPole-v1"
     settings.mkdir(parents=True)
     evil = f"!!python/object/apply:os.mkdir ['{tmp_path}/made']"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked once, interrupted once, then ended; each in a process of its own, which imports nothing heavy."""
+"""Ctrl-C and SIGTERM: the first calls a function, the second interrupts, the third ends the process. Closed output pipes."""
 
 import os
 import subprocess
@@ -12,38 +12,38 @@ from sb3_vpg import VPG
 BEGIN = """
 import os, signal, sys, threading, time
 from sb3_vpg.zoo.signals import Signals
-from sb3_vpg.zoo.train.subproc import held_back_from_workers
+from sb3_vpg.zoo.train.subproc import sigint_blocked_in_workers
 def send(number):
     os.kill(os.getpid(), number)
     time.sleep(0.01)
-signals, asked = Signals(), []
+signals, calls = Signals(), []
 """
 PROGRAMS = {
-    "asked": (
+    "calls a function": (
         """
 with signals:
-    signals.ask = lambda: asked.append(1)
+    signals.on_signal = lambda: calls.append(1)
     send(signal.SIGTERM)
-    assert asked == [1]
+    assert calls == [1]
 sys.exit(signals.exit_code)
 """,
         143,
     ),
-    "interrupted": (
+    "interrupts": (
         """
 try:
     with signals:
-        signals.ask = lambda: asked.append(1)
+        signals.on_signal = lambda: calls.append(1)
         send(signal.SIGINT)
         send(signal.SIGTERM)
         assert False
 except KeyboardInterrupt:
-    assert asked == [1]
+    assert calls == [1]
     sys.exit(signals.exit_code)
 """,
         130,
     ),
-    "ended": (
+    "ends at once": (
         """
 with signals:
     try:
@@ -54,7 +54,7 @@ with signals:
 """,
         143,
     ),
-    "inside of an exec": (
+    "inside an exec": (
         """
 try:
     with signals:
@@ -78,15 +78,15 @@ sys.exit(signals.exit_code)
 before = signal.getsignal(signal.SIGTERM)
 def enter():
     with signals:
-        asked.append(signal.getsignal(signal.SIGTERM) is before)
+        calls.append(signal.getsignal(signal.SIGTERM) is before)
 thread = threading.Thread(target=enter)
 thread.start()
 thread.join()
-sys.exit(asked != [True])
+sys.exit(calls != [True])
 """,
         0,
     ),
-    "put back": (
+    "handlers restored": (
         """
 before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 with signals:
@@ -98,7 +98,7 @@ sys.exit(before != [signal.getsignal(number) for number in (signal.SIGINT, signa
     "forked child": (
         """
 with signals:
-    signals.ask = lambda: asked.append(1)
+    signals.on_signal = lambda: calls.append(1)
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -108,7 +108,7 @@ with signals:
     os.read(read, 2)
     os.kill(child, signal.SIGTERM)
     _, status = os.waitpid(child, 0)
-    sys.exit(os.waitstatus_to_exitcode(status) != -signal.SIGTERM or asked != [])
+    sys.exit(os.waitstatus_to_exitcode(status) != -signal.SIGTERM or calls != [])
 """,
         0,
     ),
@@ -116,14 +116,14 @@ with signals:
         """
 import subprocess
 with signals:
-    signals.ask = lambda: asked.append(1)
-    with held_back_from_workers():
+    signals.on_signal = lambda: calls.append(1)
+    with sigint_blocked_in_workers():
         worker = subprocess.Popen([sys.executable, "-c", "import time; print('up', flush=True); time.sleep(0.5)"], stdout=-1)
         worker.stdout.readline()
         os.kill(worker.pid, signal.SIGINT)
         send(signal.SIGINT)
-        assert asked == []
-    assert asked == [1], "one that came meanwhile is not lost"
+        assert calls == []
+    assert calls == [1], "a signal during the block is not lost"
     worker.communicate()
     sys.exit(worker.returncode)
 """,
@@ -137,13 +137,13 @@ def test_a_signal(name: str) -> None:
     program, expected = PROGRAMS[name]
     done = subprocess.run([sys.executable, "-c", BEGIN + program], capture_output=True, text=True, timeout=60)
     assert done.returncode == expected, done.stderr
-    assert done.stdout == ("flushed\n" if name == "ended" else "")
+    assert done.stdout == ("flushed\n" if name == "ends at once" else "")
     assert done.stderr == ""
 
 
 @pytest.mark.parametrize("arguments", [[], ["train", "--help"]], ids=str)
-def test_a_reader_that_has_gone_ends_it_quietly(arguments: list[str], tmp_path: Path) -> None:
-    """As ``sb3-vpg train --help | head -1`` has it."""
+def test_a_closed_output_pipe_ends_a_command_quietly(arguments: list[str], tmp_path: Path) -> None:
+    """A command whose reader is gone, as in ``sb3-vpg train --help | head -1``, ends without a message."""
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "sb3_vpg", *arguments]
@@ -152,7 +152,7 @@ def test_a_reader_that_has_gone_ends_it_quietly(arguments: list[str], tmp_path: 
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_training_whose_reader_has_gone_keeps_what_it_has_learnt(tmp_path: Path) -> None:
+def test_training_with_a_closed_output_pipe_saves_its_model(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sb3_vpg", "train", "-n", "1000000", "--eval-freq", "-1", "-f", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while "total_timesteps" not in process.stdout.readline():
