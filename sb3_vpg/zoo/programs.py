@@ -62,7 +62,7 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
     :param gif: whether to write a GIF beside the video
     :raises ValueError: if there is no such agent
     """
-    sys.argv += shipped_agent_flags(name, flags)
+    sys.argv.extend(shipped_agent_flags(name, flags))
     model, settings = requested_model(sys.argv[1:])
     if model is not None:
         import_modules_of(settings)
@@ -71,7 +71,7 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
         stack.enter_context(gifs_too() if gif else nullcontext())
         film = Path(os.path.abspath(film_of_training(sys.argv[1:]))) if target == _FILMS[1] else None
         if film is not None:
-            sys.argv += ["--output-folder", str(film.parent)]
+            sys.argv.extend(["--output-folder", str(film.parent)])
             stack.enter_context(quoted_ffmpeg(film.parent))
         run(target, native, model)
         if gif and film is not None:
