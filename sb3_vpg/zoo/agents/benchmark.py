@@ -130,11 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Play trained agents and tabulate their scores.")
     text = "log folder whose latest runs are played (default: the agents that ship)"
     parser.add_argument("-f", "--folder", type=Path, default=shipped_folder(), help=text)
-    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes of each agent")
+    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes for each agent")
     parser.add_argument("--seed", type=int, default=0, help="seed of the environments")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
     folder = Path(LOGS) / "benchmark"
-    parser.add_argument("--benchmark-dir", type=Path, default=folder, help=f"where the table goes (default: {folder})")
+    parser.add_argument("--benchmark-dir", type=Path, default=folder, help=f"folder of the table (default: {folder})")
     add_gym_packages(parser)
     return parser

@@ -189,14 +189,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--algo", choices=list(ALGOS), default=DEFAULT_ALGORITHM, help="RL algorithm")
     parser.add_argument("--env", default="CartPole-v1", help="environment ID")
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
-    parser.add_argument("-o", "--output-folder", help="where the learning curve is drawn (default: the run's folder)")
-    parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest)")
+    parser.add_argument("-o", "--output-folder", help="folder of the learning curve (default: that of the run)")
+    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0: the latest)")
     parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes")
     parser.add_argument("--seed", type=int, default=0, help="seed of the environments")
-    parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
+    parser.add_argument("--load-best", action="store_true", help="score the best model of the evaluations in training")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
-    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: the environment's own")
+    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: gymnasium's own")
     add_gym_packages(parser)
     return parser
 
