@@ -210,24 +210,20 @@ def _own_help(name: str, defaults: list[str], zoo_flags: list[str]) -> Iterator[
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: sb3-vpg COMMAND [FLAGS]      (also: python -m sb3_vpg)",
-            "",
-            "Vanilla policy gradient in the command line of rl-zoo3, with all of the zoo's own algorithms.",
-            f"Algorithms that sb3-vpg adds: --algo {' or '.join(ALGORITHMS)}.",
-            "",
-            "commands:",
-            *lines,
-            "",
-            "To begin with:",
-            "  sb3-vpg train --env CartPole-v1 --progress",
-            "  sb3-vpg evaluate --env CartPole-v1",
-            "",
-            "sb3-vpg COMMAND --help shows the flags of a command; sb3-vpg --version shows the installed versions.",
-        ]
-    )
+    commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return f"""usage: sb3-vpg COMMAND [FLAGS]      (also: python -m sb3_vpg)
+
+Vanilla policy gradient in the command line of rl-zoo3, with all of the zoo's own algorithms.
+Algorithms that sb3-vpg adds: --algo {" or ".join(ALGORITHMS)}.
+
+commands:
+{commands}
+
+To begin with:
+  sb3-vpg train --env CartPole-v1 --progress
+  sb3-vpg evaluate --env CartPole-v1
+
+sb3-vpg COMMAND --help shows the flags of a command; sb3-vpg --version shows the installed versions."""
 
 
 def _versions() -> str:

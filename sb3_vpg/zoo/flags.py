@@ -1,9 +1,9 @@
 """Flags and types of flags that several commands share. Nothing heavy is imported, because ``sb3-vpg`` itself imports this."""
 
 import argparse
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 
@@ -33,16 +33,10 @@ def add_gym_packages(parser: argparse.ArgumentParser) -> None:
 class _ImportModules(argparse.Action):
     """Import the modules that a flag names, and store their names."""
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: str | Sequence[object] | None, *_: object
-    ) -> None:
-        """
-        See ``argparse.Action``.
-
-        :raises ImportError: if a module cannot be imported
-        """
-        for module in values or ():
-            import_module(str(module))
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
+        """See ``argparse.Action``. :raises ImportError: if a module cannot be imported"""
+        for module in values:
+            import_module(module)
         setattr(namespace, self.dest, values)
 
 
