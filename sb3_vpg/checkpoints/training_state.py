@@ -19,7 +19,6 @@ from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.persistence.json_codec import decode
 from sb3_vpg.persistence.packing import was_left_out
-from sb3_vpg.version import __version__
 
 _NOT_COMPARED = ("verbose", "tensorboard_log", "device", "stats_window_size", "monitor_wrapper", "env", "policy")
 """Arguments that may differ when training resumes."""
@@ -31,13 +30,12 @@ ANOTHER_RUN = "Use another save_path, or resume=False to remove the checkpoints"
 _OF_A_ROLLOUT = ("training", "pos", "full", "generator_ready")
 _WITHOUT_NUMBERS = ("torch", "stable_baselines3", "sb3_vpg")
 """Packages whose layers and buffers keep no state in plain numbers."""
-_LIBRARIES = ("stable_baselines3", "gymnasium", "torch", "numpy")
 
 
 def versions() -> dict[str, str]:
     """:return: versions of what affects results, and the number of threads, on which the rounding of sums depends"""
-    ours = {"python": python_version(), "sb3_vpg": __version__, "number of threads": str(th.get_num_threads())}
-    return {**ours, **{name: version(name) for name in _LIBRARIES}}
+    libraries = {name.replace("-", "_"): number for name, number in system_info.versions().items()}
+    return {**libraries, "number of threads": str(th.get_num_threads())}
 
 
 def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor_dir: Path | None) -> dict[str, Any]:

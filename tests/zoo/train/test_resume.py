@@ -33,8 +33,8 @@ CASES = {
     "Ctrl-C with workers": ("1500 SIGINT group", 130, ["--vec-env", "subproc", "-params", ACCIDENT, "n_envs:2"]),
 }
 HIDDEN = "QuietSubprocVecEnv keeps its environments in other processes; use DummyVecEnv"
-TOLD = f"Warning: training goes on, but perhaps not to the last bit: new episodes begin, because {HIDDEN}; the callback "
-TOLD += f"WholeEvalCallback evaluates in new episodes, because {HIDDEN}"
+WARNING = f"Warning: training goes on, but perhaps not to the last bit: new episodes begin, because {HIDDEN}; the callback "
+WARNING += f"WholeEvalCallback evaluates in new episodes, because {HIDDEN}"
 # When a model is refused, the zoo leaves its monitor files to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning")
 
