@@ -30,15 +30,27 @@ def evaluate_steps(
     :param actions: of n steps as the rollout buffer holds them, shape (n, A)
     :param has_critic: True if the value network learns too, so that its batch norm must see the rollout
     :return: log-probability of each action and entropy of its distribution, both of shape (n,)
+    :raises ValueError: if the policy returns another number of log-probabilities or entropies
     """
-    actions = _as_evaluated(policy, actions)
+    n_steps, actions = len(actions), _as_evaluated(policy, actions)
     if acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers())):
         distribution = policy.get_distribution(observations)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
     else:
         _, log_prob, entropy = policy.evaluate_actions(observations, actions)
+    log_prob = _per_step(policy, "log-probability", log_prob, n_steps)
     # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
-    return log_prob, -log_prob if entropy is None else entropy
+    return log_prob, -log_prob if entropy is None else _per_step(policy, "entropy", entropy, n_steps)
+
+
+def _per_step(policy: ActorCriticPolicy, quantity: str, numbers: th.Tensor, n_steps: int) -> th.Tensor:
+    if numbers.numel() != n_steps:
+        raise ValueError(
+            f"{type(policy).__name__} returned the {quantity} with shape {tuple(numbers.shape)} for {n_steps} actions, but one "
+            "number for each action is needed: sum over the dimensions of an action"
+        )
+    # With shape (n, 1), the product with advantages of shape (n,) would have shape (n, n)
+    return numbers.flatten()
 
 
 def evaluate_values(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> th.Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from helpers import VECTOR, RandomEnv, make_model, silence
+from helpers import VECTOR, RandomEnv, differing, make_model, silence, weights
 from own_policies import (
     IGNORED_BY_SB3,
     KINDS,
@@ -238,3 +238,39 @@ def test_a_policys_own_way_with_gsde(options: dict[str, Any]) -> None:
     assert len(played) >= 128
     assert min(played) >= 0.0
     assert model.rollout_buffer.log_probs.any()
+
+
+class OwnEvaluation(ActorCriticPolicy):
+    """Overrides ``evaluate_actions`` without changing its results."""
+
+    def evaluate_actions(self, obs: Any, actions: Any) -> Any:
+        return super().evaluate_actions(obs, actions)
+
+
+class ColumnPolicy(ActorCriticPolicy):
+    """Returns log-probability and entropy with shape (n, 1)."""
+
+    def evaluate_actions(self, obs: Any, actions: Any) -> Any:
+        values, log_prob, entropy = super().evaluate_actions(obs, actions)
+        return values, log_prob[:, None], entropy[:, None]
+
+
+class UnsummedPolicy(ActorCriticPolicy):
+    """Returns one log-probability for each dimension of an action."""
+
+    def evaluate_actions(self, obs: Any, actions: Any) -> Any:
+        values, log_prob, entropy = super().evaluate_actions(obs, actions)
+        return values, th.stack([log_prob, log_prob], dim=1), entropy
+
+
+def test_log_probabilities_in_a_column_train_as_in_a_row() -> None:
+    """They must not be broadcast with the advantages to shape (n, n)."""
+    row, column = (make_model(policy, Game(), ent_coef=0.1).learn(64) for policy in (OwnEvaluation, ColumnPolicy))
+    assert not differing(weights(row), weights(column))
+
+
+def test_several_log_probabilities_for_one_action_are_refused() -> None:
+    """Their product with the advantages is no policy gradient."""
+    model = make_model(UnsummedPolicy, Game())
+    with pytest.raises(ValueError, match=r"UnsummedPolicy returned the log-probability with shape \(\d+, 2\) for \d+ actions"):
+        model.learn(64)
