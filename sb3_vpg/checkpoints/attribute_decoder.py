@@ -1,4 +1,9 @@
-"""From plain values back to what attributes of environments hold; see ``sb3_vpg.checkpoints.attribute_encoder``."""
+"""
+Decode the plain values that ``sb3_vpg.checkpoints.attribute_encoder`` has written into attributes of environments.
+
+A checkpoint is read in two steps: JSON -> plain values -> object graph. ``sb3_vpg.persistence.json_codec`` takes the first
+step, this module the second.
+"""
 
 import enum
 import functools
@@ -14,13 +19,13 @@ from gymnasium import spaces
 
 from sb3_vpg.checkpoints.attribute_encoder import (
     OBJECTS,
-    bit_generators,
     constant_name,
     kind_of_space,
     parts_of,
     seeds_of,
     values_in_closure,
 )
+from sb3_vpg.common.random_state import BIT_GENERATORS
 
 
 class AttributeDecoder:
@@ -91,14 +96,14 @@ class AttributeDecoder:
         bits = current.bit_generator if self._is_free(current, np.random.Generator) else None
         # The seeds, from which a generator spawns its children, cannot be set
         if bits is None or type(bits).__name__ != kind or seeds_of(bits) != seeds:
-            bits = bit_generators()[kind](None if seeds is None else np.random.SeedSequence(**seeds))
+            bits = BIT_GENERATORS[kind](None if seeds is None else np.random.SeedSequence(**seeds))
             current = np.random.Generator(bits)
         bits.state = state
         return self._claim(current)
 
     def _random_state(self, content: Any, current: Any) -> Any:
         if not self._is_free(current, np.random.RandomState):
-            current = np.random.RandomState(bit_generators()[content["bit_generator"]]())
+            current = np.random.RandomState(BIT_GENERATORS[content["bit_generator"]]())
         current.set_state(content)
         return self._claim(current)
 

@@ -1,11 +1,14 @@
 """
-What the attributes of environments hold, as plain values; ``sb3_vpg.checkpoints.attribute_decoder`` is the way back.
+Encode the attributes of environments as plain values; ``sb3_vpg.checkpoints.attribute_decoder`` decodes them.
 
-Attributes are more than a list of values: two wrappers may share one random generator, and one array may be a view of
-another's memory. Copied apart, they would drift apart. So what has been written once is only named where it appears again,
-and a view is written as the memory that it looks at and where it looks.
+A checkpoint is written in two steps: object graph -> plain values -> JSON. This module takes the first step,
+``sb3_vpg.persistence.json_codec`` the second.
 
-Most values stay as they are. The others become a dict with a single key that begins with ``@`` and says what they are.
+Attributes form a graph: two wrappers may share one random generator, and one array may be a view of another's memory. Copies
+would no longer be shared. So an object is written once and referred to by its number afterwards, and a view is written as its
+memory, strides and offset.
+
+Most values stay as they are. Each other one becomes a dict with a single key, a tag that begins with ``@``.
 """
 
 import enum
@@ -24,14 +27,12 @@ from gymnasium.wrappers.utils import RunningMeanStd as GymRunningMeanStd
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
+from sb3_vpg.common.random_state import BIT_GENERATORS
+from sb3_vpg.exceptions import NotPlainError
+
 _IMMUTABLE = (type(None), bool, int, float, str)
-_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 OBJECTS = (RunningMeanStd, GymRunningMeanStd, StackedObservations)
 """Objects whose state is all of their attributes, created by the constructor of the layer that holds them."""
-
-
-class NotPlainError(TypeError):
-    """No plain values can stand for this; the text says for what."""
 
 
 class AttributeEncoder:
@@ -124,7 +125,7 @@ class AttributeEncoder:
 
     def _generator(self, value: np.random.Generator) -> dict[str, Any]:
         bits = value.bit_generator
-        if type(bits) not in bit_generators().values():
+        if type(bits) not in BIT_GENERATORS.values():
             raise NotPlainError(f"a random generator on a {type(bits).__qualname__}")
         return {"@generator": [type(bits).__name__, bits.state, seeds_of(bits)]}
 
@@ -181,11 +182,6 @@ def _is_immutable(value: Any) -> bool:
     if type(value) is tuple:
         return all(map(_is_immutable, value))
     return type(value) in _IMMUTABLE or (isinstance(value, np.generic) and not isinstance(value, (np.void, np.object_)))
-
-
-@functools.cache
-def bit_generators() -> dict[str, Any]:
-    return {name: getattr(np.random, name) for name in _BIT_GENERATORS}
 
 
 def seeds_of(bits: Any) -> dict[str, Any] | None:

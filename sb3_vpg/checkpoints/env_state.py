@@ -29,7 +29,7 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorWrapper
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecEnvWrapper
 
 from sb3_vpg.checkpoints.attribute_decoder import AttributeDecoder
-from sb3_vpg.checkpoints.attribute_encoder import AttributeEncoder, NotPlainError
+from sb3_vpg.checkpoints.attribute_encoder import AttributeEncoder
 from sb3_vpg.checkpoints.env_attributes import (
     class_attributes,
     has_state_dict,
@@ -39,6 +39,7 @@ from sb3_vpg.checkpoints.env_attributes import (
     slots_of,
     state_attributes,
 )
+from sb3_vpg.exceptions import NotPlainError
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 Groups = list[list[Any]]

@@ -1,10 +1,15 @@
-"""The random streams that training draws from: taken together and given back together, it goes on with the same numbers."""
+"""Random number generators: the global ones that training draws from, those of a model, and those that files may name."""
 
 import random
 from typing import Any
 
 import numpy as np
 import torch as th
+
+BIT_GENERATORS = {
+    cls.__name__: cls for cls in (np.random.MT19937, np.random.PCG64, np.random.PCG64DXSM, np.random.Philox, np.random.SFC64)
+}
+"""NumPy's bit generators by name. Models and checkpoints save and restore these and no others."""
 
 
 def copy_streams() -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """
-Python values as plain JSON, and back, without a pickle: reading a file runs none of its author's code.
+Encode plain values as JSON, and decode them, without a pickle: reading a file runs none of its author's code.
 
-JSON's own types stay as they are. What else there is (tuples, arrays, random generators, spaces, classes ...) becomes an
-object with a single key that begins with ``!`` and says what it is. A class is only named: reading looks the name up among
-the modules that the program has already imported, and imports nothing.
+JSON's own types stay as they are. Each other value (tuple, array, random generator, space, class ...) becomes an object with
+a single key, a tag that begins with ``!``. A class is stored by its name: reading looks the name up among the modules that
+the program has already imported, and imports nothing.
+
+A model's settings are plain values already. The state of an environment is an object graph, which
+``sb3_vpg.checkpoints.attribute_encoder`` turns into plain values first: object graph -> plain values -> JSON.
 """
 
 import base64
@@ -19,11 +22,11 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
+from sb3_vpg.common.random_state import BIT_GENERATORS
 from sb3_vpg.exceptions import NotPlainError
 from sb3_vpg.persistence.class_names import class_name, find_class, is_nameable, read_class
 from sb3_vpg.persistence.memory_limit import MAX_DEPTH, is_too_deep
 
-_BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _BUFFERED = {"MT19937": 624, "Philox": 4}
 _SPACES: dict[type[spaces.Space[Any]], tuple[str, ...]] = {
     spaces.Box: ("low", "high", "dtype"),
@@ -158,9 +161,9 @@ def _write_generator(value: Any, name: str) -> list[Any]:
 
 def _read_generator(parts: Any) -> np.random.Generator:
     kind, state = parts
-    if kind not in _BIT_GENERATORS:
-        raise ValueError(f"the file names the random generator {kind!r}; choose from {_BIT_GENERATORS}")
-    bits = getattr(np.random, kind)()
+    if kind not in BIT_GENERATORS:
+        raise ValueError(f"the file names the random generator {kind!r}; choose from {list(BIT_GENERATORS)}")
+    bits: Any = BIT_GENERATORS[kind]()
     bits.state = decode(state)
     # numpy believes them, and would read beyond its buffers
     position = bits.state["state"].get("pos", bits.state.get("buffer_pos", 0))
@@ -223,7 +226,7 @@ _CODECS: dict[str, _Codec] = {
         _read_dtype,
     ),
     "!generator": (
-        lambda value: type(value) is np.random.Generator and type(value.bit_generator).__name__ in _BIT_GENERATORS,
+        lambda value: type(value) is np.random.Generator and type(value.bit_generator) in BIT_GENERATORS.values(),
         _write_generator,
         _read_generator,
     ),

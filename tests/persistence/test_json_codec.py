@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
+from sb3_vpg.checkpoints.attribute_decoder import AttributeDecoder
+from sb3_vpg.checkpoints.attribute_encoder import AttributeEncoder
+from sb3_vpg.common.random_state import BIT_GENERATORS
 from sb3_vpg.exceptions import NotPlainError
 from sb3_vpg.persistence import json_codec as plain
 from sb3_vpg.persistence.class_names import class_name
@@ -157,17 +160,32 @@ def test_spaces_of_another_gymnasium_are_read(monkeypatch):
     assert decode(json.loads(again)) == spaces.Dict(a=spaces.Discrete(5, start=-2))
 
 
-@pytest.mark.parametrize("kind", ["MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"])
+@pytest.mark.parametrize("kind", BIT_GENERATORS)
 @pytest.mark.parametrize("drawn", [0, 1, 3, 700], ids=str)
 def test_generators_draw_the_same_numbers(kind, drawn):
     """From anywhere in their buffers, and with half of a word left over."""
-    generator = np.random.Generator(getattr(np.random, kind)(5))
+    generator = np.random.Generator(BIT_GENERATORS[kind](5))
     generator.random(drawn)
     generator.integers(0, 10, size=drawn, dtype=np.uint32)
     again = through_json(generator)
     for one in ("random", "standard_normal"):
         np.testing.assert_array_equal(getattr(again, one)(700), getattr(generator, one)(700))
     np.testing.assert_array_equal(again.integers(0, 9, 99, dtype=np.int32), generator.integers(0, 9, 99, dtype=np.int32))
+
+
+@pytest.mark.parametrize("kind", BIT_GENERATORS)
+def test_generator_of_an_environment_passes_both_codecs(kind):
+    """Object graph -> plain values -> JSON, and back."""
+    generator = np.random.Generator(BIT_GENERATORS[kind](5))
+    state = through_json(AttributeEncoder([]).attribute(generator))
+    again = AttributeDecoder([]).attribute(state, np.random.default_rng())
+    np.testing.assert_array_equal(again.random(9), generator.random(9))
+
+
+def test_both_codecs_refuse_with_the_same_error():
+    for write in (encode, AttributeEncoder([]).attribute):
+        with pytest.raises(NotPlainError, match="object"):
+            write(object())
 
 
 CLASSES = [
