@@ -31,8 +31,8 @@ _NOT_STATE: dict[type, tuple[str, ...]] = {
     Monitor: ("results_writer", "episode_returns", "episode_lengths", "episode_times"),
     VecMonitor: ("results_writer",),
 }
-_LIBRARIES = ("gymnasium", "stable_baselines3", "sb3_vpg", "typing", "abc")
-"""Packages whose classes have no attributes that change."""
+_STATELESS = ("gymnasium", "stable_baselines3", "sb3_vpg", "typing", "abc")
+"""Packages whose classes have no attributes that change. Not common.libraries: those of other libraries may change."""
 _HEAP_TYPE = 1 << 9  # CPython's flag of classes that are not static in C
 
 
@@ -113,7 +113,7 @@ def class_attributes(layers: Sequence[Any]) -> dict[str, dict[str, str]]:
         not_state = {*_not_state(layer), *_SPACES}
         for cls in _python_classes(layer):
             key = f"{cls.__module__}:{cls.__qualname__}"
-            if key not in digests and cls.__module__.partition(".")[0] not in _LIBRARIES:
+            if key not in digests and cls.__module__.partition(".")[0] not in _STATELESS:
                 names = [name for name in vars(cls) if name not in not_state and not name.startswith("__")]
                 digests[key] = {name: digest for name in names if (digest := _digest(layers, vars(cls)[name])) is not None}
     return digests

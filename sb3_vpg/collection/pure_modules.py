@@ -16,10 +16,9 @@ from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sb3_vpg.common.libraries import is_library
 from sb3_vpg.common.observations import n_observations
 from sb3_vpg.common.random_state import copy_streams, restore_streams
-
-_LIBRARIES = {"torch", "stable_baselines3", "sb3_contrib", "sb3_vpg"}
 
 Tried = tuple[list[nn.Module], bool]
 """The modules of a policy, and whether they are pure."""
@@ -67,7 +66,7 @@ def are_pure(policy: ActorCriticPolicy, observations: Any) -> bool:
 def _is_known(module: nn.Module) -> bool:
     if isinstance(module, _BatchNorm) and module.running_mean is None:
         return False
-    return type(module).__module__.partition(".")[0] in _LIBRARIES and "forward" not in vars(module)
+    return is_library(type(module).__module__) and "forward" not in vars(module)
 
 
 def _returns_the_same(policy: ActorCriticPolicy, observations: Any) -> bool:

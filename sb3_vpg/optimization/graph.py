@@ -9,12 +9,12 @@ import torch as th
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 
+from sb3_vpg.common.libraries import is_library
+
 _LONGEST = 1000
 _NO_TENSORS = {int, float, bool, str, type(None), type}
 _CONTAINERS = (dict, list, deque)
 _HOLDERS = (tuple, *_CONTAINERS, Distribution, th.distributions.Distribution)
-# Objects of their classes are not searched: spaces, optimisers, environments, models
-_LIBRARIES = {"builtins", "torch", "numpy", "gymnasium", "stable_baselines3", "sb3_contrib", "sb3_vpg"}
 _OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
 
 
@@ -59,7 +59,7 @@ def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
 @lru_cache(maxsize=1000)
 def _may_hold_tensors(cls: Any) -> bool:
     """Return whether objects of the class are searched: containers, distributions, and objects of the user's classes."""
-    is_users = all(one is object or one.__module__.partition(".")[0] not in _LIBRARIES for one in cls.__mro__)
+    is_users = all(one is object or not is_library(one.__module__) for one in cls.__mro__)
     return is_users or issubclass(cls, _HOLDERS)
 
 

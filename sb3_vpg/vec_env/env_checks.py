@@ -11,7 +11,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.policies import check_policy_reads
 
-_LIBRARIES = ("sb3_vpg.", "stable_baselines3.")
+# Not common.libraries: what a policy of another library can read is not known here
+_KNOWN_POLICIES = ("sb3_vpg.", "stable_baselines3.")
 
 _KINDS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -97,7 +98,7 @@ def check_observations(policy_class: type[Any], policy_kwargs: dict[str, Any], s
     :param space: observation space
     :raises ValueError: if a policy of SB3 or of this package does not support the space
     """
-    if "features_extractor_class" not in policy_kwargs and policy_class.__module__.startswith(_LIBRARIES):
+    if "features_extractor_class" not in policy_kwargs and policy_class.__module__.startswith(_KNOWN_POLICIES):
         check_policy_reads(policy_class, space)
         check_features(space)
 

@@ -19,13 +19,12 @@ import gymnasium as gym
 import yaml
 from rl_zoo3 import get_saved_hyperparams
 
+from sb3_vpg.common.libraries import is_library
 from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.hyperparams_schema import evaluated
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
 _CLASSES = ("policy", "env_wrapper", "vec_env_wrapper", "callback")
-# Packages that our commands always import
-_LIBRARIES = {"numpy", "torch", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_vpg"}
 
 
 def import_modules_of(settings: Path) -> list[str]:
@@ -103,7 +102,7 @@ def modules_named_by(data: bytes) -> list[str]:
     :return: the modules of the user's own classes in the settings; they must be imported before the model is loaded
     """
     modules = [name.partition(":")[0] for name in _class_names(json.loads(data))]
-    return [module for module in dict.fromkeys(modules) if module.partition(".")[0] not in _LIBRARIES]
+    return [module for module in dict.fromkeys(modules) if not is_library(module)]
 
 
 def _class_names(value: Any) -> Iterator[str]:
