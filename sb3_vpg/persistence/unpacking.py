@@ -1,6 +1,4 @@
-"""
-Reading a model: from the members of an archive to settings and weights, with a look at each before anything is made of it.
-"""
+"""Read a model: turn the members of an archive into settings and weights, each checked before it is used."""
 
 import copy
 import inspect
@@ -26,23 +24,24 @@ from sb3_vpg.persistence.packing import is_pickled, left_out, was_left_out
 from sb3_vpg.policies import original
 
 FAULTS = (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError)
-"""What reading and building raise for settings and weights that make no model, besides ValueErrors."""
-# SB3 compares these keywords with what the file holds; others replace it
+"""The errors, besides ValueError, that bad settings and weights raise while they are read and a model is built of them."""
+# SB3 compares these keywords of load with the settings in the file; all others replace them
 _COMPARED = ("policy_kwargs", "observation_space", "action_space")
 
 
 @contextmanager
 def refusing(name: str) -> Iterator[None]:
-    """Whatever goes wrong while a file is read is the file's fault, and named as such."""
+    """Report any error while a file is read and decoded as a ``RefusedFileError``. No code of the user's may run inside."""
     try:
         yield
     except RefusedFileError:
         raise
     except (ValueError, *FAULTS) as error:
-        raise RefusedFileError(fault(name, error)) from error
+        raise RefusedFileError(describe_fault(name, error)) from error
 
 
-def fault(name: str, error: Exception) -> str:
+def describe_fault(name: str, error: Exception) -> str:
+    """:return: the text of the refusal of the file ``name`` because of ``error``"""
     if isinstance(error, ValueError):
         return f"{name}: {str(error)[:1000]}"
     return f"{name} holds settings or weights that make no model ({type(error).__name__}: {str(error)[:400]})"
@@ -58,14 +57,20 @@ def settings_in(
     trust: bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """
-    :param cls: whose settings they are
-    :param hidden: settings that no file of ours holds
-    :param custom: what the caller has in the place of settings, which are then not looked at in the file
-    :param keywords: likewise, but for those which SB3 compares with the file's
-    :return: the settings that are plain; and, with ``trust``, those that SB3 is to unpickle
+    Read the settings of a model.
+
+    :param cls: the algorithm
+    :param members: of the archive
+    :param name: of the file, for errors
+    :param hidden: names of attributes that ``save`` never writes, and that are therefore refused
+    :param custom: ``custom_objects`` of ``load``, which replace settings; the file's own are then not decoded
+    :param keywords: the keywords of ``load``, which replace settings too, except those that SB3 compares
+    :param trust: accept pickles and replaced methods
+    :return: the plain settings; and, with ``trust``, those that SB3 will unpickle
+    :raises RefusedFileError: for all other settings
     """
     if DATA not in members:
-        raise RefusedFileError(f"{name} holds no settings (no member {DATA!r}), so it is no model")
+        raise RefusedFileError(f"{name} holds no settings (no member {DATA!r}), so it is not a model")
     given = {**{key: value for key, value in keywords.items() if key not in _COMPARED}, **custom}
     settings, pickled = {}, {}
     raw = _json(members[DATA], name)
@@ -93,11 +98,11 @@ def settings_in(
 
 
 def _check_algorithm(cls: type[BaseAlgorithm], raw: dict[str, Any], name: str) -> None:
-    """:raises RefusedFileError: for a model of A2C, PPO or whatever else is not of the algorithm ``cls``"""
+    """:raises RefusedFileError: if the settings are those of another algorithm, such as A2C or PPO"""
     others = {*inspect.signature(A2C).parameters, *inspect.signature(PPO).parameters}
     own = arguments_of(cls, "sb3_vpg") - others
     missing = sorted(own - set(raw))
-    # Older files of ours lack a few, and TRPO has one of them
+    # Files of older versions lack a few of these settings, and TRPO has one of them
     if {"policy_class", "num_timesteps"} <= set(raw) and 2 * len(missing) > len(own):
         raise RefusedFileError(
             f"{name} holds a model of another algorithm than {cls.__name__} (it has no {', '.join(missing)}): load it with "
@@ -106,35 +111,41 @@ def _check_algorithm(cls: type[BaseAlgorithm], raw: dict[str, Any], name: str) -
 
 
 def arguments_of(cls: type[BaseAlgorithm], package: str = "") -> set[str]:
-    """:return: what the constructors of a class and its parents take: of those in ``package``, or of all but SB3's"""
-    found: set[str] = set()
+    """:return: the arguments of the constructors of a class and its parents: those in ``package``, or all but SB3's"""
+    arguments: set[str] = set()
     for base in cls.__mro__:
         root = base.__module__.partition(".")[0]
         if "__init__" in vars(base) and (root == package if package else root not in ("stable_baselines3", "builtins")):
             parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]  # of this very class
-            found |= {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
-    return found - {"self"}
+            arguments |= {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+    return arguments - {"self"}
 
 
-def rebuilt(members: dict[str, bytes], settings: dict[str, Any], pickles: dict[str, Any], weights: dict[str, Any]) -> bytes:
-    """:return: an archive for SB3 to read, of checked content only; SB3 gets the settings as ``custom_objects``"""
-    more = {DATA: json.dumps({**dict.fromkeys(settings), **pickles}).encode()}
+def archive_for_sb3(
+    members: dict[str, bytes], settings: dict[str, Any], pickles: dict[str, Any], weights: dict[str, Any]
+) -> bytes:
+    """:return: an archive of checked content for SB3's ``load``, which gets the settings as ``custom_objects``"""
+    checked = {DATA: json.dumps({**dict.fromkeys(settings), **pickles}).encode()}
     for what, state in weights.items():
         file = io.BytesIO()
         th.save(state, file)
-        more[f"{what}{WEIGHTS}"] = file.getvalue()
+        checked[f"{what}{WEIGHTS}"] = file.getvalue()
     about = {member: content for member, content in members.items() if member.endswith(".txt")}
-    return write_archive({**about, **more})
+    return write_archive({**about, **checked})
 
 
 def set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) -> None:
-    """SB3 would let the file choose what is replaced."""
+    """
+    Set the tensors that SB3 calls variables. SB3 itself would set any attribute that the file names.
+
+    :raises RefusedFileError: if the file holds other variables than the model, or other shapes
+    """
     own = model._get_torch_save_params()[1]
     if not isinstance(variables, dict) or set(variables) != set(own):
         raise RefusedFileError(f"{name}: {VARIABLES!r} should hold {own}, but holds {variables!s:.200}; refused")
     for what, value in variables.items():
-        if value.shape != recursive_getattr(model, what).shape:
-            raise RefusedFileError(f"{name}: {what} has the shape {tuple(value.shape)}; refused")
+        if not isinstance(value, th.Tensor) or value.shape != recursive_getattr(model, what).shape:
+            raise RefusedFileError(f"{name}: {what} has the shape {tuple(getattr(value, 'shape', ()))}; refused")
         recursive_setattr(model, f"{what}.data", value.to(model.device))
 
 
@@ -142,7 +153,7 @@ def _json(content: bytes, name: str) -> dict[str, Any]:
     try:
         raw = loads(content)
     except ValueError as error:
-        raise RefusedFileError(f"{name}: {DATA!r} is no JSON: {error}") from error
+        raise RefusedFileError(f"{name}: {DATA!r} is not JSON: {error}") from error
     if not isinstance(raw, dict):
         raise RefusedFileError(f"{name}: {DATA!r} must hold an object, but holds a {type(raw).__name__}")
     return raw
@@ -160,9 +171,10 @@ def _decoded(key: str, value: Any, name: str) -> Any:
 def weights_of(members: dict[str, bytes], name: str, trust: bool = False) -> dict[str, Any]:
     """
     :param members: of the archive ``name``
-    :param trust: read all that torch's ``weights_only`` reads
-    :return: the state dicts by the name of what they belong to
-    :raises RefusedFileError: for weights that are missing or damaged, for pickles, and for moments that are NaN or infinite
+    :param trust: read everything that torch's ``weights_only`` reads
+    :return: the state dicts by name, such as ``"policy.optimizer"``
+    :raises RefusedFileError: if weights are missing or damaged, or hold a pickle, or if an optimiser's moments are NaN or
+        infinite
     """
     weights = {
         member[: -len(WEIGHTS)]: read_weights(content, member, name, trust)
@@ -170,18 +182,19 @@ def weights_of(members: dict[str, bytes], name: str, trust: bool = False) -> dic
         if member.endswith(WEIGHTS) and member != VARIABLES
     }
     if not isinstance(weights.get("policy"), dict):
-        raise RefusedFileError(f"{name} holds no weights (no member 'policy{WEIGHTS}'), so it is no model")
+        raise RefusedFileError(f"{name} holds no weights (no member 'policy{WEIGHTS}'), so it is not a model")
     return weights
 
 
 def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None:
     """
-    Buffers may hold any value. A parameter may be NaN or infinite only where the given policy's is too.
+    Check that parameters are finite, except where those of ``policy`` are not. Buffers may hold any value.
 
-    :param policy: which has not learnt yet, or which is to get the weights
+    :param policy: an untrained one, or the one that will get the weights
     :param weights: state dicts of a file
-    :param name: of the file
-    :raises RefusedFileError: for a parameter that is NaN or infinite where the policy's is not
+    :param name: of the file, for errors
+    :raises RefusedFileError: for a parameter that is NaN or infinite where the policy's is finite
+    :raises ValueError: as ``check_kinds``
     """
     check_kinds(policy, weights["policy"])
     for key, parameter in original(policy).named_parameters():
@@ -194,16 +207,19 @@ def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None
 
 
 def check_kinds(policy: nn.Module, weights: Any) -> None:
+    """:raises ValueError: for a complex tensor in the place of a real one"""
     for key, own in original(policy).state_dict().items():
         value = weights.get(key) if isinstance(weights, dict) else None
         if isinstance(value, th.Tensor) and isinstance(own, th.Tensor) and value.is_complex() and not own.is_complex():
-            raise ValueError(f"{key} is no plain tensor of real numbers, as the policy's is, but {value.dtype}")
+            raise ValueError(f"{key} must be a tensor of real numbers, as the policy's is, but is {value.dtype}")
 
 
-def with_own_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
+def with_extra_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
     """
-    :param weights: for ``policy``
-    :return: they, with the policy's own ``get_extra_state()`` where they have none: such a state cannot always be saved
+    Fill in extra states, which cannot always be saved.
+
+    :param weights: the state dict for ``policy``
+    :return: the same, with the policy's present ``get_extra_state()`` where it has none
     """
     own = original(policy).state_dict()
     missing = {key: value for key, value in own.items() if _is_extra(key) and key not in weights}
@@ -211,7 +227,7 @@ def with_own_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any
         return weights
     warnings.warn(f"{sorted(missing)} are not among the weights; the policy keeps its own", stacklevel=3)
     filled = OrderedDict({**weights, **missing})
-    filled._metadata = getattr(weights, "_metadata", OrderedDict())  # type: ignore[attr-defined]  # torch's, see archives
+    filled._metadata = getattr(weights, "_metadata", OrderedDict())  # type: ignore[attr-defined]  # torch's versions of modules
     return filled
 
 
@@ -220,14 +236,22 @@ def _is_extra(key: str) -> bool:
 
 
 def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: bool = False) -> None:
-    """SB3 forgives missing weights, and torch moments of another shape than their weights."""
+    """
+    Check what SB3 and torch accept: missing weights, and moments of another shape than their weights.
+
+    :param model: into which the weights have been loaded
+    :param weights: the state dicts of the file
+    :param name: of the file, for errors
+    :param trust: only warn about NaN
+    :raises RefusedFileError: if weights are missing or unexpected, or an optimiser could not take a step
+    """
     own = {key for key in original(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
     if own != set(weights["policy"]):
         odd = sorted(map(str, own ^ set(weights["policy"])))
         raise RefusedFileError(f"{name}: the weights {odd} are missing or unexpected; refused")
     broken = [key for key, value in original(model.policy).named_parameters() if th.isnan(value).any()]
     for what, optimizer in _optimizers(model):
-        # An optimiser of the user's may remember what it likes
+        # The state of an optimiser of the user's may have any shape
         of_torch = type(optimizer).__module__.startswith("torch.optim.")
         for parameter, key, value in _moments(optimizer):
             if of_torch and not trust and value.numel() != 1 and not _fits(value, parameter):
@@ -242,21 +266,21 @@ def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: b
 
 
 def _check_step(optimizer: th.optim.Optimizer, where: str) -> None:
-    """What is missing among options and moments, or is of the wrong kind, would break the first update of ``learn``."""
+    """:raises RefusedFileError: if options or moments are missing or of the wrong type, so that ``learn`` would fail"""
     trial = copy.deepcopy(optimizer)
     for group in trial.param_groups:
-        # The model may have been trained on a GPU, and this is a promise about CUDA graphs alone
+        # The model may have been trained on a GPU; this option only concerns CUDA graphs, and torch refuses it on the CPU
         if group.get("capturable") is True:
             group["capturable"] = False
         for parameter in group["params"]:
             parameter.grad = th.zeros_like(parameter) if parameter.requires_grad else None
     try:
-        # Options of SGD's momentum play a part in the second one alone
+        # Some options of SGD's momentum are only read in the second step
         trial.step()
         trial.step()
-    except Exception as error:  # torch raises whatever it stumbles over
+    except Exception as error:  # only torch's code runs here, and it raises errors of many types
         raise RefusedFileError(
-            f"{where} cannot take a step, since its options or moments are of the wrong kind "
+            f"{where} cannot take a step, since its options or moments are of the wrong type "
             f"({type(error).__name__}: {str(error)[:200]}); refused"
         ) from error
 
@@ -269,7 +293,7 @@ def _optimizers(model: BaseAlgorithm) -> Iterator[tuple[str, th.optim.Optimizer]
 
 
 def _moments(optimizer: th.optim.Optimizer) -> Iterator[tuple[th.Tensor, str, th.Tensor]]:
-    """:return: parameter, name and value of what an optimiser remembers"""
+    """:return: parameter, name and value of each tensor in the optimiser's state"""
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
             if isinstance(value, th.Tensor):
@@ -277,6 +301,6 @@ def _moments(optimizer: th.optim.Optimizer) -> Iterator[tuple[th.Tensor, str, th
 
 
 def _fits(value: th.Tensor, parameter: th.Tensor) -> bool:
-    """:return: whether it has the shape of its weights, or of their rows or columns, as in Adafactor"""
+    """:return: True if a moment has the shape of its parameter, or of its rows or columns, as in Adafactor"""
     pairs = zip(value.shape, parameter.shape, strict=False)
-    return value.dim() == parameter.dim() and all(one in (1, size) for one, size in pairs)
+    return value.dim() == parameter.dim() and all(moment_size in (1, size) for moment_size, size in pairs)

@@ -154,7 +154,7 @@ def test_complex_weights_in_the_place_of_real_ones_are_refused():
     model = make_model()
     parameters = model.get_parameters()
     parameters["policy"]["value_net.bias"] = parameters["policy"]["value_net.bias"].to(th.complex64)
-    with pytest.raises(ValueError, match=r"value_net\.bias is no plain tensor of real numbers"):
+    with pytest.raises(ValueError, match=r"value_net\.bias must be a tensor of real numbers"):
         model.set_parameters(parameters)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from helpers import RandomEnv, make_model
-from holding import Holding, assert_loaded, build
+from holding import Holding, Remembering, assert_loaded, build
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, DQN, PPO
 from torch import nn
@@ -41,6 +41,22 @@ def test_error_of_the_users_class_is_no_damaged_file(error, model_path, monkeypa
         VPG.load(model_path, device="cpu")
     assert not isinstance(refusal.value, RefusedFileError)
     assert refusal.value.__cause__ is error
+
+
+@pytest.mark.parametrize("method", ["get_extra_state", "set_extra_state"])
+@pytest.mark.parametrize("reader", ["load", "set_parameters"])
+def test_error_of_a_method_of_the_users_class_is_not_reported_as_a_damaged_file(reader, method, model_path, monkeypatch):
+    """Such methods run while weights are loaded and compared."""
+    model = build(cls=Remembering, state="number")
+    model.save(model_path)
+
+    def fail(*_: Any) -> None:
+        raise TypeError("mine")
+
+    monkeypatch.setattr(Remembering, method, fail)
+    with pytest.raises(ValueError, match=r"could not be rebuilt: TypeError: mine.*holding:Remembering") as refusal:
+        VPG.load(model_path, device="cpu") if reader == "load" else model.set_parameters(model_path)
+    assert not isinstance(refusal.value, RefusedFileError)
 
 
 def test_paths_are_plain(tmp_path):

@@ -213,7 +213,7 @@ def _headers() -> Cases:
     yield case("remark", "code in a remark", written(remarked), "of its own")
     yield case("second name", "another name for some readers", written(renamed), "of its own")
     yield case("end of a name", "another name for readers in C", outer(cut), "disagree about the member 'best_model_0.zip'")
-    yield case("link", "a file of the reader's", linked, "'data' is no JSON")
+    yield case("link", "a file of the reader's", linked, "'data' is not JSON")
     yield case("line in a name", "to write lines of its own", member("data\nall is well", b""), r"'data\\nall.*no model")
     yield case("capitals", "two members on some disks", member("DATA", b"{}"), "'DATA', which no model")
     yield case("folder", "a folder in place of a file", member("policy.pth/", b""), "whose name is a path")

@@ -181,20 +181,20 @@ def _archives() -> Cases:
         lambda m, _: write_archive({k: v for k, v in m.items() if k != "policy.pth"}),
         "no weights",
     )
-    yield case("no JSON", "another language", member("data", b"\xff\xfe{"), "'data' is no JSON")
+    yield case("no JSON", "another language", member("data", b"\xff\xfe{"), "'data' is not JSON")
     yield case("other JSON", "another type", member("data", b"[1]"), "'data' must hold an object")
-    yield case("deep JSON", "to overflow the stack", member("data", b"[" * 200_000), "'data' is no JSON")
+    yield case("deep JSON", "to overflow the stack", member("data", b"[" * 200_000), "'data' is not JSON")
     yield case(
         "deep settings",
         "to overflow the stack later",
         member("data", b'{"gamma":' + b"[" * 900 + b"]" * 900 + b"}"),
-        "'data' is no JSON: it holds values inside of values",
+        "'data' is not JSON: it holds values inside of values",
     )
     yield case(
         "endless number",
         "quadratic time",
         member("data", b'{"gamma": ' + b"9" * 100_000 + b"}"),
-        "'data' is no JSON",
+        "'data' is not JSON",
         "CVE-2020-10735",
     )
 
@@ -268,7 +268,7 @@ def _settings() -> Cases:
 
 
 def _weights() -> Cases:
-    odd = "no plain tensor"
+    odd = "no plain tensor|must be a tensor of real numbers"
     yield case("NaN", "a policy of NaN", weight(lambda w: w * float("nan")), "'policy.pth', action_net.weight has 24 numbers")
     yield case("infinite", "an infinite weight", weight(lambda w: w / 0), "'policy.pth', action_net.weight has 24 numbers")
     yield case(
