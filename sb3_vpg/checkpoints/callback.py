@@ -159,7 +159,7 @@ class TrainingCheckpoint(BaseCallback):
         state["best_models"] = list(best)
         members = {best_member(index): content for index, content in enumerate(best.values())}
         members[TRAINING] = json.dumps(encode(state)).encode()
-        return pack(self.model, more=members, pickles=False)
+        return pack(self.model, extra_members=members, pickles=False)
 
     def _resume(self) -> None:
         """Restore the newest checkpoint that can be read, if there are any."""

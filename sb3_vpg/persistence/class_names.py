@@ -1,6 +1,6 @@
 """
-Classes by their names: a file only names a class, and reading looks the name up among the modules that the program has
-already imported. It imports nothing.
+Classes in files are stored by name. Reading looks a name up among the modules that the program has already imported, and
+imports nothing.
 """
 
 import sys
@@ -31,7 +31,7 @@ def class_name(cls: type) -> str:
 
 
 def with_current_names(value: Any) -> Any:
-    """:return: the same plain JSON, in which each class has the name that it has today; for settings that are compared"""
+    """:return: the same JSON with the present name of each class that was renamed; for comparing settings"""
     if isinstance(value, list):
         return [with_current_names(item) for item in value]
     if not isinstance(value, dict):
@@ -42,15 +42,19 @@ def with_current_names(value: Any) -> Any:
 
 
 def find_class(name: str) -> Any:
-    """:return: what has this name in a module that is imported already; a file must not make us import one"""
+    """
+    :param name: as ``class_name`` returns it
+    :return: the class of this name, in a module that is imported already
+    :raises UnknownClassError: if there is none
+    """
     name = _RENAMED.get(name, name)
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
     for part in path.split("."):
-        # getattr would let a module import what it offers lazily
+        # getattr could make a module import something lazily
         names = object.__getattribute__(found, "__dict__") if isinstance(found, (ModuleType, type)) else {}
         found = names.get(part)
-    # The script that is run may have imported what the one that saved the model had defined
+    # The running script may have imported a class that the script which saved the model had defined
     if isinstance(found, type) and (class_name(found) == name or module == "__main__"):
         return found
     if module == "__main__":
@@ -65,7 +69,7 @@ def find_class(name: str) -> Any:
 
 
 def _is_allowed(cls: type) -> bool:
-    """:return: whether a file may name it; torch's modules elsewhere do more than compute"""
+    """:return: True if a file may name the class; of torch only layers and optimisers, since other modules may run code"""
     plain = "torch.optim." if issubclass(cls, th.optim.Optimizer) else "torch.nn.modules."
     of_torch = cls.__module__.partition(".")[0] == "torch"
     return issubclass(cls, _KINDS) and (not of_torch or f"{cls.__module__}.".startswith(plain))
@@ -73,9 +77,9 @@ def _is_allowed(cls: type) -> bool:
 
 def read_class(name: str) -> type:
     """
-    :param name: as ``class_name`` gives it
+    :param name: as ``class_name`` returns it
     :return: the class
-    :raises ValueError: if the program does not have it, or if a file may not name it
+    :raises ValueError: if the program has not imported it, or if a file may not name it
     """
     found: type = find_class(name)
     if not _is_allowed(found):
@@ -84,7 +88,7 @@ def read_class(name: str) -> type:
 
 
 def is_nameable(value: Any) -> bool:
-    """:return: whether it is a class that ``read_class`` would find by its name"""
+    """:return: True for a class that ``read_class`` finds by its name"""
     if not isinstance(value, type) or not _is_allowed(value):
         return False
     with suppress(ValueError):

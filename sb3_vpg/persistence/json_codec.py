@@ -35,7 +35,7 @@ _SPACES: dict[type[spaces.Space[Any]], tuple[str, ...]] = {
     spaces.MultiBinary: ("n",),
     spaces.Dict: ("spaces",),
 }
-# What each consists of: numbers, or another schedule
+# Their attributes, each of which is a number or another schedule
 _SCHEDULES = {
     f"{FloatSchedule.__module__}:FloatSchedule": {"value_schedule"},
     f"{ConstantSchedule.__module__}:ConstantSchedule": {"val"},
@@ -47,17 +47,17 @@ _DTYPE = re.compile(r"[<>|=]?[?biufcSUVmM]\d{0,9}(\[\w{1,20}\])?")
 
 def encode(value: Any, name: str = "value") -> Any:
     """
-    :param value: of the types that the module names, also inside of each other
-    :param name: what to call it in the error
-    :return: what ``json.dumps`` takes, and ``decode`` turns back into an equal value
-    :raises NotPlainError: for everything else, and for what lies deeper than ``memory_limit.loads`` reads
+    :param value: of JSON's types and those in ``_CODECS``, which may be nested
+    :param name: of the value, for the error
+    :return: JSON from which ``decode`` makes an equal value
+    :raises NotPlainError: for a value of another type, and for one that is nested deeper than ``memory_limit.loads`` reads
     """
-    # What lies too deep may even hold itself
+    # A value that holds itself has no end
     with suppress(RecursionError):
         encoded = _encode(value, name)
         if not is_too_deep(encoded):
             return encoded
-    raise NotPlainError(f"{name} holds values inside of values, more than {MAX_DEPTH} deep, which is not plain data")
+    raise NotPlainError(f"{name} is nested more than {MAX_DEPTH} deep, which is not plain data")
 
 
 def _encode(value: Any, name: str) -> Any:
@@ -79,7 +79,7 @@ def _encode(value: Any, name: str) -> Any:
 
 
 def is_plain(value: Any) -> bool:
-    """:return: whether ``encode`` takes it"""
+    """:return: True if ``encode`` takes the value"""
     try:
         encode(value)
     except NotPlainError:
@@ -89,9 +89,9 @@ def is_plain(value: Any) -> bool:
 
 def decode(value: Any) -> Any:
     """
-    :param value: what ``encode`` has made, read by ``memory_limit.loads``
+    :param value: JSON from ``encode``, read by ``memory_limit.loads``
     :return: the value
-    :raises ValueError: if it is nothing that ``encode`` makes, or names a class that is not there or not allowed
+    :raises ValueError: if ``encode`` never makes such JSON, or if it names a class that is not imported or not allowed
     """
     if isinstance(value, list):
         return [decode(item) for item in value]
@@ -101,7 +101,7 @@ def decode(value: Any) -> Any:
     if not tag.startswith("!"):
         return {key: decode(item) for key, item in value.items()}
     if tag not in _CODECS or len(value) != 1:
-        raise ValueError(f"the file holds a value of the unknown kind {tag!r}")
+        raise ValueError(f"the file holds a value with the unknown tag {tag!r}")
     try:
         return _CODECS[tag][2](value[tag])
     except (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, MemoryError) as error:
@@ -109,7 +109,7 @@ def decode(value: Any) -> Any:
 
 
 def _is_schedule(value: Any) -> bool:
-    """:return: whether it is of SB3's or the zoo's kinds, and consists of numbers"""
+    """:return: True for a schedule of SB3's or the zoo's that consists of numbers"""
     parts = _SCHEDULES.get(class_name(type(value)))
     if parts is None or vars(value).keys() != parts:
         return False
@@ -125,7 +125,7 @@ def _read_schedule(parts: Any) -> Any:
     schedule.__dict__.update(decode(state))
     if not _is_schedule(schedule):
         raise ValueError(f"the file holds a {cls.__name__} that is not made of numbers")
-    # It is called on the way to the weights: now is the time to fail
+    # A schedule that fails when called must fail now, and not when training calls it
     float(schedule(0.5))
     return schedule
 
@@ -141,9 +141,9 @@ def _is_plain_dtype(dtype: np.dtype[Any]) -> bool:
 
 
 def _read_dtype(text: Any) -> np.dtype[Any]:
-    # numpy reads more than names: lists of fields, and expressions
+    # NumPy also accepts lists of fields and expressions
     if not isinstance(text, str) or not _DTYPE.fullmatch(text):
-        raise ValueError(f"the file names the dtype {text!r:.80}, which is no plain one")
+        raise ValueError(f"the file names the dtype {text!r:.80}, which is not allowed")
     return np.dtype(text)
 
 
@@ -165,7 +165,7 @@ def _read_generator(parts: Any) -> np.random.Generator:
         raise ValueError(f"the file names the random generator {kind!r}; choose from {list(BIT_GENERATORS)}")
     bits: Any = BIT_GENERATORS[kind]()
     bits.state = decode(state)
-    # numpy believes them, and would read beyond its buffers
+    # NumPy does not check the position, and would read beyond its buffer
     position = bits.state["state"].get("pos", bits.state.get("buffer_pos", 0))
     if not 0 <= position <= _BUFFERED.get(kind, 0):
         raise ValueError(f"the file holds a {kind} at the position {position} of {_BUFFERED.get(kind, 0)}")
@@ -193,7 +193,7 @@ def _read_space(parts: Any) -> spaces.Space[Any]:
     if parts[0] == "Discrete":
         fields = {**fields, "n": int(fields["n"]), "start": int(fields["start"])}
     if parts[0] == "Dict":
-        # Of a plain dict gymnasium would sort the keys, and the features would follow each other in another order
+        # Gymnasium sorts the keys of a plain dict, which would change the order of the features
         fields["spaces"] = OrderedDict(fields["spaces"])
     kind = kinds[parts[0]]
     # Before 1.2.2 gymnasium's Discrete was always of int64, and took no dtype

@@ -1,4 +1,4 @@
-"""Bounds on what a stranger's file may ask for: how deep its values lie, and what torch allocates for its settings."""
+"""Limits for untrusted files: how deep their JSON is nested, and how much memory torch allocates for their settings."""
 
 import json
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from torch.overrides import TorchFunctionMode
 from sb3_vpg.exceptions import TooLargeError
 
 MAX_DEPTH = 300
-"""How many lists and objects of a value may lie inside of each other. Python's own limit changes from release to release."""
-_SLACK = 2**24
-_CALL = 2**11
+"""The most levels of nested lists and objects. Python's own limit changes from release to release."""
+_SLACK_BYTES = 2**24
+_BYTES_PER_CALL = 2**11
 _MAKERS = frozenset((th.empty, th.zeros, th.ones, th.full, th.rand, th.randn, th.randint, th.eye, th.arange, th.linspace))
 
 
 def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     """
-    :param value: of the types of JSON
-    :param limit: how many lists and objects may lie inside of each other
-    :return: whether there are more
+    :param value: JSON
+    :param limit: the most levels of nested lists and objects
+    :return: True if there are more
     """
     level = [value]
     for _ in range(limit):
@@ -33,38 +33,38 @@ def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
 def loads(content: bytes) -> Any:
     """
     :param content: JSON
-    :return: what it says
-    :raises ValueError: if it is none, or lies too deep
+    :return: its value
+    :raises ValueError: if it is not JSON, or is nested too deep
     """
     with suppress(RecursionError):
         value = json.loads(content)
-        # One more: the object that gives the values their names
+        # One level more for the object that holds the named values
         if not is_too_deep(value, MAX_DEPTH + 1):
             return value
-    raise ValueError(f"it holds values inside of values, more than {MAX_DEPTH} deep")
+    raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 class LimitedMemory(TorchFunctionMode):
     """
-    Within this context, of this thread alone, new tensors together take a few times as much as the file's weights, which they
-    are to hold, and no setting can fill the memory. Each is weighed before it is made; each also counts as two kilobytes, so
-    that millions of empty ones end as early.
+    Limit the memory of the tensors that this thread creates within the context to a few times the size of the file's weights.
+    The size of a tensor is computed before it is created. Two kilobytes are added for each, which also limits the number of
+    empty tensors.
 
     :param stored: bytes of the weights
-    :raises TooLargeError: at the tensor that goes beyond
+    :raises TooLargeError: when a tensor would exceed the limit
     """
 
     def __init__(self, stored: int) -> None:
         super().__init__()
-        self.left = 4 * stored + _SLACK
+        self.left = 4 * stored + _SLACK_BYTES
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if func in _MAKERS and kwargs.get("out") is None:
-            weighed = func(*args, **{**kwargs, "device": "meta", "pin_memory": False})
-            self.left -= weighed.numel() * weighed.element_size() + _CALL
+            sized = func(*args, **{**kwargs, "device": "meta", "pin_memory": False})
+            self.left -= sized.numel() * sized.element_size() + _BYTES_PER_CALL
             if self.left < 0:
                 raise TooLargeError("its settings ask for larger networks than it has weights")
         return func(*args, **kwargs)

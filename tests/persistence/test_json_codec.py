@@ -278,7 +278,7 @@ def test_depth_has_the_same_limit_in_every_python(tag):
     deepest = nested(MAX_DEPTH // levels, tag)
     assert_same(decode(loads(json.dumps({"gamma": encode(deepest)}).encode())["gamma"]), deepest)
     for too_deep in (nested(MAX_DEPTH // levels + 1, tag), nested(900, tag), nested(100_000, tag), cyclic()):
-        with pytest.raises(NotPlainError, match="settings holds values inside of values, more than 300 deep"):
+        with pytest.raises(NotPlainError, match="settings is nested more than 300 deep"):
             encode(too_deep, "settings")
     assert not is_plain(too_deep)
 
@@ -290,8 +290,8 @@ def test_json_that_is_too_deep_is_a_value_error(text):
 
 
 MALFORMED = {
-    "unknown kind": {"!code": "x"},
-    "two kinds": {"!tuple": [], "!dict": []},
+    "unknown tag": {"!code": "x"},
+    "two tags": {"!tuple": [], "!dict": []},
     "no parts": {"!array": []},
     "too many parts": {"!array": ["<f4", [0], "", ""]},
     "no base64": {"!array": ["<f4", [1], "****"]},

@@ -175,7 +175,7 @@ def in_a_tar(content: bytes) -> bytes:
 
 def _headers() -> Cases:
     """The directory says one thing, the header before a member another."""
-    no_zip, pth = "is no whole zip archive.*", "archive/data.pkl"
+    no_zip, pth = "is not a complete zip archive.*", "archive/data.pkl"
     checksum, name, flags = "CVE-2025-10156", "CVE-2025-1944", "CVE-2025-1945"
     for place, kind, first in (("", outer, "policy.pth"), (" inside", inner, pth)):
         where = f"'policy.pth'.*{'disagree|flags' if place else ''}" if place else no_zip
@@ -222,14 +222,17 @@ def _headers() -> Cases:
 def _ends() -> Cases:
     """The end of the directory says another thing than the directory."""
     other, comment = "does not end as it should", "CVE-2025-54368"
-    yield case("comment", "another end in the comment", written(commented), f"{other}|no whole zip", comment)
+    yield case("comment", "another end in the comment", written(commented), f"{other}|not a complete zip", comment)
     yield case(
-        "bytes after the end", "code after the end", outer(lambda content: content + b"import os"), f"{other}|no whole zip"
+        "bytes after the end",
+        "code after the end",
+        outer(lambda content: content + b"import os"),
+        f"{other}|not a complete zip",
     )
     yield case("fewer members", "a scanner that counts", outer(ended(8, b"\x01\x00\x01\x00")), other)
     yield case("more members", "a reader that counts", outer(ended(8, b"\xff\x00\xff\x00")), other)
     yield case("several disks", "parts that are elsewhere", outer(ended(4, b"\x01\x00")), other)
-    yield case("short directory", "members for one reader only", outer(ended(12, b"\x10\x00\x00\x00")), "no whole zip")
+    yield case("short directory", "members for one reader only", outer(ended(12, b"\x10\x00\x00\x00")), "not a complete zip")
     locator = inner(lambda content: over(content, len(content) - 34, bytes(8)))
     yield case(
         "far end",
@@ -240,15 +243,15 @@ def _ends() -> Cases:
     )
     counted = inner(lambda content: over(content, len(content) - 98 + 24, b"\x01"))
     yield case("fewer records", "another count in 64 bits", counted, f"'policy.pth'.*({other}|orrupt|not in torch)")
-    yield case("zip and tar", "a zip for one reader, a tar for another", outer(in_a_tar), "two in one", "CVE-2026-3219")
+    yield case("zip and tar", "a zip for one reader, a tar for another", outer(in_a_tar), "two archives", "CVE-2026-3219")
     yield case(
         "zip before tar",
         "the same, the other way about",
         lambda members, marker: write_archive(members) + tarred(pickle.dumps(Payload(marker))),
-        f"{other}|no whole zip",
+        f"{other}|not a complete zip",
         "CVE-2026-3219",
     )
-    yield case("zip after zip", "two models in one", outer(lambda content: content + content), "two in one")
+    yield case("zip after zip", "two models in one", outer(lambda content: content + content), "two archives")
 
 
 def _records() -> Cases:

@@ -86,7 +86,7 @@ def _pickles() -> Cases:
         ),
         f"{pth} carries a pickle",
     )
-    yield case("polyglot", "two files in one, for two readers", polyglot, f"{pth} is no whole zip archive.*two in one")
+    yield case("polyglot", "two files in one, for two readers", polyglot, f"{pth} is not a complete zip archive.*two archives")
     yield case(
         "pickle in an optimiser",
         "code among the moments",
@@ -166,12 +166,14 @@ def _archives() -> Cases:
     )
     yield case("overlap", "the same bytes a thousand times", overlapping, "members claim")
     yield case("size of a member", "4 GB, it says", patched(24, b"\xf0\xff\xff\xff"), "members claim")
-    yield case("zip64", "a size that is said elsewhere, and is not", patched(20, b"\xff" * 8), "members claim|no whole zip")
+    yield case(
+        "zip64", "a size that is said elsewhere, and is not", patched(20, b"\xff" * 8), "members claim|not a complete zip"
+    )
     yield case("encrypted", "that a reader asks for a password", patched(8, b"\x01\x00"), "encrypted")
     yield case("method of compression", "a decompressor that is not there", patched(10, b"\x63\x00"), "compressed")
-    yield case("cut off", "half a model", lambda members, m: write_archive(members)[:-400], "no whole zip archive")
-    yield case("empty", "nothing", lambda members, m: b"", "no whole zip archive")
-    yield case("no archive", "something else", lambda members, m: b"GIF89a" * 100, "no whole zip archive")
+    yield case("cut off", "half a model", lambda members, m: write_archive(members)[:-400], "not a complete zip archive")
+    yield case("empty", "nothing", lambda members, m: b"", "not a complete zip archive")
+    yield case("no archive", "something else", lambda members, m: b"GIF89a" * 100, "not a complete zip archive")
     yield case(
         "no settings", "half a model", lambda m, _: write_archive({k: v for k, v in m.items() if k != "data"}), "no settings"
     )
@@ -188,7 +190,7 @@ def _archives() -> Cases:
         "deep settings",
         "to overflow the stack later",
         member("data", b'{"gamma":' + b"[" * 900 + b"]" * 900 + b"}"),
-        "'data' is not JSON: it holds values inside of values",
+        "'data' is not JSON: it is nested more than 300 deep",
     )
     yield case(
         "endless number",
@@ -259,8 +261,8 @@ def _settings() -> Cases:
         setting("learning_rate", schedule("LinearSchedule", start=1, end=0, end_fraction=0)),
         "ZeroDivisionError",
     )
-    yield case("unknown kind", "what an older reader would skip", setting("x", {"!lambda": 1}), "unknown kind '!lambda'")
-    yield case("two kinds", "a value that is two", setting("x", {"!tuple": [], "!array": []}), "unknown kind '!tuple'")
+    yield case("unknown tag", "what an older reader would skip", setting("x", {"!lambda": 1}), "unknown tag '!lambda'")
+    yield case("two tags", "a value of two types", setting("x", {"!tuple": [], "!array": []}), "unknown tag '!tuple'")
     yield case("number out of range", "a discount of NaN", setting("gamma", float("nan")), "gamma must be between")
     yield case("text for a number", "nonsense", setting("n_critic_updates", "many"), "n_critic_updates must be a whole number")
     yield case("text for settings", "nonsense", setting("policy_kwargs", "x"), "make no model")
@@ -268,7 +270,7 @@ def _settings() -> Cases:
 
 
 def _weights() -> Cases:
-    odd = "no plain tensor|must be a tensor of real numbers"
+    odd = "not a dense tensor|must be a tensor of real numbers"
     yield case("NaN", "a policy of NaN", weight(lambda w: w * float("nan")), "'policy.pth', action_net.weight has 24 numbers")
     yield case("infinite", "an infinite weight", weight(lambda w: w / 0), "'policy.pth', action_net.weight has 24 numbers")
     yield case(

@@ -135,7 +135,7 @@ def repacked(model: BaseAlgorithm, statistics: bytes | None, trust: bool = False
             value = getattr(model, name)
             if callable(value) and not is_plain(value) and not isinstance(value, type):
                 setattr(model, name, float(value(1.0)))
-    content = pack(model, more={} if statistics is None else {STATISTICS: statistics}, pickles=False)
+    content = pack(model, extra_members={} if statistics is None else {STATISTICS: statistics}, pickles=False)
     # Raises RefusedFileError if it cannot be loaded without trust=True
     type(model).load(BytesIO(content), device="cpu")
     return content
