@@ -1,4 +1,4 @@
-"""What a constructor takes, and what it refuses: every refusal names the argument, its value and the way out."""
+"""Check the arguments of constructors. Every error names the argument, its value and how to correct it."""
 
 import inspect
 import math
@@ -17,14 +17,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule, get_device
 
-_LONGEST = 2**31
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX_ROLLOUT_STEPS = 2**31
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 ScheduleLike = float | str | Schedule
 """A number, a function of the remaining progress (1 at the start, 0 at the end), or the zoo's ``"lin_0.001"``."""
 
 
 class OnPolicyKwargs(TypedDict, total=False):
-    """The arguments that SB3's ``OnPolicyAlgorithm`` documents and that an algorithm of ours passes on unchanged."""
+    """The arguments of SB3's ``OnPolicyAlgorithm`` that our algorithms pass on unchanged."""
 
     rollout_buffer_class: type[RolloutBuffer] | None
     rollout_buffer_kwargs: dict[str, Any] | None
@@ -42,8 +42,8 @@ _SEARCH = "VPG takes a plain gradient step without a line search; set its size w
 _OFF_POLICY = "it is an argument of off-policy algorithms; VPG has no replay buffer; the rollout length is 'n_steps'"
 _RMS_PROP = "use policy_kwargs={'optimizer_class': torch.optim.RMSprop, 'optimizer_kwargs': {'eps': 1e-5}}"
 _COUNTERPARTS = {
-    "vf_coef": "the critic has an optimiser of its own, so set its step size with 'vf_learning_rate' and its number of passes "
-    "with 'n_critic_updates'",
+    "vf_coef": "the critic has its own optimiser; set its step size with 'vf_learning_rate' and its number of passes with "
+    "'n_critic_updates'",
     "lr": "the step size of the policy is 'learning_rate', that of the critic 'vf_learning_rate'",
     "n_epochs": "the policy takes one step per rollout; the critic's number of passes is 'n_critic_updates'",
     **dict.fromkeys(("clip_range", "clip_range_vf", "target_kl"), _ONE_STEP),
@@ -51,14 +51,16 @@ _COUNTERPARTS = {
     **dict.fromkeys(("cg_max_steps", "cg_damping", "line_search_shrinking_factor", "line_search_max_iter"), _SEARCH),
     "sub_sampling_factor": "the policy gradient uses all steps of a rollout; 'batch_size' sets the critic's minibatch size",
 }
-"""Arguments of A2C, PPO and TRPO, and what VPG has in their place."""
+"""Arguments of A2C, PPO and TRPO that VPG does not take, and what to use instead."""
 
 
 def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
     """
-    :param algorithm: the name of one of ours
-    :raises TypeError: if ``given`` holds a keyword that is not in ``known``; the message says what takes the place of an
-        argument of another algorithm, or suggests the nearest one
+    :param algorithm: its name, for the error
+    :param given: keywords
+    :param known: the keywords that the algorithm takes
+    :raises TypeError: if a keyword is unknown; the message names the counterpart of an argument of another algorithm, or
+        suggests the most similar keyword
     """
     known = list(known)
     for name in given:
@@ -67,9 +69,9 @@ def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -
 
 
 def _hint(name: str, known: list[str]) -> str:
-    """:return: what to use instead of a keyword that is not known, if that can be said"""
+    """:return: what to use instead of an unknown keyword; empty if there is no good guess"""
     if name == "n_envs":
-        return ": make the environment of several, with stable_baselines3.common.env_util.make_vec_env(env_id, n_envs=...)"
+        return ": create a vectorized environment, with stable_baselines3.common.env_util.make_vec_env(env_id, n_envs=...)"
     # RandomSearch has no gradient step, so learning arguments have no counterpart in it
     if "learning_rate" in known:
         if name in _COUNTERPARTS:
@@ -84,7 +86,11 @@ def _hint(name: str, known: list[str]) -> str:
 
 def check_keywords(algorithm: str, given: Any, known: Iterable[str]) -> None:
     """
-    :param given: keywords for SB3, which takes anything and fails later; whole numbers are put back as plain ints
+    Check the keywords of ``OnPolicyKwargs``, which SB3 itself does not check.
+
+    :param algorithm: its name, for the error
+    :param given: a dict of keywords, in which the values are replaced by plain ones, such as NumPy's integers by ints
+    :param known: the keywords that the algorithm takes
     :raises TypeError: as ``refuse_unknown``
     :raises ValueError: for a value that SB3 cannot use
     """
@@ -96,7 +102,7 @@ def check_keywords(algorithm: str, given: Any, known: Iterable[str]) -> None:
 
 def whole_number(name: str, value: Any, at_least: int) -> int:
     """
-    :raises ValueError: if ``value`` is no integer (a float such as 64.0 is none) or is below ``at_least``
+    :raises ValueError: if ``value`` is not an integer (a float such as 64.0 is not) or is below ``at_least``
     """
     try:
         number = operator.index(value)
@@ -111,7 +117,7 @@ def whole_number(name: str, value: Any, at_least: int) -> int:
 
 def real_number(name: str, value: Any, low: float = 0.0, high: float = math.inf) -> float:
     """
-    :raises ValueError: if ``value`` is no number, is NaN, or lies outside ``[low, high]`` (``high`` may be infinite)
+    :raises ValueError: if ``value`` is not a number, is NaN, or lies outside ``[low, high]`` (``high`` may be infinite)
     """
     try:
         number = float(value)
@@ -125,7 +131,7 @@ def real_number(name: str, value: Any, low: float = 0.0, high: float = math.inf)
 
 def flag(name: str, value: Any) -> bool:
     """
-    :raises ValueError: if ``value`` is no bool; the text "False" is none, and would count as true
+    :raises ValueError: if ``value`` is not a bool, such as the text "False", which Python counts as true
     """
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{name} must be True or False, but is {value!r:.200} ({type(value).__name__})")
@@ -136,7 +142,7 @@ def _path(name: str, value: Any) -> str | None:
     path = os.fspath(value) if isinstance(value, (str, os.PathLike)) else value
     if path is not None and not isinstance(path, str):
         raise ValueError(f"{name} must be a path or None, but is {value!r:.200} ({type(value).__name__})")
-    # A subclass of str, such as numpy's, is no plain data
+    # A subclass of str, such as NumPy's, could not be saved as JSON
     return None if path is None else str(path)
 
 
@@ -156,7 +162,7 @@ def _device(name: str, value: Any) -> Any:
     try:
         return get_device(value)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be 'auto', 'cpu', 'cuda' or such, but is {value!r:.200}: {error}") from error
+        raise ValueError(f"{name} must be a device such as 'auto', 'cpu' or 'cuda', but is {value!r:.200}: {error}") from error
 
 
 _PASSED_ON: dict[str, tuple[Any, ...]] = {
@@ -173,13 +179,13 @@ _PASSED_ON: dict[str, tuple[Any, ...]] = {
 
 class CheckedSchedule(FloatSchedule):
     """
-    SB3's ``FloatSchedule`` with two differences: it refuses a value that is negative, NaN or infinite, and it never
-    looks past the end of training. SB3's progress falls a little below 0 when the last rollout overshoots
-    ``total_timesteps``, where a linear schedule turns negative and the last update goes backwards.
+    SB3's ``FloatSchedule`` with two differences: it refuses values that are negative, NaN or infinite, and it treats a
+    progress below 0 as 0. SB3's progress falls a little below 0 when the last rollout overshoots ``total_timesteps``; a linear
+    schedule would then be negative, and the last update would go backwards.
 
-    :param name: the argument that the schedule came from, for the error's text
-    :param value: number, schedule, or ``"lin_0.001"`` (from 0.001 down to 0 over the whole training)
-    :raises ValueError: here for a constant or text that is no valid value; at the call for a schedule that returns one
+    :param name: of the argument, for the error
+    :param value: number, schedule, or ``"lin_0.001"`` (from 0.001 at the start to 0 at the end of training)
+    :raises ValueError: for an invalid constant or text; a call raises it if the schedule returns an invalid value
     """
 
     def __init__(self, name: str, value: ScheduleLike) -> None:
@@ -193,7 +199,7 @@ class CheckedSchedule(FloatSchedule):
     def __call__(self, progress_remaining: float) -> float:
         progress = max(progress_remaining, 0.0)
         value = real_number(f"{self.name} (at progress {progress:.3g})", super().__call__(progress))
-        if value > _LARGEST:
+        if value > _MAX_FLOAT32:
             raise ValueError(f"{self.name} must be finite in single precision, but is {value} at progress {progress:.3g}")
         return value
 
@@ -207,9 +213,9 @@ def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
             kind = "unknown"
         if kind not in ("", "lin"):
             raise ValueError(f"{name} must be a number, a schedule or 'lin_<start>' such as 'lin_0.001', but is {value!r}")
-        # YAML reads 1e-3 as a text
+        # YAML reads 1e-3 as a string
         return LinearSchedule(real_number(name, number), 0.0, 1.0) if kind else real_number(name, number)
-    # A class would be built, not asked
+    # Calling a class would create an object instead of a value
     if callable(value) and not isinstance(value, type):
         return value
     return real_number(name, value)
@@ -217,12 +223,12 @@ def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
 
 def check_arguments(model: Any) -> None:
     """
-    Check the numbers and flags of a ``VPG`` where they stand, and put them back as plain ints, floats and bools.
+    Check the attributes of a ``VPG`` that are numbers or flags, and convert them to plain ints, floats and bools.
 
-    :raises ValueError: for the first that is out of range
+    :raises ValueError: for the first one that is invalid
     """
     if not hasattr(model, "n_envs"):
-        raise ValueError("env must be an environment or an id of one; None is for models that are loaded to predict")
+        raise ValueError("env must be an environment or its id; only load accepts None, for models that only predict")
     if not isinstance(model.baseline, str):
         raise ValueError(f"baseline must be a name, but is {model.baseline!r:.200}")
     for name in ("normalize_advantage", "reward_to_go", "discount_steps", "use_sde"):
@@ -232,9 +238,11 @@ def check_arguments(model: Any) -> None:
             setattr(model, name, whole_number(name, getattr(model, name), least))
     if model.seed is not None and model.seed >= 2**32:
         raise ValueError(f"seed must be below 2**32, but is {model.seed}")
-    if model.n_steps * whole_number("n_envs", model.n_envs, at_least=1) > _LONGEST:
-        raise ValueError(f"n_steps must be at most {_LONGEST:,} for all environments together, but is {model.n_steps:,}")
-    # With a bound of 0 on the gradient nothing would ever be learnt
+    if model.n_steps * whole_number("n_envs", model.n_envs, at_least=1) > _MAX_ROLLOUT_STEPS:
+        raise ValueError(
+            f"n_steps must be at most {_MAX_ROLLOUT_STEPS:,} for all environments together, but is {model.n_steps:,}"
+        )
+    # With a max_grad_norm of 0 nothing would be learnt
     for name, low, high in (("gamma", 0.0, 1.0), ("gae_lambda", 0.0, 1.0), ("max_grad_norm", 1e-12, math.inf)):
         setattr(model, name, real_number(name, getattr(model, name), low, high))
     CheckedSchedule("ent_coef", model.ent_coef)

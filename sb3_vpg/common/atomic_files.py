@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: whoever reads one finds the old content or the new, never a part of it."""
+"""Write files atomically: a reader finds the old content or the new, never a part of it."""
 
 import os
 import tempfile
@@ -13,11 +13,11 @@ _SUFFIX = ".part"
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """
-    A file to write to, which takes the place of ``path`` when the block ends without an error. It lies beside ``path`` until
-    then, and reaches the disk before it is renamed, so that neither a kill nor a power cut leaves half of it.
+    Open a temporary file beside ``path``, which replaces ``path`` when the block ends without an error. It is synced to the
+    disk before it is renamed, so neither a killed process nor a power cut leaves a partial file.
 
     :param path: the file to write or replace; its folder is created
-    :raises OSError: as ``open`` and ``write`` do; ``path`` is then as it was
+    :raises OSError: as ``open`` and ``write``; ``path`` is then unchanged
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -39,11 +39,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 @contextmanager
 def atomic_replace(path: str | os.PathLike[str]) -> Iterator[str]:
     """
-    As ``atomic_write``, for code that opens a file by its name.
+    See ``atomic_write``. This variant is for code that opens a file by its name.
 
     :param path: the file to write or replace
-    :return: the name of another one beside it, with the same ending, for the block to write
-    :raises OSError: as above, and if the block wrote nothing
+    :return: the name of a temporary file with the same suffix, which the block must write
+    :raises OSError: as ``atomic_write``, and if the block wrote nothing
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def atomic_replace(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def remove_partial_files(folder: str | os.PathLike[str]) -> None:
-    """Remove what writers that were killed have left in a folder. Nobody may be writing to it."""
+    """Remove the temporary files of killed writers. No process may be writing to the folder."""
     for part in Path(folder).glob(f".*{_SUFFIX}"):
         with suppress(OSError):
             for inner in part.glob("*") if part.is_dir() else ():
@@ -67,7 +67,7 @@ def remove_partial_files(folder: str | os.PathLike[str]) -> None:
 
 
 def _permissions(target: Path) -> int:
-    """:return: those of the file that is replaced, or those that ``open`` would give a new one"""
+    """:return: the permissions of the file that is replaced, or those of a new file"""
     if target.exists():
         return target.stat().st_mode & 0o777
     mask = os.umask(0)
@@ -76,7 +76,7 @@ def _permissions(target: Path) -> int:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The new name reaches the disk too, where folders can be opened, as on Linux."""
+    """Sync the new name to the disk, where folders can be opened, as on Linux."""
     flags: Any = getattr(os, "O_DIRECTORY", None)
     if flags is None:
         return

@@ -1,4 +1,4 @@
-"""How many threads NumPy's matrix products use while models learn."""
+"""Set the number of threads that NumPy's matrix products use while models learn."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from threadpoolctl import threadpool_limits
 
 _lock = Lock()
 _learning: list[int] = []
-"""The Python threads in which somebody learns."""
+"""The Python threads in which a model learns."""
 _first: list[threadpool_limits] = []
-"""Of the one that came first: it knows the number from before."""
+"""The limits of the thread that began first, which restore the original number."""
 
 
 @contextmanager
 def blas_threads_as_torch() -> Iterator[None]:
     """
-    As many as torch is set to. The number belongs to the whole process, and threadpoolctl lets one Python thread set it at a
-    time: so each one that has done its learning sets what was there before any of them began.
+    Use as many threads as torch (``torch.set_num_threads``). The number belongs to the process, but several Python threads may
+    learn at the same time, so each of them restores the number from before the first one began.
     """
     me = get_ident()
     with _lock:

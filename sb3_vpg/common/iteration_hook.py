@@ -1,4 +1,4 @@
-"""What a callback may ask for: to be called between two iterations, where training can be taken up again."""
+"""Hooks between two iterations, where training can be resumed."""
 
 from typing import Protocol
 
@@ -6,10 +6,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 
 class IterationHook(Protocol):
-    """What is told of the places between an update and the next rollout."""
+    """The methods that ``learn`` calls between an update and the next rollout."""
 
     def on_learn_start(self, total_timesteps: int, callback: BaseCallback) -> None:
-        """``learn`` is set up, and no callback has been told that training starts."""
+        """Called when ``learn`` is set up, before the ``on_training_start`` of any callback."""
 
     def on_iteration_start(self) -> None:
-        """An update is over, or nothing has happened yet, and a rollout is about to begin."""
+        """Called before each rollout."""

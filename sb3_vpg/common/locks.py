@@ -1,4 +1,4 @@
-"""Locks on folders, which end with the process that holds them, however it ends."""
+"""Locks on folders. The operating system releases them when the process ends, even if it is killed."""
 
 import os
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ _LOCK = ".lock"
 @contextmanager
 def claimed(run: Path, seconds: float = 0.0) -> Iterator[None]:
     """
-    Claim a run for this process. On a file system without locks nothing is claimed.
+    Lock a run for this process. On a file system without locks this does nothing.
 
-    :param run: its folder, in which a lock file is left
+    :param run: its folder, in which a lock file stays
     :param seconds: how long to wait for another process
-    :raises ValueError: if another process has it then
+    :raises ValueError: if another process still holds the lock then
     """
     held: AbstractContextManager[object] = nullcontext()
     try:
-        # A soft lock would outlive a process that is killed
+        # A soft lock would outlive a killed process
         held = FileLock(run / _LOCK, timeout=seconds, fallback_to_soft=False).acquire()
     except Timeout:
         raise ValueError(f"{run} is being trained by another process; wait for it, or stop it first") from None
     except PermissionError:
-        # Somebody else's lock file, which may be in use
+        # The lock file of another user, which may be in use
         raise
     except OSError:
         # A file system without locks
@@ -36,10 +36,10 @@ def claimed(run: Path, seconds: float = 0.0) -> Iterator[None]:
 
 
 @contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """
-    One process after the other, where there are locks. The folder itself is locked, so that no file is left in it; Windows
-    locks no folders.
+    Wait until no other process holds the lock of this folder, and hold it. The folder itself is locked, without a lock file.
+    Does nothing on Windows, which cannot lock folders, and on a file system without locks.
     """
     descriptor = None
     try:

@@ -15,14 +15,14 @@ BIT_GENERATORS = {
 def copy_streams() -> dict[str, Any]:
     """:return: the states of Python's, NumPy's and torch's global generators, as plain values"""
     streams = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": th.get_rng_state().numpy().copy()}
-    # To ask a GPU that nobody has used would claim memory on it, and forbid forks
+    # Asking an unused GPU would allocate memory on it, and make forks impossible
     if th.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         streams["cuda"] = [state.numpy().copy() for state in th.cuda.get_rng_state_all()]
     return streams
 
 
 def restore_streams(streams: dict[str, Any]) -> None:
-    """:param streams: what ``copy_streams`` has returned; those of a GPU only where there is one"""
+    """Restore what ``copy_streams`` returned; the state of a GPU only if there is one."""
     random.setstate(streams["python"])
     np.random.set_state(streams["numpy"])
     th.set_rng_state(th.from_numpy(streams["torch"]))
@@ -32,8 +32,8 @@ def restore_streams(streams: dict[str, Any]) -> None:
 
 def random_streams(seed: int | None) -> tuple[np.random.Generator, np.random.Generator]:
     """
-    :param seed: None takes one from torch's global generator
-    :return: a stream for training and one for ``predict``, so that evaluating changes nothing in the course of training
+    :param seed: None draws one from torch's global generator
+    :return: a generator for training and one for ``predict``, so that evaluation does not change training
     """
     entropy = int(th.randint(2**62, (1,)).item()) if seed is None else seed
     training, predictions = np.random.default_rng(entropy).spawn(2)

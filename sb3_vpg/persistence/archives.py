@@ -214,9 +214,7 @@ class _PlainCopier:
                 _check_finite(value, where)
             return value.detach()
         if type(value) not in (bool, int, float, str, type(None)):
-            raise RefusedFileError(
-                f"{where} is a {type(value).__name__}, which is neither a tensor nor a plain value; refused"
-            )
+            raise RefusedFileError(f"{where} is a {type(value).__name__}, neither a tensor nor a plain value; refused")
         if self.finite and isinstance(value, float) and math.isnan(value):
             raise RefusedFileError(f"{where} is NaN; refused")
         return value

@@ -1,10 +1,9 @@
 """
-Whether an archive is its members and nothing else.
+Check that a zip archive holds its members and nothing else.
 
-Two readers can find two archives in one file: one follows the directory at the end, one the header before each member, one
-begins at the front and one at the back. Scanners of models have been led astray in this way (CVE-2025-1944, CVE-2025-1945,
-CVE-2025-10156). Here an archive is read only if all that it says twice is the same, and if every byte of it belongs to a
-member or to the directory.
+Two readers can find different archives in one file: one follows the directory at the end, another the header before each
+member. Files with that property have deceived scanners of models (CVE-2025-1944, CVE-2025-1945, CVE-2025-10156). An archive is
+read only if its headers and its directory agree, and if every byte belongs to a member or to the directory.
 """
 
 import io
@@ -17,18 +16,19 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _SIZES_FOLLOW, _NAME_IS_UTF8 = 8, 0x800
-# Which sizes there are beyond 4 GB, and torch's filling up to the next multiple of 64
-_ZIP64, _FILLING = 1, int.from_bytes(b"FB", "little")
+# Extra fields: sizes beyond 4 GB, and torch's padding to the next multiple of 64 bytes
+_ZIP64, _PADDING = 1, int.from_bytes(b"FB", "little")
 
 
 class LayoutError(ValueError):
-    """An archive with bytes beyond its members, or whose headers and directory disagree; the text says where."""
+    """An archive with bytes outside of its members, or with headers that contradict its directory; the text says where."""
 
 
 def check_layout(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     """
-    :param file: that the archive is in
-    :raises LayoutError: if any byte of the file is none of a member's, the directory's or the end's, or if they disagree
+    :param file: that holds the archive
+    :param archive: opened from ``file``
+    :raises LayoutError: if a byte belongs neither to a member nor to the directory, or if headers and directory disagree
     """
     place = 0
     for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
@@ -36,12 +36,12 @@ def check_layout(file: BinaryIO, archive: zipfile.ZipFile) -> None:
             raise LayoutError(f"its member {member.filename!r} does not begin where the one before it ends")
         place = _end_of(file, member)
     if place != archive.start_dir:
-        raise LayoutError("something stands between its last member and its directory")
+        raise LayoutError("there are bytes between its last member and its directory")
     _check_end(file, archive)
 
 
 def _end_of(file: BinaryIO, member: zipfile.ZipInfo) -> int:
-    """:return: where the next member begins"""
+    """:return: the offset at which the next member begins"""
     file.seek(member.header_offset)
     _, _, flags, method, _, _, checksum, packed, size, n_name, n_extra = _unpack(_LOCAL, file)
     name = file.read(n_name).decode("utf-8" if flags & _NAME_IS_UTF8 else "cp437")
@@ -50,8 +50,8 @@ def _end_of(file: BinaryIO, member: zipfile.ZipInfo) -> int:
         raise LayoutError(f"its directory and its headers disagree about the member {member.filename!r} or its method")
     if flags != member.flag_bits or flags & ~(_SIZES_FOLLOW | _NAME_IS_UTF8):
         raise LayoutError(f"its member {member.filename!r} has the flags {member.flag_bits:#x} and {flags:#x}")
-    if member.comment or member.volume or extra.keys() - {_ZIP64, _FILLING} or _fields(member.extra).keys() - {_ZIP64}:
-        raise LayoutError(f"its member {member.filename!r} has a comment or fields of its own")
+    if member.comment or member.volume or extra.keys() - {_ZIP64, _PADDING} or _fields(member.extra).keys() - {_ZIP64}:
+        raise LayoutError(f"its member {member.filename!r} has a comment or unknown extra fields")
     if _ZIP64 in extra and (size, packed) == (0xFFFFFFFF, 0xFFFFFFFF) and len(extra[_ZIP64]) == 16:
         size, packed = struct.unpack("<2Q", extra[_ZIP64])
     facts = member.CRC, member.compress_size, member.file_size
@@ -62,7 +62,7 @@ def _end_of(file: BinaryIO, member: zipfile.ZipInfo) -> int:
 
 
 def _length_of_sizes(file: BinaryIO, place: int, facts: tuple[int, int, int]) -> int:
-    """:return: how many bytes after a member say its checksum and its sizes once more"""
+    """:return: the number of bytes after a member that repeat its checksum and its sizes"""
     file.seek(place)
     following = file.read(24)
     for layout in ("<4sL2Q", "<4sL2L"):
@@ -73,7 +73,7 @@ def _length_of_sizes(file: BinaryIO, place: int, facts: tuple[int, int, int]) ->
 
 
 def _fields(extra: bytes) -> dict[int, bytes]:
-    """:return: the extra fields of a member by their numbers"""
+    """:return: the extra fields of a member by number"""
     fields = {}
     while extra:
         kind, length = struct.unpack("<2H", extra[:4])
@@ -82,7 +82,7 @@ def _fields(extra: bytes) -> dict[int, bytes]:
 
 
 def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """The directory's end says how many members there are and where it lies, also in 64 bits; all must agree."""
+    """Check the records at the end, of 32 and 64 bits, which repeat the number of members and the directory's place."""
     last = file.seek(0, io.SEEK_END) - _END.size
     end = last
     file.seek(max(last - _LOCATOR.size, 0))
@@ -92,14 +92,14 @@ def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     count, facts = len(archive.infolist()), (end - archive.start_dir, archive.start_dir)
     if end != last:
         file.seek(max(end, 0))
-        found = _unpack(_END64, file)
-        same = found[:2] == (b"PK\x06\x06", _END64.size - 12) and found[4:] == (0, 0, count, count, *facts)
-        if not same or locator[1:] != (0, end, 1):
-            raise LayoutError("its directory does not end as it should")
+        end64 = _unpack(_END64, file)
+        agrees = end64[:2] == (b"PK\x06\x06", _END64.size - 12) and end64[4:] == (0, 0, count, count, *facts)
+        if not agrees or locator[1:] != (0, end, 1):
+            raise LayoutError("the end of its directory is wrong")
     file.seek(last)
     short = [min(value, largest) for value, largest in zip((count, *facts), (0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF), strict=True)]
     if _unpack(_END, file) != (b"PK\x05\x06", 0, 0, short[0], *short, 0):
-        raise LayoutError("its directory does not end as it should, or something follows it")
+        raise LayoutError("the end of its directory is wrong, or bytes follow it")
 
 
 def _unpack(layout: struct.Struct, file: BinaryIO) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sb3_vpg.common.locks import claimed, in_turn
+from sb3_vpg.common.locks import claimed, folder_lock
 
 HOLDS = """
 import sys
@@ -57,9 +57,9 @@ def test_waiting_ends_when_the_other_process_does(tmp_path: Path) -> None:
             assert process.wait() == 0
 
 
-@pytest.mark.parametrize("name", ["claimed", "in_turn"])
+@pytest.mark.parametrize("name", ["claimed", "folder_lock"])
 def test_the_lock_is_one_of_the_operating_system(name: str, tmp_path: Path) -> None:
-    """As that of earlier versions was, so that they respect each other; ``in_turn`` locks the folder itself."""
+    """As that of earlier versions was, so that they respect each other; ``folder_lock`` locks the folder itself."""
     with another_process(name, tmp_path):
         path = tmp_path / ".lock" if name == "claimed" else tmp_path
         descriptor = os.open(path, os.O_RDONLY)
@@ -70,7 +70,7 @@ def test_the_lock_is_one_of_the_operating_system(name: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-@pytest.mark.parametrize("lock", [claimed, in_turn])
+@pytest.mark.parametrize("lock", [claimed, folder_lock])
 def test_a_file_system_without_locks_does_without(lock, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nothing is left that would refuse the next process."""
 
@@ -86,7 +86,7 @@ def test_a_file_system_without_locks_does_without(lock, code: int, tmp_path: Pat
 def test_an_error_inside_is_not_taken_for_one_of_the_lock(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"), claimed(tmp_path):
         raise OSError("disk full")
-    with pytest.raises(OSError, match="disk full"), in_turn(tmp_path):
+    with pytest.raises(OSError, match="disk full"), folder_lock(tmp_path):
         raise OSError("disk full")
-    with claimed(tmp_path), in_turn(tmp_path):
+    with claimed(tmp_path), folder_lock(tmp_path):
         pass

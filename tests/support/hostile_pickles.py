@@ -236,8 +236,8 @@ def _instructions() -> Cases:
     ):
         yield case(title, tries, weights(pickled), f"{PTH}.*{says}", advisory)
     for title, value, says in (
-        ("name as a value", name("torch", "FloatStorage"), "is a Name, which is neither a tensor"),
-        ("storage as a value", storage(), "is a Storage, which is neither a tensor"),
+        ("name as a value", name("torch", "FloatStorage"), "is a Name, neither a tensor"),
+        ("storage as a value", storage(), "is a Storage, neither a tensor"),
     ):
         yield case(title, "what no network expects", weights(b"}" + text("a") + value + b"s"), says)
     yield case("circle", "a value without an end", weights(b"]q\x01h\x01a"), "room for|RecursionError")

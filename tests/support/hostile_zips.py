@@ -199,19 +199,21 @@ def _headers() -> Cases:
     strong = told("data", b"\x41\x00", entry="flags")
     yield case("strong encryption", "a password", outer(strong), "encrypted")
     yield case("patch", "a member that is a difference", outer(told("data", b"\x20\x00", entry="flags")), "flags", flags)
-    yield case("other disk", "a part that is elsewhere", outer(told("data", b"\x01\x00", entry="disk")), "of its own")
+    yield case(
+        "other disk", "a part that is elsewhere", outer(told("data", b"\x01\x00", entry="disk")), "unknown extra fields"
+    )
     yield case("far header", "to read past the end", outer(told("data", b"\xff\xff\xff\x7f", entry="place")), no_zip)
     yield case(
         "two headers in one", "one content under two names", outer(told("data", struct.pack("<L", 40), entry="place")), no_zip
     )
     yield case("member within a member", "to be read twice", overlapping, "does not begin where", "CVE-2024-0450")
-    yield case("hidden member", "a file that the directory lacks", written(hidden), "stands between", "CVE-2025-54368")
+    yield case("hidden member", "a file that the directory lacks", written(hidden), "bytes between", "CVE-2025-54368")
     yield case(
         "hidden bytes", "code between the members", written(hidden_in_between), "does not begin where", "CVE-2025-54368"
     )
-    yield case("bytes before the directory", "code after the members", written(filled), "stands between")
-    yield case("remark", "code in a remark", written(remarked), "of its own")
-    yield case("second name", "another name for some readers", written(renamed), "of its own")
+    yield case("bytes before the directory", "code after the members", written(filled), "bytes between")
+    yield case("remark", "code in a remark", written(remarked), "unknown extra fields")
+    yield case("second name", "another name for some readers", written(renamed), "unknown extra fields")
     yield case("end of a name", "another name for readers in C", outer(cut), "disagree about the member 'best_model_0.zip'")
     yield case("link", "a file of the reader's", linked, "'data' is not JSON")
     yield case("line in a name", "to write lines of its own", member("data\nall is well", b""), r"'data\\nall.*no model")
@@ -221,7 +223,7 @@ def _headers() -> Cases:
 
 def _ends() -> Cases:
     """The end of the directory says another thing than the directory."""
-    other, comment = "does not end as it should", "CVE-2025-54368"
+    other, comment = "the end of its directory is wrong", "CVE-2025-54368"
     yield case("comment", "another end in the comment", written(commented), f"{other}|not a complete zip", comment)
     yield case(
         "bytes after the end",

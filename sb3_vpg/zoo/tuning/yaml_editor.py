@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from sb3_vpg.common.atomic_files import atomic_write
-from sb3_vpg.common.locks import in_turn
+from sb3_vpg.common.locks import folder_lock
 
 
 def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
@@ -21,7 +21,7 @@ def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
         what they were
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with in_turn(path.parent):
+    with folder_lock(path.parent):
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         entries = _read(path, before)
         if env_id in entries and not force:
