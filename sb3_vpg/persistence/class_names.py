@@ -42,11 +42,7 @@ def with_current_names(value: Any) -> Any:
 
 
 def find_class(name: str) -> Any:
-    """
-    :param name: as ``class_name`` returns it
-    :return: the class of this name, in a module that is imported already
-    :raises UnknownClassError: if there is none
-    """
+    """:return: the class of this name; raises UnknownClassError if its module is not imported or has no such class"""
     name = _RENAMED.get(name, name)
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)

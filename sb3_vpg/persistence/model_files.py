@@ -23,20 +23,15 @@ from typing_extensions import Self
 
 from sb3_vpg.common.arguments import OnPolicyKwargs, refuse_unknown
 from sb3_vpg.common.atomic_files import atomic_write
-from sb3_vpg.common.libraries import is_library
-from sb3_vpg.exceptions import RefusedFileError, TooLargeError
 from sb3_vpg.persistence.archives import VARIABLES, WEIGHTS, name_of, read_archive, read_weights
-from sb3_vpg.persistence.class_names import class_name
 from sb3_vpg.persistence.memory_limit import LimitedMemory
 from sb3_vpg.persistence.packing import Packable, pack, warn_unloadable
 from sb3_vpg.persistence.unpacking import (
-    FAULTS,
     archive_for_sb3,
     arguments_of,
     check_fit,
     check_kinds,
     check_weights,
-    describe_fault,
     refusing,
     set_variables,
     settings_in,
@@ -131,7 +126,7 @@ class PlainSaving(Packable):
         replaced = {**settings, **custom, **kwargs}
         with (
             _explaining_policy_kwargs(name, {**settings, **custom}, kwargs),
-            _rebuilding(name, {cls, *_classes_in([replaced.get(key) for key in _WITH_CLASSES])}),
+            refusing(name, {cls, *_classes_in([replaced.get(key) for key in _WITH_CLASSES])}),
         ):
             with LimitedMemory(limit):
                 model = super().load(content, env, device, {**settings, **custom}, print_system_info, force_reset, **kwargs)
@@ -165,7 +160,7 @@ class PlainSaving(Packable):
         members = read_archive(load_path_or_dict)
         with refusing(name):
             weights = weights_of(members, name)
-        with _rebuilding(name, {type(self), type(self.policy.optimizer), *map(type, self.policy.modules())}):
+        with refusing(name, {type(self), type(self.policy.optimizer), *map(type, self.policy.modules())}):
             check_weights(self.policy, weights, name)
             self._load_state_dicts(weights, exact_match, device)
             if exact_match:
@@ -216,30 +211,6 @@ def _explaining_policy_kwargs(name: str, stored: dict[str, Any], given: dict[str
         raise ValueError(
             f"{error}. The keyword policy_kwargs is only compared with {name}; to replace what is stored there, pass "
             "custom_objects={'policy_kwargs': ...}"
-        ) from error
-
-
-@contextmanager
-def _rebuilding(name: str, classes: set[type]) -> Iterator[None]:
-    """
-    Report an error as the file's fault, unless classes of the user's take part, which may have raised it.
-
-    :param name: of the file, whose content has been read
-    :param classes: those of the model and its parts
-    """
-    try:
-        yield
-    except RefusedFileError:
-        raise
-    except TooLargeError as error:
-        raise RefusedFileError(f"{name}: {error}", "if you made the file yourself, load it with trust=True") from error
-    except (ValueError, *FAULTS) as error:
-        own_classes = sorted(class_name(cls) for cls in classes if not is_library(cls.__module__))
-        if not own_classes:
-            raise RefusedFileError(describe_fault(name, error)) from error
-        raise ValueError(
-            f"{name} was read, but its model could not be rebuilt: {type(error).__name__}: {str(error)[:400]}. If your own "
-            f"code ({', '.join(own_classes)[:400]}) raised this, see the traceback of the cause"
         ) from error
 
 

@@ -47,9 +47,6 @@ def pack(
     pickles: bool = True,
 ) -> bytes:
     """
-    :param model: to save
-    :param exclude: as in ``save``
-    :param include: as in ``save``
     :param extra_members: further members of the archive
     :param pickles: pickle settings that are not plain; False: leave them out, each with a note
     :return: the archive
@@ -92,10 +89,7 @@ def warn_unloadable(
     """
     Warn once about everything that ``load`` will refuse of this model, and say how to load it.
 
-    :param model: that is or will be saved
     :param warned: attributes that an earlier warning has named; the new ones are added
-    :param exclude: as in ``save``
-    :param include: as in ``save``
     :param stacklevel: of the warning, counted from here
     """
     reasons = {name: text for name, text in _refusals(model, exclude, include) if name not in warned}

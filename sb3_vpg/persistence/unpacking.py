@@ -6,7 +6,7 @@ import io
 import json
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,35 +16,47 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr, recursive_setattr
 from torch import nn
 
-from sb3_vpg.exceptions import RefusedFileError, UnknownClassError
+from sb3_vpg.common.libraries import is_library
+from sb3_vpg.exceptions import RefusedFileError, TooLargeError, UnknownClassError
 from sb3_vpg.persistence.archives import DATA, VARIABLES, WEIGHTS, read_weights, write_archive
+from sb3_vpg.persistence.class_names import class_name
 from sb3_vpg.persistence.json_codec import decode
 from sb3_vpg.persistence.memory_limit import loads
 from sb3_vpg.persistence.packing import is_pickled, left_out, was_left_out
 from sb3_vpg.policies import original
 
-FAULTS = (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError)
-"""The errors, besides ValueError, that bad settings and weights raise while they are read and a model is built of them."""
 # SB3 compares these keywords of load with the settings in the file; all others replace them
 _COMPARED = ("policy_kwargs", "observation_space", "action_space")
+_FAULTS = (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError)
 
 
 @contextmanager
-def refusing(name: str) -> Iterator[None]:
-    """Report any error while a file is read and decoded as a ``RefusedFileError``. No code of the user's may run inside."""
+def refusing(name: str, classes: Iterable[type] = ()) -> Iterator[None]:
+    """
+    Report any error while a file is read as a ``RefusedFileError``. An error while a model is built of its content is a
+    ValueError instead if classes of the user's take part, since they may have raised it.
+
+    :param name: of the file
+    :param classes: those of the model and its parts
+    """
     try:
         yield
     except RefusedFileError:
         raise
-    except (ValueError, *FAULTS) as error:
-        raise RefusedFileError(describe_fault(name, error)) from error
-
-
-def describe_fault(name: str, error: Exception) -> str:
-    """:return: the text of the refusal of the file ``name`` because of ``error``"""
-    if isinstance(error, ValueError):
-        return f"{name}: {str(error)[:1000]}"
-    return f"{name} holds settings or weights that make no model ({type(error).__name__}: {str(error)[:400]})"
+    except TooLargeError as error:
+        raise RefusedFileError(f"{name}: {error}", "if you made the file yourself, load it with trust=True") from error
+    except (ValueError, *_FAULTS) as error:
+        own_classes = sorted(class_name(cls) for cls in classes if not is_library(cls.__module__))
+        if own_classes:
+            raise ValueError(
+                f"{name} was read, but its model could not be rebuilt: {type(error).__name__}: {str(error)[:400]}. If your "
+                f"own code ({', '.join(own_classes)[:400]}) raised this, see the traceback of the cause"
+            ) from error
+        if isinstance(error, ValueError):
+            raise RefusedFileError(f"{name}: {str(error)[:1000]}") from error
+        raise RefusedFileError(
+            f"{name} holds settings or weights that make no model ({type(error).__name__}: {str(error)[:400]})"
+        ) from error
 
 
 def settings_in(
@@ -57,11 +69,7 @@ def settings_in(
     trust: bool,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """
-    Read the settings of a model.
-
     :param cls: the algorithm
-    :param members: of the archive
-    :param name: of the file, for errors
     :param hidden: names of attributes that ``save`` never writes, and that are therefore refused
     :param custom: ``custom_objects`` of ``load``, which replace settings; the file's own are then not decoded
     :param keywords: the keywords of ``load``, which replace settings too, except those that SB3 compares
@@ -135,11 +143,7 @@ def archive_for_sb3(
 
 
 def set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) -> None:
-    """
-    Set the tensors that SB3 calls variables. SB3 itself would set any attribute that the file names.
-
-    :raises RefusedFileError: if the file holds other variables than the model, or other shapes
-    """
+    """Set the tensors that SB3 calls variables. SB3 itself would set any attribute that the file names."""
     own = model._get_torch_save_params()[1]
     if not isinstance(variables, dict) or set(variables) != set(own):
         raise RefusedFileError(f"{name}: {VARIABLES!r} should hold {own}, but holds {variables!s:.200}; refused")
@@ -173,8 +177,7 @@ def weights_of(members: dict[str, bytes], name: str, trust: bool = False) -> dic
     :param members: of the archive ``name``
     :param trust: read everything that torch's ``weights_only`` reads
     :return: the state dicts by name, such as ``"policy.optimizer"``
-    :raises RefusedFileError: if weights are missing or damaged, or hold a pickle, or if an optimiser's moments are NaN or
-        infinite
+    :raises RefusedFileError: if weights are missing or damaged, or hold a pickle, or if moments are NaN or infinite
     """
     weights = {
         member[: -len(WEIGHTS)]: read_weights(content, member, name, trust)
@@ -194,7 +197,6 @@ def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None
     :param weights: state dicts of a file
     :param name: of the file, for errors
     :raises RefusedFileError: for a parameter that is NaN or infinite where the policy's is finite
-    :raises ValueError: as ``check_kinds``
     """
     check_kinds(policy, weights["policy"])
     for key, parameter in original(policy).named_parameters():
@@ -216,10 +218,8 @@ def check_kinds(policy: nn.Module, weights: Any) -> None:
 
 def with_extra_states(policy: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
     """
-    Fill in extra states, which cannot always be saved.
-
     :param weights: the state dict for ``policy``
-    :return: the same, with the policy's present ``get_extra_state()`` where it has none
+    :return: the same, with the policy's present ``get_extra_state()`` where it has none, since some cannot be saved
     """
     own = original(policy).state_dict()
     missing = {key: value for key, value in own.items() if _is_extra(key) and key not in weights}
@@ -236,15 +236,7 @@ def _is_extra(key: str) -> bool:
 
 
 def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: bool = False) -> None:
-    """
-    Check what SB3 and torch accept: missing weights, and moments of another shape than their weights.
-
-    :param model: into which the weights have been loaded
-    :param weights: the state dicts of the file
-    :param name: of the file, for errors
-    :param trust: only warn about NaN
-    :raises RefusedFileError: if weights are missing or unexpected, or an optimiser could not take a step
-    """
+    """Check what SB3 and torch do not: missing weights, and moments that do not fit their weights or are NaN."""
     own = {key for key in original(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
     if own != set(weights["policy"]):
         odd = sorted(map(str, own ^ set(weights["policy"])))
