@@ -1,4 +1,4 @@
-"""What a policy and its optimisers hold besides weights comes back, or is told beforehand."""
+"""Buffers and states of a policy and its optimisers come back, or learn() warns that they will not."""
 
 import io
 import pickle
@@ -26,7 +26,7 @@ KINDS |= {f"state: {name}": (Remembering, {"state": name}) for name in ("dict", 
 
 @pytest.mark.parametrize(("cls", "kwargs"), KINDS.values(), ids=KINDS)
 def test_buffers_and_states_come_back_without_trust(cls, kwargs, model_path):
-    """As with A2C, whose file of the same policy loads. Only what is learnt is judged."""
+    """A2C loads a file of the same policy too. Only parameters are checked for NaN and infinite numbers."""
     a2c = build(A2C, cls, **kwargs).learn(32)
     a2c.save(model_path)
     assert_loaded(a2c, A2C.load(model_path, device="cpu"))
@@ -43,7 +43,7 @@ def test_buffers_and_states_come_back_without_trust(cls, kwargs, model_path):
 @pytest.mark.parametrize(
     "cls_kwargs", [KINDS["mask"], KINDS["frozen mask"], KINDS["complex"]], ids=["mask", "frozen", "complex"]
 )
-def test_killed_run_with_such_buffers_is_taken_up(cls_kwargs, tmp_path):
+def test_killed_run_with_such_buffers_is_resumed(cls_kwargs, tmp_path):
     cls, kwargs = cls_kwargs
     whole = build(VPG, cls, random_envs(), **kwargs).learn(200)
     with pytest.raises(Crash):
@@ -59,8 +59,8 @@ TRUSTED |= {"state: set": (Remembering, {"state": "set"})}
 
 @pytest.mark.parametrize(("cls", "kwargs"), TRUSTED.values(), ids=TRUSTED)
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor", "ignore:.*quantiz", "ignore:TypedStorage is deprecated")
-def test_what_needs_trust_is_told_and_loads_with_it(cls, kwargs, model_path, tmp_path):
-    """Sparse, quantised and rare tensors: the archive reader lets them pass only for who trusts the file."""
+def test_learn_and_save_warn_about_tensors_that_only_load_with_trust(cls, kwargs, model_path):
+    """Sparse, quantised and rare tensors need ``trust=True``."""
     model = build(VPG, cls, **kwargs)
     with pytest.warns(UserWarning, match=r"policy: .*features_extractor.*load\(path, trust=True\)"):
         model.learn(32)
@@ -72,7 +72,7 @@ def test_what_needs_trust_is_told_and_loads_with_it(cls, kwargs, model_path, tmp
 
 
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
-def test_killed_run_that_needs_trust_is_taken_up_with_it(tmp_path):
+def test_killed_run_with_such_tensors_is_resumed_with_trust(tmp_path):
     def learn(folder: str, *callbacks: Any, trust: bool = True) -> VPG:
         checkpoint = TrainingCheckpoint(tmp_path / folder, 60, verbose=0, trust=trust)
         return build(VPG, Holding, random_envs(), kind="sparse").learn(200, [checkpoint, *callbacks])
@@ -91,7 +91,7 @@ def test_killed_run_that_needs_trust_is_taken_up_with_it(tmp_path):
 
 @pytest.mark.parametrize("state", ["object", "lock"])
 def test_state_that_torch_cannot_read_is_left_out(state, model_path):
-    """Left in, it makes A2C's file unreadable, or cannot be written; here the weights are safe, and learn() has said so."""
+    """With it, A2C's file cannot be written or read. VPG saves the weights without it, and learn() warns."""
     stream, a2c = io.BytesIO(), build(A2C, Remembering, state=state)
     with pytest.raises((pickle.UnpicklingError, TypeError), match=r"Weights only|cannot pickle"):  # noqa: PT012  # either
         a2c.save(stream)
@@ -110,7 +110,7 @@ def test_state_that_torch_cannot_read_is_left_out(state, model_path):
 
 
 def test_weights_of_nan_load_with_trust_and_a_warning(model_path):
-    """SB3 says nothing. Without trust they are refused, wherever the policy that was just built has none."""
+    """Without trust they are refused. SB3 loads them without a warning."""
     model = build()
     with th.no_grad():
         model.policy.value_net.bias.fill_(float("nan"))
@@ -127,15 +127,15 @@ def test_weights_of_nan_load_with_trust_and_a_warning(model_path):
 
 
 class Masked(Holding):
-    """With a mask that is a parameter like any other."""
+    """A policy with a mask of infinite numbers that is a parameter."""
 
     def __init__(self, space: Any) -> None:
         super().__init__(space)
         self.mask = nn.Parameter(nn.Transformer.generate_square_subsequent_mask(3))
 
 
-def test_parameter_that_is_infinite_by_design_is_not_judged(model_path):
-    """Where the policy that was just built has the same. One number more is refused."""
+def test_parameter_that_is_infinite_by_design_loads(model_path):
+    """It may be infinite where that of a newly built policy is; one more infinite number is refused."""
     model = build(cls=Masked)
     model.save(model_path)
     assert_loaded(model, VPG.load(model_path, device="cpu"))
@@ -150,7 +150,7 @@ def test_parameter_that_is_infinite_by_design_is_not_judged(model_path):
 
 
 def test_complex_weights_in_the_place_of_real_ones_are_refused():
-    """Torch would drop the imaginary part, with a warning."""
+    """Torch would drop the imaginary part and only warn."""
     model = make_model()
     parameters = model.get_parameters()
     parameters["policy"]["value_net.bias"] = parameters["policy"]["value_net.bias"].to(th.complex64)
@@ -159,7 +159,7 @@ def test_complex_weights_in_the_place_of_real_ones_are_refused():
 
 
 class Factored(th.optim.SGD):
-    """An optimiser that remembers matrices of another shape than its weights, as Shampoo does."""
+    """An optimiser whose state has other shapes than its weights, as Shampoo's."""
 
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
@@ -168,7 +168,7 @@ class Factored(th.optim.SGD):
         return super().step(closure)
 
 
-def test_optimiser_of_the_users_may_remember_what_it_likes(model_path):
+def test_state_of_an_optimiser_of_the_users_may_have_any_shape(model_path):
     model = make_model(policy_kwargs={"optimizer_class": Factored}).learn(32)
     model.save(model_path)
     loaded = VPG.load(model_path, env=RandomEnv(), device="cpu")
@@ -176,8 +176,8 @@ def test_optimiser_of_the_users_may_remember_what_it_likes(model_path):
     loaded.learn(32)
 
 
-def test_numbers_of_numpy_among_the_optimisers_arguments_are_plain(model_path):
-    """From a search over ``np.logspace``, for example. Torch would read them with a pickle alone."""
+def test_numbers_of_numpy_among_the_optimisers_arguments_are_saved_as_pythons(model_path):
+    """A search over ``np.logspace`` yields such numbers, which torch only reads with a pickle."""
     optimizer_kwargs = {"eps": np.float64(1e-5), "betas": (np.float64(0.5), np.float64(0.75)), "weight_decay": np.int64(0)}
     model = make_model(policy_kwargs={"optimizer_kwargs": optimizer_kwargs}).learn(32)
     model.save(model_path)
@@ -188,7 +188,7 @@ def test_numbers_of_numpy_among_the_optimisers_arguments_are_plain(model_path):
 
 
 class Noting(th.optim.SGD):
-    """An optimiser that remembers an object."""
+    """An optimiser whose state holds an object."""
 
     def step(self, closure: Any = None) -> Any:
         for group in self.param_groups:
@@ -197,8 +197,8 @@ class Noting(th.optim.SGD):
         return super().step(closure)
 
 
-def test_memory_of_an_optimiser_that_cannot_be_written_is_left_out(model_path):
-    """Weights come back, and the optimiser begins anew, which ``save`` says."""
+def test_state_of_an_optimiser_that_cannot_be_written_is_left_out(model_path):
+    """``save`` warns; the weights come back, and the optimiser starts with an empty state."""
     model = make_model(policy_kwargs={"optimizer_class": Noting}).learn(32)
     with pytest.warns(UserWarning, match=r"policy\.optimizer: state.* is a Opaque, .*so it is left out"):
         model.save(model_path)
@@ -227,8 +227,8 @@ BROKEN: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", ["policy.optimizer", "critic_optimizer"])
 @pytest.mark.parametrize(("cls", "kwargs", "change", "text"), BROKEN.values(), ids=BROKEN)
-def test_memory_of_an_optimiser_that_breaks_its_step_is_refused_by_name(cls, kwargs, change, text, what, model_path):
-    """Before ``learn`` meets it."""
+def test_state_with_which_an_optimiser_cannot_take_a_step_is_refused(cls, kwargs, change, text, what, model_path):
+    """load() raises the error, not the first update of ``learn``."""
     model = make_model(policy_kwargs={"optimizer_class": cls, "optimizer_kwargs": kwargs}).learn(32)
     model.save(model_path)
     members = read_archive(model_path)
@@ -239,8 +239,8 @@ def test_memory_of_an_optimiser_that_breaks_its_step_is_refused_by_name(cls, kwa
         make_model(policy_kwargs={"optimizer_class": cls}).set_parameters(io.BytesIO(hostile))
 
 
-def test_a_model_whose_step_was_meant_for_a_gpu_plays_without_one(model_path):
-    """With ``capturable=True``, Adam steps on a GPU alone; loading is no step."""
+def test_a_model_with_a_capturable_optimiser_loads_without_a_gpu(model_path):
+    """With ``capturable=True``, Adam can only take a step on a GPU; loading takes none."""
     model = make_model(policy_kwargs={"optimizer_kwargs": {"amsgrad": True}}).learn(32)
     for group in model.policy.optimizer.param_groups:
         group["capturable"] = True

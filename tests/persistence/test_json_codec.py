@@ -1,4 +1,4 @@
-"""What goes through JSON comes back equal, to the last bit; what cannot is refused by its name."""
+"""Plain values come back from JSON bitwise equal; other values are refused with an error that names them."""
 
 import json
 import math
@@ -19,7 +19,7 @@ from sb3_vpg.checkpoints.attribute_decoder import AttributeDecoder
 from sb3_vpg.checkpoints.attribute_encoder import AttributeEncoder
 from sb3_vpg.common.random_state import BIT_GENERATORS
 from sb3_vpg.exceptions import NotPlainError
-from sb3_vpg.persistence import json_codec as plain
+from sb3_vpg.persistence import json_codec
 from sb3_vpg.persistence.class_names import class_name
 from sb3_vpg.persistence.json_codec import decode, encode, is_plain
 from sb3_vpg.persistence.memory_limit import MAX_DEPTH, loads
@@ -31,7 +31,7 @@ def through_json(value):
 
 
 def assert_same(first, second):
-    """Equal, of the same types, in the same order, to the last bit."""
+    """Assert that two values have the same types, order and bits."""
     assert type(first) is type(second)
     if isinstance(first, np.ndarray):
         assert first.dtype == second.dtype
@@ -86,25 +86,24 @@ VALUES = st.recursive(
 
 @given(VALUES)
 def test_every_value_comes_back(value):
-    """Also NaN, -0.0, long integers, texts with lone surrogates, empty and big-endian arrays, keys that are tuples."""
+    """NaN, -0.0, long integers, lone surrogates, empty and big-endian arrays and keys that are tuples come back too."""
     assert is_plain(value)
     assert_same(value, through_json(value))
 
 
 @given(DTYPES.flatmap(lambda dtype: npst.arrays(dtype, (2, 3))))
 def test_scalars_and_views_come_back(values):
-    """Numbers of an array, and views that are not contiguous."""
+    """Elements of an array come back, and views that are not contiguous."""
     assert_same(values[1, 2], through_json(values[1, 2]))
     assert_same(np.asfortranarray(values)[::-1, ::2].copy(), through_json(np.asfortranarray(values)[::-1, ::2]))
 
 
 def test_payload_of_a_nan_comes_back():
-    """Bits that no number shows."""
     bits = np.array([0x7FF8_0000_DEAD_BEEF, 0xFFF0_0000_0000_0001], dtype=np.uint64).view(np.float64)
     assert through_json(bits).view(np.uint64).tolist() == bits.view(np.uint64).tolist()
 
 
-def test_what_comes_back_may_be_written_to():
+def test_decoded_arrays_are_writable():
     array = through_json(np.zeros(3))
     array[0] = 1.0
 
@@ -133,12 +132,12 @@ def test_spaces_come_back(space):
     assert again.dtype == space.dtype
     for one in (space, again):
         one.seed(7)
-    # Also in the order of the keys, in which features are put together
+    # The order of the keys is the order of the features
     assert str(again.sample()) == str(space.sample())
 
 
 class OldDiscrete(spaces.Discrete):
-    """As gymnasium had it before 1.2.2."""
+    """Gymnasium's class before 1.2.2."""
 
     def __init__(self, n, seed=None, start=0):
         super().__init__(n, seed, start)
@@ -150,7 +149,7 @@ OldDiscrete.__name__ = "Discrete"
 def test_spaces_of_another_gymnasium_are_read(monkeypatch):
     """Before 1.2.2 ``Discrete`` took no ``dtype``, but had one."""
     written = json.dumps(encode(spaces.Dict(a=spaces.Discrete(5, start=-2))))
-    monkeypatch.setitem(plain._SPACES, OldDiscrete, plain._SPACES[spaces.Discrete])
+    monkeypatch.setitem(json_codec._SPACES, OldDiscrete, json_codec._SPACES[spaces.Discrete])
     old = decode(json.loads(written))["a"]
     assert type(old) is OldDiscrete
     assert (old.n, old.start, old.dtype) == (5, -2, np.int64)
@@ -163,7 +162,7 @@ def test_spaces_of_another_gymnasium_are_read(monkeypatch):
 @pytest.mark.parametrize("kind", BIT_GENERATORS)
 @pytest.mark.parametrize("drawn", [0, 1, 3, 700], ids=str)
 def test_generators_draw_the_same_numbers(kind, drawn):
-    """From anywhere in their buffers, and with half of a word left over."""
+    """They do so at any position of their buffers, and with half of a word left over."""
     generator = np.random.Generator(BIT_GENERATORS[kind](5))
     generator.random(drawn)
     generator.integers(0, 10, size=drawn, dtype=np.uint32)
@@ -175,7 +174,6 @@ def test_generators_draw_the_same_numbers(kind, drawn):
 
 @pytest.mark.parametrize("kind", BIT_GENERATORS)
 def test_generator_of_an_environment_passes_both_codecs(kind):
-    """Object graph -> plain values -> JSON, and back."""
     generator = np.random.Generator(BIT_GENERATORS[kind](5))
     state = through_json(AttributeEncoder([]).attribute(generator))
     again = AttributeDecoder([]).attribute(state, np.random.default_rng())
@@ -216,7 +214,7 @@ def test_schedules_come_back(schedule):
 
 class Local(th.nn.Module):
     class Inner(th.nn.Module):
-        """A class in a class has a name that can be found."""
+        """A nested class, which its qualified name finds."""
 
 
 def test_class_in_a_class_comes_back():
@@ -251,8 +249,7 @@ NOT_PLAIN = {
 
 
 @pytest.mark.parametrize("value", NOT_PLAIN.values(), ids=NOT_PLAIN.keys())
-def test_what_is_not_plain_is_refused_by_name(value):
-    """With its place and its type, however deep it lies."""
+def test_value_that_is_not_plain_is_refused_with_its_place_and_type(value):
     assert not is_plain(value)
     with pytest.raises(NotPlainError, match=r"settings\['a'\]\[1\].* is .*, which is not plain data"):
         encode({"a": (0, value)}, "settings")
@@ -273,7 +270,7 @@ def cyclic():
 
 @pytest.mark.parametrize("tag", [None, "a", "!"], ids=["list", "dict", "dict_of_odd_keys"])
 def test_depth_has_the_same_limit_in_every_python(tag):
-    """Their own limits on recursion differ; what is written can be read, as a setting of a model too."""
+    """The recursion limits of Python's releases differ. Whatever is written can be read, also as a setting of a model."""
     levels = 3 if tag == "!" else 1
     deepest = nested(MAX_DEPTH // levels, tag)
     assert_same(decode(loads(json.dumps({"gamma": encode(deepest)}).encode())["gamma"]), deepest)
@@ -321,8 +318,8 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED.keys())
-def test_what_we_never_write_is_refused(value):
-    """With a ValueError, whatever numpy and gymnasium say to it."""
+def test_json_that_encode_never_writes_is_a_value_error(value):
+    """NumPy and gymnasium raise various errors for it."""
     with pytest.raises(ValueError, match=r"\w"):
         decode({"a": [value]})
 

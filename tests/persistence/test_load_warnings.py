@@ -1,4 +1,4 @@
-"""Nothing that trained is unloadable: what load() will refuse is said when learning begins, and the file is written."""
+"""learn() and save() warn about everything that load() will refuse, and the file is written all the same."""
 
 import threading
 import warnings
@@ -36,7 +36,7 @@ def circle() -> list[Any]:
     return items
 
 
-# How it is set, what is said, what load() is to be given
+# A model, the warning, the custom_objects with which load() works
 SETTINGS: dict[str, Any] = {
     "function": (lambda: make_model(learning_rate=lambda _: 0.01), "learning_rate is of the type", {"learning_rate": 0.01}),
     "layer": (
@@ -72,16 +72,16 @@ UNPICKLED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(("make", "says", "custom"), [*SETTINGS.values(), *UNPICKLED.values()], ids=[*SETTINGS, *UNPICKLED])
-def test_what_load_refuses_is_said_when_learning_begins(make, says, custom, model_path, request):
-    """Once by learn() and once by save(), with the attribute and the way out; the file is written, and the way works."""
+def test_learn_and_save_warn_once_about_what_load_refuses(make, says, custom, model_path):
+    """The warning names the attribute and the custom_objects with which the file then loads."""
     model = make()
     name = next(iter(custom))
-    way = rf"load\(path, custom_objects={{'{name}': \.\.\.}}\)"
-    with pytest.warns(UserWarning, match=f"{says}.*{way}") as said:
+    advice = rf"load\(path, custom_objects={{'{name}': \.\.\.}}\)"
+    with pytest.warns(UserWarning, match=f"{says}.*{advice}") as said:
         model.learn(32)
     assert len(said) == 1
     assert said[0].filename == __file__
-    with pytest.warns(UserWarning, match=f"{says}.*{way}") as said:
+    with pytest.warns(UserWarning, match=f"{says}.*{advice}") as said:
         model.save(model_path)
     assert said[0].filename == __file__
     with warnings.catch_warnings():
@@ -103,8 +103,7 @@ def test_pickled_settings_load_with_trust(make, says, custom, model_path):
     assert_loaded(model, type(model).load(model_path, device="cpu", trust=True))
 
 
-def test_checkpoint_tells_what_has_come_since_learning_began(tmp_path):
-    """Once, and is written."""
+def test_checkpoint_warns_once_about_an_attribute_that_was_set_during_learning(tmp_path):
     model = make_model(env=random_envs())
 
     class Set(CrashAt):
@@ -119,7 +118,7 @@ def test_checkpoint_tells_what_has_come_since_learning_began(tmp_path):
 
 
 class Changing(BaseCallback):
-    """With a state that stops to be plain."""
+    """A callback whose state is not plain after 50 steps."""
 
     def _on_step(self) -> bool:
         return True
@@ -128,25 +127,24 @@ class Changing(BaseCallback):
         return {"mine": 1 if self.n_calls < 50 else object()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to take up."""
+        """Nothing to restore."""
 
 
-def test_checkpoint_that_cannot_be_written_ends_no_training(tmp_path):
+def test_training_goes_on_if_a_checkpoint_cannot_be_written(tmp_path):
     with pytest.warns(UserWarning, match=r"no checkpoint could be written after .* Changing\['mine'\] is of the type"):
         model = make_model(env=random_envs()).learn(200, [TrainingCheckpoint(tmp_path, 60, verbose=0), Changing()])
     assert model.num_timesteps >= 200
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint_64_steps.zip"]
 
 
-def test_numbers_of_an_enumeration_are_numbers(model_path):
-    """As SB3 writes them."""
+def test_member_of_an_int_enumeration_is_saved_as_a_number_as_by_sb3(model_path):
     with_attribute(make_model(), Level.LOW).save(model_path)
     assert VPG.load(model_path, device="cpu").mine == 1
 
 
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 def test_method_that_was_replaced_on_the_object_loads_with_trust(model_path):
-    """As in SB3, where it comes back. Without trust, a file must not replace methods."""
+    """SB3 restores it too. Without trust, a file must not replace methods."""
     model = make_model()
     model.predict = lambda *args, **kwargs: (np.array(2), None)
     model.save(model_path)
@@ -157,7 +155,7 @@ def test_method_that_was_replaced_on_the_object_loads_with_trust(model_path):
 
 
 class WithModule(VPG):
-    """A subclass with a network of its own beside the policy."""
+    """A subclass with a second network beside the policy."""
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -168,7 +166,7 @@ class WithModule(VPG):
         return [*state_dicts, "world"], variables
 
 
-def test_subclass_with_a_state_dict_of_its_own_loads_with_trust(model_path):
+def test_subclass_with_a_further_state_dict_loads_with_trust(model_path):
     model = WithModule("MlpPolicy", RandomEnv(), n_steps=16, device="cpu")
     with pytest.warns(UserWarning, match=r"world is a state dict that VPG does not have; load\(path, trust=True\)"):
         model.learn(32)
@@ -181,7 +179,7 @@ def test_subclass_with_a_state_dict_of_its_own_loads_with_trust(model_path):
 
 
 class Large(Holding):
-    """With a table that is computed, and not saved."""
+    """A policy with a large buffer that is not saved."""
 
     def __init__(self, space: Any) -> None:
         super().__init__(space)
@@ -189,7 +187,7 @@ class Large(Holding):
 
 
 def test_policy_that_is_larger_than_its_weights_loads_with_trust(model_path):
-    """The bound on memory is for strangers' files, and its error names the way out."""
+    """The limit on memory is for untrusted files; its error names trust=True."""
     model = build(cls=Large)
     model.save(model_path)
     with pytest.raises(RefusedFileError, match=r"larger networks than it has weights; .*trust=True"):

@@ -1,4 +1,4 @@
-"""What load() takes and compares is as in SB3, and what goes wrong is reported as whose fault it is."""
+"""load() takes and compares what SB3's load() does, and its errors say whose fault they are."""
 
 import json
 from collections import OrderedDict
@@ -20,23 +20,23 @@ from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.persistence.archives import read_archive
 
 
-class Choosy(Holding):
-    """A class of the user's that has changed since the model was saved."""
+class Raising(Holding):
+    """A class of the user's that raises an error since the model was saved."""
 
     error: Any = None
 
     def __init__(self, space: Any) -> None:
         super().__init__(space)
-        if Choosy.error is not None:
-            raise Choosy.error
+        if Raising.error is not None:
+            raise Raising.error
 
 
 @pytest.mark.parametrize("error", [TypeError("mine"), AssertionError("mine"), ValueError("mine"), KeyError("mine")], ids=repr)
-def test_error_of_the_users_class_is_no_damaged_file(error, model_path, monkeypatch):
-    build(cls=Choosy).save(model_path)
-    monkeypatch.setattr(Choosy, "error", error)
+def test_error_of_the_users_class_is_not_reported_as_a_damaged_file(error, model_path, monkeypatch):
+    build(cls=Raising).save(model_path)
+    monkeypatch.setattr(Raising, "error", error)
     with pytest.raises(
-        ValueError, match=rf"could not be rebuilt: {type(error).__name__}: .*mine.*{__name__}:Choosy"
+        ValueError, match=rf"could not be rebuilt: {type(error).__name__}: .*mine.*{__name__}:Raising"
     ) as refusal:
         VPG.load(model_path, device="cpu")
     assert not isinstance(refusal.value, RefusedFileError)
@@ -46,7 +46,6 @@ def test_error_of_the_users_class_is_no_damaged_file(error, model_path, monkeypa
 @pytest.mark.parametrize("method", ["get_extra_state", "set_extra_state"])
 @pytest.mark.parametrize("reader", ["load", "set_parameters"])
 def test_error_of_a_method_of_the_users_class_is_not_reported_as_a_damaged_file(reader, method, model_path, monkeypatch):
-    """Such methods run while weights are loaded and compared."""
     model = build(cls=Remembering, state="number")
     model.save(model_path)
 
@@ -59,8 +58,7 @@ def test_error_of_a_method_of_the_users_class_is_not_reported_as_a_damaged_file(
     assert not isinstance(refusal.value, RefusedFileError)
 
 
-def test_paths_are_plain(tmp_path):
-    """Wherever a path is taken: it may be any that the system understands, and comes back."""
+def test_any_path_like_object_is_a_path_and_is_saved_as_plain_text(tmp_path):
 
     class Anywhere:
         def __fspath__(self) -> str:
@@ -83,7 +81,7 @@ def test_paths_are_plain(tmp_path):
 
 
 def test_policy_kwargs_are_compared_as_sb3_compares_them(model_path):
-    """The keyword must equal what is stored, as in A2C; custom_objects is the explicit replacement."""
+    """The keyword must equal the stored value, as in A2C; custom_objects replaces it."""
     stored, other = {"net_arch": [8], "activation_fn": nn.Tanh}, {"net_arch": [8], "activation_fn": nn.ReLU}
     model = make_model(policy_kwargs=stored)
     model.save(model_path)
@@ -96,7 +94,7 @@ def test_policy_kwargs_are_compared_as_sb3_compares_them(model_path):
 
 
 class WithOption(VPG):
-    """A user's algorithm with an argument of its own."""
+    """A user's algorithm with a further argument."""
 
     attribute = 1
 
@@ -106,7 +104,6 @@ class WithOption(VPG):
 
 
 def test_keywords_replace_settings_and_unknown_ones_are_refused(model_path):
-    """SB3 keeps an unknown keyword as an attribute that nobody reads."""
     env = make_model().get_env()
     make_model(policy_kwargs={"net_arch": [8]}).save(model_path)
     zoo = {"seed": 3, "tensorboard_log": None, "verbose": 0, "n_steps": 8, "monitor_wrapper": False, "_last_obs": None}
@@ -126,15 +123,15 @@ def test_keywords_replace_settings_and_unknown_ones_are_refused(model_path):
 
 @pytest.mark.parametrize("trust", [False, True], ids=["", "trust"])
 @pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO, DQN, RandomSearch], ids=lambda cls: cls.__name__)
-def test_model_of_another_algorithm_is_called_so(algorithm, trust, model_path):
+def test_model_of_another_algorithm_is_refused_as_such(algorithm, trust, model_path):
     policy = "LinearPolicy" if algorithm is RandomSearch else "MlpPolicy"
     algorithm(policy, "CartPole-v1", device="cpu").save(model_path)
     with pytest.raises(RefusedFileError, match=r"another algorithm than VPG .*load it with the class that saved it"):
         VPG.load(model_path, device="cpu", trust=trust)
 
 
-def test_advice_is_apart_from_the_reason(model_path):
-    """So that a command line can give its own."""
+def test_refusal_has_its_advice_as_an_attribute(model_path):
+    """A command line replaces it by advice about its flags."""
     model = make_model()
     model.mine = lambda: 1
     with pytest.warns(UserWarning, match="mine"):
@@ -156,8 +153,8 @@ def test_folder_does_not_hide_the_model_beside_it(tmp_path):
         model.set_parameters(path)
 
 
-def test_parts_of_an_observation_keep_their_order(model_path):
-    """An OrderedDict makes a space whose keys are not sorted; the features follow each other in that order."""
+def test_keys_of_a_dict_space_keep_their_order(model_path):
+    """A space made of an OrderedDict does not sort its keys, and the features are concatenated in their order."""
     box = spaces.Box(-1.0, 1.0, (2,))
     env = RandomEnv(spaces.Dict(OrderedDict(b=box, a=spaces.Box(-1.0, 1.0, (3,)))))
     model = make_model("MultiInputPolicy", env).learn(32)
@@ -172,7 +169,7 @@ def test_parts_of_an_observation_keep_their_order(model_path):
 
 
 def test_environment_is_compared_with_the_stored_spaces(model_path):
-    """Also where the keyword brings others, as in A2C."""
+    """The keyword action_space does not replace the stored one here, as in A2C."""
     a2c_path = model_path.with_name("a2c.zip")
     model, a2c = make_model(), A2C("MlpPolicy", RandomEnv(), device="cpu")
     model.save(model_path)

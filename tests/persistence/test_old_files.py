@@ -1,6 +1,6 @@
 """
-What a user's disk holds from commit b385936 still loads and goes on: models, checkpoints, a repository of the hub, a study, a
-comparison. ``old_files/write.py`` wrote it all, with the code of that commit.
+Files of commit b385936 still load and can be continued: models, checkpoints, a repository of the hub, a study and a
+comparison. ``old_files/write.py`` wrote them with the code of that commit.
 """
 
 import json
@@ -37,8 +37,8 @@ def algorithm(name: str) -> type[VPG | RandomSearch]:
 
 
 @pytest.mark.parametrize("name", old.MODELS)
-def test_a_model_acts_as_it_did(name: str) -> None:
-    """Actions near a tie may differ between kinds of processors, so those of a Box are compared to rounding."""
+def test_an_old_model_predicts_the_same_actions(name: str) -> None:
+    """Processors round differently, so continuous actions are compared with a tolerance."""
     model = algorithm(name).load(old.FILES / f"{name}.zip", device="cpu")
     expected = json.loads((old.FILES / "actions.json").read_text())[name]
     actions, _ = model.predict(old.observations_of(name), deterministic=True)
@@ -46,7 +46,7 @@ def test_a_model_acts_as_it_did(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", old.MODELS)
-def test_a_model_goes_on(name: str) -> None:
+def test_an_old_model_goes_on_learning(name: str) -> None:
     env: Any = DummyVecEnv([old.DictEnv] * 2) if name == "dict_episodes" else None
     if name == "normalized":
         env = load_vec_normalize(old.FILES / "normalized.zip", make_vec_env("Pendulum-v1", 2, seed=0))
@@ -60,8 +60,8 @@ def test_a_model_goes_on(name: str) -> None:
 
 @pytest.mark.parametrize("name", old.RUNS)
 @pytest.mark.filterwarnings("ignore:training goes on, but perhaps not to the last bit:UserWarning")
-def test_a_run_ends_as_it_would_have(name: str, tmp_path: Path) -> None:
-    """To the last bit where the libraries and the processor are those that wrote the files; elsewhere to rounding."""
+def test_an_old_checkpoint_resumes_to_the_same_weights(name: str, tmp_path: Path) -> None:
+    """They are bitwise equal with the libraries and the processor that wrote the files, and close elsewhere."""
     shutil.copy(CHECKPOINTS[name], tmp_path / CHECKPOINTS[name].name.removeprefix(f"{name}_"))
     model = old.run(name, tmp_path)
     assert model.num_timesteps >= old.TOTAL
@@ -71,19 +71,19 @@ def test_a_run_ends_as_it_would_have(name: str, tmp_path: Path) -> None:
     tolerance = {"rtol": 0.0, "atol": 0.0} if same_machine else {"rtol": 1e-5, "atol": 1e-5}
     found, wanted = model.get_parameters(), expected.get_parameters()
     assert found.keys() == wanted.keys()
-    # Whose each parameter is: names, which this file does not hold
+    # The names of each optimiser's parameters, which the file does not hold
     assert found["policy.optimizer"].pop("split") == wanted["policy.optimizer"].pop("split")
     th.testing.assert_close(found, wanted, **tolerance)
 
 
-def test_the_fixtures_are_those_of_a_run_in_the_middle() -> None:
-    """A run that began anew would end with the same weights: its checkpoint must have been used."""
+def test_the_old_checkpoints_are_from_the_middle_of_a_run() -> None:
+    """A run that started again would end with the same weights."""
     for name, path in CHECKPOINTS.items():
         steps = int(path.stem.split("_")[2])
         assert 200 < steps < old.TOTAL / 1.5, name
 
 
-def test_a_repository_of_the_hub_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_old_repository_of_the_hub_plays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--env", "CartPole-v1", "-orga", "me", "--local-hub", str(old.FILES / "hub"), "-f", str(tmp_path)]
     assert main(["load_from_hub", *where]) == 0
     assert main(["evaluate", "--env", "CartPole-v1", "-f", str(tmp_path), "-n", "4", "--seed", "7"]) == 0
@@ -93,7 +93,7 @@ def test_a_repository_of_the_hub_plays(tmp_path: Path, capsys: pytest.CaptureFix
 
 # The budget of a trial is less than a rollout of some
 @MAY_STAND_STILL
-def test_a_study_goes_on(tmp_path: Path) -> None:
+def test_an_old_study_goes_on(tmp_path: Path) -> None:
     study = Path(shutil.copy(old.FILES / "study.log", tmp_path))
     assert main([*old.optimize_flags(study, tmp_path / "logs", 3), "--verbose", "0"]) == 0
     storage = JournalStorage(JournalFileBackend(str(study)))
@@ -102,7 +102,7 @@ def test_a_study_goes_on(tmp_path: Path) -> None:
     assert main(["best_entry", "--storage", str(study), "--study-name", "old", "-o", str(tmp_path / "best.yml")]) == 0
 
 
-def test_a_comparison_goes_on(tmp_path: Path) -> None:
+def test_an_old_comparison_goes_on(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(old.FILES / "comparison", tmp_path / "comparison"))
     before = (folder / RECORDS).read_text().splitlines()
     command = [sys.executable, "-m", "sb3_vpg", *old.compare_flags(folder, 2)]

@@ -1,4 +1,4 @@
-"""What is saved comes back: predictions, both optimisers, counters, and the same learning from there on."""
+"""Saved models come back with their predictions, both optimisers and counters, and go on learning in the same way."""
 
 import io
 import json
@@ -52,8 +52,7 @@ def saved_data(path):
 
 
 @every_model
-def test_saved_model_comes_back_whole(build, model_path):
-    """Weights, predictions, the states of both optimisers and the counters are those that were saved."""
+def test_weights_predictions_optimisers_and_counters_come_back(build, model_path):
     model = build().learn(48)
     model.save(model_path)
     loaded = VPG.load(model_path, device="cpu")
@@ -71,8 +70,8 @@ def test_saved_model_comes_back_whole(build, model_path):
 
 
 @every_model
-def test_training_goes_on_as_if_it_had_never_been_saved(build, model_path):
-    """With the environment and the generators seeded alike, both models are equal to the last bit afterwards."""
+def test_loaded_model_learns_as_the_saved_one_does(build, model_path):
+    """With environments and generators seeded alike, both models are bitwise equal afterwards."""
     model = build().learn(48)
     model.save(model_path)
     model.set_env(RandomEnv(model.env.envs[0].unwrapped.observation_space, model.action_space))
@@ -91,7 +90,7 @@ def test_training_goes_on_as_if_it_had_never_been_saved(build, model_path):
 
 @every_model
 def test_construction_saving_and_loading_raise_no_warning(build, model_path):
-    """A warning that everybody sees teaches everybody to overlook warnings."""
+    """A warning that every user sees would teach them to ignore warnings."""
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         build().save(model_path)
@@ -100,7 +99,7 @@ def test_construction_saving_and_loading_raise_no_warning(build, model_path):
 
 
 def test_model_loads_with_another_number_of_environments(model_path):
-    """The size of an iteration follows the new number."""
+    """An iteration then takes n_steps times the new number of steps."""
     make_model(env=vector_env(2)).learn(32).save(model_path)
     loaded = VPG.load(model_path, env=vector_env(5), device="cpu")
     assert loaded.rollout_buffer.observations.shape == (16, 5, 3)
@@ -109,7 +108,7 @@ def test_model_loads_with_another_number_of_environments(model_path):
 
 
 def test_model_loads_as_the_zoo_loads_it(model_path):
-    """rl_zoo3's enjoy replaces entries that VPG may not have; the result predicts as before and does not learn."""
+    """rl_zoo3's enjoy replaces settings, some of which VPG does not have; the model predicts as before and does not learn."""
     model = make_model(learning_rate="lin_0.01", vf_learning_rate=0.0).learn(48)
     model.save(model_path)
     loaded = VPG.load(model_path, env=RandomEnv(), custom_objects=ZOO, device="cpu")
@@ -118,8 +117,8 @@ def test_model_loads_as_the_zoo_loads_it(model_path):
     assert not differing(weights(model), weights(loaded))
 
 
-def test_saved_entries_can_be_chosen(model_path):
-    """``exclude`` leaves an attribute out, which then has the constructor's default; ``include`` forces one in."""
+def test_exclude_and_include_select_the_settings_that_are_saved(model_path):
+    """An excluded attribute has the constructor's default in the loaded model."""
     model = make_model(gamma=0.5, ent_coef=0.25)
     with pytest.warns(UserWarning, match="lr_schedule.*is pickled"):
         model.save(model_path, exclude=["gamma"], include=["lr_schedule"])
@@ -131,7 +130,7 @@ def test_saved_entries_can_be_chosen(model_path):
 
 
 def test_arguments_of_load_override_what_was_saved(model_path):
-    """Also those from which something else is built: the buffer's size, the schedules, the optimisers' step sizes."""
+    """The buffer's size, the schedules and the step sizes of the optimisers follow the new arguments."""
     make_model().save(model_path)
     loaded = VPG.load(
         model_path,
@@ -163,8 +162,7 @@ def test_parameters_round_trip_under_their_documented_names():
 
 
 @every_model
-def test_saved_file_holds_no_pickle(build, model_path):
-    """Settings are plain JSON, weights are torch's."""
+def test_saved_settings_hold_no_pickle(build, model_path):
     build().learn(32).save(model_path)
     assert not [key for key, value in saved_data(model_path).items() if ":serialized:" in str(value)]
     with zipfile.ZipFile(model_path) as archive:
@@ -172,7 +170,6 @@ def test_saved_file_holds_no_pickle(build, model_path):
 
 
 def test_model_saves_to_and_loads_from_a_stream():
-    """Any file object will do, as in SB3."""
     model = make_model().learn(16)
     stream = io.BytesIO()
     model.save(stream)
@@ -180,8 +177,7 @@ def test_model_saves_to_and_loads_from_a_stream():
     assert not differing(weights(model), weights(VPG.load(stream, device="cpu")))
 
 
-def test_model_and_normalisation_continue_together(model_path, tmp_path):
-    """A model behind VecNormalize is restored with the statistics that belong to it."""
+def test_loaded_model_goes_on_with_the_statistics_of_its_vec_normalize(model_path, tmp_path):
     env = VecNormalize(vector_env(2))
     make_model(env=env).learn(64).save(model_path)
     env.save(str(tmp_path / "normalise.pkl"))
@@ -191,14 +187,12 @@ def test_model_and_normalisation_continue_together(model_path, tmp_path):
     assert restored.obs_rms.count > env.obs_rms.count
 
 
-def test_missing_file_is_reported_as_such(tmp_path):
-    """The error is the one of the operating system, and names the file."""
+def test_missing_file_is_a_file_not_found_error_that_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         VPG.load(tmp_path / "nowhere.zip")
 
 
-def test_corrupt_file_is_refused(model_path):
-    """A file that is no zip archive is a ValueError that says so, not a half-built model."""
+def test_file_that_is_not_a_zip_archive_is_refused(model_path):
     model_path.write_bytes(b"PK\x03\x04 this is no archive")
     with pytest.raises(ValueError, match="zip"):
         VPG.load(model_path)
@@ -210,7 +204,7 @@ def test_corrupt_file_is_refused(model_path):
     ids=["observations", "actions"],
 )
 def test_environment_with_other_spaces_is_refused(env, model_path):
-    """At load() and at set_env(), before a wrong shape surfaces somewhere in a network."""
+    """load() and set_env() refuse it before a network gets a wrong shape."""
     model = make_model()
     model.save(model_path)
     with pytest.raises(ValueError, match="spaces do not match"):
@@ -220,7 +214,7 @@ def test_environment_with_other_spaces_is_refused(env, model_path):
 
 
 def test_an_attribute_that_holds_itself_is_left_out(model_path):
-    """Neither JSON nor SB3's pickles can hold it; the rest is saved, and whoever loads it says what takes its place."""
+    """Neither JSON nor SB3's pickles can hold it; the rest is saved, and custom_objects must replace it in load()."""
     model = make_model()
     model.history = []
     model.history.append({"before": model.history})
@@ -232,8 +226,8 @@ def test_an_attribute_that_holds_itself_is_left_out(model_path):
 
 
 def test_compiled_policy_saves_and_loads(model_path):
-    """``th.compile(model.policy)``, for which SB3's loop plays, changes neither what is learnt nor what is stored."""
-    # RMSprop, because Adam's fit of a plain critic is NumPy's, which rounds otherwise
+    """``th.compile(model.policy)`` changes neither the learned weights nor their names in the file."""
+    # RMSprop, because NumPy fits a plain critic with Adam, and rounds differently
     kwargs = {"policy_kwargs": {"optimizer_class": th.optim.RMSprop}}
     plain, compiled = (make_model(rollout_buffer_class=UsersBuffer, **kwargs) for _ in range(2))
     compiled.policy = th.compile(compiled.policy, backend="eager")

@@ -1,4 +1,4 @@
-"""A class of the training script, or of a module that nobody has imported: how it comes into another program."""
+"""How another program loads a model with a class of the training script, or of a module that is not imported."""
 
 import io
 import os
@@ -68,7 +68,7 @@ load()
 
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both, in which the first has been run."""
+    """A folder with both scripts, after the training script has run."""
     folder = tmp_path_factory.mktemp("scripts")
     (folder / "train.py").write_text(TRAIN)
     (folder / "play.py").write_text(PLAY)
@@ -85,8 +85,8 @@ def run_script(folder: Path, script: str, *arguments: str, code: int = 0) -> sub
     return done
 
 
-def test_class_of_the_training_script_has_two_ways_into_another_script(scripts):
-    """It stays a name in the file; the refusal names both ways, and each works."""
+def test_another_script_imports_or_replaces_a_class_of_the_training_script(scripts):
+    """The refusal names both ways, and each works."""
     refused, replaced, another, imported = run_script(scripts, "play.py").stdout.splitlines()
     for line in (refused, another):
         assert "RefusedFileError" in line
@@ -95,8 +95,7 @@ def test_class_of_the_training_script_has_two_ways_into_another_script(scripts):
     assert float(replaced) == float(imported)
 
 
-def test_killed_script_with_a_class_of_its_own_is_taken_up(scripts):
-    """The same script, started again, has the class."""
+def test_killed_script_resumes_a_model_with_a_class_of_that_script(scripts):
     run_script(scripts, "train.py", "resumed", "checkpoints", "kill", code=3)
     assert "Taking up training after" in run_script(scripts, "train.py", "resumed", "checkpoints").stdout
     members = [read_archive(scripts / name) for name in ("whole", "resumed")]

@@ -1,4 +1,4 @@
-"""Our reader of torch's files finds what torch's own finds, in whatever torch and SB3 write, and asks torch for nothing."""
+"""Our reader of torch's files returns the same as torch.load for files of torch and SB3, and does not call it."""
 
 import io
 import zipfile
@@ -66,7 +66,7 @@ def written(model):
 
 
 @pytest.mark.parametrize("path", AGENTS, ids=[path.stem for path in AGENTS])
-def test_agents_that_ship(path):
+def test_shipped_agents_are_read_as_by_torch(path):
     for content in weights_of(path):
         assert_read_as_by_torch(content)
 
@@ -91,14 +91,14 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize(("policy", "env", "kwargs"), POLICIES.values(), ids=POLICIES)
-def test_models_of_ours(policy, env, kwargs):
+def test_our_models_are_read_as_by_torch(policy, env, kwargs):
     for content in weights_of(written(make_model(policy, env(), **kwargs).learn(32))):
         assert_read_as_by_torch(content)
 
 
 @pytest.mark.parametrize("how", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_optimizers(how):
-    """Also with tensors among the settings, and with moments of many kinds."""
+def test_states_of_optimizers_are_read_as_by_torch(how):
+    """The step size is a tensor here."""
     kind, kwargs = how
     layer = th.nn.Linear(3, 2)
     optimizer = kind(layer.parameters(), lr=0.1, **kwargs)
@@ -108,8 +108,8 @@ def test_optimizers(how):
     assert_read_as_by_torch(saved(optimizer.state_dict()))
 
 
-def test_models_of_sb3():
-    """A2C writes through the same functions of SB3, and with ``force_zip64``."""
+def test_models_of_sb3_are_read_as_by_torch():
+    """SB3 writes the members with ``force_zip64``."""
     file = io.BytesIO()
     A2C("MlpPolicy", RandomEnv(), n_steps=4).learn(8).save(file)
     with zipfile.ZipFile(file) as archive:
@@ -121,7 +121,7 @@ def test_models_of_sb3():
 
 
 class Extra(th.nn.Module):
-    """A user's layer with a state of its own."""
+    """A user's layer with an extra state."""
 
     def get_extra_state(self):
         return {"n": 3, "text": "ä\ud800", "nested": [1.5, (None, True, 2**200, -1)], 7: th.arange(3), "empty": [{}, (), []]}
@@ -150,19 +150,18 @@ def values():
 
 
 @pytest.mark.parametrize("key", values())
-def test_values(key):
+def test_values_are_read_as_by_torch(key):
     assert_read_as_by_torch(saved(values()[key]))
 
 
-def test_storages_stay_shared():
-    """Two views of one storage are so again, which tied weights rely on."""
+def test_views_of_one_storage_share_it_again():
+    """Tied weights rely on it."""
     first, second = read_pickle(records(saved([(whole := th.arange(4.0)), whole[1:]])))
     first[2] = 9.0
     assert second[1] == 9.0
 
 
-def test_other_devices():
-    """A model that was trained on a GPU is read on the CPU."""
+def test_tensors_of_a_gpu_are_read_on_the_cpu():
     content = records(saved({"a": th.arange(3.0)}))
     content["data.pkl"] = content["data.pkl"].replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
     assert b"cuda:0" in content["data.pkl"]
@@ -170,7 +169,7 @@ def test_other_devices():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_other_order_of_bytes(dtype):
+def test_big_endian_tensors_are_read_as_by_torch(dtype):
     content = records(saved(th.arange(5).to(dtype)))
     size = dtype.itemsize // (2 if dtype.is_complex else 1)
     content["data/0"] = np.frombuffer(content["data/0"], dtype=f"u{size}").byteswap().tobytes()
@@ -180,8 +179,8 @@ def test_other_order_of_bytes(dtype):
     assert_same(read_pickle(content), th.arange(5).to(dtype))
 
 
-def test_torch_is_not_asked(monkeypatch):
-    """Its reader had faults, and may have others."""
+def test_torch_load_is_not_called(monkeypatch):
+    """Its reader had security holes, and may have others."""
     content = saved({"a": th.ones(2)})
     monkeypatch.setattr(th, "load", None)
     assert_same(read_weights(content, "policy.pth", "model"), OrderedDict(a=th.ones(2)))
@@ -196,7 +195,7 @@ PLAIN = st.recursive(
 
 @st.composite
 def tensors(draw):
-    """Any view of a storage that has room for it."""
+    """:return: any view of a storage that is large enough for it"""
     size = draw(st.lists(st.integers(0, 4), max_size=4))
     stride = [draw(st.integers(0, 7)) for _ in size]
     offset = draw(st.integers(0, 5))
@@ -207,14 +206,13 @@ def tensors(draw):
 
 @settings(max_examples=150)
 @given(st.lists(PLAIN | tensors(), max_size=4))
-def test_whatever_torch_saves(value):
+def test_any_value_is_read_as_by_torch(value):
     assert_read_as_by_torch(saved(value))
 
 
 @settings(max_examples=300)
 @given(st.data())
-def test_damaged_pickles(data):
-    """What is not refused is what torch reads."""
+def test_damaged_pickles_are_refused_or_read_as_by_torch(data):
     content = records(saved({"a": th.arange(6.0).reshape(2, 3)[:, 1:], "b": [th.arange(3), 1, "x"]}))
     pickled = content["data.pkl"]
     for _ in range(data.draw(st.integers(1, 3))):

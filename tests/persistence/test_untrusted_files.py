@@ -1,4 +1,4 @@
-"""Whatever a stranger's file holds: it is refused by name, none of its code runs, and it fills no memory."""
+"""Malicious files are refused by name: none of their code runs, and they do not fill the memory."""
 
 import io
 import json
@@ -55,7 +55,7 @@ def marker(tmp_path, monkeypatch):
 
 
 def peak():
-    """:return: the most memory that this process has had, in MB; the unit of macOS is another one"""
+    """:return: the peak memory of this process in MB; the operating systems use different units"""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -74,7 +74,7 @@ def changed(path, member, change):
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_file_is_refused_by_name(name, members, marker, model_path):
+def test_malicious_file_is_refused_by_name(name, members, marker, model_path):
     case = HOSTILE[name]
     model_path.write_bytes(case.build(members, marker))
     built, before = Acting.built, peak()
@@ -90,22 +90,20 @@ def test_hostile_file_is_refused_by_name(name, members, marker, model_path):
 
 
 @pytest.mark.parametrize("name", ["pickle in weights", "NaN", "allowed call", "cut off", "references", "stowaway"])
-def test_other_readers_refuse_the_same(name, members, marker, model_path):
-    """``set_parameters`` takes files too."""
+def test_set_parameters_refuses_the_same_files(name, members, marker, model_path):
     model_path.write_bytes(HOSTILE[name].build(members, marker))
     with pytest.raises(RefusedFileError, match=HOSTILE[name].says):
         make_model().set_parameters(model_path)
     assert not marker.exists()
 
 
-def test_the_model_they_were_made_of_is_good(members, model_path):
+def test_the_model_that_was_changed_is_good(members, model_path):
     """Otherwise a refusal would prove nothing."""
     model_path.write_bytes(HOSTILE["words of its own"].build(members, model_path))
     assert VPG.load(model_path, custom_objects={"gamma": 0.5}, device="cpu").gamma == 0.5
 
 
-def test_kinds_of_hostile_files():
-    """No name stands for two of them, and those that have a number in public say it."""
+def test_malicious_files_have_distinct_names_and_valid_advisories():
     assert len(HOSTILE) == sum(1 for part in LISTS for _ in part()) >= 150
     advisories = {case.advisory for case in HOSTILE.values() if case.advisory}
     assert {"CVE-2026-24747", "CVE-2025-32434", "CVE-2025-1944", "CVE-2025-1945", "CVE-2025-10156"} <= advisories
@@ -113,8 +111,8 @@ def test_kinds_of_hostile_files():
     assert all(re.fullmatch(pattern, advisory) for advisory in advisories)
 
 
-def test_pickles_are_made_of_good_pieces(members):
-    """What refuses the hostile ones is the one thing that is changed in them."""
+def test_pickle_of_the_same_parts_without_an_attack_is_read(members):
+    """So a malicious pickle is refused because of its attack."""
     content = opened(raw(members, b"\x80\x02}X\x01\x00\x00\x00a" + tensor() + b"s.", {"archive/data/0": bytes(96)}))
     assert read_weights(content["policy.pth"], "policy.pth", "model")["a"].shape == (8, 3)
 
@@ -122,13 +120,12 @@ def test_pickles_are_made_of_good_pieces(members):
 @pytest.mark.parametrize(
     "kind", ["hidden member", "hidden bytes", "bytes before the directory", "second name", "flag of a header"]
 )
-def test_archives_that_python_reads(kind, members, marker):
-    """Python's reader finds no fault in these, and no member that should not be there."""
+def test_pythons_zip_reader_accepts_archives_that_we_refuse(kind, members, marker):
     assert set(opened(HOSTILE[kind].build(members, marker))) - {"best_model_0.zip"} == set(members)
 
 
-def test_payloads_are_live(members, marker, model_path):
-    """What is refused above does run where it is not: in SB3's loader, in torch's, and with ``trust=True``."""
+def test_payloads_run_in_the_loaders_of_sb3_and_torch_and_with_trust(members, marker, model_path):
+    """So a test above in which a payload does not run proves something."""
     load = BaseAlgorithm.load.__func__
     model_path.write_bytes(evil_setting(members, marker))
     with pytest.raises(ValueError, match="space"):
@@ -152,15 +149,15 @@ def test_payloads_are_live(members, marker, model_path):
     assert th.load(io.BytesIO(bomb), weights_only=True).nbytes() == 10**6
 
 
-def test_custom_objects_leave_what_they_replace_unread(members, marker, model_path):
+def test_setting_that_is_replaced_is_not_unpickled(members, marker, model_path):
     model_path.write_bytes(evil_setting(members, marker))
     assert VPG.load(model_path, custom_objects={"gamma": 0.5}, device="cpu").gamma == 0.5
     assert VPG.load(model_path, gamma=0.25, device="cpu").gamma == 0.25
     assert not marker.exists()
 
 
-def test_random_search_fills_no_memory(model_path):
-    """Its weights are as many as actions times features, which two small numbers of the file decide."""
+def test_random_search_refuses_a_file_that_would_fill_the_memory(model_path):
+    """Two small numbers in the file decide the number of its weights, which is actions times features."""
     RandomSearch("LinearPolicy", RandomEnv(), seed=0).save(model_path)
     changed(model_path, "data", lambda data: data.update(action_space=space("Discrete", n=one(10**9), **DISCRETE)))
     before = peak()
@@ -182,7 +179,7 @@ STATISTICS = {
 
 
 @pytest.mark.parametrize(("change", "says"), STATISTICS.values(), ids=STATISTICS.keys())
-def test_hostile_statistics_are_refused(change, says, model_path):
+def test_malicious_statistics_are_refused(change, says, model_path):
     make_model(env=VecNormalize(vector_env(2))).learn(32).save(model_path)
     changed(model_path, "vecnormalize.json", lambda state: state.update(change))
     with pytest.raises(RefusedFileError, match=says) as refusal:
@@ -203,7 +200,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES.keys())
-def test_hostile_checkpoints_are_refused(change, tmp_path):
+def test_malicious_checkpoints_are_refused(change, tmp_path):
     make_model().learn(32, TrainingCheckpoint(tmp_path, verbose=0))
     path = latest(tmp_path)
     changed(path, "training.json", lambda state: state.update(change))
@@ -212,14 +209,14 @@ def test_hostile_checkpoints_are_refused(change, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pickle in weights", "NaN", "allowed call", "cut off", "references", "stowaway"])
-def test_checkpoints_are_read_as_models_are(name, members, marker, tmp_path):
+def test_checkpoints_refuse_what_models_refuse(name, members, marker, tmp_path):
     path = tmp_path / "checkpoint_32_steps.zip"
     parts = {**dict.fromkeys(PARTS), "num_timesteps": 32, "total_timesteps": 32, "best_models": []}
     state = json.dumps(parts).encode()
     path.write_bytes(write_archive({**members, "training.json": state}))
     assert progress(path) == (32, 32)
     path.write_bytes(HOSTILE[name].build({**members, "training.json": state}, marker))
-    # What NaN means is known beside a policy: buffers may hold it, weights may not
+    # NaN is only refused beside a policy, whose buffers may hold it
     with pytest.raises(RefusedFileError, match=HOSTILE[name].says):
         make_model().learn(32, TrainingCheckpoint(tmp_path)) if name == "NaN" else progress(path)
     assert not marker.exists()
@@ -254,7 +251,7 @@ def assert_predicts_as(model, loaded):
 @pytest.mark.parametrize("steps", [0, 48], ids=["fresh", "trained"])
 @pytest.mark.parametrize("build", KINDS.values(), ids=KINDS.keys())
 def test_models_of_ours_need_no_trust(build, steps, model_path):
-    """Every kind that has no function of the user's in it loads as it is, and predicts the same."""
+    """Every model without a function of the user's loads without ``trust`` and predicts the same."""
     model = build()
     if steps:
         model.learn(steps)
@@ -262,7 +259,7 @@ def test_models_of_ours_need_no_trust(build, steps, model_path):
     assert_predicts_as(model, type(model).load(model_path, device="cpu"))
 
 
-def test_normalized_model_is_whole_without_a_pickle(model_path):
+def test_statistics_of_vec_normalize_come_back_without_a_pickle(model_path):
     env = VecNormalize(vector_env(2))
     model = make_model(env=env).learn(64)
     model.save(model_path)
@@ -274,7 +271,7 @@ def test_normalized_model_is_whole_without_a_pickle(model_path):
 
 @pytest.mark.parametrize("build", [KINDS["mlp"], KINDS["random_search"]], ids=["vpg", "random_search"])
 def test_older_file_needs_trust(build, model_path):
-    """SB3's own ``save`` pickles spaces and classes; so did the versions before."""
+    """SB3's own ``save`` pickles spaces and classes, and so did older versions of ours."""
     model = build()
     model.learn(48)
     BaseAlgorithm.save(model, model_path)

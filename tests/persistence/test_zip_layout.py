@@ -1,4 +1,4 @@
-"""Archives are read however Python, SB3 and torch write them, as long as they hold their members and nothing else."""
+"""Archives are read in every way that Python, SB3 and torch write them if they hold only their members."""
 
 import io
 import zipfile
@@ -11,7 +11,7 @@ from sb3_vpg.persistence.zip_layout import LayoutError, check_layout
 
 
 class Stream(io.RawIOBase):
-    """What cannot go back, such as a socket; sizes and checksums then follow the members."""
+    """A stream that cannot seek, such as a socket: sizes and checksums then follow the members."""
 
     def __init__(self):
         self.content = b""
@@ -39,11 +39,11 @@ def written(members, stream, large=False):
 
 @pytest.mark.parametrize("stream", [io.BytesIO, Stream])
 @pytest.mark.parametrize("large", [False, True])
-def test_ways_of_writing(members, stream, large):
+def test_archive_is_read_however_python_writes_it(members, stream, large):
     assert VPG.load(io.BytesIO(written(members, stream(), large)), device="cpu").num_timesteps == 32
 
 
-def test_nothing_in_it():
+def test_empty_archive_has_a_valid_layout():
     file = io.BytesIO()
     zipfile.ZipFile(file, "w").close()
     check_layout(file, zipfile.ZipFile(file))
@@ -57,8 +57,8 @@ def read(content):
 
 
 @pytest.mark.parametrize("percent", range(0, 101, 7))
-def test_a_byte_anywhere(members, percent):
-    """Wherever a byte is put, the archive is refused, if not by Python's reader then by this one."""
+def test_archive_with_an_inserted_byte_is_refused(members, percent):
+    """Python's zipfile or ``check_layout`` refuses it."""
     content = written(members, io.BytesIO())
     read(content)
     place = percent * len(content) // 100
