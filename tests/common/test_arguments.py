@@ -1,4 +1,4 @@
-"""What VPG refuses, and in which words: at construction, and in the same way at load()."""
+"""VPG refuses invalid arguments with errors that name them, in its constructor and in load() alike."""
 
 import inspect
 import math
@@ -15,14 +15,14 @@ from sb3_vpg import VPG
 from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs
 from sb3_vpg.random_search import RandomSearch
 
-WHOLE = ["n_steps", "batch_size", "n_critic_updates"]
+INTEGERS = ["n_steps", "batch_size", "n_critic_updates"]
 SCHEDULES = ["learning_rate", "vf_learning_rate", "ent_coef"]
 REALS = [*SCHEDULES, "gamma", "gae_lambda", "max_grad_norm"]
 
 
 @pytest.fixture(params=["constructor", "load"])
 def build(request, model_path):
-    """A function from arguments to a model: the constructor, or load() of a model that was saved before."""
+    """:return: a function from arguments to a model: the constructor, or load() of a saved model"""
     if request.param == "constructor":
         return lambda **kwargs: make_model(**kwargs)
     make_model().save(model_path)
@@ -30,23 +30,23 @@ def build(request, model_path):
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, 64.0, "8", float("nan"), math.inf], ids=repr)
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", INTEGERS)
 def test_counts_must_be_whole_and_at_least_one(build, name, value):
-    """The message names the argument and the value; also a float that happens to be whole is refused."""
+    """The message names the argument and the value. A float such as 64.0 is refused too."""
     with pytest.raises(ValueError, match=rf"{name} must be .*{value}"):
         build(**{name: value})
 
 
 @pytest.mark.parametrize("name", ["n_steps", "n_critic_updates"])
 def test_counts_cannot_be_left_out(build, name):
-    """None means something for ``batch_size`` alone."""
+    """Only ``batch_size`` may be None."""
     with pytest.raises(ValueError, match=rf"{name} must be a whole number, but is None"):
         build(**{name: None})
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_integers_of_numpy_are_whole(build, name):
-    """They come out of every search over hyperparameters."""
+@pytest.mark.parametrize("name", INTEGERS)
+def test_integers_of_numpy_are_accepted(build, name):
+    """Searches over hyperparameters often yield them."""
     model = build(**{name: np.int64(4)})
     assert getattr(model, name) == 4
     model.learn(32)
@@ -55,7 +55,7 @@ def test_integers_of_numpy_are_whole(build, name):
 @pytest.mark.parametrize("value", [float("nan"), -1e-9, -math.inf, math.inf], ids=str)
 @pytest.mark.parametrize("name", REALS)
 def test_coefficients_must_be_finite_and_not_negative(build, name, value):
-    """The message names the argument and the value. The one exception is ``max_grad_norm=inf``, which is no bound."""
+    """The message names the argument and the value. Only ``max_grad_norm`` may be infinite, which means no bound."""
     if (name, value) == ("max_grad_norm", math.inf):
         assert build(max_grad_norm=math.inf).max_grad_norm == math.inf
         return
@@ -65,27 +65,27 @@ def test_coefficients_must_be_finite_and_not_negative(build, name, value):
 
 @pytest.mark.parametrize(("name", "value"), [("gamma", 1.01), ("gae_lambda", 1.5), ("max_grad_norm", 0.0)], ids=str)
 def test_coefficients_beyond_their_range_are_refused(build, name, value):
-    """Discounts end at 1; a gradient clipped to nothing would never teach anything."""
+    """Discounts are at most 1, and a gradient that is clipped to 0 teaches nothing."""
     with pytest.raises(ValueError, match=f"{name} must be"):
         build(**{name: value})
 
 
 @pytest.mark.parametrize(("name", "value"), [("gamma", 1), ("gamma", 0), ("gae_lambda", 0.0), ("gae_lambda", 1.0)], ids=str)
-def test_the_ends_of_a_range_belong_to_it(build, name, value):
-    """0 and 1 are meaningful: Monte-Carlo returns, one-step advantages."""
+def test_the_bounds_of_a_range_are_accepted(build, name, value):
+    """0 and 1 give Monte-Carlo returns and one-step advantages."""
     build(**{name: value}).learn(32)
 
 
 @pytest.mark.parametrize("value", ["slow", "lin", "lin_", "lin_fast", "exp_0.1", "lin_-1", "lin_nan", "lin_inf", ""], ids=repr)
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_text_that_is_no_schedule_is_refused(build, name, value):
-    """Only 'lin_<start>' is one; the message names the argument."""
+def test_text_that_is_not_a_schedule_is_refused(build, name, value):
+    """Only 'lin_<start>' is a schedule. The message names the argument."""
     with pytest.raises(ValueError, match=name):
         build(**{name: value})
 
 
 @pytest.mark.parametrize("text", ["0.001", "1e-3"])
-def test_a_number_that_yaml_took_for_a_text_is_a_number(build, text):
+def test_text_of_a_number_is_a_number(build, text):
     """YAML reads 1e-3, without a point, as a text."""
     assert build(learning_rate=text).lr_schedule(0.5) == 1e-3
 
@@ -93,15 +93,14 @@ def test_a_number_that_yaml_took_for_a_text_is_a_number(build, text):
 @pytest.mark.parametrize("name", ["normalize_advantage", "reward_to_go", "discount_steps"])
 @pytest.mark.parametrize("value", ["False", 1, None], ids=repr)
 def test_a_flag_is_true_or_false(build, name, value):
-    """The text 'False' would count as true."""
+    """Python would treat the text 'False' as true."""
     with pytest.raises(ValueError, match=f"{name} must be True or False"):
         build(**{name: value})
 
 
 @pytest.mark.parametrize("value", [[0.1], {}, object()], ids=["list", "dict", "object"])
 @pytest.mark.parametrize("name", REALS)
-def test_what_is_no_number_is_refused(build, name, value):
-    """A ValueError in words, not an exception from the depths of float()."""
+def test_value_that_is_not_a_number_is_a_value_error_that_names_the_argument(build, name, value):
     with pytest.raises(ValueError, match=f"{name}.* must be a number"):
         build(**{name: value})
 
@@ -110,8 +109,8 @@ def test_what_is_no_number_is_refused(build, name, value):
 @pytest.mark.parametrize("bad", [float("nan"), -0.5, math.inf], ids=str)
 @pytest.mark.parametrize("late", [False, True], ids=["at_once", "half_way"])
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_schedule_that_returns_no_sound_value_is_refused(build, name, late, bad):
-    """At construction if its first value is wrong; else when that value is due, before it touches a weight."""
+def test_schedule_that_returns_an_invalid_value_is_refused(build, name, late, bad):
+    """The constructor refuses an invalid first value; ``learn`` refuses a later one before it changes a weight."""
 
     def schedule(progress):
         return bad if progress <= 0.5 or not late else 0.01
@@ -128,31 +127,30 @@ def test_schedule_that_returns_no_sound_value_is_refused(build, name, late, bad)
 
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_overshooting_linear_schedule_stops_at_zero(name):
-    """20 steps asked for, 32 taken: SB3's progress is then -0.6, and the step size or bonus 0 rather than negative."""
-    seen = []
-    model = make_model(**{name: lambda progress: seen.append(progress) or 0.01 * progress})
+def test_linear_schedule_stays_at_zero_after_the_end_of_training(name):
+    """``learn(20)`` takes 32 steps: SB3's remaining progress is -0.6 then, but the schedule gets 0."""
+    progresses = []
+    model = make_model(**{name: lambda progress: progresses.append(progress) or 0.01 * progress})
     model.learn(20)
     assert model._current_progress_remaining == pytest.approx(-0.6)
-    assert min(seen) == 0.0
+    assert min(progresses) == 0.0
 
 
 @given(start=st.floats(0.0, 10.0), progress=st.floats(-5.0, 1.0))
-def test_linear_text_is_a_straight_line_that_never_turns_negative(start, progress):
-    """'lin_x' runs from x at the start to 0 at the end, and stays there."""
+def test_linear_text_is_a_straight_line_that_is_never_negative(start, progress):
+    """'lin_x' goes from x at the start to 0 at the end, and stays there."""
     assert CheckedSchedule("learning_rate", f"lin_{start!r}")(progress) == pytest.approx(start * max(progress, 0.0), abs=1e-12)
 
 
 @pytest.mark.filterwarnings(r"ignore:load\(path\) alone will not read")
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_form_of_a_schedule_trains(build, name):
-    """Number, text and function, alone or mixed."""
+    """A schedule may be a number, a text or a function."""
     for value in (0.01, "lin_0.01", lambda progress: 0.01 * progress, np.float32(0.01), 0):
         build(**{name: value}).learn(32)
 
 
-def test_critic_follows_the_step_size_of_the_policy_by_default():
-    """``vf_learning_rate=None`` means the same schedule."""
+def test_critic_has_the_step_size_of_the_policy_by_default():
     model = make_model(learning_rate="lin_0.4")
     assert [model.vf_lr_schedule(progress) for progress in (1.0, 0.5, -0.1)] == pytest.approx([0.4, 0.2, 0.0])
 
@@ -170,8 +168,8 @@ MISSPELT = {
 
 
 @pytest.mark.parametrize(("wrong", "right"), MISSPELT.items(), ids=str)
-def test_misspelt_argument_is_refused_with_the_nearest_name(wrong, right):
-    """Whether the argument is VPG's own or SB3's, the message says which one was probably meant."""
+def test_misspelt_argument_is_refused_with_the_most_similar_name(wrong, right):
+    """The suggestion may be an argument of VPG or of SB3."""
     with pytest.raises(TypeError, match=rf"{wrong}.*did you mean '{right}'"):
         make_model(**{wrong: 1})
 
@@ -180,14 +178,13 @@ def test_misspelt_argument_is_refused_with_the_nearest_name(wrong, right):
     ("wrong", "message"),
     [("n_envs", r"make_vec_env\(env_id, n_envs="), ("lr", "step size of the policy is 'learning_rate'")],
 )
-def test_argument_that_stands_elsewhere_is_refused_with_its_place(wrong, message):
+def test_argument_that_belongs_elsewhere_is_refused_with_its_place(wrong, message):
     with pytest.raises(TypeError, match=f"{wrong}.*{message}") as refusal:
         make_model(**{wrong: 1})
     assert "did you mean" not in str(refusal.value)
 
 
-def test_argument_that_resembles_nothing_is_refused():
-    """Without a guess that would only mislead."""
+def test_argument_that_resembles_no_other_is_refused_without_a_suggestion():
     with pytest.raises(TypeError, match="'xyzzy'") as refusal:
         make_model(xyzzy=1)
     assert "did you mean" not in str(refusal.value)
@@ -214,14 +211,14 @@ COUNTERPARTS = {
 
 @pytest.mark.parametrize(("name", "message"), COUNTERPARTS.items(), ids=COUNTERPARTS)
 def test_argument_of_another_algorithm_is_refused_with_its_counterpart(name, message):
-    """Not with the name that looks most like it."""
+    """The message does not suggest the most similar name."""
     with pytest.raises(TypeError, match=rf"got an unexpected keyword argument '{name}': .*{message}"):
         make_model(**{name: 1})
 
 
 @pytest.mark.parametrize("algorithm", [A2C, PPO, TRPO, DQN, SAC, TD3])
-def test_no_argument_of_another_algorithm_is_taken_for_a_slip(algorithm):
-    """Whatever SB3's and contrib's algorithms take, VPG takes as well or says why not."""
+def test_no_argument_of_another_algorithm_is_treated_as_misspelt(algorithm):
+    """VPG either takes an argument of SB3's and sb3_contrib's algorithms, or says why it does not."""
     ours = {*inspect.signature(VPG).parameters, *OnPolicyKwargs.__annotations__}
     for name in set(inspect.signature(algorithm).parameters) - ours:
         with pytest.raises(TypeError, match=f"'{name}': "):
@@ -229,12 +226,12 @@ def test_no_argument_of_another_algorithm_is_taken_for_a_slip(algorithm):
 
 
 @pytest.mark.parametrize("name", ["vf_coef", "n_epochs", "learning_rate", "net_arch", "buffer_size"])
-def test_random_search_is_not_advised_as_vpg_is(name):
+def test_random_search_does_not_give_the_advice_of_vpg(name):
     """It has no critic and no step size."""
     with pytest.raises(TypeError, match=rf"^RandomSearch\(\) got an unexpected keyword argument '{name}'$"):
         RandomSearch("LinearPolicy", RandomEnv(), **{name: 1})
 
 
-def test_a_slip_in_its_own_arguments_is_found():
+def test_random_search_suggests_the_name_of_a_misspelt_argument():
     with pytest.raises(TypeError, match="did you mean 'reward_threshold'"):
         RandomSearch("LinearPolicy", RandomEnv(), reward_treshold=1.0)

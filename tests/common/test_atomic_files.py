@@ -1,4 +1,4 @@
-"""A reader of a file finds the old content or the new: never a part, whatever happens to the writer."""
+"""A reader of a file finds the old content or the new, never a part, whatever happens to the writer."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ both = pytest.mark.parametrize("put", [write, replace])
 
 
 @both
-def test_content_is_replaced_and_nothing_else_is_left(put, tmp_path):
+def test_content_is_replaced_and_no_temporary_file_is_left(put, tmp_path):
     put(tmp_path / "a.bin", b"first")
     put(str(tmp_path / "a.bin"), b"second")
     assert (tmp_path / "a.bin").read_bytes() == b"second"
@@ -43,8 +43,7 @@ def test_folder_is_created(put, tmp_path):
     assert (tmp_path / "new/folder/a.bin").read_bytes() == b"x"
 
 
-def test_old_content_is_there_until_the_block_ends(tmp_path):
-    """Also for who looks while it is written, under both names."""
+def test_readers_find_the_old_content_until_the_block_ends(tmp_path):
     path = tmp_path / "a.zip"
     path.write_bytes(b"old")
     with atomic_write(path) as file:
@@ -61,8 +60,8 @@ def test_old_content_is_there_until_the_block_ends(tmp_path):
 @pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt], ids=lambda error: error.__name__)
 @pytest.mark.parametrize("existing", [True, False], ids=["existing", "new"])
 @both
-def test_error_leaves_what_was_there(put, existing, error, tmp_path):
-    """A full disk, a bug, Ctrl-C: the error is the writer's own, and there is no part."""
+def test_error_leaves_the_old_file(put, existing, error, tmp_path):
+    """After a full disk, a bug or Ctrl-C, the writer's own error is raised and no temporary file is left."""
     path = tmp_path / "a.bin"
     if existing:
         path.write_bytes(b"old")
@@ -92,14 +91,14 @@ def test_permissions_are_kept(put, mode, tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
 @both
 def test_new_file_has_the_permissions_of_any_new_file(put, tmp_path):
-    """Not those of a temporary file, which nobody else may read."""
+    """A temporary file would be readable for its owner only."""
     (tmp_path / "usual").touch()
     put(tmp_path / "a.bin", b"x")
     assert (tmp_path / "a.bin").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 @pytest.mark.parametrize("long", [True, False], ids=["long", "short"])
-def test_folder_in_the_way_is_an_error_that_leaves_it(long, tmp_path):
+def test_writing_to_the_path_of_a_folder_is_an_error_that_leaves_the_folder(long, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/inside").touch()
     with pytest.raises(OSError, match="a"):
@@ -126,7 +125,7 @@ with atomic_write(sys.argv[1]) as file, atomic_replace(sys.argv[2]) as name:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
-def test_killed_writer_leaves_the_old_file_and_parts_that_can_be_removed(tmp_path):
+def test_killed_writer_leaves_the_old_file_and_removable_temporary_files(tmp_path):
     paths = [tmp_path / "a.zip", tmp_path / "b.npz"]
     for path in paths:
         path.write_bytes(b"old")
@@ -138,7 +137,7 @@ def test_killed_writer_leaves_the_old_file_and_parts_that_can_be_removed(tmp_pat
     assert sorted(tmp_path.iterdir()) == paths
 
 
-def test_removing_parts_touches_nothing_else(tmp_path):
+def test_remove_partial_files_leaves_all_other_files(tmp_path):
     for name in ("a.part", ".hidden", "b.zip"):
         (tmp_path / name).touch()
     remove_partial_files(tmp_path)

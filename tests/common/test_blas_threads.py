@@ -1,4 +1,4 @@
-"""Models that learn in several threads of one process at the same time."""
+"""Models that learn in several threads of one process restore the number of NumPy's threads."""
 
 import os
 import subprocess
@@ -20,53 +20,53 @@ from threadpoolctl import threadpool_info
 def blas_threads():
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
-meeting, seen = Barrier(3), []
+barrier, numbers = Barrier(3), []
 
 def learn(n_steps):
     th.set_num_threads(1)
     def look(variables, _):
         step = variables["self"].num_timesteps
         if step == 1:
-            meeting.wait(60)
-            seen.append(blas_threads())
-            meeting.wait(60)
+            barrier.wait(60)
+            numbers.append(blas_threads())
+            barrier.wait(60)
         return step < n_steps
     make_model().learn(400, callback=look)
 
-def tell(how):
-    print(how, *seen, blas_threads())
-    seen.clear()
+def report(how):
+    print(how, *numbers, blas_threads())
+    numbers.clear()
 
-tell("before")
+report("before")
 for lengths in (3, 80, 160), (160, 80, 3):
     threads = [Thread(target=learn, args=(n_steps,)) for n_steps in lengths]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    tell("threads")
+    report("threads")
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(learn, lengths))
-        tell("pool")
+        report("pool")
 """
 
 
-def test_the_threads_of_numpy_are_given_back() -> None:
-    """Whoever ends last, and whether the threads end with their learning or wait for more, as those of a pool do."""
+def test_the_number_of_numpys_threads_is_restored() -> None:
+    """It is restored whichever model ends last, and whether the Python threads end or stay alive, as those of a pool."""
     support = Path(__file__).parents[1] / "support"
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     environment["PYTHONPATH"] = os.pathsep.join([str(support), str(support.parents[1]), environment.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    told = ["threads {1} {1} {1} {2}", "pool {1} {1} {1} {2}"]
-    assert done.stdout.splitlines() == ["before {2}", *told, *told]
+    reports = ["threads {1} {1} {1} {2}", "pool {1} {1} {1} {2}"]
+    assert done.stdout.splitlines() == ["before {2}", *reports, *reports]
 
 
 def blas_threads() -> set[int]:
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
 
-def test_a_model_that_learns_within_another_ones_learning_gives_them_back() -> None:
-    """As a callback that trains an opponent does; and what is learned is what is learned alone."""
+def test_a_model_that_learns_in_a_callback_of_another_restores_the_number() -> None:
+    """A callback may train an opponent. It learns the same weights as alone."""
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
         inner = make_model(seed=1)

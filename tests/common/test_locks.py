@@ -1,4 +1,4 @@
-"""A folder that a process has claimed is its own until it ends, however it ends."""
+"""A lock is held until its process ends, even if it is killed."""
 
 import errno
 import fcntl
@@ -26,7 +26,7 @@ with getattr(locks, sys.argv[1])(Path(sys.argv[2])):
 
 @contextmanager
 def another_process(name: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """:return: one that holds the lock until its standard input is closed or it is killed"""
+    """:return: a process that holds the lock until its standard input is closed or it is killed"""
     command = [sys.executable, "-c", HOLDS, name, str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -37,7 +37,7 @@ def another_process(name: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def test_what_another_process_has_claimed_is_refused_until_it_is_killed(tmp_path: Path) -> None:
+def test_run_of_another_process_is_refused_until_that_process_is_killed(tmp_path: Path) -> None:
     with another_process("claimed", tmp_path) as process:
         with pytest.raises(ValueError, match="is being trained by another process"), claimed(tmp_path):
             pass
@@ -49,7 +49,7 @@ def test_what_another_process_has_claimed_is_refused_until_it_is_killed(tmp_path
         pass
 
 
-def test_waiting_ends_when_the_other_process_does(tmp_path: Path) -> None:
+def test_waiting_ends_when_the_other_process_ends(tmp_path: Path) -> None:
     with another_process("claimed", tmp_path) as process:
         assert process.stdin is not None
         process.stdin.close()
@@ -59,7 +59,7 @@ def test_waiting_ends_when_the_other_process_does(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["claimed", "folder_lock"])
 def test_the_lock_is_one_of_the_operating_system(name: str, tmp_path: Path) -> None:
-    """As that of earlier versions was, so that they respect each other; ``folder_lock`` locks the folder itself."""
+    """So was that of earlier versions, so old and new versions respect each other. ``folder_lock`` leaves no file."""
     with another_process(name, tmp_path):
         path = tmp_path / ".lock" if name == "claimed" else tmp_path
         descriptor = os.open(path, os.O_RDONLY)
@@ -71,8 +71,10 @@ def test_the_lock_is_one_of_the_operating_system(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 @pytest.mark.parametrize("lock", [claimed, folder_lock])
-def test_a_file_system_without_locks_does_without(lock, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing is left that would refuse the next process."""
+def test_on_a_file_system_without_locks_nothing_is_locked(
+    lock, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No file is left that would stop the next process."""
 
     def refuse(*args: object) -> None:
         raise OSError(code, os.strerror(code))
@@ -83,7 +85,7 @@ def test_a_file_system_without_locks_does_without(lock, code: int, tmp_path: Pat
             pass
 
 
-def test_an_error_inside_is_not_taken_for_one_of_the_lock(tmp_path: Path) -> None:
+def test_an_error_inside_the_block_is_not_treated_as_one_of_the_lock(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"), claimed(tmp_path):
         raise OSError("disk full")
     with pytest.raises(OSError, match="disk full"), folder_lock(tmp_path):

@@ -1,4 +1,4 @@
-"""Programs that catch our exceptions by the paths of before go on working, and are told the new one."""
+"""The old import paths of exceptions work, with a warning that names the new one."""
 
 import importlib
 
@@ -15,7 +15,7 @@ def test_old_paths_lead_to_the_same_class(module: str, name: str) -> None:
     assert found is getattr(exceptions, name)
 
 
-def test_the_statement_of_a_users_program() -> None:
+def test_import_statements_with_old_paths_work() -> None:
     with pytest.warns(DeprecationWarning, match="archives"):
         from sb3_vpg.archives import RefusedFileError
     with pytest.warns(DeprecationWarning, match="failures"):
@@ -24,6 +24,6 @@ def test_the_statement_of_a_users_program() -> None:
     assert issubclass(EnvironmentFailedError, RuntimeError)
 
 
-def test_what_was_not_an_exception_is_gone() -> None:
+def test_other_names_of_the_old_modules_are_gone() -> None:
     with pytest.raises(ImportError, match="read_archive"):
         from sb3_vpg.archives import read_archive  # noqa: F401  # it must fail
