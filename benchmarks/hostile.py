@@ -1,9 +1,9 @@
 """
-What does ``VPG.load`` do with files that strangers made to harm whoever loads them?
+What does ``VPG.load`` do with malicious files?
 
     python benchmarks/hostile.py
 
-Each file of ``tests/hostile.py`` is loaded as any model is. None may run code, fill the memory or end in another error than
+It loads each file of ``tests/support/malicious_files.py``. None may run code, fill the memory or raise another error than
 the documented one. The table is in benchmarks/results/hostile.md.
 """
 
@@ -21,14 +21,14 @@ from harness.report import Goal, goal_table, make_parser, table, write_report
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from malicious_files import HOSTILE, Hostile  # likewise
-from tampering import Acting, EnvAttributes, good_model
+from tampering import Acting, Members, good_model
 
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import RefusedFileError
 
 
-def outcome(case: Hostile, members: EnvAttributes, folder: Path) -> tuple[str, bool, float]:
-    """:return: what comes of loading it; whether it was refused as documented and ran nothing; the seconds that it took"""
+def outcome(case: Hostile, members: Members, folder: Path) -> tuple[str, bool, float]:
+    """:return: the result of loading the file; True if it was refused as documented and ran no code; the CPU seconds"""
     path, marker = folder / "model.zip", folder / "executed"
     path.write_bytes(case.build(members, marker))
     built, begun = Acting.built, time.process_time()
@@ -65,8 +65,8 @@ def main() -> None:
         Goal("memory beyond that before the first, MB", grown, 100, at_least=False, form=".0f"),
         Goal("longest, seconds of one core", max(seconds), 1, at_least=False, form=".1f"),
     ]
-    lines = [*goal_table(goals), "## Files", "", *table(["file", "what it tries", "described in", "what comes of it"], rows)]
-    write_report(parser, args, "Files of strangers", lines, {"rows": rows, "grown": grown, "seconds": seconds})
+    lines = [*goal_table(goals), "## Files", "", *table(["file", "what it tries", "described in", "result"], rows)]
+    write_report(parser, args, "Malicious files", lines, {"rows": rows, "grown": grown, "seconds": seconds})
 
 
 def shown(text: str) -> str:

@@ -22,15 +22,15 @@ from stable_baselines3.common.vec_env import VecNormalize
 from tampering import (
     DISCRETE,
     Acting,
-    EnvAttributes,
+    Members,
     Payload,
     bytearray_pickle,
     evil_setting,
     good_model,
     importing,
-    one,
-    raw,
+    scalar,
     space,
+    with_pickle,
 )
 
 from sb3_vpg import VPG, RandomSearch
@@ -59,7 +59,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def opened(content: bytes) -> EnvAttributes:
+def opened(content: bytes) -> Members:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -113,7 +113,7 @@ def test_malicious_files_have_distinct_names_and_valid_advisories():
 
 def test_pickle_of_the_same_parts_without_an_attack_is_read(members):
     """So a malicious pickle is refused because of its attack."""
-    content = opened(raw(members, b"\x80\x02}X\x01\x00\x00\x00a" + tensor() + b"s.", {"archive/data/0": bytes(96)}))
+    content = opened(with_pickle(members, b"\x80\x02}X\x01\x00\x00\x00a" + tensor() + b"s.", {"archive/data/0": bytes(96)}))
     assert read_weights(content["policy.pth"], "policy.pth", "model")["a"].shape == (8, 3)
 
 
@@ -134,7 +134,7 @@ def test_payloads_run_in_the_loaders_of_sb3_and_torch_and_with_trust(members, ma
     with pytest.raises(RefusedFileError):
         VPG.load(model_path, trust=True)
     marker.unlink()
-    pickled = opened(raw(members, pickle.dumps(Payload(marker), 2)))["policy.pth"]
+    pickled = opened(with_pickle(members, pickle.dumps(Payload(marker), 2)))["policy.pth"]
     th.load(io.BytesIO(pickled), weights_only=False)
     marker.unlink()
     model_path.write_bytes(importing(members, marker))
@@ -142,10 +142,10 @@ def test_payloads_run_in_the_loaders_of_sb3_and_torch_and_with_trust(members, ma
     with pytest.raises(gym.error.Error):
         load(VPG, model_path, custom_objects=settings)
     marker.unlink()
-    bomb = opened(raw(members, bytearray_pickle(10**6)))["policy.pth"]
+    bomb = opened(with_pickle(members, bytearray_pickle(10**6)))["policy.pth"]
     assert len(th.load(io.BytesIO(bomb), weights_only=True)) == 10**6
     large = named("torch.storage", "UntypedStorage") + b"(" + number(10**6) + b"tR"
-    bomb = opened(raw(members, b"\x80\x02" + large + b"."))["policy.pth"]
+    bomb = opened(with_pickle(members, b"\x80\x02" + large + b"."))["policy.pth"]
     assert th.load(io.BytesIO(bomb), weights_only=True).nbytes() == 10**6
 
 
@@ -159,7 +159,7 @@ def test_setting_that_is_replaced_is_not_unpickled(members, marker, model_path):
 def test_random_search_refuses_a_file_that_would_fill_the_memory(model_path):
     """Two small numbers in the file decide the number of its weights, which is actions times features."""
     RandomSearch("LinearPolicy", RandomEnv(), seed=0).save(model_path)
-    changed(model_path, "data", lambda data: data.update(action_space=space("Discrete", n=one(10**9), **DISCRETE)))
+    changed(model_path, "data", lambda data: data.update(action_space=space("Discrete", n=scalar(10**9), **DISCRETE)))
     before = peak()
     with pytest.raises(RefusedFileError, match="larger networks"):
         RandomSearch.load(model_path)

@@ -1,7 +1,7 @@
 """
-Files that a stranger could have made to harm whoever loads them. Each is a model of ours with one thing changed, so that
-nothing else gives it away. Those here are refused for what they hold; ``hostile_pickles`` has those that torch's and pickle's
-readers would carry out, and ``hostile_zips`` those in which two readers find two things.
+Malicious files: good models with a single change, so that nothing else is the reason of the refusal. ``hostile_pickles`` has
+files that the readers of torch and pickle would execute, and ``hostile_zips`` those in which two readers find different
+content.
 """
 
 import pickle
@@ -19,6 +19,7 @@ from tampering import (
     Payload,
     architecture,
     array,
+    billion_laughs,
     bytearray_pickle,
     case,
     compressed,
@@ -27,22 +28,21 @@ from tampering import (
     flood,
     generator,
     importing,
-    laughing,
     lazy,
     member,
     moment,
-    one,
     overlapping,
     patched,
     polyglot,
-    raw,
     saved,
+    scalar,
     schedule,
     setting,
     space,
     tarred,
     tensors,
     weight,
+    with_pickle,
 )
 
 from sb3_vpg.persistence.archives import write_archive
@@ -50,9 +50,9 @@ from sb3_vpg.persistence.archives import write_archive
 
 def _pickles() -> Cases:
     pth = "'policy.pth'"
-    yield case("pickled setting", "code in a setting, as SB3 pickles it", evil_setting, "pickles.*gamma.*trust=True")
+    yield case("pickled setting", "to run code in a pickled setting", evil_setting, "pickles.*gamma.*trust=True")
     for name, tries, made in (
-        ("pickle for weights", "a bare pickle in place of weights", lambda m: pickle.dumps(Payload(m))),
+        ("pickle for weights", "to run code in a bare pickle", lambda m: pickle.dumps(Payload(m))),
         (
             "torch's old format",
             "code in torch's format before 1.6",
@@ -75,33 +75,36 @@ def _pickles() -> Cases:
     yield case(
         "pickle in weights",
         "code in the pickle of torch's format",
-        lambda members, m: raw(members, pickle.dumps({"a": Payload(m)}, 2)),
+        lambda members, m: with_pickle(members, pickle.dumps({"a": Payload(m)}, 2)),
         f"{pth} carries a pickle.*exec",
     )
     yield case(
         "TorchScript",
-        "a program in place of weights",
-        lambda members, m: raw(
+        "to run a TorchScript program",
+        lambda members, m: with_pickle(
             members, pickle.dumps(Payload(m), 2), {"archive/constants.pkl": b"\x80\x02).", "archive/code/a.py": b""}
         ),
         f"{pth} carries a pickle",
     )
-    yield case("polyglot", "two files in one, for two readers", polyglot, f"{pth} is not a complete zip archive.*two archives")
+    yield case("polyglot", "two file formats in one file", polyglot, f"{pth} is not a complete zip archive.*two archives")
     yield case(
         "pickle in an optimiser",
-        "code among the moments",
+        "to run code among the moments",
         lambda members, m: write_archive({**members, "critic_optimizer.pth": saved({"state": Payload(m)})}),
         "'critic_optimizer.pth' carries a pickle",
     )
     yield case(
         "allowed call",
-        "100 GB by a call that weights_only allows",
-        lambda members, m: raw(members, bytearray_pickle(10**11)),
+        "to allocate 100 GB by a call that weights_only allows",
+        lambda members, m: with_pickle(members, bytearray_pickle(10**11)),
         "bytearray",
     )
-    yield case("import", "an import, by the name of an environment", importing, "setting 'env', which no model")
+    yield case("import", "to import a module by the name of an environment", importing, "setting 'env', which no model")
     yield case(
-        "lazy import", "an import, by a name in a package that imports lazily", lazy, "lazy_package:Thing.*not imported"
+        "lazy import",
+        "to import a module by a name in a package that imports lazily",
+        lazy,
+        "lazy_package:Thing.*not imported",
     )
     for name, what in (
         ("class of a process", "subprocess:Popen"),
@@ -126,7 +129,7 @@ def _pickles() -> Cases:
         "ent_coef.*builtins:exec",
     )
     yield case("method", "to replace a method", setting("predict", 1), "'predict', which would take the place of a method")
-    yield case("attribute", "to replace what is derived", setting("_rng", 1), "'_rng', which no model of ours saves")
+    yield case("attribute", "to replace a derived attribute", setting("_rng", 1), "'_rng', which no model of ours saves")
     yield case(
         "variable",
         "to replace a weight under the name of a variable",
@@ -135,7 +138,7 @@ def _pickles() -> Cases:
     )
     yield case(
         "words of its own",
-        "to write on the reader's terminal",
+        "to write control sequences to the terminal",
         setting("gamma", {"!left_out": ANSI}),
         r"could not hold \\x1b\[2Jall is well\\u202e",
     )
@@ -149,31 +152,29 @@ def _archives() -> Cases:
         ("drive", "C:x"),
     ):
         yield case(name, "to be unpacked elsewhere", member(path, b"x"), "whose name is a path")
-    yield case("stowaway", "a member that no model has", member("setup.py", b"x"), "'setup.py', which no model")
+    yield case("stowaway", "an unknown member", member("setup.py", b"x"), "'setup.py', which no model")
     yield case("look-alike", "a name that looks like another", member("d\u0430ta", b"{}"), "which no model")
-    yield case("member twice", "to be checked as one and read as the other", duplicated, "the member 'data' twice")
+    yield case("member twice", "two members, one to be checked and one to be read", duplicated, "the member 'data' twice")
     yield case(
         "outer bomb",
-        "100 MB out of 100 KB",
+        "100 MB compressed to 100 KB",
         lambda members, m: compressed(members, best_model_0=10**8),
         "which no model|compressed",
     )
     yield case(
         "inner bomb",
-        "100 MB out of 100 KB, one archive deeper",
+        "100 MB compressed to 100 KB, in the inner archive",
         lambda members, m: write_archive({**members, "policy.pth": compressed({}, archive__data__0=10**8)}),
         "'policy.pth' holds the compressed member",
     )
-    yield case("overlap", "the same bytes a thousand times", overlapping, "members claim")
-    yield case("size of a member", "4 GB, it says", patched(24, b"\xf0\xff\xff\xff"), "members claim")
-    yield case(
-        "zip64", "a size that is said elsewhere, and is not", patched(20, b"\xff" * 8), "members claim|not a complete zip"
-    )
-    yield case("encrypted", "that a reader asks for a password", patched(8, b"\x01\x00"), "encrypted")
-    yield case("method of compression", "a decompressor that is not there", patched(10, b"\x63\x00"), "compressed")
+    yield case("overlap", "a thousand members that share their bytes", overlapping, "members claim")
+    yield case("size of a member", "a false size of 4 GB", patched(24, b"\xf0\xff\xff\xff"), "members claim")
+    yield case("zip64", "a size in a field that is missing", patched(20, b"\xff" * 8), "members claim|not a complete zip")
+    yield case("encrypted", "an encrypted member", patched(8, b"\x01\x00"), "encrypted")
+    yield case("method of compression", "an unknown compression method", patched(10, b"\x63\x00"), "compressed")
     yield case("cut off", "half a model", lambda members, m: write_archive(members)[:-400], "not a complete zip archive")
-    yield case("empty", "nothing", lambda members, m: b"", "not a complete zip archive")
-    yield case("no archive", "something else", lambda members, m: b"GIF89a" * 100, "not a complete zip archive")
+    yield case("empty", "an empty file", lambda members, m: b"", "not a complete zip archive")
+    yield case("no archive", "a file of another format", lambda members, m: b"GIF89a" * 100, "not a complete zip archive")
     yield case(
         "no settings", "half a model", lambda m, _: write_archive({k: v for k, v in m.items() if k != "data"}), "no settings"
     )
@@ -183,8 +184,8 @@ def _archives() -> Cases:
         lambda m, _: write_archive({k: v for k, v in m.items() if k != "policy.pth"}),
         "no weights",
     )
-    yield case("no JSON", "another language", member("data", b"\xff\xfe{"), "'data' is not JSON")
-    yield case("other JSON", "another type", member("data", b"[1]"), "'data' must hold an object")
+    yield case("no JSON", "a member that is not JSON", member("data", b"\xff\xfe{"), "'data' is not JSON")
+    yield case("other JSON", "JSON of another type", member("data", b"[1]"), "'data' must hold an object")
     yield case("deep JSON", "to overflow the stack", member("data", b"[" * 200_000), "'data' is not JSON")
     yield case(
         "deep settings",
@@ -194,7 +195,7 @@ def _archives() -> Cases:
     )
     yield case(
         "endless number",
-        "quadratic time",
+        "to take quadratic time for a long number",
         member("data", b'{"gamma": ' + b"9" * 100_000 + b"}"),
         "'data' is not JSON",
         "CVE-2020-10735",
@@ -205,17 +206,17 @@ def _settings() -> Cases:
     larger = "larger networks than it has weights"
     yield case("wide network", "a trillion weights", architecture([10**9, 10**9]), f"{larger}|make no model")
     yield case("deep network", "a hundred thousand layers", architecture([1] * 10**5), larger)
-    yield case("empty layers", "as many that weigh nothing", architecture([0] * 10**5), larger)
-    yield case("strange network", "layers of texts", architecture([["a"], None]), "make no model")
+    yield case("empty layers", "a hundred thousand empty layers", architecture([0] * 10**5), larger)
+    yield case("strange network", "texts in place of layer sizes", architecture([["a"], None]), "make no model")
     yield case("long rollout", "petabytes for a rollout", setting("n_steps", 10**15), "n_steps must be at most")
-    yield case("rollout beyond integers", "an overflow", setting("n_steps", 2**70), "n_steps must be at most")
+    yield case("rollout beyond integers", "an integer overflow", setting("n_steps", 2**70), "n_steps must be at most")
     yield case(
         "many environments", "petabytes for a rollout", setting("n_envs", 10**15), "n_steps must be at most.*all environments"
     )
     yield case(
         "many actions",
         "a trillion actions",
-        setting("action_space", space("Discrete", n=one(10**12), **DISCRETE)),
+        setting("action_space", space("Discrete", n=scalar(10**12), **DISCRETE)),
         f"{larger}|make no model",
     )
     yield case(
@@ -236,19 +237,19 @@ def _settings() -> Cases:
         setting("action_space", space("Box", low=0, high=1, dtype={"!dtype": "|O"})),
         "dtype '|O'",
     )
-    yield case("no space", "nonsense", setting("action_space", 3), "not a Gymnasium space")
+    yield case("no space", "a number in place of a space", setting("action_space", 3), "not a Gymnasium space")
     yield case("fields", "an array of records", setting("x", {"!array": ["f4,O", [0], ""]}), "dtype 'f4,O'")
     yield case("shape", "an array of an exabyte", setting("x", {"!array": ["<f4", [10**18], ""]}), "x: .*array")
     yield case("negative shape", "an array of any size", setting("x", {"!array": ["<f4", [-1], "AAAA"]}), "array of the shape")
     yield case(
         "random generator",
-        "numpy to read beyond its buffer",
+        "to make NumPy read beyond its buffer",
         setting("x", generator(10**6)),
         "x: .*MT19937 at the position 1000000",
     )
     yield case(
         "schedule of arrays",
-        "80 GB out of 2 MB, when it is called",
+        "to allocate 80 GB when it is called",
         setting(
             "learning_rate",
             schedule("LinearSchedule", start=array(np.zeros((10**5, 1))), end=array(np.zeros((1, 10**5))), end_fraction=1.0),
@@ -261,12 +262,17 @@ def _settings() -> Cases:
         setting("learning_rate", schedule("LinearSchedule", start=1, end=0, end_fraction=0)),
         "ZeroDivisionError",
     )
-    yield case("unknown tag", "what an older reader would skip", setting("x", {"!lambda": 1}), "unknown tag '!lambda'")
+    yield case("unknown tag", "a tag that an older reader might skip", setting("x", {"!lambda": 1}), "unknown tag '!lambda'")
     yield case("two tags", "a value of two types", setting("x", {"!tuple": [], "!array": []}), "unknown tag '!tuple'")
     yield case("number out of range", "a discount of NaN", setting("gamma", float("nan")), "gamma must be between")
-    yield case("text for a number", "nonsense", setting("n_critic_updates", "many"), "n_critic_updates must be a whole number")
-    yield case("text for settings", "nonsense", setting("policy_kwargs", "x"), "make no model")
-    yield case("text for a class", "nonsense", setting("policy_class", "MlpPolicy"), "make no model")
+    yield case(
+        "text for a number",
+        "a value of the wrong type",
+        setting("n_critic_updates", "many"),
+        "n_critic_updates must be a whole number",
+    )
+    yield case("text for settings", "a value of the wrong type", setting("policy_kwargs", "x"), "make no model")
+    yield case("text for a class", "a value of the wrong type", setting("policy_class", "MlpPolicy"), "make no model")
 
 
 def _weights() -> Cases:
@@ -280,16 +286,16 @@ def _weights() -> Cases:
         "'policy.pth', action_net.weight has 24 numbers",
     )
     yield case("other shape", "weights that do not fit", weight(lambda w: w[:1]), "action_net.weight")
-    yield case("missing", "weights that are not there", tensors("policy", lambda s: s.popitem()), "value_net.bias")
+    yield case("missing", "missing weights", tensors("policy", lambda s: s.popitem()), "value_net.bias")
     yield case(
         "too many",
-        "weights that nobody needs",
+        "unknown weights",
         tensors("policy", lambda s: s.update(x=th.ones(3))),
         "Unexpected key.*x|too many",
     )
     yield case(
         "expanded",
-        "a tensor of 4 TB out of one number",
+        "a tensor of 4 TB that is a view of one number",
         weight(lambda w: th.zeros(1).expand(10**6, 10**6)),
         "no room|room for",
     )
@@ -299,16 +305,21 @@ def _weights() -> Cases:
     yield case("not a dict", "a list for weights", member("policy.pth", saved([1, 2])), "no weights")
     yield case(
         "references",
-        "10^30 values out of 1 KB",
-        lambda members, m: raw(members, pickle.dumps({"a": laughing()}, 2)),
+        "10^30 values in 1 KB of references",
+        lambda members, m: with_pickle(members, pickle.dumps({"a": billion_laughs()}, 2)),
         "room for",
     )
-    yield case("same tensor", "5000 times a megabyte", flood, "room for")
-    yield case("bytes", "what is no number", lambda members, m: raw(members, pickle.dumps({"a": {1}}, 2)), "carries a pickle")
+    yield case("same tensor", "5,000 references to 1 MB", flood, "room for")
+    yield case(
+        "bytes",
+        "a set in place of a tensor",
+        lambda members, m: with_pickle(members, pickle.dumps({"a": {1}}, 2)),
+        "carries a pickle",
+    )
     yield case(
         "huge memo",
-        "32 GB for the notes of a pickle",
-        lambda members, m: raw(members, b"\x80\x02}r\xff\xff\xff\x7f."),
+        "to allocate 32 GB for the memo of a pickle",
+        lambda members, m: with_pickle(members, b"\x80\x02}r\xff\xff\xff\x7f."),
         "make no model|missing",
     )
     yield case(
@@ -322,13 +333,13 @@ def _weights() -> Cases:
     )
     yield case(
         "shape of moments",
-        "an error at the next update",
+        "to fail at the next update",
         moment("exp_avg", th.ones(7)),
         "'exp_avg' in critic_optimizer has the shape",
     )
     yield case(
         "strange moments",
-        "an error at the next update",
+        "to fail at the next update",
         tensors("critic_optimizer", lambda s: s.update(state={"a": 3})),
         "make no model|'critic",
     )

@@ -1,4 +1,4 @@
-"""How to change one thing in the file of a good model, for tests of what strangers could do."""
+"""Make a single change in the file of a good model, for tests of malicious files."""
 
 import base64
 import copy
@@ -22,20 +22,20 @@ from torch import nn
 
 from sb3_vpg.persistence.archives import write_archive
 
-EnvAttributes = dict[str, bytes]
-Builder = Callable[[EnvAttributes, Path], bytes]
+Members = dict[str, bytes]
+Builder = Callable[[Members, Path], bytes]
 """
-From the members of a good model, and the path of a file that any code of the author's would create, to the hostile file.
+Makes the malicious file out of the members of a good model and the path of a marker file, which exists after its code has run.
 """
 
 
 @dataclass(frozen=True)
 class Hostile:
     """
-    :param tries: what its author is after
-    :param build: makes it
-    :param says: regular expression for what the refusal tells
-    :param advisory: where this kind was first described, if it has a number
+    :param tries: what the file attempts
+    :param build: makes the file
+    :param says: regular expression for the text of the refusal
+    :param advisory: the number of the advisory that described such files first, if any
     """
 
     tries: str
@@ -52,7 +52,7 @@ def case(name: str, tries: str, build: Builder, says: str, advisory: str = "") -
 
 
 class Payload:
-    """Unpickling it creates a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -62,7 +62,7 @@ class Payload:
 
 
 class Acting(nn.Module):
-    """A layer that is no layer: building it is noticed."""
+    """A layer that counts how often it is built."""
 
     built = 0
 
@@ -71,7 +71,7 @@ class Acting(nn.Module):
         Acting.built += 1
 
 
-def good_model() -> EnvAttributes:
+def good_model() -> Members:
     """:return: the members of a model whose optimisers have moments"""
     file = io.BytesIO()
     make_model().learn(32).save(file)
@@ -88,7 +88,7 @@ def saved(value: Any, **kwargs: Any) -> bytes:
 def settings(change: Callable[[dict[str, Any]], Any]) -> Builder:
     """:return: a builder that changes the settings"""
 
-    def build(members: EnvAttributes, marker: Path) -> bytes:
+    def build(members: Members, marker: Path) -> bytes:
         data = json.loads(members["data"])
         change(data)
         return write_archive({**members, "data": json.dumps(data).encode()})
@@ -111,7 +111,7 @@ def member(name: str, content: bytes) -> Builder:
 def tensors(name: str, change: Callable[[dict[Any, Any]], Any]) -> Builder:
     """:return: a builder that changes a state dict"""
 
-    def build(members: EnvAttributes, marker: Path) -> bytes:
+    def build(members: Members, marker: Path) -> bytes:
         state = th.load(io.BytesIO(members[f"{name}.pth"]), weights_only=True)
         change(state)
         return write_archive({**members, f"{name}.pth": saved(state)})
@@ -127,8 +127,8 @@ def moment(key: str, value: Any) -> Builder:
     return tensors("critic_optimizer", lambda state: state["state"][0].update({key: value}))
 
 
-def raw(members: EnvAttributes, content: bytes, records: EnvAttributes | None = None) -> bytes:
-    """:return: a model whose weights are an archive of torch's with this pickle in it"""
+def with_pickle(members: Members, content: bytes, records: Members | None = None) -> bytes:
+    """:return: a model whose weights are an archive of torch's with this pickle"""
     records = {"archive/data.pkl": content, "archive/version": b"3\n", **(records or {})}
     return write_archive({**members, "policy.pth": write_archive(records)})
 
@@ -143,18 +143,18 @@ def tarred(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def polyglot(members: EnvAttributes, marker: Path) -> bytes:
-    """Torch's old format for whoever reads from the front, an archive for whoever reads from the back."""
+def polyglot(members: Members, marker: Path) -> bytes:
+    """Torch's old format for readers that start at the front, an archive for those that start at the end."""
     return write_archive({**members, "policy.pth": pickle.dumps(Payload(marker)) + members["policy.pth"]})
 
 
-def evil_setting(members: EnvAttributes, marker: Path) -> bytes:
+def evil_setting(members: Members, marker: Path) -> bytes:
     pickled = base64.b64encode(pickle.dumps(Payload(marker))).decode()
     return setting("gamma", {":type:": "<class 'float'>", ":serialized:": pickled})(members, marker)
 
 
-def importing(members: EnvAttributes, marker: Path) -> bytes:
-    """A module that notices when it is imported, as any other that is installed could be."""
+def importing(members: Members, marker: Path) -> bytes:
+    """Name a module that creates the marker when it is imported."""
     name = f"imported_{marker.parent.name}"
     marker.with_name(f"{name}.py").write_text(f"open({str(marker)!r}, 'w').close()")
     sys.path.append(str(marker.parent))
@@ -162,15 +162,15 @@ def importing(members: EnvAttributes, marker: Path) -> bytes:
     return setting("env", f"{name}:Task-v0")(members, marker)
 
 
-def lazy(members: EnvAttributes, marker: Path) -> bytes:
-    """Packages that import their parts when these are first asked for."""
+def lazy(members: Members, marker: Path) -> bytes:
+    """Name a class of a module whose ``__getattr__`` creates the marker, as packages with lazy imports."""
     module = ModuleType("lazy_package")
     module.__getattr__ = lambda name: marker.touch()  # type: ignore[method-assign]
     sys.modules["lazy_package"] = module
     return setting("policy_class", {"!class": "lazy_package:Thing"})(members, marker)
 
 
-def duplicated(members: EnvAttributes, marker: Path) -> bytes:
+def duplicated(members: Members, marker: Path) -> bytes:
     file = io.BytesIO(write_archive(members))
     with warnings.catch_warnings(), zipfile.ZipFile(file, "a") as archive:
         warnings.simplefilter("ignore")
@@ -178,7 +178,7 @@ def duplicated(members: EnvAttributes, marker: Path) -> bytes:
     return file.getvalue()
 
 
-def compressed(members: EnvAttributes, **kwargs: int) -> bytes:
+def compressed(members: Members, **kwargs: int) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
@@ -188,7 +188,7 @@ def compressed(members: EnvAttributes, **kwargs: int) -> bytes:
     return file.getvalue()
 
 
-def overlapping(members: EnvAttributes, marker: Path) -> bytes:
+def overlapping(members: Members, marker: Path) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name, content in members.items():
@@ -203,7 +203,7 @@ def overlapping(members: EnvAttributes, marker: Path) -> bytes:
 def patched(at: int, value: bytes) -> Builder:
     """:return: a builder that changes the first entry of the archive's directory"""
 
-    def build(members: EnvAttributes, marker: Path) -> bytes:
+    def build(members: Members, marker: Path) -> bytes:
         content = write_archive(members)
         start = int.from_bytes(content[-6:-2], "little") + at
         return content[:start] + value + content[start + len(value) :]
@@ -211,14 +211,14 @@ def patched(at: int, value: bytes) -> Builder:
     return build
 
 
-def laughing() -> Any:
+def billion_laughs() -> Any:
     value: Any = [0]
     for _ in range(30):
         value = [value] * 10
     return value
 
 
-def flood(members: EnvAttributes, marker: Path) -> bytes:
+def flood(members: Members, marker: Path) -> bytes:
     large = th.zeros(250_000)
     return tensors("policy", lambda state: state.update({f"w{number}": large for number in range(5000)}))(members, marker)
 
@@ -241,7 +241,7 @@ def space(kind: str, **fields: Any) -> dict[str, Any]:
     return {"!space": [kind, fields]}
 
 
-def one(value: int) -> dict[str, Any]:
+def scalar(value: int) -> dict[str, Any]:
     numbers = np.asarray(value)
     return {"!scalar": [numbers.dtype.str, [], base64.b64encode(numbers.tobytes()).decode()]}
 
@@ -250,6 +250,6 @@ def bytearray_pickle(size: int) -> bytes:
     return b"\x80\x02cbuiltins\nbytearray\n\x8a\x05" + size.to_bytes(5, "little") + b"\x85R."
 
 
-DISCRETE = {"start": one(0), "dtype": {"!dtype": "<i8"}}
+DISCRETE = {"start": scalar(0), "dtype": {"!dtype": "<i8"}}
 ACTING = {"!class": f"{Acting.__module__}:Acting"}
 ANSI = "\x1b[2Jall is well\u202e"
