@@ -97,8 +97,8 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         if split.critic is not None and type(split.critic) is not type(split.optimizer):
             actors, critics = type(split.optimizer).__name__, type(split.critic).__name__
             reasons["critic_optimizer"] = (
-                f"policy.optimizer is a {actors} and critic_optimizer a {critics}, but "
-                "load builds both of one class; replace policy.optimizer by an optimizer of all parameters, which is split"
+                f"policy.optimizer is a {actors} and critic_optimizer a {critics}, but load builds both of one class; replace "
+                "policy.optimizer by an optimizer of all parameters, which is then split"
             )
         return reasons
 
@@ -158,8 +158,8 @@ class _PolicyStructure:
     The structure of a policy, to be compared with that of the policy that ``load`` builds.
 
     :param shapes: of its parameters
-    :param classes: of its modules; for the policy itself its first class that is not SB3's or ours, whose classes differ in
-        their defaults alone
+    :param classes: of its modules; for the policy itself its first class from outside of SB3 and sb3_vpg, whose policy classes
+        differ only in their defaults
     :param optimizer: the class of its optimiser
     """
 

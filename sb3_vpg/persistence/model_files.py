@@ -28,13 +28,13 @@ from sb3_vpg.persistence.memory_limit import LimitedMemory
 from sb3_vpg.persistence.packing import Packable, pack, warn_unloadable
 from sb3_vpg.persistence.unpacking import (
     archive_for_sb3,
-    arguments_of,
+    check_dtypes,
     check_fit,
-    check_kinds,
     check_weights,
+    constructor_arguments,
+    read_settings,
     refusing,
     set_variables,
-    settings_in,
     weights_of,
     with_extra_states,
 )
@@ -115,7 +115,7 @@ class PlainSaving(Packable):
         # The constructor would look up the name of an environment, which can import any module
         hidden = [] if trust else cls._excluded_save_params(cls.__new__(cls))
         with refusing(name):
-            settings, pickles = settings_in(cls, members, name, hidden, custom, kwargs, trust)
+            settings, pickles = read_settings(cls, members, name, hidden, custom, kwargs, trust)
         _check_keywords(cls, kwargs, {*settings, *pickles})
         with refusing(name):
             weights = weights_of(members, name, trust)
@@ -123,11 +123,9 @@ class PlainSaving(Packable):
             content = io.BytesIO(archive_for_sb3(members, settings, pickles, weights))
         # A trusted file may build networks of any size
         limit = sys.maxsize if trust else len(members[f"policy{WEIGHTS}"])
-        replaced = {**settings, **custom, **kwargs}
-        with (
-            _explaining_policy_kwargs(name, {**settings, **custom}, kwargs),
-            refusing(name, {cls, *_classes_in([replaced.get(key) for key in _WITH_CLASSES])}),
-        ):
+        used = {**settings, **custom, **kwargs}
+        classes = {cls, type(getattr(env, "unwrapped", env)), *_classes_in([used.get(key) for key in _WITH_CLASSES])}
+        with _explaining_policy_kwargs(name, {**settings, **custom}, kwargs), refusing(name, classes):
             with LimitedMemory(limit):
                 model = super().load(content, env, device, {**settings, **custom}, print_system_info, force_reset, **kwargs)
             if not trust and not all(th.isfinite(parameter).all() for parameter in model.policy.parameters()):
@@ -173,7 +171,7 @@ class PlainSaving(Packable):
         :param states: what ``get_parameters`` returns
         """
         if exact_match and isinstance(states.get("policy"), dict):
-            check_kinds(self.policy, states["policy"])
+            check_dtypes(self.policy, states["policy"])
             states["policy"] = with_extra_states(self.policy, states["policy"])
         policy = self.policy
         # The file of a compiled policy has the names of the original one
@@ -196,7 +194,7 @@ def _target(path: Path) -> Path:
 
 def _check_keywords(algorithm: type[BaseAlgorithm], given: dict[str, Any], stored: set[str]) -> None:
     """:raises TypeError: for a keyword of ``load`` that replaces nothing; SB3 would silently keep it as an attribute"""
-    known = {*stored, *arguments_of(algorithm), *OnPolicyKwargs.__annotations__}
+    known = {*stored, *constructor_arguments(algorithm), *OnPolicyKwargs.__annotations__}
     refuse_unknown(f"{algorithm.__name__}.load", [key for key in given if not hasattr(algorithm, key)], sorted(known))
 
 

@@ -59,7 +59,7 @@ def refusing(name: str, classes: Iterable[type] = ()) -> Iterator[None]:
         ) from error
 
 
-def settings_in(
+def read_settings(
     cls: type[BaseAlgorithm],
     members: dict[str, bytes],
     name: str,
@@ -108,7 +108,7 @@ def settings_in(
 def _check_algorithm(cls: type[BaseAlgorithm], raw: dict[str, Any], name: str) -> None:
     """:raises RefusedFileError: if the settings are those of another algorithm, such as A2C or PPO"""
     others = {*inspect.signature(A2C).parameters, *inspect.signature(PPO).parameters}
-    own = arguments_of(cls, "sb3_vpg") - others
+    own = constructor_arguments(cls, "sb3_vpg") - others
     missing = sorted(own - set(raw))
     # Files of older versions lack a few of these settings, and TRPO has one of them
     if {"policy_class", "num_timesteps"} <= set(raw) and 2 * len(missing) > len(own):
@@ -118,7 +118,7 @@ def _check_algorithm(cls: type[BaseAlgorithm], raw: dict[str, Any], name: str) -
         )
 
 
-def arguments_of(cls: type[BaseAlgorithm], package: str = "") -> set[str]:
+def constructor_arguments(cls: type[BaseAlgorithm], package: str = "") -> set[str]:
     """:return: the arguments of the constructors of a class and its parents: those in ``package``, or all but SB3's"""
     arguments: set[str] = set()
     for base in cls.__mro__:
@@ -198,7 +198,7 @@ def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None
     :param name: of the file, for errors
     :raises RefusedFileError: for a parameter that is NaN or infinite where the policy's is finite
     """
-    check_kinds(policy, weights["policy"])
+    check_dtypes(policy, weights["policy"])
     for key, parameter in original(policy).named_parameters():
         value, own = weights["policy"].get(key), parameter.detach().cpu()
         if isinstance(value, th.Tensor) and value.shape == own.shape and value.layout is own.layout is th.strided:
@@ -208,7 +208,7 @@ def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None
                 raise RefusedFileError(f"{name}: 'policy.pth', {key} has {count} numbers that are NaN or infinite; refused")
 
 
-def check_kinds(policy: nn.Module, weights: Any) -> None:
+def check_dtypes(policy: nn.Module, weights: Any) -> None:
     """:raises ValueError: for a complex tensor in the place of a real one"""
     for key, own in original(policy).state_dict().items():
         value = weights.get(key) if isinstance(weights, dict) else None

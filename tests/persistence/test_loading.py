@@ -58,6 +58,23 @@ def test_error_of_a_method_of_the_users_class_is_not_reported_as_a_damaged_file(
     assert not isinstance(refusal.value, RefusedFileError)
 
 
+class BrokenEnv(RandomEnv):
+    @property
+    def observation_space(self) -> Any:
+        raise TypeError("mine")
+
+    @observation_space.setter
+    def observation_space(self, space: Any) -> None:
+        """The constructor sets it."""
+
+
+def test_error_of_the_users_environment_is_not_reported_as_a_damaged_file(model_path):
+    make_model().save(model_path)
+    with pytest.raises(ValueError, match=r"could not be rebuilt: TypeError: mine.*:BrokenEnv") as refusal:
+        VPG.load(model_path, BrokenEnv(), device="cpu")
+    assert not isinstance(refusal.value, RefusedFileError)
+
+
 def test_any_path_like_object_is_a_path_and_is_saved_as_plain_text(tmp_path):
 
     class Anywhere:
