@@ -56,11 +56,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
             update_learning_rate(critic, self.vf_lr_schedule(1.0))
 
     def _check_policy(self) -> None:
-        """
-        Warn if every parameter is frozen.
-
-        :raises ValueError: if the policy cannot be trained
-        """
+        """Warn if every parameter is frozen. Raises ValueError if the policy cannot be trained at all."""
         split = self._split()
         critic = split.critic if self._estimator.has_critic else None
         if not any(trainable_parameters(optimizer) for optimizer in (split.optimizer, critic) if optimizer is not None):

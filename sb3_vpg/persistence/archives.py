@@ -20,22 +20,17 @@ import torch as th
 from stable_baselines3.common.save_util import open_path
 
 from sb3_vpg.exceptions import RefusedFileError
-from sb3_vpg.persistence.tensor_pickles import PickleError, read_pickle
+from sb3_vpg.persistence.tensor_pickles import DTYPES, PickleError, read_pickle
 from sb3_vpg.persistence.zip_layout import LayoutError, check_layout
 
 WEIGHTS = ".pth"
 DATA, STATISTICS, TRAINING = "data", "vecnormalize.json", "training.json"
 VARIABLES = "pytorch_variables.pth"
-_ABOUT = ("_stable_baselines3_version", "system_info.txt")
-_MEMBERS = (DATA, STATISTICS, TRAINING, *_ABOUT, VARIABLES, "policy.pth", "policy.optimizer.pth")
-_OPTIONAL = ("critic_optimizer.pth",)
+_MEMBERS = frozenset((DATA, STATISTICS, TRAINING, VARIABLES, "_stable_baselines3_version", "system_info.txt"))
+_MEMBERS |= {"policy.pth", "policy.optimizer.pth", "critic_optimizer.pth"}
 _BEST = re.compile(r"best_model_\d{1,4}\.zip")
 # The records of torch's archive that a reader needs
 _RECORDS = re.compile(r"([^/]+)/(data\.pkl|data/\d+|version|byteorder)")
-_DTYPES = (
-    *(th.bool, th.uint8, th.int8, th.int16, th.int32, th.int64),
-    *(th.float16, th.bfloat16, th.float32, th.float64, th.complex64, th.complex128),
-)
 
 
 def read_archive(path: str | os.PathLike[str] | io.BufferedIOBase, trust: bool = False) -> dict[str, bytes]:
@@ -87,7 +82,7 @@ def _check_start(members: list[zipfile.ZipInfo], name: str) -> None:
 
 def is_known_member(name: str) -> bool:
     """:return: True if a model or a checkpoint may have a member of this name"""
-    return name in (*_MEMBERS, *_OPTIONAL) or _BEST.fullmatch(name) is not None
+    return name in _MEMBERS or _BEST.fullmatch(name) is not None
 
 
 def _check_members(members: list[zipfile.ZipInfo], size: int, name: str, trust: bool) -> None:
@@ -234,7 +229,7 @@ def _versions(metadata: Any) -> dict[str, dict[str, int]]:
 
 
 def _check_tensor(value: th.Tensor, where: str) -> None:
-    if value.layout is not th.strided or value.is_quantized or value.device.type == "meta" or value.dtype not in _DTYPES:
+    if value.layout is not th.strided or value.is_quantized or value.is_meta or value.dtype not in DTYPES.values():
         kind = f"{value.layout}, {value.dtype}, {value.device}"
         raise RefusedFileError(f"{where} is not a dense tensor of numbers ({kind}); refused")
 

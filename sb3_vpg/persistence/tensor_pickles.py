@@ -24,7 +24,7 @@ _LARGEST = 2**63 - 1
 # Larger integers can be chosen to have equal hashes, and a dict of such keys takes quadratic time
 _LARGEST_KEY = 2**60
 _DICT, _TENSOR, _PARAMETER = "collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"
-_DTYPES = {
+DTYPES = {
     "torch DoubleStorage": th.float64,
     "torch FloatStorage": th.float32,
     "torch HalfStorage": th.float16,
@@ -38,6 +38,7 @@ _DTYPES = {
     "torch ComplexDoubleStorage": th.complex128,
     "torch ComplexFloatStorage": th.complex64,
 }
+"""The types of tensors that a file may hold, by the names of their storages."""
 # Any device is accepted, since all tensors are read on the CPU
 _DEVICE = re.compile(r"[a-z]+(:\d+)?")
 
@@ -173,7 +174,7 @@ class _Reader:
         target.__dict__.update(state)
 
     def name(self, argument: str) -> None:
-        if argument not in (_DICT, _TENSOR, _PARAMETER, *_DTYPES):
+        if argument not in (_DICT, _TENSOR, _PARAMETER, *DTYPES):
             raise PickleError(argument[:200])
         self.stack.append(Name(argument))
 
@@ -196,11 +197,11 @@ class _Reader:
         if type(named) is not tuple or [type(part) for part in named] != [str, Name, str, str, int] or named[0] != "storage":
             raise PickleError("an outer object that is not a storage of tensors")
         _, kind, key, device, count = named
-        if kind.text not in _DTYPES or not _DEVICE.fullmatch(device):
+        if kind.text not in DTYPES or not _DEVICE.fullmatch(device):
             raise PickleError(f"a storage of {kind.text[:80]} on {device[:80]!r}")
         storage = self.storages.get(key)
         if storage is None:
-            storage = self.storages[key] = Storage(kind, self._values(_DTYPES[kind.text], key, count))
+            storage = self.storages[key] = Storage(kind, self._values(DTYPES[kind.text], key, count))
         if storage.kind != kind or len(storage.values) != count:
             raise PickleError(f"the storage {key} with two types or sizes")
         self.stack.append(storage)
