@@ -55,7 +55,7 @@ def refusing(name: str, classes: Iterable[type] = ()) -> Iterator[None]:
         if isinstance(error, ValueError):
             raise RefusedFileError(f"{name}: {str(error)[:1000]}") from error
         raise RefusedFileError(
-            f"{name} holds settings or weights that make no model ({type(error).__name__}: {str(error)[:400]})"
+            f"{name} holds settings or weights from which no model can be built ({type(error).__name__}: {str(error)[:400]})"
         ) from error
 
 

@@ -204,10 +204,10 @@ def _archives() -> Cases:
 
 def _settings() -> Cases:
     larger = "larger networks than it has weights"
-    yield case("wide network", "a trillion weights", architecture([10**9, 10**9]), f"{larger}|make no model")
+    yield case("wide network", "a trillion weights", architecture([10**9, 10**9]), f"{larger}|no model can be built")
     yield case("deep network", "a hundred thousand layers", architecture([1] * 10**5), larger)
     yield case("empty layers", "a hundred thousand empty layers", architecture([0] * 10**5), larger)
-    yield case("strange network", "texts in place of layer sizes", architecture([["a"], None]), "make no model")
+    yield case("strange network", "texts in place of layer sizes", architecture([["a"], None]), "no model can be built")
     yield case("long rollout", "petabytes for a rollout", setting("n_steps", 10**15), "n_steps must be at most")
     yield case("rollout beyond integers", "an integer overflow", setting("n_steps", 2**70), "n_steps must be at most")
     yield case(
@@ -217,13 +217,13 @@ def _settings() -> Cases:
         "many actions",
         "a trillion actions",
         setting("action_space", space("Discrete", n=scalar(10**12), **DISCRETE)),
-        f"{larger}|make no model",
+        f"{larger}|no model can be built",
     )
     yield case(
         "long observation",
         "a trillion bits",
         setting("observation_space", space("MultiBinary", n=10**12)),
-        f"{larger}|make no model|array",
+        f"{larger}|no model can be built|array",
     )
     yield case(
         "space with a shape",
@@ -271,8 +271,8 @@ def _settings() -> Cases:
         setting("n_critic_updates", "many"),
         "n_critic_updates must be a whole number",
     )
-    yield case("text for settings", "a value of the wrong type", setting("policy_kwargs", "x"), "make no model")
-    yield case("text for a class", "a value of the wrong type", setting("policy_class", "MlpPolicy"), "make no model")
+    yield case("text for settings", "a value of the wrong type", setting("policy_kwargs", "x"), "no model can be built")
+    yield case("text for a class", "a value of the wrong type", setting("policy_class", "MlpPolicy"), "no model can be built")
 
 
 def _weights() -> Cases:
@@ -320,7 +320,7 @@ def _weights() -> Cases:
         "huge memo",
         "to allocate 32 GB for the memo of a pickle",
         lambda members, m: with_pickle(members, b"\x80\x02}r\xff\xff\xff\x7f."),
-        "make no model|missing",
+        "no model can be built|missing",
     )
     yield case(
         "moments of NaN",
@@ -341,7 +341,7 @@ def _weights() -> Cases:
         "strange moments",
         "to fail at the next update",
         tensors("critic_optimizer", lambda s: s.update(state={"a": 3})),
-        "make no model|'critic",
+        "no model can be built|'critic",
     )
     yield case(
         "learning rate of NaN",
