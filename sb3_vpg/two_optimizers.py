@@ -124,8 +124,8 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         save_split(self.policy, split, saved)
         return saved
 
-    def _load_state_dicts(self, states: dict[str, Any], exact_match: bool, device: th.device | str) -> None:
-        """See ``PlainSaving._load_state_dicts``. Also restores which optimiser holds which parameter."""
+    def load_state_dicts(self, states: dict[str, Any], exact_match: bool, device: th.device | str) -> None:
+        """See ``PlainSaving.load_state_dicts``. Also restores which optimiser holds which parameter."""
         split = self._split()
         restore_split(self.policy, split, states)
         for what, optimizer in ((ACTOR, split.optimizer), (CRITIC, split.critic)):
@@ -135,7 +135,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         # A callback may load weights in the middle of a rollout: the steps so far keep the values of the old weights
         if self._late is not None:
             self._late.catch_up()
-        super()._load_state_dicts(states, exact_match, device)
+        super().load_state_dicts(states, exact_match, device)
         if self._late is not None:
             self._late.note_weights()
 

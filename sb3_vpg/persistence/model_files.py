@@ -152,7 +152,7 @@ class PlainSaving(Packable):
             would drop the imaginary part; and if a class of yours raises an error while it reads a file
         """
         if isinstance(load_path_or_dict, dict):
-            self._load_state_dicts(dict(load_path_or_dict), exact_match, device)
+            self.load_state_dicts(dict(load_path_or_dict), exact_match, device)
             return
         name = name_of(load_path_or_dict)
         members = read_archive(load_path_or_dict)
@@ -160,11 +160,11 @@ class PlainSaving(Packable):
             weights = weights_of(members, name)
         with refusing(name, {type(self), type(self.policy.optimizer), *map(type, self.policy.modules())}):
             check_weights(self.policy, weights, name)
-            self._load_state_dicts(weights, exact_match, device)
+            self.load_state_dicts(weights, exact_match, device)
             if exact_match:
                 check_fit(self, weights, name)
 
-    def _load_state_dicts(self, states: dict[str, Any], exact_match: bool, device: th.device | str) -> None:
+    def load_state_dicts(self, states: dict[str, Any], exact_match: bool, device: th.device | str) -> None:
         """
         Load the state dicts of the policy and its optimisers. A subclass may override this.
 
