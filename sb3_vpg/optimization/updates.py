@@ -46,8 +46,8 @@ def evaluate_steps(
 def _per_step(policy: ActorCriticPolicy, quantity: str, numbers: th.Tensor, n_steps: int) -> th.Tensor:
     if numbers.numel() != n_steps:
         raise ValueError(
-            f"{type(policy).__name__} returned the {quantity} with shape {tuple(numbers.shape)} for {n_steps} actions, but one "
-            "number for each action is needed: sum over the dimensions of an action"
+            f"{type(policy).__name__} returned the {quantity} with shape {tuple(numbers.shape)} for {n_steps} actions, but "
+            "one number for each action is needed: sum over the dimensions of an action"
         )
     # With shape (n, 1), the product with advantages of shape (n,) would have shape (n, n)
     return numbers.flatten()
