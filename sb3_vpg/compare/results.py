@@ -1,6 +1,6 @@
 """The results of a comparison as arrays: what the statistics and the pictures are made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,31 +65,33 @@ class Comparison:
 
     def final(self, algo: str) -> np.ndarray:
         """:return: normalised scores of the finished agents, shape (n_seeds, n_envs), over its complete seeds"""
-        return np.array([[self.score(record) for record in row] for row in self._rows(algo)]).reshape(-1, len(self.env_ids))
+        return self._normalized(algo, final_return).reshape(-1, len(self.env_ids))
 
     def curves(self, algo: str) -> np.ndarray:
-        """:return: normalised curves, shape (n_seeds, n_envs, N_POINTS), over its complete seeds"""
-        curves = [
-            [self.references[record.task.env_id].normalize(self.curve(record)) for record in row] for row in self._rows(algo)
-        ]
-        return np.array(curves).reshape(-1, len(self.env_ids), N_POINTS)
+        """:return: normalised learning curves, shape (n_seeds, n_envs, N_POINTS), over its complete seeds"""
+        return self._normalized(algo, self.curve).reshape(-1, len(self.env_ids), N_POINTS)
 
-    def _rows(self, algo: str) -> list[list[Record]]:
+    def _normalized(self, algo: str, measure: Callable[[Record], float | np.ndarray]) -> np.ndarray:
+        """:return: a normalised measure of every run of the complete seeds, shape (n_seeds, n_envs, ...)"""
         seeds = self.complete_seeds(algo)
-        columns = [[one for one in self.of(algo, env_id) if one.task.seed in seeds] for env_id in self.env_ids]
-        return [list(row) for row in zip(*columns, strict=True)]
-
-    def score(self, record: Record) -> float:
-        """:return: normalised mean return of the finished agent"""
-        return float(self.references[record.task.env_id].normalize(np.array(final_return(record))))
+        runs = {env_id: [run for run in self.of(algo, env_id) if run.task.seed in seeds] for env_id in self.env_ids}
+        by_env = [[self.references[env_id].normalize(measure(run)) for run in found] for env_id, found in runs.items()]
+        return np.array(by_env).swapaxes(0, 1)
 
     def curve(self, record: Record) -> np.ndarray:
-        """:return: mean returns of a run's evaluations, shape (N_POINTS,); see ``curve``"""
-        return curve(record, self.references[record.task.env_id].random)
+        """
+        The mean returns of a run's evaluations, read at evenly spread steps.
 
-    def area(self, record: Record) -> float:
-        """:return: mean return over the curve of a run"""
-        return float(area(self.curve(record)))
+        The curve begins with the return of random actions. An algorithm that stopped early keeps its final return to the end.
+
+        :param record: a run
+        :return: linear interpolation between the evaluations, shape (N_POINTS,)
+        """
+        steps, returns = [0, *record.timesteps], [self.references[record.task.env_id].random, *record.mean_returns]
+        if steps[-1] < record.num_timesteps < record.task.n_timesteps:
+            steps, returns = [*steps, record.num_timesteps], [*returns, final_return(record)]
+        read: np.ndarray = np.interp(points(record.task.n_timesteps), steps, returns)
+        return read
 
 
 def final_return(record: Record) -> float:
@@ -100,23 +102,6 @@ def final_return(record: Record) -> float:
 def points(n_timesteps: int) -> np.ndarray:
     """:return: the steps at which curves are read, evenly spread from 0 to the end, shape (N_POINTS,)"""
     return np.linspace(0, n_timesteps, N_POINTS)
-
-
-def curve(record: Record, random: float) -> np.ndarray:
-    """
-    The mean returns of a run's evaluations, read at evenly spread steps.
-
-    It begins with random actions. An agent that was finished early (a search that has found) stays what it is.
-
-    :param record: of a run
-    :param random: mean return of random actions
-    :return: linear between these, shape (N_POINTS,)
-    """
-    steps, returns = [0, *record.timesteps], [random, *record.mean_returns]
-    if steps[-1] < record.num_timesteps < record.task.n_timesteps:
-        steps, returns = [*steps, record.num_timesteps], [*returns, final_return(record)]
-    read: np.ndarray = np.interp(points(record.task.n_timesteps), steps, returns)
-    return read
 
 
 def area(curves: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ class Reference:
     threshold: float
     source: str
 
-    def normalize(self, returns: np.ndarray) -> np.ndarray:
+    def normalize(self, returns: float | np.ndarray) -> np.ndarray:
         """
         :param returns: of any shape
         :return: (return - random) / (threshold - random), of the same shape

@@ -8,7 +8,8 @@ from comparison_results import comparison, drawn, record, task
 from rliable import metrics
 
 from sb3_vpg.compare.report import stats
-from sb3_vpg.compare.results import N_POINTS, area, curve, points
+from sb3_vpg.compare.results import N_POINTS, Comparison, area, points
+from sb3_vpg.compare.runs.records import Record
 from sb3_vpg.compare.score_normalization import Reference
 
 rng = np.random.default_rng(3)
@@ -92,6 +93,11 @@ def test_nothing_has_no_minus() -> None:
 def test_normalised_scores() -> None:
     reference = Reference(random=-200.0, threshold=100.0, source="")
     assert reference.normalize(np.array([-200.0, 100.0, 250.0])) == pytest.approx([0.0, 1.0, 1.5])
+
+
+def curve(run: Record, random: float) -> np.ndarray:
+    reference = Reference(random, threshold=100.0, source="")
+    return Comparison(["vpg"], ["CartPole-v1"], [0], [run], {"CartPole-v1": reference}, {}).curve(run)
 
 
 def test_a_curve_is_read_between_evaluations() -> None:

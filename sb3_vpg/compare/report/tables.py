@@ -51,10 +51,9 @@ def env_scores(comparison: Comparison, env_id: str) -> dict[str, EnvScores]:
     for algo in comparison.algos:
         runs = comparison.of(algo, env_id)
         if runs:
-            final, height = (
-                stats.iqm(np.array([measure(one) for one in runs])) for measure in (final_return, comparison.area)
-            )
-            found[algo] = EnvScores(final, height, _medians(comparison, runs, lambda one: one.cpu_seconds))
+            final = stats.iqm(np.array([final_return(run) for run in runs]))
+            height = stats.iqm(area(np.array([comparison.curve(run) for run in runs])))
+            found[algo] = EnvScores(final, height, _medians(comparison, runs, lambda run: run.cpu_seconds))
     return found
 
 
