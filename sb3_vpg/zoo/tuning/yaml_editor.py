@@ -1,4 +1,4 @@
-"""Hyperparameter files in YAML, to which an entry is added as text, so that the comments of all others stay."""
+"""Adds entries to a hyperparameter file as text, so that comments and the layout of all other entries stay."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ from sb3_vpg.common.locks import folder_lock
 
 def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
     """
-    Add an entry to a file, which is made if there is none.
+    Add an entry to a YAML file. The file is created if it does not exist.
 
     :param path: the file
-    :param env_id: whose entry it is
-    :param text: its lines, from ``env_id:`` on
-    :param force: replace the one that is there
-    :raises ValueError: if there is one and no ``force``, if the file is no mapping in YAML, and if other entries would not be
-        what they were
+    :param env_id: environment id, the key of the entry
+    :param text: the lines of the entry, the first of which is ``env_id:``
+    :param force: replace the entry if the file has one
+    :raises ValueError: if the file has the entry and ``force`` is False, if the file is no YAML mapping, or if the edit would
+        change other entries
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with folder_lock(path.parent):
@@ -32,8 +32,9 @@ def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
         expected = {**entries, **yaml.safe_load(text)}
         if _read(path, after) != expected:
             raise ValueError(
-                f"{path} has another form than one entry after the other, or entries that build on that for {env_id} (&, *): "
-                "name another file with -o, or put the entry in by hand"
+                f"the entry for {env_id} cannot be written to {path} without changing others, because the file is not one "
+                "entry after the other, or because other entries refer to this one (&, *): name another file with -o, or "
+                "edit the file by hand"
             )
         with atomic_write(path) as file:
             file.write(after.encode())
@@ -43,43 +44,29 @@ def _read(path: Path, text: str) -> dict[str, Any]:
     try:
         entries = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        # Also an anchor that is no longer there
-        raise ValueError(f"{path} is, or would become, no readable YAML file: {error}") from error
+        # Also raised if the edit has removed an anchor that another entry uses
+        raise ValueError(f"{path} is not valid YAML, or would not be after the edit: {error}") from error
     if not isinstance(entries, (dict, type(None))):
         raise ValueError(f"{path} must map environment ids to hyperparameters")
     return entries or {}
 
 
 def _appended(before: str, text: str) -> str:
-    if not before.strip():
-        return text
-    return f"{before.rstrip()}\n\n{text}"
+    return f"{before.rstrip()}\n\n{text}" if before.strip() else text
 
 
 def _replaced(before: str, env_id: str, text: str) -> str:
-    """:return: the file with other lines in the place of those of an entry; comments around it stay"""
+    """
+    Replace an entry.
+
+    An entry is a top-level key, so it ends before the next unindented line. Unindented comments and blank lines before the
+    next entry belong to that one.
+    """
     root = yaml.compose(before)
     assert isinstance(root, yaml.MappingNode)
-    key, value = next(pair for pair in root.value if pair[0].value == env_id)
     lines = before.splitlines(keepends=True)
-    first, last = key.start_mark.line, max(key.start_mark.line, _last_line(value, lines))
-    return "".join([*lines[:first], text, *lines[last + 1 :]])
-
-
-def _last_line(node: yaml.Node, lines: list[str]) -> int:
-    """:return: that of the last scalar in it; the end of a block is only where the next one begins"""
-    if isinstance(node, yaml.ScalarNode):
-        return _last_of_text(node, lines) if node.style in ("|", ">") else int(node.end_mark.line)
-    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
-    # What an alias stands for lies further up
-    return max((_last_line(part, lines) for part in parts), default=int(node.start_mark.line))
-
-
-def _last_of_text(node: yaml.ScalarNode, lines: list[str]) -> int:
-    """:return: of a block of text; comments that follow it are less indented"""
-    first, last = int(node.start_mark.line) + 1, min(int(node.end_mark.line), len(lines)) - 1
-    indents = [len(line) - len(line.lstrip()) for line in lines]
-    inner = next((indents[number] for number in range(first, last + 1) if lines[number].strip()), 0)
-    while last >= first and (not lines[last].strip() or indents[last] < inner):
-        last -= 1
-    return last
+    first = next(key.start_mark.line for key, _ in root.value if key.value == env_id)
+    end = next((number for number in range(first + 1, len(lines)) if lines[number][0] not in "# \t\r\n"), len(lines))
+    while end > first + 1 and (lines[end - 1].startswith("#") or not lines[end - 1].strip()):
+        end -= 1
+    return "".join([*lines[:first], text, *lines[end:]])

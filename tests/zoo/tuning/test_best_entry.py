@@ -224,6 +224,15 @@ def test_comments_after_a_block_of_text_stay(tmp_path: Path, style: str) -> None
     assert file.read_text() == "CartPole-v1:\n  n_envs: 2\n" + rest
 
 
+def test_an_entry_with_a_comment_at_the_margin_is_replaced_with_all_its_lines(tmp_path: Path) -> None:
+    """An unindented comment inside an entry does not end it; an indented comment at its end belongs to it."""
+    file = tmp_path / "file.yml"
+    rest = "\n# comment of Acrobot\nAcrobot-v1:\n  n_envs: 3\n"
+    file.write_text(f"CartPole-v1:\n  n_envs: 1\n# gamma: 0.9\n\n  n_steps: 8\n  # n_steps: 16\n{rest}")
+    with_entry(file, "CartPole-v1", "CartPole-v1:\n  n_envs: 2\n", force=True)
+    assert file.read_text() == "CartPole-v1:\n  n_envs: 2\n" + rest
+
+
 def test_entries_that_are_added_at_the_same_time_are_all_there(tmp_path: Path) -> None:
     file = tmp_path / "file.yml"
     names = [f"Env{number}-v0" for number in range(12)]
