@@ -1,4 +1,4 @@
-"""``sb3-vpg compare``: algorithms beside each other, with intervals."""
+"""The command ``sb3-vpg compare``."""
 
 import argparse
 import math
@@ -17,16 +17,16 @@ def main() -> None:
     """
     The command. Its arguments are ``sys.argv``.
 
-    :raises RuntimeError: if runs failed, after everything else is done and reported
+    :raises RuntimeError: if runs failed; all others have then run, and the report is written
     """
     args = _parser().parse_args()
     try:
         comparison = _compare(args, _command(args))
     except KeyboardInterrupt:
-        print(f"Stopped; the same command goes on: {shlex.join(['sb3-vpg', 'compare', *sys.argv[1:]])}")
+        print(f"Stopped. To continue, run the same command: {shlex.join(['sb3-vpg', 'compare', *sys.argv[1:]])}")
         raise
-    asked = len(args.algos) * len(args.envs) * args.seeds
-    print(f"{len(comparison.records)} of {asked} runs finished. Report: {args.folder}/report/{PAGE}")
+    n_tasks = len(args.algos) * len(args.envs) * args.seeds
+    print(f"{len(comparison.records)} of {n_tasks} runs finished. Report: {args.folder}/report/{PAGE}")
     if comparison.failures:
         failed = len(comparison.failures)
         raise RuntimeError(f"{failed} run{'s' * (failed > 1)} failed: {'; '.join(comparison.failures.values())}")
@@ -53,7 +53,7 @@ def _compare(args: argparse.Namespace, command: str) -> Comparison:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """:return: the command as a report shows it: with what its numbers depend on, and not with where and how they were made"""
+    """:return: the command as the report shows it: only with the flags that decide the results"""
     words = ["--algos", *args.algos, "--envs", *args.envs, "--seeds", str(args.seeds)]
     words += ["--seed", str(args.seed)] if args.seed else []
     words += ["-n", *args.n_timesteps] if args.n_timesteps else []
@@ -67,9 +67,12 @@ def _command(args: argparse.Namespace) -> str:
 
 def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:
     """
-    :param given: numbers, alone for all environments or as ENV=N for one
-    :return: by environment
-    :raises ValueError: for what is no number of steps
+    Read the values of ``--n-timesteps``.
+
+    :param given: each is N for all environments, or ENV=N for one
+    :param env_ids: environment ids
+    :return: steps by environment id
+    :raises ValueError: if a value is not a number of steps, or if two contradict each other
     """
     steps: dict[str | None, int] = {}
     for text in given or ():
@@ -79,9 +82,9 @@ def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:
             if value != float(number) or (equals and not env_id):
                 raise ValueError(text)
         except (ValueError, OverflowError):
-            raise ValueError(f"-n {text}: give a whole number of steps, for all environments, or ENV=N for one") from None
+            raise ValueError(f"-n {text}: must be a whole number N for all environments, or ENV=N for one") from None
         if steps.setdefault(env_id or None, value) != value:
-            raise ValueError(f"-n {text}: {env_id or 'all environments'} had {steps[env_id or None]} before")
+            raise ValueError(f"-n {text}: {env_id or 'all environments'} already had {steps[env_id or None]}")
     for_all = steps.pop(None, None)
     common = {} if for_all is None else dict.fromkeys(env_ids, for_all)
     return common | {env_id: value for env_id, value in steps.items() if env_id}
@@ -94,33 +97,33 @@ def _threshold(text: str) -> tuple[str, float]:
     except ValueError:
         value = math.nan
     if not env_id or not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be ENV=VALUE with a number, but is {text!r}")
+        raise argparse.ArgumentTypeError(f"must be ENV=VALUE, where VALUE is a number, but is {text!r}")
     return env_id, value
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Train algorithms on environments with several seeds, side by side, and report them with intervals. "
-        "Called again, it does what is missing."
+        description="Train algorithms on environments with several seeds, and report the results with confidence intervals. "
+        "If the command is run again, it runs only what is missing."
     )
     add = parser.add_argument
-    text = "algorithms of the zoo; the report is about the first (default: %(default)s)"
+    text = "algorithms of the zoo; the report compares the first with the others (default: %(default)s)"
     add("--algos", nargs="+", default=["vpg", "a2c", "ppo", "trpo", "random_search"], metavar="ALGO", help=text)
-    add("--envs", nargs="+", required=True, metavar="ENV", help="environment IDs")
-    add("--seeds", type=int, default=10, help="how many seeds (default: %(default)s)")
-    add("--seed", type=int, default=0, help="the first of them (default: %(default)s)")
-    text = "environment steps of every run: a number for all environments, ENV=N for one (default: those that each entry was "
-    add("-n", "--n-timesteps", nargs="+", metavar="N", help=f"{text}tuned for)")
-    add("-f", "--folder", default="logs/comparison", help="runs, records and report (default: %(default)s)")
-    add("--engine", choices=ENGINES, default="local", help="processes of this machine, or a Ray cluster (default: local)")
-    add("-j", "--n-jobs", type=int, help="how many run side by side (default: one for each core)")
-    add("--address", help="of an existing Ray cluster (default: one of its own on this machine)")
-    text = "ENV=VALUE, normalised 1, where it is not to be the environment's own"
+    add("--envs", nargs="+", required=True, metavar="ENV", help="environment ids")
+    add("--seeds", type=int, default=10, help="number of seeds (default: %(default)s)")
+    add("--seed", type=int, default=0, help="first seed (default: %(default)s)")
+    text = "environment steps of every run: N for all environments, ENV=N for one (default: those of the hyperparameters)"
+    add("-n", "--n-timesteps", nargs="+", metavar="N", help=text)
+    add("-f", "--folder", default="logs/comparison", help="folder for runs, records and report (default: %(default)s)")
+    add("--engine", choices=ENGINES, default="local", help="processes on this machine, or a Ray cluster (default: local)")
+    add("-j", "--n-jobs", type=int, help="number of runs in parallel (default: one per core)")
+    add("--address", help="address of an existing Ray cluster (default: start a cluster on this machine)")
+    text = "return with the normalised score 1 (default: the reward threshold of the environment)"
     add("--threshold", type=_threshold, nargs="+", default=[], metavar="ENV=VALUE", help=text)
     parser.set_defaults(**_DEFAULTS)
-    add("--n-evaluations", type=int, help="of each run, evenly spread (default: %(default)s)")
-    add("--eval-episodes", type=int, help="of each evaluation (default: %(default)s)")
-    add("--final-episodes", type=int, help="to score each finished agent by (default: %(default)s)")
-    add("--report-only", action="store_true", help="run nothing, report what is there of the same command")
+    add("--n-evaluations", type=int, help="evaluations during each run, evenly spread (default: %(default)s)")
+    add("--eval-episodes", type=int, help="episodes of each evaluation (default: %(default)s)")
+    add("--final-episodes", type=int, help="episodes to evaluate each finished agent with (default: %(default)s)")
+    add("--report-only", action="store_true", help="run nothing; report the finished runs of the same command")
     add_gym_packages(parser)
     return parser

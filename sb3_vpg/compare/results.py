@@ -1,4 +1,4 @@
-"""The results of a comparison as arrays: what the statistics and the pictures are made of."""
+"""The results of a comparison as arrays, for statistics and figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from sb3_vpg.compare.runs.records import Record
 from sb3_vpg.compare.runs.tasks import run_name
 from sb3_vpg.compare.score_normalization import Reference
 
+N_POINTS = 21
+"""Number of points at which learning curves are read."""
+
 
 def label(algo: str) -> str:
-    """:return: how an algorithm is called in pictures and tables"""
+    """:return: the name of an algorithm in figures and tables"""
     return "RandomSearch" if algo == "random_search" else algo.upper()
-
-
-N_POINTS = 21
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,12 @@ class Comparison:
     """
     The results of a comparison.
 
-    :param algos: names on the command line; the first is the one that the report is about
-    :param env_ids: environments
-    :param seeds: that were asked for
-    :param records: of the finished runs
-    :param references: by environment
-    :param failures: what is to be said of runs that failed, by their name
+    :param algos: names of algorithms on the command line; the report compares the first with the others
+    :param env_ids: environment ids
+    :param seeds: seeds of the comparison
+    :param records: records of the finished runs
+    :param references: scale of the normalised scores, by environment id
+    :param failures: why runs failed, by name of the run
     """
 
     algos: Sequence[str]
@@ -44,22 +44,22 @@ class Comparison:
         return sorted(found, key=lambda record: record.task.seed)
 
     def budgets(self, env_id: str) -> set[int]:
-        """:return: the environment steps of the runs on an environment: one number where a comparison is of equals"""
+        """:return: the different numbers of environment steps that runs on an environment were given"""
         return {record.task.n_timesteps for record in self.records if record.task.env_id == env_id}
 
     @property
     def machines(self) -> list[str]:
-        """:return: the kinds of machine that runs were made on: seconds of one say nothing of those of another"""
+        """:return: the different machines of the runs; seconds on different machines cannot be compared"""
         return sorted({machine(record) for record in self.records})
 
     def missing(self) -> list[str]:
-        """:return: names of runs that were asked for and are neither finished nor failed"""
+        """:return: the names of the runs that have neither finished nor failed"""
         known = {*self.failures, *(record.task.name for record in self.records)}
         names = [run_name(algo, env_id, seed) for algo in self.algos for env_id in self.env_ids for seed in self.seeds]
         return [name for name in names if name not in known]
 
     def complete_seeds(self, algo: str) -> list[int]:
-        """:return: those of which an algorithm has a run on every environment: what can be aggregated over environments"""
+        """:return: the seeds with a finished run on every environment: only these are aggregated over environments"""
         seeds = [{record.task.seed for record in self.of(algo, env_id)} for env_id in self.env_ids]
         return sorted(set.intersection(*seeds))
 
@@ -100,19 +100,21 @@ def final_return(record: Record) -> float:
 
 
 def points(n_timesteps: int) -> np.ndarray:
-    """:return: the steps at which curves are read, evenly spread from 0 to the end, shape (N_POINTS,)"""
+    """:return: the steps at which learning curves are read, evenly spread from 0 to ``n_timesteps``, shape (N_POINTS,)"""
     return np.linspace(0, n_timesteps, N_POINTS)
 
 
 def area(curves: np.ndarray) -> np.ndarray:
     """
-    :param curves: of any shape, the last axis along the steps
-    :return: the area under each by the trapezoidal rule, divided by the steps: its mean height
+    Mean height of learning curves: the area under each by the trapezoidal rule, divided by the number of steps.
+
+    :param curves: shape (..., n_points)
+    :return: shape (...)
     """
     heights: np.ndarray = ((curves[..., 1:] + curves[..., :-1]) / 2).mean(axis=-1)
     return heights
 
 
 def machine(record: Record) -> str:
-    """:return: the kind of machine that a run was made on"""
+    """:return: the machine of a run"""
     return record.where.partition("\n")[0].strip()

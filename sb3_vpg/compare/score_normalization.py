@@ -1,5 +1,5 @@
 """
-What normalised scores refer to: 0 is the agent that draws its actions at random, 1 a threshold.
+The scale of normalised scores: 0 is the mean return of random actions, which is measured, and 1 is a threshold.
 
 The threshold is the user's, else that of ``sb3_vpg.zoo.thresholds``. The random agent is measured.
 """
@@ -15,18 +15,20 @@ import numpy as np
 from sb3_vpg.zoo.thresholds import scale_threshold
 
 GIVEN = "given"
-"""The source of a threshold of the user's."""
+"""Source of a threshold that the user has given."""
 N_EPISODES = 100
-_MOST_STEPS = 1000
+_MAX_STEPS = 1000
 _SEED = 2_000_000
 
 
 @dataclass(frozen=True)
 class Reference:
     """
-    :param random: mean return of the random agent: normalised 0
-    :param threshold: normalised 1
-    :param source: whose threshold it is
+    The scale of an environment's normalised scores.
+
+    :param random: mean return of random actions, with the normalised score 0
+    :param threshold: return with the normalised score 1
+    :param source: where the threshold comes from
     """
 
     random: float
@@ -35,8 +37,10 @@ class Reference:
 
     def normalize(self, returns: float | np.ndarray) -> np.ndarray:
         """
-        :param returns: of any shape
-        :return: (return - random) / (threshold - random), of the same shape
+        Normalise returns: (return - random) / (threshold - random).
+
+        :param returns: any shape
+        :return: normalised scores, same shape
         """
         scores: np.ndarray = (np.asarray(returns, dtype=np.float64) - self.random) / (self.threshold - self.random)
         return scores
@@ -44,15 +48,17 @@ class Reference:
 
 def references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, float]) -> dict[str, Reference]:
     """
-    :param env_kwargs: of each environment's constructor, by its id
-    :param given: thresholds of the user's, which come first
-    :return: one for each environment
-    :raises ValueError: if an environment has no threshold, or one that the random agent reaches
+    Find the threshold and measure the return of random actions for each environment.
+
+    :param env_kwargs: keyword arguments of each environment, by environment id
+    :param given: thresholds of the user, by environment id
+    :return: references by environment id
+    :raises ValueError: if an environment has no threshold, or if random actions reach it
     """
     unknown = set(given) - set(env_kwargs)
     if unknown:
-        raise ValueError(f"a threshold is given for {', '.join(sorted(unknown))}, which is none of the environments")
-    # What can be refused is refused before anything is measured
+        raise ValueError(f"a threshold is given for {', '.join(sorted(unknown))}, which is not one of the environments")
+    # All thresholds are checked before anything is measured
     thresholds = {env_id: _threshold(env_id, given) for env_id in env_kwargs}
     found = {}
     for env_id, (threshold, source) in thresholds.items():
@@ -68,23 +74,25 @@ def references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, 
 def _threshold(env_id: str, given: Mapping[str, float]) -> tuple[float, str]:
     found = (float(given[env_id]), GIVEN) if env_id in given else scale_threshold(env_id)
     if found is None:
-        raise ValueError(f"{env_id} has no threshold, which scores are normalised by: state one, --threshold {env_id}=VALUE")
+        raise ValueError(f"{env_id} has no reward threshold to normalise scores with: give one, --threshold {env_id}=VALUE")
     return found
 
 
 def random_return(env_id: str, n_episodes: int = N_EPISODES, env_kwargs: Mapping[str, Any] | None = None) -> float:
     """
+    Measure the mean undiscounted return of random actions, with fixed seeds.
+
     :param env_id: environment id
-    :param n_episodes: to play; those of an environment without a time limit are cut after 1,000 steps
-    :param env_kwargs: of its constructor
-    :return: mean undiscounted return of actions that are drawn uniformly; the same at each call
-    :raises ValueError: if what the environment needs is not installed
+    :param n_episodes: number of episodes; without a time limit, they are truncated after 1,000 steps
+    :param env_kwargs: keyword arguments of the environment
+    :return: mean return
+    :raises ValueError: if a dependency of the environment is not installed
     """
     try:
         env = gym.make(env_id, **(env_kwargs or {}))
     except gym.error.DependencyNotInstalled as error:
         raise ValueError(f"{env_id} cannot be made: {error}") from error
-    limit = (env.spec and env.spec.max_episode_steps) or _MOST_STEPS
+    limit = (env.spec and env.spec.max_episode_steps) or _MAX_STEPS
     env.action_space.seed(_SEED)
     returns = []
     for episode in range(n_episodes):

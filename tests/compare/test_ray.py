@@ -1,4 +1,4 @@
-"""The same comparison on a Ray cluster, of which a worker is killed."""
+"""Comparisons on a Ray cluster give the same scores, also if a worker is killed."""
 
 import os
 import signal
@@ -17,30 +17,30 @@ from sb3_vpg.zoo.cli import main
 ray = pytest.importorskip("ray")
 pytestmark = [
     pytest.mark.expensive,
-    # Ray's own sockets and processes, which it leaves to the garbage collector, and its notices of things to come
+    # Ray leaves its sockets and processes to the garbage collector, and warns of its own changes
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 FEW = {"n_evaluations": 2, "eval_episodes": 2, "final_episodes": 3}
 
-
-OURS = "SB3_VPG_TEST_OF_RAY"
+MARK = "SB3_VPG_TEST_OF_RAY"
+"""Environment variable that marks the processes of a test: other tests may compare at the same time."""
 
 
 @pytest.fixture(autouse=True)
-def _as_urgent_as_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray gives its workers a low priority, and the other tests would leave them little."""
+def _normal_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray gives its workers a low priority, so other tests would take nearly all CPU time."""
     monkeypatch.setenv("RAY_worker_niceness", "0")
 
 
 def processes(words: str) -> Iterator[int]:
-    """:return: the numbers of the processes with these words in their command that have inherited our mark"""
-    mark = f"{OURS}={os.environ[OURS]}".encode()
+    """:return: the process ids of the marked processes whose command contains some words"""
+    mark = f"{MARK}={os.environ[MARK]}".encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            told = words in path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            if told and mark in path.with_name("environ").read_bytes().split(b"\0"):
+            matches = words in path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if matches and mark in path.with_name("environ").read_bytes().split(b"\0"):
                 yield int(path.parent.name)
         except OSError:
             continue
@@ -48,15 +48,14 @@ def processes(words: str) -> Iterator[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it was at work on is done by another one, and the scores are those of processes on this machine."""
-    # Other tests compare at the same time
-    monkeypatch.setenv(OURS, str(tmp_path))
+    """Another worker runs its task, and the scores are those of processes on this machine."""
+    monkeypatch.setenv(MARK, str(tmp_path))
     killed: list[int] = []
 
     def kill_one() -> None:
         end = time.monotonic() + 120
         while not killed and time.monotonic() < end:
-            # At work, not only there
+            # Only once a worker runs a task
             if any(processes("sb3_vpg.compare.runs.worker")):
                 killed.extend(list(processes("ray::run_remote"))[:1])
             time.sleep(0.1)
@@ -70,15 +69,15 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(killed) == 1
     assert not found.failures
     assert len(found.records) == 2
-    assert not any(processes("sb3_vpg.compare.runs.worker")), "one has outlived the comparison"
+    assert not any(processes("sb3_vpg.compare.runs.worker")), "a worker still runs after the comparison"
     for seed in (1, 2):
         assert (tmp_path / f"ray/random_search/CartPole-v1_{seed}/CartPole-v1.zip").is_file()
     local = compare(["random_search"], ["CartPole-v1"], 2, 600, tmp_path / "local", n_jobs=2, **FEW)
-    assert [one.final_returns for one in found.records] == [one.final_returns for one in local.records]
+    assert [run.final_returns for run in found.records] == [run.final_returns for run in local.records]
     assert len(read(tmp_path / "ray" / RECORDS)) == 2
 
 
-def test_a_run_that_fails_on_the_cluster_brings_its_output_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_output_of_a_run_that_fails_on_the_cluster_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "support"))
     where = ["-n", "600", "-f", str(tmp_path), "--engine", "ray", "-j", "1", "--gym-packages", "breaking_env"]
     few = ["--n-evaluations", "2", "--eval-episodes", "2", "--final-episodes", "3"]
@@ -86,7 +85,7 @@ def test_a_run_that_fails_on_the_cluster_brings_its_output_home(tmp_path: Path, 
     assert "the pole has broken" in (tmp_path / "output/random_search-Breaks-v0-0/log.txt").read_text()
 
 
-def test_an_address_where_no_cluster_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_without_a_cluster_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["-n", "600", "-f", str(tmp_path), "--engine", "ray", "--address", "127.0.0.1:1"]
     assert main(["compare", "--algos", "random_search", "--envs", "CartPole-v1", "--seeds", "1", *where]) == 1
     assert "127.0.0.1:1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Comparisons that really run: ordinary runs of the zoo, nothing done twice, nothing lost and no failure hidden."""
+"""Comparisons with real runs: they are ordinary runs of the zoo, none is done twice or lost, and failures are named."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ FLAGS = ["--n-evaluations", "2", "--eval-episodes", "2", "--final-episodes", "3"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """:return: the log folder of a comparison of two algorithms with two seeds"""
+    """The log folder of a comparison of two algorithms with two seeds."""
     path = tmp_path_factory.mktemp("comparison")
     found = compare(ALGOS, [ENV], 2, 600, path, n_jobs=2, **FEW)
     assert len(found.records) == 4
@@ -38,14 +39,14 @@ def weights(folder: Path, run: str) -> bytes:
         return archive.read("policy.pth")
 
 
-def test_runs_are_those_that_train_makes(folder: Path, tmp_path: Path) -> None:
+def test_a_run_has_the_weights_that_train_makes(folder: Path, tmp_path: Path) -> None:
     task = next(record.task for record in read(folder / RECORDS) if record.task.name == "vpg-CartPole-v1-1")
     assert main(train_flags(task, tmp_path)) == 0
     assert weights(folder, "vpg/CartPole-v1_2") == weights(tmp_path, "vpg/CartPole-v1_1")
     assert sorted(run.name for run in (folder / "vpg").iterdir()) == ["CartPole-v1_1", "CartPole-v1_2"]
 
 
-def test_records_say_what_evaluate_says(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_records_have_the_returns_that_evaluate_prints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for record in read(folder / RECORDS):
         with np.load(record.task.run_folder(folder) / "evaluations.npz") as arrays:
             assert record.mean_returns == arrays["results"].mean(axis=1).tolist()
@@ -58,7 +59,7 @@ def test_records_say_what_evaluate_says(folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_the_zoos_plots_read_the_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A search that has found ends before its last evaluations, which the zoo's second program leaves out."""
+    """RandomSearch may stop before its last evaluations; the zoo's second program leaves those out."""
     monkeypatch.chdir(tmp_path)
     where = ["-a", "vpg", "-e", ENV, "-f", str(folder), "-o", "saved", "--savefig", "all.png"]
     assert main(["all_plots", *where]) == 0
@@ -66,8 +67,8 @@ def test_the_zoos_plots_read_the_runs(folder: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "all.png").stat().st_size > 5000
 
 
-def test_what_is_finished_is_not_run_again(folder: Path) -> None:
-    """A record that was cut off is no record: that run is done again, and only that."""
+def test_finished_runs_are_not_run_again(folder: Path) -> None:
+    """Only the run whose record was cut off is done again."""
     file = folder / RECORDS
     *others, last = read(file)
     models = {path: path.stat().st_mtime_ns for path in folder.glob(f"*/*/{ENV}.zip")}
@@ -87,20 +88,20 @@ def test_other_settings_are_refused(folder: Path) -> None:
         compare(ALGOS, [ENV], 2, 700, folder, **FEW)
 
 
-def test_a_report_without_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of more than what is there: it says so, and runs nothing."""
+def test_a_report_names_missing_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With ``--report-only`` nothing runs, and the report names the runs that are missing."""
     flags = ["--algos", *ALGOS, "--envs", ENV, "--seeds", "3", "-n", "600", "-f", str(folder), *FLAGS, "--report-only"]
     assert main(["compare", *flags]) == 0
     assert "4 of 6 runs finished" in capsys.readouterr().out
     assert "2 runs not finished yet: vpg-CartPole-v1-2" in (folder / "report/report.md").read_text()
 
 
-def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The workers find the module where this process finds it: on ``sys.path``, and not in the environment."""
+def test_a_run_that_fails_is_named_and_the_others_finish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The workers import the module from this process's ``sys.path``; the environment variable does not have it."""
     flags = ["--envs", "Breaks-v0", ENV, "--seeds", "1", "-n", "600", "-f", str(tmp_path), "--gym-packages", "breaking_env"]
     assert main(["compare", "--algos", "random_search", *flags, "-j", "2", *FLAGS]) == 1
     printed, message = capsys.readouterr()
-    assert "default one, which was not tuned: random_search on Breaks-v0\n" in printed, "CartPole-v1 has one"
+    assert "default hyperparameters, which are not tuned: random_search on Breaks-v0\n" in printed, "CartPole-v1 has its own"
     log = tmp_path / "output/random_search-Breaks-v0-0/log.txt"
     assert "1 run failed: random_search-Breaks-v0-0" in message
     assert str(log) in message
@@ -111,58 +112,58 @@ def test_a_run_that_fails_is_named_and_the_others_are_finished(tmp_path: Path, c
         twin = (tmp_path / "report/report.md").read_text()
         assert "1 of 2 runs are finished" in twin
         assert "the pole has broken" in twin
-        # Another report says it again
+        # A report that is made again names the failure again
         assert main(["compare", "--algos", "random_search", *flags, *FLAGS, "--report-only"]) == 1
 
 
-def test_killed_and_started_again(tmp_path: Path) -> None:
-    """With -9: its workers end as well, and what they have begun is gone on with."""
+def test_a_comparison_that_was_killed_resumes_its_runs(tmp_path: Path) -> None:
+    """SIGKILL also ends its workers; the same command then resumes their runs."""
     words = ["compare", "--algos", "vpg", "--envs", ENV, "--seeds", "1", "-n", "30000", "-f", str(tmp_path), "-j", "1", *FLAGS]
     command = [sys.executable, "-m", "sb3_vpg", *words]
     monitor = tmp_path / "vpg/CartPole-v1_1/0.monitor.csv"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        until(lambda: any((tmp_path / "vpg/CartPole-v1_1/checkpoints").glob("*")) or process.poll() is not None)
+        wait_until(lambda: any((tmp_path / "vpg/CartPole-v1_1/checkpoints").glob("*")) or process.poll() is not None)
         os.kill(process.pid, signal.SIGKILL)
     assert not (tmp_path / RECORDS).exists()
     log = tmp_path / "output/vpg-CartPole-v1-0/log.txt"
-    # The worker has noticed once nothing more is written
-    until(lambda: is_quiet(monitor) and is_quiet(log))
+    # The worker has ended once its files stop changing
+    wait_until(lambda: is_quiet(monitor) and is_quiet(log))
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert "Hyperparameters of" in log.read_text(), "the run was resumed"
     (record,) = read(tmp_path / RECORDS)
     assert record.timesteps[-1] >= 29_000
     assert record.num_timesteps >= 30_000
-    assert record.cpu_seconds is record.wall_seconds is None, "what the killed attempt cost is not known"
+    assert record.cpu_seconds is record.wall_seconds is None, "the time of the killed attempt is unknown"
     assert [run.name for run in (tmp_path / "vpg").iterdir()] == ["CartPole-v1_1"]
     assert json.loads((tmp_path / "references.json").read_text())[ENV]["threshold"] == 475.0
 
 
-def test_a_log_folder_of_other_runs_is_refused(tmp_path: Path) -> None:
-    """What is there would look like a run that was stopped, and be removed."""
+def test_a_folder_with_other_runs_is_refused(tmp_path: Path) -> None:
+    """A comparison would take them for incomplete runs of its own and remove them."""
     mine = tmp_path / "random_search/CartPole-v1_1/mine.txt"
     mine.parent.mkdir(parents=True)
     mine.touch()
-    with pytest.raises(ValueError, match="other things than a comparison"):
+    with pytest.raises(ValueError, match="holds files, but no comparison"):
         compare(["random_search"], [ENV], 1, 600, tmp_path, **FEW)
     assert mine.exists()
 
 
-def test_one_comparison_at_a_time(folder: Path) -> None:
+def test_a_folder_that_another_process_uses_is_refused(folder: Path) -> None:
     with claimed(folder), pytest.raises(ValueError, match="another process"):
         compare(ALGOS, [ENV], 2, 600, folder, report_only=True, **FEW)
 
 
-def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_stops_the_workers_and_prints_how_to_continue(tmp_path: Path) -> None:
     words = ["compare", "--algos", "vpg", "--envs", ENV, "--seeds", "1", "-n", "1000000", "-f", str(tmp_path), "-j", "1"]
     with subprocess.Popen([sys.executable, "-m", "sb3_vpg", *words], stdout=subprocess.PIPE, text=True) as process:
         monitor = tmp_path / "vpg/CartPole-v1_1/0.monitor.csv"
-        until(lambda: (monitor.is_file() and monitor.stat().st_size > 500) or process.poll() is not None)
+        wait_until(lambda: (monitor.is_file() and monitor.stat().st_size > 500) or process.poll() is not None)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert "the same command goes on: sb3-vpg compare --algos vpg" in printed
-    assert any((tmp_path / "vpg/CartPole-v1_1/checkpoints").iterdir()), "it was asked, not killed"
+    assert "To continue, run the same command: sb3-vpg compare --algos vpg" in printed
+    assert any((tmp_path / "vpg/CartPole-v1_1/checkpoints").iterdir()), "the worker wrote a checkpoint before it ended"
 
 
 def is_quiet(file: Path) -> bool:
@@ -171,8 +172,8 @@ def is_quiet(file: Path) -> bool:
     return (file.stat().st_size if file.exists() else 0) == before
 
 
-def until(happened, seconds: float = 300.0) -> None:
+def wait_until(happened: Callable[[], bool], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "nothing has happened"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)

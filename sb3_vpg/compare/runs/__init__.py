@@ -1,1 +1,1 @@
-"""Running a comparison."""
+"""Runs the trainings of a comparison and records their results."""

@@ -1,7 +1,7 @@
 """
-What a comparison knows of a task without a record: that it was begun, with which settings, and why it failed.
+State of the tasks that have no record: whether one was started, with which settings, and why it failed.
 
-A task has a folder for it, which holds what its process has printed as well.
+Each task has a folder for its state and for the output of its process.
 """
 
 import json
@@ -18,11 +18,11 @@ from sb3_vpg.common.locks import claimed
 from sb3_vpg.compare.runs.tasks import Task
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 
-_PATIENCE = 120.0
+_LOCK_TIMEOUT = 120.0
 
 
 def log_file(task: Task, folder: Path) -> Path:
-    """:return: what the process of a task has printed"""
+    """:return: the file with the output of a task's process"""
     return folder / "output" / task.name / "log.txt"
 
 
@@ -31,24 +31,28 @@ def _state_file(task: Task, folder: Path) -> Path:
 
 
 @contextmanager
-def alone(task: Task, folder: Path, seconds: float = _PATIENCE) -> Iterator[None]:
+def claimed_task(task: Task, folder: Path, seconds: float = _LOCK_TIMEOUT) -> Iterator[None]:
     """
-    Claim a task for this process. One whose parent was killed may need a moment to notice, and is waited for.
+    Lock a task for this process.
 
-    :param seconds: how long
-    :raises ValueError: if another process is still at work on it then
+    :param task: the task
+    :param folder: log folder
+    :param seconds: how long to wait for the lock: a worker whose parent was killed needs a moment to end
+    :raises ValueError: if another process still holds the lock after that time
     """
-    place = log_file(task, folder).parent
-    place.mkdir(parents=True, exist_ok=True)
-    with claimed(place, seconds):
+    task_folder = log_file(task, folder).parent
+    task_folder.mkdir(parents=True, exist_ok=True)
+    with claimed(task_folder, seconds):
         yield
 
 
 def begin(task: Task, folder: Path) -> bool:
     """
-    :param task: that this process has claimed
+    Prepare an attempt: remove an earlier run of the task, unless it can be resumed.
+
+    :param task: a task that this process has locked
     :param folder: log folder
-    :return: whether an earlier attempt with the same settings can be gone on with; anything else that one has left is removed
+    :return: True if the earlier run can be resumed: it is one of VPG, with the same settings
     """
     run, state = task.run_folder(folder), _read(task, folder)
     is_same = task.algo == DEFAULT_ALGORITHM and bool(state.get("task") == task.as_json())
@@ -60,21 +64,21 @@ def begin(task: Task, folder: Path) -> bool:
 
 
 def note_failure(task: Task, folder: Path, text: str) -> None:
-    """Remember why there is no record, for the reports until there is one."""
+    """Save why a task failed. The reports show it until the task is run again."""
     _write(task, folder, text)
 
 
 def failures(tasks: Sequence[Task], folder: Path) -> dict[str, str]:
-    """:return: why the latest attempt at each of these has failed, by name; nothing of those that have not"""
-    found = {task.name: _read(task, folder).get("failure") for task in tasks}
-    return {name: str(text) for name, text in found.items() if text is not None}
+    """:return: by name, why the latest attempt at a task failed, for those that failed"""
+    texts = {task.name: _read(task, folder).get("failure") for task in tasks}
+    return {name: str(text) for name, text in texts.items() if text is not None}
 
 
 def _read(task: Task, folder: Path) -> dict[str, Any]:
     try:
         state = json.loads(_state_file(task, folder).read_text())
     except (FileNotFoundError, ValueError):
-        # Nothing is known, so it is begun anew
+        # Without a readable state the task starts from the beginning
         return {}
     return state if isinstance(state, dict) else {}
 

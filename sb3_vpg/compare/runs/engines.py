@@ -1,7 +1,7 @@
 """
-Where tasks run: in processes of this machine, or (see ``ray_engine``) on the machines of a Ray cluster.
+Engines run tasks: in processes on this machine, or (see ``ray_engine``) on a Ray cluster.
 
-An engine starts what it is given at once, so whoever submits decides how many run side by side.
+An engine starts each submitted task at once. The scheduler decides how many run in parallel.
 """
 
 from collections.abc import Sequence
@@ -17,38 +17,39 @@ from sb3_vpg.compare.runs.tasks import Task
 
 class Engine(Protocol):
     """
-    What a comparison needs of an engine.
+    Interface of an engine.
 
-    ``n_jobs``: how many tasks may run side by side.
+    ``n_jobs``: number of tasks that may run in parallel.
     """
 
     n_jobs: int
 
     def __enter__(self) -> "Engine":
-        """Get ready."""
+        """Start the engine."""
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop what still runs."""
+        """Stop all running tasks."""
 
     def submit(self, task: Task) -> Any:
-        """:return: a handle of a task that has been started"""
+        """Start a task and return a handle of it."""
 
     def wait(self, handles: Sequence[Any], seconds: float) -> list[Any]:
-        """:return: those that have ended; none if that takes longer"""
+        """Wait until a task ends, or for some seconds, and return the handles of the tasks that have ended."""
 
     def result(self, handle: Any) -> Record:
         """
-        :return: the record of a task that has ended; its run lies in the log folder
-        :raises FailedRunError: if it failed
+        Return the record of a task that has ended. Its files are then in the log folder.
+
+        :raises FailedRunError: if the task failed
         """
 
 
 class LocalEngine:
     """
-    Processes of this machine, one thread each.
+    Runs each task in a process on this machine.
 
     :param folder: log folder
-    :param n_jobs: how many run side by side
+    :param n_jobs: number of tasks that may run in parallel
     """
 
     def __init__(self, folder: Path, n_jobs: int) -> None:

@@ -1,4 +1,4 @@
-"""The execution of a task: a process of its own, what it cost, and a record of it all."""
+"""Executes a task in a subprocess, measures its time and makes its record."""
 
 import json
 import os
@@ -21,11 +21,11 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class FailedRunError(RuntimeError):
-    """A run that came to no score. Its text is the last line that it wrote, and names the file with the rest."""
+    """A run failed. The message has the last line of its output, and names the file with all of it."""
 
 
 class Processes:
-    """Those that run at the moment, so that whoever stops the comparison can stop them."""
+    """The running subprocesses of a comparison, so that all can be stopped."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[bytes]] = set()
@@ -35,17 +35,19 @@ class Processes:
     @contextmanager
     def start(self, command: list[str], output: IO[bytes]) -> "Iterator[subprocess.Popen[bytes]]":
         """
-        :param command: of a process that ends when its standard input does
-        :param output: file for what it writes
-        :return: the process, which is stopped when its block is left by an error
-        :raises FailedRunError: if all have been stopped
+        Start a process. It is terminated if the ``with`` block raises an error.
+
+        :param command: its command line; the process must end when its standard input is closed
+        :param output: file for its output
+        :return: the process
+        :raises FailedRunError: if ``stop`` has been called
         """
         environment = {**os.environ, **dict.fromkeys(_THREADS, "1")}
         with self._lock:
             if self._stopped:
-                raise FailedRunError("stopped before it had begun")
+                raise FailedRunError("the comparison was stopped before this run started")
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": output, "stderr": subprocess.STDOUT}
-            # A terminal's Ctrl-C goes to all processes of its session, so these would be told twice
+            # In the terminal's own session it would get Ctrl-C twice: from the terminal and from stop()
             process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
             self._running.add(process)
         try:
@@ -60,7 +62,7 @@ class Processes:
                 self._running.discard(process)
 
     def stop(self) -> None:
-        """Ask all of them to end, as Ctrl-C does: VPG finishes its rollout and leaves a checkpoint."""
+        """Send SIGTERM to all processes: VPG finishes its rollout and writes a checkpoint."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -69,13 +71,13 @@ class Processes:
 
 def execute(task: Task, folder: Path, processes: Processes | None = None) -> Record:
     """
-    Run a task in a process of its own, with one thread.
+    Run a task in a single-threaded subprocess. An earlier attempt is resumed or removed.
 
-    :param task: what to run; what an earlier attempt has left is gone on with, or removed
+    :param task: the task
     :param folder: log folder
-    :param processes: to which its own belongs
-    :return: what came of it
-    :raises FailedRunError: if the process failed
+    :param processes: registers the subprocess, so that it can be stopped
+    :return: the record of the run; without seconds if it was resumed, because those of the killed attempt are unknown
+    :raises FailedRunError: if the process failed, or if its score is no valid record
     """
     log = log_file(task, folder)
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,7 @@ def execute(task: Task, folder: Path, processes: Processes | None = None) -> Rec
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> float | None:
-    """:return: the CPU seconds of a process and its children, once it has ended"""
+    """Wait until a process ends. Return the CPU seconds of it and its children, or None on Windows."""
     if not hasattr(os, "wait4"):  # pragma: no cover  # Windows
         process.wait()
         return None
@@ -110,5 +112,5 @@ def _wait(process: "subprocess.Popen[bytes]") -> float | None:
 
 def _last_line(log: Path, code: int) -> str:
     lines = log.read_text(errors="replace").strip().splitlines()
-    said = [line for line in lines if line.startswith("sb3-vpg train:")] or lines[-1:] or ["it wrote nothing"]
-    return f"killed by signal {-code}; {said[-1]}" if code < 0 else said[-1]
+    errors = [line for line in lines if line.startswith("sb3-vpg train:")] or lines[-1:] or ["it wrote nothing"]
+    return f"killed by signal {-code}; {errors[-1]}" if code < 0 else errors[-1]

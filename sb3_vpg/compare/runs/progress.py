@@ -1,4 +1,4 @@
-"""What somebody who waits for a comparison wants to see: runs done, running and failed, and the time that is left."""
+"""Shows the progress of a comparison: finished, running and failed runs, and an estimate of the time left."""
 
 import time
 from datetime import timedelta
@@ -13,11 +13,11 @@ from sb3_vpg.compare.runs.tasks import Task
 
 class Display:
     """
-    A bar on a terminal; elsewhere a line for each run.
+    A progress bar on a terminal; elsewhere one line per run.
 
-    :param n_tasks: of the whole comparison
-    :param n_done: that an earlier call has finished
-    :param n_jobs: how many run side by side
+    :param n_tasks: number of tasks of the comparison
+    :param n_done: number of tasks that an earlier call finished
+    :param n_jobs: number of tasks that run in parallel
     """
 
     def __init__(self, n_tasks: int, n_done: int, n_jobs: int) -> None:
@@ -39,14 +39,16 @@ class Display:
         self._progress.stop()
 
     def started(self, task: Task) -> None:
-        """A run has begun."""
+        """Note that a task has started."""
         self._running[task] = time.monotonic()
 
     def ended(self, task: Task, error: str | None, waiting: list[Task]) -> None:
         """
-        :param task: that has ended
+        Note that a task has ended.
+
+        :param task: the task
         :param error: why it failed; None if it did not
-        :param waiting: those that have not begun
+        :param waiting: the tasks that have not started
         """
         seconds = time.monotonic() - self._running.pop(task)
         if error is None:
@@ -57,32 +59,37 @@ class Display:
             self.console.print(f"failed: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         self.refresh(waiting)
         if not self.console.is_terminal:
-            said = (
-                f"{'failed' if error else 'done'}: {task.name} after {seconds:.0f} s; {self._n_done} of {self._n_tasks} runs, "
-            )
-            self.console.print(f"{said}{self.state(waiting)}", markup=False, highlight=False, soft_wrap=True)
+            line = f"{'failed' if error else 'done'}: {task.name} after {seconds:.0f} s; "
+            line += f"{self._n_done} of {self._n_tasks} runs, {self.state(waiting)}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def refresh(self, waiting: list[Task]) -> None:
-        """Draw anew."""
+        """Redraw the bar."""
         self._progress.update(self._bar, completed=self._n_done, state=self.state(waiting))
 
     def state(self, waiting: list[Task]) -> str:
-        """:return: how many run and have failed, and how long it takes"""
+        """:return: the numbers of running and failed tasks, and the estimated time left"""
         counts = f"{len(self._running)} running, {self._n_failed} failed"
         if not waiting and not self._running:
             return counts
         left = self._seconds_left(waiting)
         if left is None:
             return f"{counts}, time left not known yet"
-        # A run may take longer than others did
+        # 0 if a run takes longer than the runs before it
         return f"{counts}, {'less than a minute' if left < 60 else f'about {timedelta(seconds=round(left))}'} left"
 
     def _seconds_left(self, waiting: list[Task]) -> float | None:
-        """:return: None before any run has ended; a kind of run that none has ended of takes as long as the others"""
+        """
+        Estimate the time left from the mean duration of finished runs of the same algorithm and environment.
+
+        Where there is none, the mean over the other kinds of run is used. None if no run has finished yet.
+        """
         if not self._seconds:
             return None
-        known = {kind: mean(seconds) for kind, seconds in self._seconds.items()}
-        usual, now = mean(known.values()), time.monotonic()
-        expected = [known.get((task.algo, task.env_id), usual) for task in waiting]
-        rest = [max(known.get((task.algo, task.env_id), usual) - (now - begun), 0.0) for task, begun in self._running.items()]
+        means = {kind: mean(seconds) for kind, seconds in self._seconds.items()}
+        overall, now = mean(means.values()), time.monotonic()
+        expected = [means.get((task.algo, task.env_id), overall) for task in waiting]
+        rest = [
+            max(means.get((task.algo, task.env_id), overall) - (now - start), 0.0) for task, start in self._running.items()
+        ]
         return max([sum(expected + rest) / self._n_jobs, *rest])

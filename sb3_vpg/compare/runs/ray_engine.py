@@ -1,5 +1,5 @@
 """
-Tasks on the machines of a Ray cluster. They need no file system in common: a run comes back as an archive.
+Runs tasks on a Ray cluster. Its machines need no common file system: the files of a run come back as an archive.
 
 Ray is an extra: ``pip install sb3-vpg[ray]``.
 """
@@ -21,14 +21,17 @@ from sb3_vpg.compare.runs.records import Record
 from sb3_vpg.compare.runs.tasks import Task
 
 _MAX_RETRIES = 3
-_PLACE = "{folder}"
+_FOLDER = "{folder}"
+"""Stands for the log folder in the message of a failed run: the folder of the worker is another one."""
 
 
 class RayEngine:
     """
-    :param folder: log folder, of this machine
-    :param n_jobs: how many run side by side; None: as many as the cluster has cores
-    :param address: of an existing cluster, as ``ray.init`` takes it; None: one of its own on this machine
+    Runs each task as a Ray task with one core.
+
+    :param folder: log folder on this machine
+    :param n_jobs: number of tasks that may run in parallel; None: one per core of the cluster
+    :param address: address of an existing cluster, for ``ray.init``; None: start a cluster on this machine
     :raises ValueError: if Ray is not installed
     """
 
@@ -37,19 +40,19 @@ class RayEngine:
     def __init__(self, folder: Path, n_jobs: int | None, address: str | None) -> None:
         if find_spec("ray") is None:
             raise ValueError("engine 'ray' needs Ray, which is not installed: pip install 'sb3-vpg[ray]'")
-        self.folder, self.address, self._asked = folder, address, n_jobs
+        self.folder, self.address, self._n_jobs_given = folder, address, n_jobs
         self.n_jobs = n_jobs or 1
 
     def __enter__(self) -> "RayEngine":
         import ray
 
         _check_listens(self.address)
-        # Of an embedded one no dashboard, whose port may be taken
-        own: dict[str, Any] = {"include_dashboard": False} if self.address is None else {}
-        ray.init(self.address or "local", log_to_driver=False, **own)
+        # No dashboard for a cluster that starts here: its port may be in use
+        options: dict[str, Any] = {"include_dashboard": False} if self.address is None else {}
+        ray.init(self.address or "local", log_to_driver=False, **options)
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-        self.n_jobs = self._asked or max(int(resources.get("CPU", 1)), 1)
-        # A worker that dies takes its task with it; Ray gives that to another one
+        self.n_jobs = self._n_jobs_given or max(int(resources.get("CPU", 1)), 1)
+        # If a worker dies, Ray runs its task on another one
         self._run = ray.remote(num_cpus=1, max_retries=_MAX_RETRIES)(run_remote)
         return self
 
@@ -60,7 +63,7 @@ class RayEngine:
 
     def submit(self, task: Task) -> Any:
         """See ``Engine``."""
-        # Its files would be unpacked over those of an attempt that was stopped
+        # An attempt that was stopped: the archive must not be unpacked over its files
         shutil.rmtree(task.run_folder(self.folder), ignore_errors=True)
         return self._run.remote(task)
 
@@ -82,13 +85,13 @@ class RayEngine:
         with tarfile.open(fileobj=io.BytesIO(archive)) as files:
             files.extractall(self.folder, filter="data")
         if failure is not None:
-            raise FailedRunError(failure.replace(_PLACE, str(self.folder)))
+            raise FailedRunError(failure.replace(_FOLDER, str(self.folder)))
         assert isinstance(record, Record)
         return record
 
 
 def _check_listens(address: str | None) -> None:
-    """:raises ValueError: if nobody answers at a host and port, for which Ray would wait for minutes"""
+    """Raise ValueError if nothing listens at a host and port. Ray would wait for minutes."""
     host, _, port = (address or "").rpartition(":")
     if not host or "/" in host or not port.isdigit():
         return
@@ -100,9 +103,9 @@ def _check_listens(address: str | None) -> None:
 
 def run_remote(task: Task) -> tuple[Record | None, str | None, bytes]:
     """
-    On a worker of the cluster.
+    Run a task on a worker of the cluster.
 
-    :return: record, or why there is none; and the run's folder and output, as a tar archive
+    :return: the record, or None; None, or why the run failed; a tar archive with the run's folder and output
     """
     with tempfile.TemporaryDirectory(prefix="sb3-vpg-ray-") as temporary:
         folder = Path(temporary)
@@ -110,7 +113,7 @@ def run_remote(task: Task) -> tuple[Record | None, str | None, bytes]:
         try:
             record = execute(task, folder)
         except FailedRunError as error:
-            failure = str(error).replace(temporary, _PLACE)
+            failure = str(error).replace(temporary, _FOLDER)
         file = io.BytesIO()
         with tarfile.open(fileobj=file, mode="w:gz") as archive:
             for path in (task.run_folder(folder), log_file(task, folder)):

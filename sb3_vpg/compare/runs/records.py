@@ -1,7 +1,7 @@
 """
-The records of finished runs: one file of JSON lines, to which a comparison adds and from which it goes on and reports.
+The records of finished runs: a file of JSON lines, one for each run.
 
-A line is added as a whole, and one that was cut off when its writer was killed is no record: its run is done again.
+If a process is killed while it writes a line, that line is ignored and its run is done again.
 """
 
 import json
@@ -21,15 +21,15 @@ class Record:
     """
     A finished run.
 
-    :param task: what was run
-    :param num_timesteps: environment steps of the training: up to one rollout more than the task's, or fewer if the agent was
-        finished early
+    :param task: the task
+    :param num_timesteps: environment steps of the training: up to one rollout more than the task's, or fewer if the algorithm
+        stopped early
     :param final_returns: undiscounted return of each episode of the finished agent, shape (final_episodes,)
     :param timesteps: environment steps at the evaluations during training, shape (n_evaluations,)
-    :param mean_returns: of these evaluations, shape (n_evaluations,)
-    :param wall_seconds: of the whole process: imports, training, evaluations; None for a run of several attempts, because what
-        those cost that were killed is not known
-    :param cpu_seconds: of the same; None also where the system does not tell
+    :param mean_returns: mean return of each of these evaluations, shape (n_evaluations,)
+    :param wall_seconds: wall-clock time of the process, with imports and evaluations; None if the run was resumed, because
+        the time of the killed attempt is unknown
+    :param cpu_seconds: CPU time of the process; None if the run was resumed, and on Windows
     :param where: processor and versions
     """
 
@@ -43,21 +43,23 @@ class Record:
     where: str
 
     def as_json(self) -> dict[str, Any]:
-        """:return: plain values"""
+        """:return: values that ``json`` can write"""
         return asdict(self)
 
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Record":
         """
-        :raises TypeError: if they are none of a record
-        :raises ValueError: for returns that are no finite numbers, and for a curve of which some are missing
+        Make a record from the values of ``as_json``.
+
+        :raises TypeError: if a value has the wrong type or an unknown name
+        :raises ValueError: if a value is missing, if a return is not finite, or if the numbers of evaluations differ
         """
-        missing = {one.name for one in fields(Record)} - set(values)
+        missing = {field.name for field in fields(Record)} - set(values)
         if missing:
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}: another version of sb3-vpg has written it")
+            raise ValueError(f"it lacks {', '.join(sorted(missing))}: another version of sb3-vpg wrote it")
         record = Record(**{**values, "task": Task(**values["task"])})
         if not record.final_returns or not np.isfinite([*record.final_returns, *record.mean_returns]).all():
-            raise ValueError("its returns are no finite numbers")
+            raise ValueError("its returns are missing or not finite")
         if len(record.timesteps) != len(record.mean_returns):
             raise ValueError(f"{len(record.timesteps)} evaluations have {len(record.mean_returns)} returns")
         return record
@@ -68,15 +70,17 @@ RECORDS = "records.jsonl"
 
 def read(file: Path) -> list[Record]:
     """
-    :param file: of records
-    :return: what it holds; nothing if it is not there
-    :raises ValueError: for a line that is no record, but for the last, which may have been cut off
+    Read the records of a file. A last line that was cut off is ignored.
+
+    :param file: the file; it need not exist
+    :return: its records
+    :raises ValueError: if another line is not a record
     """
     if not file.is_file():
         return []
     *lines, last = file.read_bytes().split(b"\n")
-    if _is_whole(last):
-        # Somebody's editor has left the last line without its end
+    if _is_json_object(last):
+        # An editor has removed the newline at the end of the file
         lines.append(last)
     records = []
     for number, line in enumerate(lines, start=1):
@@ -86,27 +90,27 @@ def read(file: Path) -> list[Record]:
             records.append(Record.from_json(json.loads(line)))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{file}, line {number}, is no record of a run ({error}); remove it to do that run again"
+                f"{file}, line {number}, is not a record ({error}); remove the line to do that run again"
             ) from error
     return records
 
 
 def add(record: Record, file: Path) -> None:
-    """Add a record, in place of a line that was cut off."""
+    """Append a record. A last line that was cut off is removed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("ab+") as stream:
         stream.seek(0)
         before = stream.read()
         end = before.rfind(b"\n") + 1
-        is_whole = _is_whole(before[end:])
-        if not is_whole:
+        needs_newline = _is_json_object(before[end:])
+        if not needs_newline:
             stream.truncate(end)
-        stream.write(b"\n" * is_whole + json.dumps(record.as_json(), separators=(",", ":")).encode() + b"\n")
+        stream.write(b"\n" * needs_newline + json.dumps(record.as_json(), separators=(",", ":")).encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _is_whole(line: bytes) -> bool:
+def _is_json_object(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -115,14 +119,16 @@ def _is_whole(line: bytes) -> bool:
 
 def finished(tasks: Sequence[Task], file: Path, any_entry: bool = False) -> dict[str, Record]:
     """
-    :param tasks: of a comparison
-    :param file: of records
-    :param any_entry: also those whose hyperparameters were other ones than today's
-    :return: those of its tasks that are finished, by name
-    :raises ValueError: if one was run with other settings than these
+    Find the records of tasks.
+
+    :param tasks: tasks of a comparison
+    :param file: file of records
+    :param any_entry: accept records of runs with other hyperparameters than the task has
+    :return: the records of the finished tasks, by the name of the task
+    :raises ValueError: if a run had other settings than its task
     """
-    known = {record.task.name: record for record in read(file)}
-    found = {task.name: known[task.name] for task in tasks if task.name in known}
+    records = {record.task.name: record for record in read(file)}
+    found = {task.name: records[task.name] for task in tasks if task.name in records}
     for task in tasks:
         if task.name in found:
             before = found[task.name].task
@@ -135,5 +141,5 @@ def _check_same(before: Task, now: Task, file: Path) -> None:
     differing = [f"{name} {old[name]!r}, not {new[name]!r}" for name in new if old[name] != new[name]]
     if differing:
         raise ValueError(
-            f"{file}: {now.name} was run with {'; '.join(differing)}. Give the settings of before, or choose another --folder"
+            f"{file}: {now.name} was run with {'; '.join(differing)}. Give the same settings again, or choose another --folder"
         )

@@ -1,4 +1,4 @@
-"""The course of a comparison: what is finished stays, what is missing runs, and what fails is told."""
+"""Runs every task that has no record yet, and reports failures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +11,17 @@ from sb3_vpg.compare.runs.progress import Display
 from sb3_vpg.compare.runs.records import Record, add
 from sb3_vpg.compare.runs.tasks import Task
 
-_TICK = 0.5
+_POLL_SECONDS = 0.5
 
 
 def run_all(tasks: Sequence[Task], records: dict[str, Record], file: Path, engine: Engine) -> None:
     """
-    Run what has no record yet.
+    Run every task that has no record. If one fails, the reason is saved in the folder of the records, and the others go on.
 
-    :param tasks: of a comparison
-    :param records: of the finished ones, by name; what finishes now is added
-    :param file: of records, to which it is added as well
-    :param engine: where they run; of one that fails, the file's folder keeps what is to be said of it
+    :param tasks: tasks of a comparison
+    :param records: records of finished tasks, by name; the new ones are added
+    :param file: file of records, to which the new ones are appended
+    :param engine: where the tasks run
     """
     waiting = [task for task in tasks if task.name not in records]
     running: dict[Any, Task] = {}
@@ -32,13 +32,13 @@ def run_all(tasks: Sequence[Task], records: dict[str, Record], file: Path, engin
                 display.started(task)
                 running[engine.submit(task)] = task
             display.refresh(waiting)
-            for handle in engine.wait(list(running), _TICK):
-                task, failed = running.pop(handle), None
+            for handle in engine.wait(list(running), _POLL_SECONDS):
+                task, error = running.pop(handle), None
                 try:
                     record = engine.result(handle)
                     add(record, file)
                     records[task.name] = record
                 except FailedRunError as failure:
-                    failed = f"{task.name}: {failure}"
-                    attempts.note_failure(task, file.parent, failed)
-                display.ended(task, failed, waiting)
+                    error = f"{task.name}: {failure}"
+                    attempts.note_failure(task, file.parent, error)
+                display.ended(task, error, waiting)
