@@ -6,7 +6,7 @@ import shlex
 import sys
 
 from sb3_vpg.compare.api import ENGINES, compare
-from sb3_vpg.compare.report.pages import PAGE
+from sb3_vpg.compare.report.pages import HTML
 from sb3_vpg.compare.results import Comparison
 from sb3_vpg.zoo.flags import add_gym_packages
 
@@ -26,7 +26,7 @@ def main() -> None:
         print(f"Stopped. To continue, run the same command: {shlex.join(['sb3-vpg', 'compare', *sys.argv[1:]])}")
         raise
     n_tasks = len(args.algos) * len(args.envs) * args.seeds
-    print(f"{len(comparison.records)} of {n_tasks} runs finished. Report: {args.folder}/report/{PAGE}")
+    print(f"{len(comparison.records)} of {n_tasks} runs finished. Report: {args.folder}/report/{HTML}")
     if comparison.failures:
         failed = len(comparison.failures)
         raise RuntimeError(f"{failed} run{'s' * (failed > 1)} failed: {'; '.join(comparison.failures.values())}")

@@ -30,7 +30,7 @@ def written(found: Comparison, folder: Path) -> tuple[str, str]:
 
 
 def read(folder: Path) -> tuple[str, str]:
-    return (folder / report.PAGE).read_text(), (folder / report.TWIN).read_text()
+    return (folder / report.HTML).read_text(), (folder / report.MARKDOWN).read_text()
 
 
 @pytest.fixture(scope="module")

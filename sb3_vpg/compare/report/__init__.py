@@ -1,1 +1,1 @@
-"""Reporting a comparison."""
+"""Writes the report of a comparison: statistics, tables, figures and pages."""

@@ -1,4 +1,4 @@
-"""What a report says of its tables and pictures, so that nobody needs to read code to know what a number is."""
+"""Texts of a report that explain its tables and figures."""
 
 TUNED = (
     "Entries of the files that the zoo reads, with the steps that each has there and is made for. Those of VPG are ours, in "

@@ -1,4 +1,4 @@
-"""The report of a comparison: one page that needs no other file, and a Markdown twin with its pictures beside it."""
+"""Writes the report of a comparison: an HTML page that contains its figures, and the same as Markdown with PNG files."""
 
 import base64
 from collections.abc import Sequence
@@ -11,25 +11,27 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.compare.report import explanations, stats, tables
-from sb3_vpg.compare.report.figures import Pictures
+from sb3_vpg.compare.report.figures import Figures
 from sb3_vpg.compare.report.shortfalls import shortfalls
 from sb3_vpg.compare.report.stats import MIN_RUNS, Estimate
 from sb3_vpg.compare.report.tables import Table
 from sb3_vpg.compare.results import Comparison, label
 
-PAGE, TWIN = "report.html", "report.md"
+HTML, MARKDOWN = "report.html", "report.md"
 
 
 @dataclass(frozen=True)
 class Section:
     """
-    :param title: of the section
+    A section of the report.
+
+    :param title: heading
     :param text: a paragraph
-    :param picture: name of a picture
-    :param alt: what is to be seen on it
-    :param table: rows
-    :param lines: of a list
-    :param plain: the first row is one like the others
+    :param picture: name of a figure
+    :param alt: alternative text of the figure
+    :param table: a table
+    :param lines: items of a list
+    :param plain: True if the first row of the table is not to be highlighted
     """
 
     title: str
@@ -43,17 +45,19 @@ class Section:
 
 def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     """
-    :param comparison: to report
-    :param folder: for the files
-    :param command: that made it
-    :return: the files: the page, its twin, the pictures
+    Write the report.
+
+    :param comparison: the results
+    :param folder: folder for the files
+    :param command: the command that the report shows
+    :return: the files: HTML page, Markdown, figures
     """
-    # Once for the pictures and the tables, because a bootstrap takes its time
+    # Computed once for figures and tables, because the bootstrap is slow
     finals = {algo: comparison.final(algo) for algo in comparison.algos if comparison.complete_seeds(algo)}
     overall = {algo: stats.aggregates(scores) for algo, scores in finals.items()}
     ours = finals.pop(comparison.algos[0], None)
     against = {} if ours is None else {algo: stats.improvement(ours, theirs) for algo, theirs in finals.items()}
-    pictures = Pictures(comparison, overall, against).all()
+    pictures = Figures(comparison, overall, against).all()
     content: dict[str, Any] = {
         "title": _title(comparison),
         "summary": _summary(comparison),
@@ -76,11 +80,11 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         lstrip_blocks=True,
     )
     files = {f"{name}.png": png for name, png in pictures.items()}
-    files |= {name: environment.get_template(f"{name}.j2").render(content).encode() for name in (PAGE, TWIN)}
+    files |= {name: environment.get_template(f"{name}.j2").render(content).encode() for name in (HTML, MARKDOWN)}
     for name, data in files.items():
         with atomic_write(folder / name) as file:
             file.write(data)
-    return [folder / PAGE, folder / TWIN, *(folder / f"{name}.png" for name in pictures)]
+    return [folder / HTML, folder / MARKDOWN, *(folder / f"{name}.png" for name in pictures)]
 
 
 def _title(comparison: Comparison) -> str:
@@ -89,20 +93,20 @@ def _title(comparison: Comparison) -> str:
 
 
 def _summary(comparison: Comparison) -> str:
-    asked = len(comparison.algos) * len(comparison.env_ids) * len(comparison.seeds)
+    n_tasks = len(comparison.algos) * len(comparison.env_ids) * len(comparison.seeds)
     envs, seeds = len(comparison.env_ids), len(comparison.seeds)
     counts = f"{_count(len(comparison.algos), 'algorithm')} on {_count(envs, 'environment')} with {_count(seeds, 'seed')} each"
     return (
-        f"{counts}: {len(comparison.records)} of {asked} runs are finished. Intervals: 95 %, stratified bootstrap over runs."
+        f"{counts}: {len(comparison.records)} of {n_tasks} runs are finished. Intervals: 95 %, stratified bootstrap over runs."
     )
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """:return: what a reader must know before she believes a number"""
+    """:return: warnings about missing runs and unequal conditions, for the top of the report"""
     notes = []
     few = [label(algo) for algo in comparison.algos if len(comparison.complete_seeds(algo)) < MIN_RUNS]
     if few:
@@ -129,15 +133,15 @@ def _notes(comparison: Comparison) -> list[str]:
 
 
 def _machines(comparison: Comparison) -> list[str]:
-    """:return: a line for each machine with its versions; where there are several, with how many runs each has made"""
+    """:return: a line for each machine with its versions; if there are several, with the number and seeds of its runs"""
     seeds: dict[str, list[int]] = {}
     for record in comparison.records:
         seeds.setdefault(" ".join(record.where.split()), []).append(record.task.seed)
     if len(seeds) < 2:
         return list(seeds)
     return [
-        f"{_count(len(found), 'run')} of seeds {', '.join(map(str, sorted(set(found))))}: {where}"
-        for where, found in sorted(seeds.items())
+        f"{_count(len(numbers), 'run')} of seeds {', '.join(map(str, sorted(set(numbers))))}: {where}"
+        for where, numbers in sorted(seeds.items())
     ]
 
 
@@ -150,7 +154,7 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     first, sections = label(comparison.algos[0]), []
     scores = {env_id: tables.env_scores(comparison, env_id) for env_id in comparison.env_ids}
     if overall:
-        alt = "intervals of four aggregates; " + _alt({algo: found["IQM"] for algo, found in overall.items()}, "IQM")
+        alt = "intervals of four aggregates; " + _alt({algo: estimates["IQM"] for algo, estimates in overall.items()}, "IQM")
         table = tables.aggregates(comparison, overall)
         sections.append(Section("Over all environments", explanations.OVERALL, "aggregates", alt, table))
     alt = "learning curves of each environment"
@@ -159,10 +163,10 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
         lost = shortfalls(comparison, scores)
         text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
         sections.append(Section(f"Where {first} loses", text, lines=lost))
-    for number, (env_id, found) in enumerate(scores.items()):
-        # Said once, of the first
+    for number, (env_id, by_algo) in enumerate(scores.items()):
+        # The first table has the explanation of all
         text = "" if number else explanations.TABLES
-        sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, found)))
+        sections.append(Section(env_id, text, table=tables.of_environment(comparison, env_id, by_algo)))
     if overall:
         alt = "sample-efficiency curves"
         sections.append(Section("Sample efficiency", explanations.EFFICIENCY, "sample_efficiency", alt))
@@ -175,12 +179,13 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     return sections
 
 
-def _alt(found: dict[str, Estimate], what: str) -> str:
-    return f"{what} {', '.join(f'{label(algo)} {one.text()}' for algo, one in found.items())}"
+def _alt(estimates: dict[str, Estimate], measure: str) -> str:
+    return f"{measure} {', '.join(f'{label(algo)} {estimate.text()}' for algo, estimate in estimates.items())}"
 
 
 def _entries(comparison: Comparison) -> list[dict[str, str]]:
-    found = []
+    """:return: title and YAML text of the hyperparameters of each algorithm on each environment"""
+    entries = []
     for env_id in comparison.env_ids:
         for algo in comparison.algos:
             runs = comparison.of(algo, env_id)
@@ -188,5 +193,5 @@ def _entries(comparison: Comparison) -> list[dict[str, str]]:
                 task = runs[0].task
                 tuned = int(float(task.entry["n_timesteps"]))
                 title = f"{label(algo)} on {env_id}: entry for {tuned:,} steps, run for {task.n_timesteps:,}"
-                found.append({"title": title, "text": yaml.safe_dump(task.entry, sort_keys=True).strip()})
-    return found
+                entries.append({"title": title, "text": yaml.safe_dump(task.entry, sort_keys=True).strip()})
+    return entries

@@ -1,5 +1,5 @@
 """
-Statistics over runs by rliable: point estimates with stratified bootstrap 95 % intervals.
+Statistics over runs, computed by rliable: point estimates with 95 % intervals of a stratified bootstrap.
 
 Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv 2108.13264). The
 interquartile mean (IQM) is the mean of the middle half of all runs.
@@ -14,14 +14,14 @@ from rliable import library, metrics
 from scipy.stats import trim_mean
 
 MIN_RUNS = 5
-"""With fewer runs a bootstrap says nothing that could be relied on, so there is no interval."""
+"""With fewer runs, a bootstrap interval is not reliable, so there is none."""
 AGGREGATES: dict[str, Callable[[np.ndarray], float]] = {
     "IQM": metrics.aggregate_iqm,
     "Median": metrics.aggregate_median,
     "Mean": metrics.aggregate_mean,
     "Optimality gap": metrics.aggregate_optimality_gap,
 }
-"""Of normalised scores. The optimality gap is what is missing to 1, on average: here, less is better."""
+"""Aggregates of normalised scores. The optimality gap is the mean shortfall below 1, so less is better."""
 _REPS = 2000
 _SEED = 0
 
@@ -29,9 +29,11 @@ _SEED = 0
 @dataclass(frozen=True)
 class Estimate:
     """
-    :param point: value
-    :param low: end of the 95 % interval; None if there are too few runs for one
-    :param high: the other end
+    A point estimate with its interval.
+
+    :param point: the estimate
+    :param low: lower end of the 95 % interval; None if there are fewer than ``MIN_RUNS`` runs
+    :param high: its upper end, or None
     """
 
     point: float
@@ -39,21 +41,21 @@ class Estimate:
     high: float | None
 
     def text(self, form: str = ".2f") -> str:
-        """:return: the value, and the interval or the reason why there is none"""
+        """:return: the estimate with its interval, or with a note that there are too few runs"""
         if self.low is None or self.high is None:
             return f"{_number(self.point, form)} (too few runs)"
         return f"{_number(self.point, form)} [{_number(self.low, form)}, {_number(self.high, form)}]"
 
 
 def _number(value: float, form: str) -> str:
-    """:return: never a minus before nothing"""
+    """:return: the formatted value, without the minus of a rounded zero"""
     text = f"{value:{form}}"
     return text if float(text) else text.removeprefix("-")
 
 
 @contextmanager
-def _same_draws() -> Iterator[None]:
-    """rliable draws from NumPy's global generator, whatever it is given."""
+def _seeded() -> Iterator[None]:
+    """Seed NumPy's global generator, from which rliable draws, and restore its state at the end."""
     before = np.random.get_state()
     np.random.seed(_SEED)
     try:
@@ -63,74 +65,84 @@ def _same_draws() -> Iterator[None]:
 
 
 def _estimates(scores: np.ndarray, func: Callable[[np.ndarray], np.ndarray]) -> list[Estimate]:
-    """:return: of each number that ``func`` makes of scores, which have the shape (n_runs, n_envs, …)"""
+    """Estimate each number that ``func`` returns for scores of shape (n_runs, n_envs, …)."""
     if len(scores) < MIN_RUNS:
         return [Estimate(float(value), None, None) for value in func(scores)]
-    with _same_draws():
+    with _seeded():
         values, intervals = library.get_interval_estimates({"": scores}, func, reps=_REPS)
     return [Estimate(*map(float, row)) for row in zip(values[""], *intervals[""], strict=True)]
 
 
 def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
     """
-    :param scores: normalised, shape (n_runs, n_envs), with at least one run
-    :return: by the names of ``AGGREGATES``
+    Estimate the aggregates over runs and environments.
+
+    :param scores: normalised scores of at least one run, shape (n_runs, n_envs)
+    :return: estimates by the names of ``AGGREGATES``
     """
-    found = _estimates(scores, lambda x: np.array([func(x) for func in AGGREGATES.values()]))
-    return dict(zip(AGGREGATES, found, strict=True))
+    estimates = _estimates(scores, lambda x: np.array([func(x) for func in AGGREGATES.values()]))
+    return dict(zip(AGGREGATES, estimates, strict=True))
 
 
 def iqm(values: np.ndarray) -> Estimate:
     """
-    :param values: one for each run on one environment, shape (n_runs,)
-    :return: interquartile mean
+    Estimate the interquartile mean over runs.
+
+    :param values: one for each run on an environment, shape (n_runs,)
     """
-    (found,) = _estimates(np.asarray(values)[:, None], lambda x: np.array([metrics.aggregate_iqm(x)]))
-    return found
+    (estimate,) = _estimates(np.asarray(values)[:, None], lambda x: np.array([metrics.aggregate_iqm(x)]))
+    return estimate
 
 
 def iqm_points(curves: np.ndarray) -> np.ndarray:
     """
-    :param curves: of runs on one environment, shape (n_runs, n_points)
-    :return: interquartile mean over runs for each point, shape (n_points,), without intervals
+    Compute the interquartile mean over runs at each point, without intervals.
+
+    :param curves: one for each run on an environment, shape (n_runs, n_points)
+    :return: shape (n_points,)
     """
-    found: np.ndarray = trim_mean(curves, proportiontocut=0.25, axis=0)
-    return found
+    means: np.ndarray = trim_mean(curves, proportiontocut=0.25, axis=0)
+    return means
 
 
 def iqm_curve(curves: np.ndarray) -> list[Estimate]:
     """
+    Estimate the interquartile mean over runs and environments at each point.
+
     :param curves: shape (n_runs, n_envs, n_points)
-    :return: interquartile mean over runs and environments, for each point
     """
-    # As rliable's for each point, at once
+    # The same as rliable's, for all points at once
     return _estimates(curves, lambda x: iqm_points(x.reshape(-1, x.shape[-1])))
 
 
 def profile(scores: np.ndarray, taus: np.ndarray) -> list[Estimate]:
     """
-    :param scores: normalised, shape (n_runs, n_envs)
+    Estimate a performance profile: the fraction of runs that score above each of some scores.
+
+    :param scores: normalised scores, shape (n_runs, n_envs)
     :param taus: normalised scores, shape (n_points,)
-    :return: the fraction of runs that score above each
     """
     return _estimates(scores, lambda x: np.array([np.mean(x > tau) for tau in taus]))
 
 
 def improvement(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     """
-    :param ours: normalised, shape (n_runs, n_envs)
-    :param theirs: of another algorithm, shape (m_runs, n_envs)
-    :return: the probability that a run of ours beats one of theirs, averaged over the environments; a tie counts half
+    Estimate the probability that a run of ours scores higher than one of theirs, averaged over environments.
+
+    A tie counts as one half.
+
+    :param ours: normalised scores, shape (n_runs, n_envs)
+    :param theirs: normalised scores of another algorithm, shape (m_runs, n_envs)
     """
     if min(len(ours), len(theirs)) < MIN_RUNS:
         return Estimate(_probability(ours, theirs), None, None)
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]] = {"": (ours, theirs)}
-    with _same_draws():
+    with _seeded():
         values, intervals = library.get_interval_estimates(pairs, _probability, reps=_REPS)
     return Estimate(float(values[""]), *map(float, np.ravel(intervals[""])))
 
 
 def _probability(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """As rliable's ``probability_of_improvement``, which ranks one environment after the other and takes ten times as long."""
+    """Same as rliable's ``probability_of_improvement``, which takes ten times as long."""
     difference = ours[:, None] - theirs[None]
     return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
