@@ -43,14 +43,13 @@ class Section:
     plain: bool = False
 
 
-def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
+def write(comparison: Comparison, folder: Path, command: str) -> None:
     """
-    Write the report.
+    Write the HTML page, the Markdown file and the figures to a folder.
 
     :param comparison: the results
     :param folder: folder for the files
     :param command: the command that the report shows
-    :return: the files: HTML page, Markdown, figures
     """
     # Computed once for figures and tables, because the bootstrap is slow
     finals = {algo: comparison.final(algo) for algo in comparison.algos if comparison.complete_seeds(algo)}
@@ -71,9 +70,8 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
         "machines": _machines(comparison),
         "images": {name: base64.b64encode(png).decode() for name, png in pictures.items()},
     }
-    loader = PackageLoader("sb3_vpg.compare.report")
     environment = Environment(
-        loader=loader,
+        loader=PackageLoader("sb3_vpg.compare.report"),
         autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -84,7 +82,6 @@ def write(comparison: Comparison, folder: Path, command: str) -> list[Path]:
     for name, data in files.items():
         with atomic_write(folder / name) as file:
             file.write(data)
-    return [folder / HTML, folder / MARKDOWN, *(folder / f"{name}.png" for name in pictures)]
 
 
 def _title(comparison: Comparison) -> str:

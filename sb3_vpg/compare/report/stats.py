@@ -74,65 +74,47 @@ def _estimates(scores: np.ndarray, func: Callable[[np.ndarray], np.ndarray]) -> 
 
 
 def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
-    """
-    Estimate the aggregates over runs and environments.
-
-    :param scores: normalised scores of at least one run, shape (n_runs, n_envs)
-    :return: estimates by the names of ``AGGREGATES``
-    """
+    """Estimate each of the ``AGGREGATES`` for normalised scores of shape (n_runs, n_envs)."""
     estimates = _estimates(scores, lambda x: np.array([func(x) for func in AGGREGATES.values()]))
     return dict(zip(AGGREGATES, estimates, strict=True))
 
 
 def iqm(values: np.ndarray) -> Estimate:
-    """
-    Estimate the interquartile mean over runs.
-
-    :param values: one for each run on an environment, shape (n_runs,)
-    """
+    """Estimate the interquartile mean of values of shape (n_runs,)."""
     (estimate,) = _estimates(np.asarray(values)[:, None], lambda x: np.array([metrics.aggregate_iqm(x)]))
     return estimate
 
 
 def iqm_points(curves: np.ndarray) -> np.ndarray:
-    """
-    Compute the interquartile mean over runs at each point, without intervals.
-
-    :param curves: one for each run on an environment, shape (n_runs, n_points)
-    :return: shape (n_points,)
-    """
+    """Compute the interquartile mean of curves of shape (n_runs, n_points) at each point, without intervals."""
     means: np.ndarray = trim_mean(curves, proportiontocut=0.25, axis=0)
     return means
 
 
 def iqm_curve(curves: np.ndarray) -> list[Estimate]:
-    """
-    Estimate the interquartile mean over runs and environments at each point.
-
-    :param curves: shape (n_runs, n_envs, n_points)
-    """
+    """Estimate the interquartile mean of curves of shape (n_runs, n_envs, n_points) at each point."""
     # The same as rliable's, for all points at once
     return _estimates(curves, lambda x: iqm_points(x.reshape(-1, x.shape[-1])))
 
 
 def profile(scores: np.ndarray, taus: np.ndarray) -> list[Estimate]:
     """
-    Estimate a performance profile: the fraction of runs that score above each of some scores.
+    Estimate a performance profile.
 
     :param scores: normalised scores, shape (n_runs, n_envs)
-    :param taus: normalised scores, shape (n_points,)
+    :param taus: thresholds, shape (n_points,)
+    :return: the fraction of runs that score above each threshold
     """
     return _estimates(scores, lambda x: np.array([np.mean(x > tau) for tau in taus]))
 
 
 def improvement(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
     """
-    Estimate the probability that a run of ours scores higher than one of theirs, averaged over environments.
-
-    A tie counts as one half.
+    Estimate the probability that a run of ours scores higher than one of theirs.
 
     :param ours: normalised scores, shape (n_runs, n_envs)
     :param theirs: normalised scores of another algorithm, shape (m_runs, n_envs)
+    :return: the mean over environments; a tie counts as one half
     """
     if min(len(ours), len(theirs)) < MIN_RUNS:
         return Estimate(_probability(ours, theirs), None, None)

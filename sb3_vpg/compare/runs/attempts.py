@@ -33,12 +33,9 @@ def _state_file(task: Task, folder: Path) -> Path:
 @contextmanager
 def claimed_task(task: Task, folder: Path, seconds: float = _LOCK_TIMEOUT) -> Iterator[None]:
     """
-    Lock a task for this process.
+    Lock a task for this process. The worker of a comparison that was killed needs a moment to release it.
 
-    :param task: the task
-    :param folder: log folder
-    :param seconds: how long to wait for the lock: a worker whose parent was killed needs a moment to end
-    :raises ValueError: if another process still holds the lock after that time
+    :raises ValueError: if another process still holds the lock after some seconds
     """
     task_folder = log_file(task, folder).parent
     task_folder.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def execute(task: Task, folder: Path, processes: Processes | None = None) -> Rec
 
     :param task: the task
     :param folder: log folder
-    :param processes: registers the subprocess, so that it can be stopped
+    :param processes: can stop the subprocess
     :return: the record of the run; without seconds if it was resumed, because those of the killed attempt are unknown
     :raises FailedRunError: if the process failed, or if its score is no valid record
     """

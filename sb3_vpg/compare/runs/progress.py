@@ -89,7 +89,5 @@ class Display:
         means = {kind: mean(seconds) for kind, seconds in self._seconds.items()}
         overall, now = mean(means.values()), time.monotonic()
         expected = [means.get((task.algo, task.env_id), overall) for task in waiting]
-        rest = [
-            max(means.get((task.algo, task.env_id), overall) - (now - start), 0.0) for task, start in self._running.items()
-        ]
+        rest = [max(means.get((task.algo, task.env_id), overall) - now + start, 0.0) for task, start in self._running.items()]
         return max([sum(expected + rest) / self._n_jobs, *rest])

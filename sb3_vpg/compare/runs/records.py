@@ -70,10 +70,8 @@ RECORDS = "records.jsonl"
 
 def read(file: Path) -> list[Record]:
     """
-    Read the records of a file. A last line that was cut off is ignored.
+    Read the records of a file, which need not exist. A last line that was cut off is ignored.
 
-    :param file: the file; it need not exist
-    :return: its records
     :raises ValueError: if another line is not a record
     """
     if not file.is_file():
