@@ -1,1 +1,1 @@
-"""The commands that search for hyperparameters."""
+"""The commands ``optimize``, which searches for hyperparameters, and ``best_entry``, which writes the best ones to a file."""

@@ -1,4 +1,4 @@
-"""What a search shows at its end, beside the zoo's own report: pictures, and the best trial as one can use it."""
+"""Shows the results of a search, in addition to the zoo's own report: plots, and the best trial as an entry."""
 
 import re
 import shlex
@@ -18,9 +18,11 @@ from sb3_vpg.zoo.tuning.best_entry import entry_text
 
 def report(study: optuna.Study, storage: str | None, folder: Path | None) -> None:
     """
-    :param study: with a completed trial
-    :param storage: where it is kept, None for nowhere
-    :param folder: for the plots, None for no plots
+    Print the best trial as an entry of a hyperparameter file, and draw plots.
+
+    :param study: a study with a completed trial
+    :param storage: storage of the study; None if it is only in memory
+    :param folder: folder for the plots; None for no plots
     """
     trials = study.get_trials(deepcopy=False)
     counts = {state.name.lower(): sum(trial.state == state for trial in trials) for state in TrialState}
@@ -28,9 +30,9 @@ def report(study: optuna.Study, storage: str | None, folder: Path | None) -> Non
     try:
         _, text = entry_text(study)
     except ValueError as error:
-        print(f"The best trial has no entry to show: {error}")
+        print(f"The best trial cannot be shown as an entry: {error}")
     else:
-        print(f"The best trial as an entry of a hyperparameter file, with all that it was trained with:\n\n{text}")
+        print(f"The best trial as an entry of a hyperparameter file, with all its hyperparameters:\n\n{text}")
         if storage is not None:
             words = ["best_entry", "--storage", storage, "--study-name", study.study_name, "-o", "FILE.yml"]
             print(f"Write it to a file: {shlex.join(['sb3-vpg', *words])}")
@@ -38,13 +40,12 @@ def report(study: optuna.Study, storage: str | None, folder: Path | None) -> Non
         draw(study, folder)
 
 
-def draw(study: optuna.Study, folder: Path) -> list[Path]:
+def draw(study: optuna.Study, folder: Path) -> None:
     """
-    Draw how the best value came about, and which hyperparameters decided it. No screen and no browser is needed.
+    Draw the optimisation history and, if completed trials differ in value, the importances of the hyperparameters.
 
-    :param study: with a completed trial
-    :param folder: where the pictures go
-    :return: their paths; importances need completed trials of different values
+    :param study: a study with a completed trial
+    :param folder: folder for the PNG files
     """
     matplotlib.use("Agg")
     stem = folder / f"study_{re.sub(r'[^A-Za-z0-9._-]+', '_', study.study_name)}"
@@ -55,10 +56,9 @@ def draw(study: optuna.Study, folder: Path) -> list[Path]:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             drawn.append(_save(plot_param_importances(study), Path(f"{stem}_importances.png")))
         if caught:
-            print("There are too few trials of some kinds for the importances of their hyperparameters to be accurate.")
+            print("The importances of some hyperparameters are not accurate: there are too few trials.")
     pyplot.close("all")
     print(f"Plots: {', '.join(map(str, drawn))}")
-    return drawn
 
 
 def _save(axes: Any, picture: Path) -> Path:

@@ -1,4 +1,4 @@
-"""``sb3-vpg optimize``: the zoo's search with a beginning, a sense of whose fault an error is, and pictures at the end."""
+"""The zoo's search for hyperparameters as ``sb3-vpg optimize`` runs it."""
 
 import inspect
 import math
@@ -18,46 +18,46 @@ from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.patching import exchanged
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.tuning.report import report
-from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS, params_of, suggest_n_envs
-from sb3_vpg.zoo.tuning.study import StudyOrigin, as_json, create_or_load, opened_for_search
+from sb3_vpg.zoo.tuning.search_space import ENTRY_UNCHANGED, params_of, suggest_n_envs
+from sb3_vpg.zoo.tuning.study import StudyOrigin, as_json, create_or_load, open_search_storage
 
-# What other hyperparameters may mend
-_UNFIT = (DivergedError, DistributionError, EndlessEpisodeError)
+# Other hyperparameters may avoid these errors
+_PRUNED = (DivergedError, DistributionError, EndlessEpisodeError)
 
 
 class SearchManager(ExperimentManager):
     """
-    Differs from its parent, in a search, in five points:
+    A search differs from that of the parent class as follows:
 
-    * the first trial is the entry that the search began with, so that the best is never worse than that;
-    * VPG's number of environments is searched as well;
-    * a trial of VPG is pruned if it diverges; an environment that fails ends the search, and is named;
-    * a trial that was interrupted is queued again, and in storages that can tell also one whose worker was killed;
-      processes that start a search in the same new database at the same moment do not trip over each other;
-    * plots are drawn to files, and the best trial is shown as an entry of a hyperparameter file.
+    * the first trial trains the entry that the search began with, so that the result is never worse;
+    * the number of environments of VPG is searched as well;
+    * a trial of VPG is pruned if it diverges, and an error of the environment ends the search;
+    * a trial that was interrupted is queued again; in a database, also one whose worker was killed;
+    * several processes can start the same search in a new database at the same time;
+    * plots are written to files, and the best trial is printed as an entry of a hyperparameter file.
     """
 
     _signals: Signals
     _saved: dict[str, Any]
 
     def read_hyperparameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The zoo's, remembered for the study."""
+        """Read the hyperparameters as the zoo does, and keep them for the study."""
         hyperparams, self._saved = super().read_hyperparameters()
         return hyperparams, self._saved
 
     def objective(self, trial: optuna.Trial) -> float:
-        """The zoo's. A trial that is interrupted, or whose environment fails, fails without Optuna's traceback."""
+        """Run a trial as the zoo does. If it is interrupted or its environment fails, stop without Optuna's traceback."""
         for name in ("seed", "n_timesteps", "n_eval_episodes"):
             trial.set_user_attr(name, getattr(self, name))
         manager = copy(self)
         try:
             if self.algo == DEFAULT_ALGORITHM:
-                # Several jobs are several threads, with a number each
+                # Parallel jobs are threads, and each trial has its own n_envs
                 manager.n_envs = suggest_n_envs(trial, self.n_envs)
             return ExperimentManager.objective(manager, trial)
         except optuna.TrialPruned as pruned:
             cause = pruned.__cause__
-            if cause is None or self.algo not in ALGORITHMS or isinstance(cause, _UNFIT):
+            if cause is None or self.algo not in ALGORITHMS or isinstance(cause, _PRUNED):
                 raise
             failure: BaseException = cause
         except (Exception, KeyboardInterrupt) as error:
@@ -69,23 +69,24 @@ class SearchManager(ExperimentManager):
         self._errors.append(failure)
         trial.set_user_attr("failure", f"{type(failure).__name__}: {failure}"[:500])
         if self.storage is not None and isinstance(failure, KeyboardInterrupt):
-            # For whoever goes on with the study
-            trial.study.enqueue_trial(trial.params, {AS_IT_STANDS: True} if AS_IT_STANDS in trial.user_attrs else None)
+            # For the next process that continues the study
+            trial.study.enqueue_trial(trial.params, {ENTRY_UNCHANGED: True} if ENTRY_UNCHANGED in trial.user_attrs else None)
         trial.study.stop()
 
     def hyperparameters_optimization(self) -> None:
         """
-        Search. A database stays open until the report is written.
+        Search, and report the result.
 
-        :raises ValueError: if no trial was completed; an error of an environment goes on as it is
+        :raises ValueError: if no trial was completed
+        :raises Exception: the error of an environment
         """
         self._errors: list[BaseException] = []
         self._study: optuna.Study | None = None
         plots, self.no_optim_plots = not self.no_optim_plots, True
         with warnings.catch_warnings():
-            # Optuna calls heartbeats, and plots by matplotlib, experimental
+            # In Optuna, heartbeats and matplotlib plots are experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            with opened_for_search(self.storage) as self._database:
+            with open_search_storage(self.storage) as self._database:
                 with exchanged("optuna:create_study", self._create_study):
                     self._search()
                 assert self._study is not None
@@ -98,7 +99,7 @@ class SearchManager(ExperimentManager):
         try:
             super().hyperparameters_optimization()
         except ValueError as error:
-            # The zoo asks for the best of them
+            # The zoo asks for the best trial, and there is none
             if self._study is None or self._study.get_trials(states=(TrialState.COMPLETE,)):
                 raise
             for reason in self._errors:
@@ -107,24 +108,24 @@ class SearchManager(ExperimentManager):
                 raise KeyboardInterrupt from None
             n_trials = len(self._study.trials)
             raise ValueError(
-                f"none of the {n_trials} trials of study {self._study.study_name!r} was completed: raise --n-trials, give the "
-                "entry other hyperparameters to begin with, or look above at what the pruned ones say"
+                f"none of the {n_trials} trials of study {self._study.study_name!r} was completed: raise --n-trials, "
+                "begin with other hyperparameters, or see above why trials were pruned"
             ) from error
 
     def _create_study(self, load_if_exists: bool, storage: BaseStorage | None, **kwargs: Any) -> optuna.Study:
-        """What the zoo takes for ``optuna.create_study``."""
+        """Replaces ``optuna.create_study`` in the zoo's search."""
         study, is_new = create_or_load(storage=self._database or storage, **kwargs)
         self._study = study
-        # Each for itself: the sampler asks for it in the first trial
+        # Every process sets it: the sampler needs it in the first trial
         study.set_user_attr("policy", str(self._hyperparams.get("policy")))
         entry = {**self._saved, **({"env_kwargs": self.env_kwargs} if self.env_kwargs else {})}
-        begun = StudyOrigin(self.algo, self.env_name.gym_id, as_json(entry), list(self.args.gym_packages))
+        origin = StudyOrigin(self.algo, self.env_name.gym_id, as_json(entry), list(self.args.gym_packages))
         if is_new:
-            begun.note(study)
+            origin.save(study)
             if self.algo == DEFAULT_ALGORITHM:
                 self._enqueue_entry(study)
         else:
-            begun.check_same(study)
+            origin.check_same(study)
         return study
 
     def _enqueue_entry(self, study: optuna.Study) -> None:
@@ -132,7 +133,7 @@ class SearchManager(ExperimentManager):
         hyperparams = {**defaults, "policy_kwargs": None, **self._hyperparams}
         params = params_of(hyperparams, self.n_envs, self.n_actions)
         if params is None:
-            # No point of the space, so that the sampler learns nothing from it
-            study.enqueue_trial({}, user_attrs={AS_IT_STANDS: True})
+            # Not a point of the search space, so the sampler learns nothing from it
+            study.enqueue_trial({}, user_attrs={ENTRY_UNCHANGED: True})
         else:
             study.enqueue_trial(params)

@@ -1,9 +1,8 @@
 """
-The space that ``sb3-vpg optimize`` searches for VPG. It is conditional: a knob that a baseline has no use for is not drawn,
-and no combination is drawn that VPG refuses.
+The search space of ``sb3-vpg optimize`` for VPG.
 
-What is drawn lies on logarithmic axes where factors matter; what a trial trains with is rounded to three digits, so that a
-YAML file can say it exactly.
+It is conditional: a hyperparameter that the baseline does not use is not drawn, and no combination is drawn that VPG refuses.
+Numbers are rounded to three digits, so that a YAML file can hold exactly what a trial was trained with.
 """
 
 import warnings
@@ -15,27 +14,27 @@ from torch import nn
 
 BASELINES = ("value", "average", "leave_one_out", "none")
 N_ENVS = (1, 2, 4, 8, 16)
-AS_IT_STANDS = "trains the entry as it stands"
-"""A trial with this attribute draws nothing: its hyperparameters are those that the search began with."""
+ENTRY_UNCHANGED = "trains the entry as it stands"
+"""User attribute of a trial that draws nothing and trains the entry that the search began with."""
 _BATCH_SIZES = ("all", 64, 256, 1024)
 _ENT_COEFS = (0.0, 1e-4, 1e-3, 3e-3, 0.01, 0.03)
 _NETWORKS = {"tiny": [64], "small": [64, 64], "medium": [256, 256]}
 _ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU}
-# Whoever names another policy has its networks in mind
-_OF_SIZE = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
+# Other policies keep their own networks
+_SIZED_POLICIES = ("MlpPolicy", "CnnPolicy", "MultiInputPolicy")
 
 
 def sample_vpg_params(trial: BaseTrial, n_actions: int, n_envs: int, additional_args: dict[str, Any]) -> dict[str, Any]:
     """
     Draw the hyperparameters of one trial.
 
-    :param trial: the trial that remembers what was drawn
-    :param n_actions: number of continuous actions; 0 without such, where gSDE is not defined
-    :param n_envs: one environment alone needs two episodes to compare one with the other
+    :param trial: the trial, which stores the draws
+    :param n_actions: number of continuous actions; 0 if there are none, so that gSDE is not drawn
+    :param n_envs: number of environments; with one, the leave-one-out baseline needs at least two episodes
     :param additional_args: unused, as in the zoo's other on-policy samplers
     :return: keyword arguments of ``VPG``
     """
-    if AS_IT_STANDS in trial.user_attrs:
+    if ENTRY_UNCHANGED in trial.user_attrs:
         return {}
     baseline = trial.suggest_categorical("baseline", BASELINES)
     trial.suggest_float("learning_rate", 1e-4, 0.03, log=True)
@@ -48,7 +47,7 @@ def sample_vpg_params(trial: BaseTrial, n_actions: int, n_envs: int, additional_
     trial.suggest_categorical("ent_coef", _ENT_COEFS)
     trial.suggest_float("max_grad_norm", 0.1, 10.0, log=True)
     trial.suggest_categorical("normalize_advantage", [False, True])
-    if _policy(trial) in _OF_SIZE:
+    if _policy(trial) in _SIZED_POLICIES:
         trial.suggest_categorical("net_arch", list(_NETWORKS))
         trial.suggest_categorical("activation_fn", list(_ACTIVATIONS))
     hyperparams = convert_vpg_params(trial.params)
@@ -57,10 +56,10 @@ def sample_vpg_params(trial: BaseTrial, n_actions: int, n_envs: int, additional_
 
 
 def _policy(trial: BaseTrial) -> str:
-    """:return: that of the entry, which the zoo writes down in the study"""
+    """:return: name of the policy, which ``SearchManager`` stores in the study"""
     study = getattr(trial, "study", None)
     attributes = trial.user_attrs if study is None else study.user_attrs
-    return str(attributes.get("policy", _OF_SIZE[0]))
+    return str(attributes.get("policy", _SIZED_POLICIES[0]))
 
 
 def _draw_critic(trial: BaseTrial, n_actions: int) -> None:
@@ -75,15 +74,17 @@ def _draw_critic(trial: BaseTrial, n_actions: int) -> None:
 
 def convert_vpg_params(sampled_params: dict[str, Any]) -> dict[str, Any]:
     """
-    :param sampled_params: the ``params`` of a trial, as Optuna stores them; none stand for the entry as it is
-    :return: what they mean in an entry of a hyperparameter file: keyword arguments of ``VPG``, and ``n_envs`` where it was
-        drawn. Options of the entry that would contradict them are set as well
+    Convert the parameters of a trial to hyperparameters.
+
+    :param sampled_params: ``params`` of a trial; empty if it trains the entry that the search began with
+    :return: keyword arguments of ``VPG`` and, if drawn, ``n_envs``; they include defaults for options of the entry that
+        the drawn values may contradict
     """
     drawn = dict(sampled_params)
     if not drawn:
         return {}
     linear = drawn.pop("schedule") == "linear"
-    # An entry may set these, and not every baseline bears it
+    # An entry may set these, and some baselines refuse them
     hyperparams: dict[str, Any] = {"reward_to_go": True, "discount_steps": False, "use_sde": False, "n_episodes": None}
     for name in ("learning_rate", "vf_learning_rate"):
         if name in drawn:
@@ -107,36 +108,36 @@ def _rounded(number: float) -> float:
     return float(f"{number:.3g}")
 
 
-def suggest_n_envs(trial: BaseTrial, of_the_entry: int) -> int:
+def suggest_n_envs(trial: BaseTrial, entry_n_envs: int) -> int:
     """
-    The zoo makes environments before it draws, so their number is drawn apart.
+    Draw the number of environments. The zoo creates them before it draws the other hyperparameters.
 
-    :param trial: as in ``sample_vpg_params``
-    :param of_the_entry: what the search began with, which is a choice as well
-    :return: how many environments to train in
+    :param trial: the trial
+    :param entry_n_envs: number in the entry that the search began with, which is one of the choices
+    :return: number of environments
     """
-    if AS_IT_STANDS in trial.user_attrs:
-        return of_the_entry
-    return trial.suggest_categorical("n_envs", sorted({*N_ENVS, of_the_entry}))
+    if ENTRY_UNCHANGED in trial.user_attrs:
+        return entry_n_envs
+    return trial.suggest_categorical("n_envs", sorted({*N_ENVS, entry_n_envs}))
 
 
 def params_of(hyperparams: Mapping[str, Any], n_envs: int, n_actions: int) -> dict[str, Any] | None:
     """
-    The way back, for a search that begins with what is there.
+    Find the parameters of a trial that convert to some hyperparameters.
 
-    :param hyperparams: those of VPG, the class's defaults included
-    :param n_envs: in how many environments it trains
-    :param n_actions: as in ``sample_vpg_params``
-    :return: the draws that mean the same; None if the space has no such point
+    :param hyperparams: all hyperparameters of VPG, with defaults
+    :param n_envs: number of environments
+    :param n_actions: see ``sample_vpg_params``
+    :return: parameters of the trial; None if the hyperparameters are not a point of the search space
     """
     wanted = dict(hyperparams)
     if wanted["policy_kwargs"] is None and wanted["policy"] != "CnnPolicy":
-        # What SB3 builds, but for images
+        # The network that SB3 builds by default
         wanted["policy_kwargs"] = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}, "activation_fn": nn.Tanh}
     if wanted["vf_learning_rate"] is None:
         wanted["vf_learning_rate"] = wanted["learning_rate"]
     with warnings.catch_warnings():
-        # Optuna takes what is out of range all the same, and warns
+        # Optuna only warns if a value is out of range
         warnings.simplefilter("error")
         try:
             trial = FixedTrial({**_inverse(wanted), "n_envs": n_envs})
@@ -145,13 +146,13 @@ def params_of(hyperparams: Mapping[str, Any], n_envs: int, n_actions: int) -> di
             drawn = sample_vpg_params(trial, n_actions, n_envs, {})
         except (TypeError, ValueError, UserWarning):
             return None
-    is_same = all(_meaning(name, value) == _meaning(name, wanted[name]) for name, value in drawn.items())
+    is_same = all(_comparable(name, value) == _comparable(name, wanted[name]) for name, value in drawn.items())
     return trial.params if is_same else None
 
 
 def _inverse(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
-    """:return: a value for every knob; which of them count is the sampler's affair"""
-    (linear, rate), (_, vf_rate) = (_meaning(name, hyperparams[name]) for name in ("learning_rate", "vf_learning_rate"))
+    """:return: a value for every parameter; the sampler takes those that it needs"""
+    (linear, rate), (_, vf_rate) = (_comparable(name, hyperparams[name]) for name in ("learning_rate", "vf_learning_rate"))
     size = hyperparams["batch_size"]
     return {
         **hyperparams,
@@ -165,8 +166,8 @@ def _inverse(hyperparams: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _meaning(name: str, value: Any) -> Any:
-    """:return: the same for two values that say the same"""
+def _comparable(name: str, value: Any) -> Any:
+    """:return: a value that is equal for equal hyperparameters; a learning rate becomes (is linear, initial rate)"""
     if name.endswith("learning_rate"):
         text = str(value)
         return text.startswith("lin_"), float(text.removeprefix("lin_"))

@@ -9,9 +9,9 @@ from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.locks import folder_lock
 
 
-def with_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
+def write_entry(path: Path, env_id: str, text: str, force: bool = False) -> None:
     """
-    Add an entry to a YAML file. The file is created if it does not exist.
+    Write an entry to a YAML file, which need not exist.
 
     :param path: the file
     :param env_id: environment id, the key of the entry

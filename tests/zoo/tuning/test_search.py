@@ -1,4 +1,4 @@
-"""``sb3-vpg optimize``: how it begins, whose fault an error is, what several workers do, and what it leaves behind."""
+"""``sb3-vpg optimize``: its first trial, errors of trials and environments, several workers, and its report."""
 
 import subprocess
 import sys
@@ -19,24 +19,24 @@ from torch import nn
 from sb3_vpg import VPG
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.tuning import study as studies
-from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS
+from sb3_vpg.zoo.tuning.search_space import ENTRY_UNCHANGED
 
 SEARCH = ["optimize", "--env", "CartPole-v1", "--verbose", "0", "--eval-episodes", "1", "--num-threads", "1"]
 QUICK = [*SEARCH, "--no-optim-plots"]
-# When a trial fails, its environments are left to the garbage collector
+# If a trial fails, its environments are left to the garbage collector
 pytestmark = [
     MAY_STAND_STILL,
     pytest.mark.filterwarnings("ignore:Exception ignored in.*monitor.csv:pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
-def opened(storage: str) -> list[optuna.trial.FrozenTrial]:
-    with studies.loaded(storage, None) as study:
+def trials_of(storage: str) -> list[optuna.trial.FrozenTrial]:
+    with studies.load_study(storage, None) as study:
         return study.trials
 
 
 def states(storage: str) -> list[str]:
-    return [trial.state.name for trial in opened(storage)]
+    return [trial.state.name for trial in trials_of(storage)]
 
 
 class Broken(gym.Wrapper):
@@ -56,14 +56,14 @@ class Broken(gym.Wrapper):
 
 @pytest.fixture(autouse=True)
 def _broken_env():
-    # A function: an old gymnasium reads the metadata of a class, where a wrapper has only a property
+    # A function, because old gymnasium versions read the metadata of a class, which a wrapper has not
     gym.register("Broken-v0", lambda kind: Broken(kind))
     yield
     del gym.registry["Broken-v0"]
 
 
-def test_it_reports_draws_and_shows_an_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """No screen, no browser: the pictures are files whose names are printed, beside the zoo's own report."""
+def test_a_search_writes_plots_and_prints_the_best_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The plots are files whose names are printed, and the zoo's own report stays."""
     flags = ["--n-trials", "3", "-n", "1000", "-f", str(tmp_path), "--storage", f"{tmp_path}/s.log", "--study-name", "a/b"]
     assert main([*SEARCH, *flags]) == 0
     printed = capsys.readouterr().out
@@ -79,14 +79,14 @@ def test_it_reports_draws_and_shows_an_entry(tmp_path: Path, capsys: pytest.Capt
     assert "\nCartPole-v1:\n  # Best of 3 trials" in printed
 
 
-def test_no_plots_where_none_are_wanted(tmp_path: Path) -> None:
+def test_no_optim_plots_writes_no_plots(tmp_path: Path) -> None:
     assert main([*QUICK, "--n-trials", "1", "-n", "300", "-f", str(tmp_path)]) == 0
     assert not list(tmp_path.rglob("*.png"))
 
 
 @pytest.mark.parametrize("params", [[], ["-params", "gamma:1.0", "n_envs:3"]], ids=["in_the_space", "outside"])
-def test_the_first_trial_is_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str]) -> None:
-    """Also where no point of the space is the entry; the others draw, their number of environments as well."""
+def test_the_first_trial_trains_the_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str]) -> None:
+    """The entry need not be a point of the space. The other trials draw, also their number of environments."""
     built: list[VPG] = []
     setup = VPG._setup_model
     monkeypatch.setattr(VPG, "_setup_model", lambda model: (setup(model), built.append(model))[0])
@@ -99,36 +99,36 @@ def test_the_first_trial_is_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     assert {first.gamma, second.gamma, third.gamma} > {trained.gamma}
 
 
-@pytest.mark.parametrize(("kind", "said"), [("error", "the cable is cut"), ("nan", "the reward of environment")])
-def test_an_environment_that_fails_is_no_bad_hyperparameter(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, said: str
+@pytest.mark.parametrize(("kind", "message"), [("error", "the cable is cut"), ("nan", "the reward of environment")])
+def test_an_environment_that_fails_ends_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str
 ) -> None:
-    """The zoo would prune such a trial, and go on to the next one with the same end."""
+    """The zoo would prune the trial and start the next one, which fails in the same way."""
     storage = f"{tmp_path}/study.log"
     flags = ["--env", "Broken-v0", "--env-kwargs", f"kind:'{kind}'", "--storage", storage, "--study-name", "broken"]
     assert main([*QUICK, *flags, "--n-trials", "3", "-n", "5000", "-f", str(tmp_path)]) == 1
     printed = capsys.readouterr().err
     assert "Traceback" not in printed
-    assert said in printed.splitlines()[-1]
+    assert message in printed.splitlines()[-1]
     assert states(storage) == ["FAIL"]
-    assert said in opened(storage)[0].user_attrs["failure"]
+    assert message in trials_of(storage)[0].user_attrs["failure"]
 
 
 def diverge(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
-    """Let every so many trials have weights that overflow in their first step."""
+    """Let the weights of every n-th trial overflow in its first update, where n is ``every``."""
 
     def sample(trial: optuna.Trial, *args: object) -> dict[str, object]:
         trial.suggest_float("unused", 0.0, 1.0)
         explode = {"learning_rate": 1e30, "policy_kwargs": {"activation_fn": nn.ReLU}} if trial.number % every == 0 else {}
         return {"n_steps": 32, "n_critic_updates": 1, **explode}
 
-    # register() runs again inside the command, so they are replaced where it takes them from
+    # The command calls register() again, so they are replaced in its module
     monkeypatch.setattr("sb3_vpg.zoo.registration.sample_vpg_params", sample)
     monkeypatch.setattr("sb3_vpg.zoo.registration.convert_vpg_params", lambda params: {})
 
 
 def test_a_trial_that_diverges_is_pruned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has to end as PRUNED and leave the others alone."""
+    """The trial ends as PRUNED, and the others complete."""
     storage = f"sqlite:///{tmp_path}/study.db"
     diverge(monkeypatch, every=2)
     flags = ["--n-trials", "4", "-n", "1200", "--storage", storage, "--study-name", "pruned", "-f", str(tmp_path)]
@@ -138,7 +138,7 @@ def test_a_trial_that_diverges_is_pruned(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("ends", ["well", "in an error", "interrupted"])
 def test_connections_to_a_database_are_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str) -> None:
-    """By a search, its heartbeats included, whatever its end, and by the command that reads it. SQLAlchemy counts them."""
+    """A search closes all its connections however it ends, and so does ``best_entry``. SQLAlchemy's events count them."""
     connected: list[object] = []
     closed: list[object] = []
 
@@ -168,7 +168,7 @@ def test_connections_to_a_database_are_closed(tmp_path: Path, monkeypatch: pytes
     assert set(map(id, closed)) == set(map(id, connected))
 
 
-def test_a_search_of_which_nothing_comes_says_so(
+def test_a_search_without_a_completed_trial_ends_in_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diverge(monkeypatch, every=1)
@@ -178,46 +178,46 @@ def test_a_search_of_which_nothing_comes_says_so(
 
 @pytest.mark.parametrize("storage", ["journal.log", "sqlite:///study.db"], ids=["journal", "sqlite"])
 def test_several_processes_share_one_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str) -> None:
-    """--n-trials is for each of them; --max-total-trials is for all, those that are there included."""
+    """``--n-trials`` counts the trials of each process; ``--max-total-trials`` counts all trials of the study."""
     command = [sys.executable, "-m", "sb3_vpg", *QUICK, "--storage", storage, "--study-name", "shared", "-n", "600"]
     processes = [subprocess.Popen([*command, "--n-trials", "2"], cwd=tmp_path, stdout=-1, stderr=-2) for _ in range(2)]
     printed = [process.communicate(timeout=240)[0].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
     monkeypatch.chdir(tmp_path)
-    trials = opened(storage)
+    trials = trials_of(storage)
     assert [trial.number for trial in trials] == [0, 1, 2, 3]
     assert {trial.state.name for trial in trials} <= {"COMPLETE", "PRUNED"}
     seeds = [trial.user_attrs["seed"] for trial in trials]
-    assert sorted(map(seeds.count, set(seeds))) == [2, 2], "each worker has seeded its own two"
+    assert sorted(map(seeds.count, set(seeds))) == [2, 2], "each process has its own seed"
     drawn = [trial.params["learning_rate"] for trial in trials]
     assert len(set(drawn)) == 4, "no trial twice"
-    assert drawn.count(0.0035) == 1, "the entry of CartPole, by one of them"
+    assert drawn.count(0.0035) == 1, "one process has trained the entry of CartPole"
     assert main([*command[3:], "--max-total-trials", "5"]) == 0
-    assert len(opened(storage)) == 5
+    assert len(trials_of(storage)) == 5
 
 
 def test_a_trial_of_a_killed_worker_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a database. It would stay RUNNING for ever, and count as one of --max-total-trials."""
+    """In a database, it would otherwise stay RUNNING forever and count towards ``--max-total-trials``."""
     storage = f"sqlite:///{tmp_path}/study.db"
     flags = ["--storage", storage, "--study-name", "killed", "-n", "300", "-f", str(tmp_path)]
     monkeypatch.setattr(studies, "HEARTBEAT", 1)
     assert main([*QUICK, *flags, "--max-total-trials", "1"]) == 0
     with warnings.catch_warnings():
-        # That heartbeats are experimental, and for Study.optimize
+        # Optuna warns that heartbeats are experimental, and meant for Study.optimize
         warnings.simplefilter("ignore")
-        with studies.opened(storage, heartbeat_interval=1) as database:
+        with studies.open_storage(storage, heartbeat_interval=1) as database:
             lost = optuna.load_study(study_name="killed", storage=database).ask()
             drawn = lost.suggest_float("learning_rate", 1e-4, 0.03, log=True)
             database.record_heartbeat(lost._trial_id)
     time.sleep(3.5)
     assert main([*QUICK, *flags, "--max-total-trials", "2"]) == 0
     assert states(storage) == ["COMPLETE", "FAIL", "COMPLETE"]
-    assert opened(storage)[2].params["learning_rate"] == drawn
+    assert trials_of(storage)[2].params["learning_rate"] == drawn
 
 
 @pytest.mark.parametrize("params", [[], ["-params", "gamma:1.0"]], ids=["in_the_space", "outside"])
 def test_an_interrupted_trial_is_queued_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: list[str]) -> None:
-    """In any storage, and also the trial of the entry as it stands."""
+    """Any storage will do, and the trial of the unchanged entry is queued as well."""
     storage = f"{tmp_path}/study.log"
     search = [*QUICK, "--storage", storage, "--study-name", "stopped", "-n", "300", "-f", str(tmp_path), *params]
 
@@ -229,17 +229,17 @@ def test_an_interrupted_trial_is_queued_again(tmp_path: Path, monkeypatch: pytes
         assert main([*search, "--n-trials", "3"]) == 130
     assert states(storage) == ["FAIL", "WAITING"]
     assert main([*search, "--n-trials", "1"]) == 0
-    first, second = opened(storage)
+    first, second = trials_of(storage)
     assert second.state.name == "COMPLETE"
     assert first.params == second.params
-    assert (AS_IT_STANDS in second.user_attrs) == bool(params)
+    assert (ENTRY_UNCHANGED in second.user_attrs) == bool(params)
 
 
-def test_a_study_of_another_search_is_not_gone_on_with(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Returns of two environments, or of two entries, are not to be compared; more steps or another seed are."""
+def test_a_study_of_another_search_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Returns of other environments or entries cannot be compared; other steps or seeds are accepted."""
     flags = ["--n-trials", "1", "-n", "600", "-f", str(tmp_path), "--storage", f"{tmp_path}/s.log", "--study-name", "s"]
     assert main([*QUICK, *flags]) == 0
-    for other, said in (
+    for other, difference in (
         (["--env", "Acrobot-v1"], "env_id 'CartPole-v1', not 'Acrobot-v1'"),
         (["--algo", "ppo"], "algo 'vpg', not 'ppo'"),
         (["-params", "gamma:0.5"], "gamma 0.98, not 0.5"),
@@ -247,7 +247,7 @@ def test_a_study_of_another_search_is_not_gone_on_with(tmp_path: Path, capsys: p
     ):
         assert main([*QUICK, *flags, *other]) == 1
         message = capsys.readouterr().err
-        assert said in message
+        assert difference in message
         assert "--study-name" in message
     assert main([*QUICK, *flags, "-n", "700", "--seed", "9"]) == 0
     assert states(f"{tmp_path}/s.log") == ["COMPLETE"] * 2

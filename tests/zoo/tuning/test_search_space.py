@@ -1,4 +1,4 @@
-"""The space that ``sb3-vpg optimize`` searches: conditional, never refused by VPG, and with what was there in it."""
+"""The search space of ``sb3-vpg optimize`` is conditional, VPG accepts all its points, and an entry can be one of them."""
 
 import inspect
 from typing import Any
@@ -13,11 +13,11 @@ from torch import nn
 
 from sb3_vpg import VPG
 from sb3_vpg.zoo.hyperparams import hyperparams_file
-from sb3_vpg.zoo.tuning.search_space import AS_IT_STANDS, convert_vpg_params, params_of, sample_vpg_params, suggest_n_envs
+from sb3_vpg.zoo.tuning.search_space import ENTRY_UNCHANGED, convert_vpg_params, params_of, sample_vpg_params, suggest_n_envs
 
 CRITIC = {"n_steps", "vf_learning_rate", "n_critic_updates", "critic_batch", "one_minus_gae_lambda", "use_sde"}
-# An entry that asks for what some baselines do not bear
-AWKWARD = {"n_episodes": 4, "reward_to_go": False, "discount_steps": True, "use_sde": True}
+# Options that some baselines refuse
+CONTRADICTING = {"n_episodes": 4, "reward_to_go": False, "discount_steps": True, "use_sde": True}
 DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(VPG).parameters.items()} | {"policy_kwargs": None}
 IDS = {"box": CONTINUOUS, "discrete": spaces.Discrete(2)}
 
@@ -35,14 +35,14 @@ def trials(n_actions: int, n_envs: int, count: int = 80) -> list[tuple[optuna.Tr
 @pytest.mark.parametrize("n_envs", [1, 3])
 @pytest.mark.parametrize("space", IDS.values(), ids=list(IDS))
 def test_no_draw_is_refused_by_vpg(space: spaces.Space[Any], n_envs: int) -> None:
-    """Half at random, half as TPE proposes, each over an entry that would contradict it: all of them build a model."""
+    """Half of the draws are random, half are TPE's; each builds a model, although the entry has options that contradict it."""
     env = vector_env(n_envs, action_space=space)
     n_actions = 2 if isinstance(space, spaces.Box) else 0
     for _, drawn in trials(n_actions, n_envs):
-        VPG("MlpPolicy", env, **{**AWKWARD, **drawn})
+        VPG("MlpPolicy", env, **{**CONTRADICTING, **drawn})
 
 
-def test_knobs_without_a_meaning_are_not_drawn() -> None:
+def test_hyperparameters_that_the_baseline_does_not_use_are_not_drawn() -> None:
     drawn = [trial.params for trial, _ in trials(2, 4)]
     assert {params["baseline"] for params in drawn} == {"value", "average", "leave_one_out", "none"}
     for params in drawn:
@@ -52,7 +52,7 @@ def test_knobs_without_a_meaning_are_not_drawn() -> None:
     assert not any("use_sde" in trial.params for trial, _ in trials(0, 4)), "gSDE is for continuous actions"
 
 
-def test_every_kind_of_step_size_and_a_bonus_of_exactly_zero_are_drawn() -> None:
+def test_both_schedules_and_an_entropy_bonus_of_exactly_zero_are_drawn() -> None:
     drawn = [hyperparams for _, hyperparams in trials(0, 4)]
     assert {isinstance(hyperparams["learning_rate"], str) for hyperparams in drawn} == {True, False}
     assert any(hyperparams["ent_coef"] == 0.0 for hyperparams in drawn)
@@ -60,13 +60,13 @@ def test_every_kind_of_step_size_and_a_bonus_of_exactly_zero_are_drawn() -> None
 
 
 def test_a_trial_survives_storage_and_conversion() -> None:
-    """What a trial trains with is what its stored parameters convert to: ``--trial-id`` relies on it."""
+    """The stored parameters of a trial convert to its hyperparameters: ``--trial-id`` relies on it."""
     for trial, drawn in trials(2, 4):
         assert convert_vpg_params(trial.params) == drawn
 
 
-def test_what_a_trial_trains_with_is_exact_in_yaml() -> None:
-    """Drawn numbers have 17 digits, those in a readable file have three: the trial has to train with the latter."""
+def test_the_hyperparameters_of_a_trial_are_exact_in_yaml() -> None:
+    """Drawn numbers have 17 digits, but a trial trains with the three digits that a readable file has."""
     for _, drawn in trials(2, 4):
         numbers = {name: value for name, value in drawn.items() if name != "policy_kwargs"}
         assert yaml.safe_load(yaml.safe_dump(numbers)) == numbers
@@ -100,8 +100,8 @@ CARTPOLE = {k: v for k, v in yaml.safe_load(hyperparams_file("vpg").read_text())
     ],
     ids=["defaults", "cartpole", "linear", "leave_one_out", "written_out"],
 )
-def test_what_was_there_is_a_point_of_the_space(hyperparams: dict[str, Any]) -> None:
-    """So a search can begin with it, and learn from it: drawing that point gives the same models."""
+def test_entries_are_points_of_the_space(hyperparams: dict[str, Any]) -> None:
+    """Drawing that point gives the same models, so a search can begin with the entry and learn from it."""
     params = params_of(hyperparams, n_envs=6, n_actions=0)
     assert params is not None
     study = optuna.create_study()
@@ -135,13 +135,13 @@ def test_what_was_there_is_a_point_of_the_space(hyperparams: dict[str, Any]) -> 
     ],
     ids=["gamma", "optimal", "episodes_of_a_critic", "rate", "total_return", "images", "schedules", "network", "function"],
 )
-def test_what_lies_outside_is_told(changes: dict[str, Any]) -> None:
+def test_hyperparameters_outside_the_space_have_no_point(changes: dict[str, Any]) -> None:
     assert params_of(entry(**changes), n_envs=4, n_actions=0) is None
 
 
-def test_a_trial_of_the_entry_as_it_stands_draws_nothing() -> None:
+def test_a_trial_of_the_unchanged_entry_draws_nothing() -> None:
     study = optuna.create_study()
-    study.enqueue_trial({}, user_attrs={AS_IT_STANDS: True})
+    study.enqueue_trial({}, user_attrs={ENTRY_UNCHANGED: True})
     trial = study.ask()
     assert suggest_n_envs(trial, 5) == 5
     assert sample_vpg_params(trial, 0, 5, {}) == convert_vpg_params(trial.params) == {}
