@@ -45,8 +45,7 @@ def compare(
     """
     Train every algorithm on every environment with every seed, and write a report to ``folder/report``.
 
-    Called again with the same settings, it runs only what is missing. Keywords are named like the
-    flags of ``sb3-vpg compare``.
+    Called again, it runs only what is missing. Keywords are named like the flags of ``sb3-vpg compare``.
 
     :param algos: names of algorithms on the command line; the report compares the first with the others
     :param env_ids: environment ids
@@ -145,16 +144,7 @@ def _cores() -> int:
 
 
 def _references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, float], file: Path) -> dict[str, Reference]:
-    """
-    Read the references that the folder has, and measure and save the others.
-
-    With saved references, a report can be written where the environments are not installed.
-
-    :param env_kwargs: keyword arguments of each environment, by environment id
-    :param given: thresholds of the user, by environment id
-    :param file: file of references
-    :return: references by environment id
-    """
+    """Read saved references, which need no installed environment, and measure and save the missing ones."""
     saved: dict[str, Reference] = {}
     if file.is_file():
         try:

@@ -67,12 +67,10 @@ def _command(args: argparse.Namespace) -> str:
 
 def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:
     """
-    Read the values of ``--n-timesteps``.
+    Read the values of ``--n-timesteps``: each is N for all environments, or ENV=N for one.
 
-    :param given: each is N for all environments, or ENV=N for one
-    :param env_ids: environment ids
     :return: steps by environment id
-    :raises ValueError: if a value is not a number of steps, or if two contradict each other
+    :raises ValueError: if a value has another form, or if two contradict each other
     """
     steps: dict[str | None, int] = {}
     for text in given or ():

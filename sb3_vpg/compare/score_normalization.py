@@ -24,8 +24,6 @@ _SEED = 2_000_000
 @dataclass(frozen=True)
 class Reference:
     """
-    The scale of an environment's normalised scores.
-
     :param random: mean return of random actions, with the normalised score 0
     :param threshold: return with the normalised score 1
     :param source: where the threshold comes from
@@ -36,12 +34,7 @@ class Reference:
     source: str
 
     def normalize(self, returns: float | np.ndarray) -> np.ndarray:
-        """
-        Normalise returns: (return - random) / (threshold - random).
-
-        :param returns: any shape
-        :return: normalised scores, same shape
-        """
+        """:return: (returns - random) / (threshold - random), same shape as the returns"""
         scores: np.ndarray = (np.asarray(returns, dtype=np.float64) - self.random) / (self.threshold - self.random)
         return scores
 

@@ -1,4 +1,4 @@
-"""The report of a comparison: one page that needs nothing else, a twin with the same numbers, and nothing hidden."""
+"""The report of a comparison: a page that needs no other file, the same as Markdown, and all failures and losses."""
 
 import base64
 import re
@@ -18,7 +18,7 @@ from sb3_vpg.compare.score_normalization import Reference
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_draws() -> Iterator[None]:
-    """What is asked here does not hang on the precision of an interval."""
+    """Few bootstrap samples: these tests do not depend on the precision of an interval."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stats, "_REPS", 50)
         yield
@@ -35,14 +35,14 @@ def read(folder: Path) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a report of runs that are all there."""
+    """The folder of a report of a complete comparison."""
     folder = tmp_path_factory.mktemp("usual")
     written(comparison(drawn()), folder)
     return folder
 
 
 class Page(HTMLParser):
-    """What a browser would load, and the texts of all cells."""
+    """Collects the addresses that a browser would load, and the texts of all table cells."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Page(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, "a page that is not well formed"
+        assert self.open.pop() == tag, "the page is not well-formed"
 
     def handle_data(self, data: str) -> None:
         if self.open and self.open[-1] == "td":
@@ -79,7 +79,7 @@ def test_the_page_needs_no_other_file(usual: Path) -> None:
     assert "--envs &lt;A&gt; &amp; B" in page
 
 
-def test_both_say_the_same_and_what_was_measured(usual: Path) -> None:
+def test_page_and_markdown_have_the_same_numbers(usual: Path) -> None:
     found = comparison(drawn())
     page, twin = read(usual)
     rows = [line.strip("|").split("|") for line in twin.splitlines() if line.startswith("| ") and "---" not in line]
@@ -104,8 +104,8 @@ def test_the_same_scores_make_the_same_files(usual: Path, tmp_path: Path) -> Non
         assert (usual / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_where_the_first_algorithm_loses_is_said(tmp_path: Path) -> None:
-    """On one environment it is far below, on the other above."""
+def test_losses_of_the_first_algorithm_are_listed(tmp_path: Path) -> None:
+    """The first algorithm is far below the other on Acrobot, and above it on CartPole."""
     worse = comparison(lambda algo, env_id, seed: 100.0 + seed - 50 * ((algo == "vpg") == (env_id == "Acrobot-v1")))
     _, twin = written(worse, tmp_path)
     lost = lost_of(twin)
@@ -121,8 +121,8 @@ def lost_of(twin: str) -> str:
     return twin.partition("## Where VPG loses")[2].partition("\n## ")[0]
 
 
-def test_a_curve_that_is_behind_for_a_while_and_seconds_are_losses_too(tmp_path: Path) -> None:
-    """Behind at the first of ten evaluations and at the seventh, and slower; the finished agent is the best."""
+def test_points_of_a_curve_and_seconds_are_losses(tmp_path: Path) -> None:
+    """VPG is behind at the first and seventh of ten evaluations, and slower; its finished agent is as good as the other."""
     found = comparison(lambda *which: 100.0)
     ahead, behind = [*range(10, 110, 10)], [5, 20, 30, 40, 50, 60, 65, 80, 90, 100]
     records = [
@@ -138,7 +138,7 @@ def test_a_curve_that_is_behind_for_a_while_and_seconds_are_losses_too(tmp_path:
     assert "final return" not in lost.partition("\n- ")[2]
 
 
-def test_an_environment_without_a_result_is_no_win(tmp_path: Path) -> None:
+def test_an_environment_without_a_result_is_a_loss(tmp_path: Path) -> None:
     scores = drawn(better=1000.0)
     found = comparison(
         lambda algo, env_id, seed: None if (algo, env_id) == ("vpg", "Acrobot-v1") else scores(algo, env_id, seed)
@@ -147,10 +147,10 @@ def test_an_environment_without_a_result_is_no_win(tmp_path: Path) -> None:
     nothing = comparison(lambda *which: None)
     assert "Acrobot-v1: VPG has no finished run\n" in lost_of(written(nothing, tmp_path)[1])
     alone = replace(nothing, algos=["vpg"])
-    assert "Where VPG loses" not in written(alone, tmp_path)[1], "there is nobody to lose to"
+    assert "Where VPG loses" not in written(alone, tmp_path)[1], "there is no other algorithm"
 
 
-def test_steps_that_were_run_and_budgets_that_differ_are_said(tmp_path: Path) -> None:
+def test_trained_steps_and_unequal_budgets_are_reported(tmp_path: Path) -> None:
     found = comparison(drawn())
     longer = [replace(one, num_timesteps=1000 + one.task.seed) for one in found.records]
     _, twin = written(replace(found, records=longer), tmp_path)
@@ -160,11 +160,11 @@ def test_steps_that_were_run_and_budgets_that_differ_are_said(tmp_path: Path) ->
     more = [replace(one, task=replace(one.task, n_timesteps=2000)) if one.task.algo == "a2c" else one for one in found.records]
     _, twin = written(replace(found, records=more), tmp_path)
     assert "different numbers of steps" in twin
-    assert twin.count("**") == bold - 4, "of areas over other steps none is the best, on none of two environments"
+    assert twin.count("**") == bold - 4, "on two environments the best area is no longer bold"
 
 
-def test_seconds_are_of_each_kind_of_machine(tmp_path: Path) -> None:
-    """A median over both would be the time of neither; who is slower on one of them loses."""
+def test_seconds_are_reported_for_each_machine(tmp_path: Path) -> None:
+    """A median over two machines would be the time of neither. An algorithm that is slower on either loses."""
     found = comparison(drawn())
     on_two = [
         replace(one, where="Machine: the other  \nPython", cpu_seconds=20.0 + (one.task.algo == "vpg"))
@@ -181,7 +181,7 @@ def test_seconds_are_of_each_kind_of_machine(tmp_path: Path) -> None:
     assert "CPU seconds: VPG 2 / 21, more than A2C 2 / 20" in lost_of(twin)
 
 
-def test_what_a_failed_run_has_printed_is_text(tmp_path: Path) -> None:
+def test_the_output_of_a_failed_run_is_escaped(tmp_path: Path) -> None:
     failures = {"a2c-CartPole-v1-0": "<class 'int'> ![x](http://nowhere)"}
     page, twin = written(comparison(drawn(), failures=failures), tmp_path)
     assert "```text\n<class 'int'> ![x](http://nowhere)\n```" in twin
@@ -189,7 +189,7 @@ def test_what_a_failed_run_has_printed_is_text(tmp_path: Path) -> None:
     assert Page(page).open == []
 
 
-def test_what_is_missing_failed_or_too_few_is_said(tmp_path: Path) -> None:
+def test_missing_and_failed_runs_and_few_seeds_are_reported(tmp_path: Path) -> None:
     scores = drawn()
     gone = {("vpg", "Acrobot-v1", 1), ("a2c", "CartPole-v1", 0)}
     failures = {"a2c-CartPole-v1-0": "a2c-CartPole-v1-0: out of memory (see output/a2c-CartPole-v1-0.log)"}
@@ -205,14 +205,14 @@ def test_what_is_missing_failed_or_too_few_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n_finished", [0, 1])
-def test_a_report_of_hardly_anything(n_finished: int, tmp_path: Path) -> None:
+def test_a_report_of_few_runs(n_finished: int, tmp_path: Path) -> None:
     found = comparison(lambda algo, env_id, seed: 90.0 if algo == "a2c" and seed < n_finished else None)
     page, twin = written(found, tmp_path)
     assert f"{2 * n_finished} of 24 runs are finished" in twin
     assert Page(page).open == []
 
 
-def test_budgets_and_hyperparameters_of_every_entry(usual: Path) -> None:
+def test_the_report_shows_steps_and_hyperparameters_of_every_entry(usual: Path) -> None:
     _, twin = read(usual)
     assert twin.count("entry for 2,000 steps, run for 1,000") == 4
     assert "policy: MlpPolicy" in twin

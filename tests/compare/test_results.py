@@ -1,4 +1,4 @@
-"""The comparisons that are committed: a report says what its raw scores say, and the documentation what the reports say."""
+"""The committed comparisons: reports agree with their records, and the documentation with the reports."""
 
 import re
 from pathlib import Path
@@ -39,7 +39,7 @@ def row(folder: Path, env_id: str, algo: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("folder", "env_id"), COMPARED)
-def test_a_report_says_what_the_records_say(folder: Path, env_id: str) -> None:
+def test_a_report_agrees_with_its_records(folder: Path, env_id: str) -> None:
     records = [record for record in read(folder / RECORDS) if record.task.env_id == env_id]
     for algo in dict.fromkeys(record.task.algo for record in records):
         finals = [float(np.mean(record.final_returns)) for record in records if record.task.algo == algo]
@@ -49,8 +49,8 @@ def test_a_report_says_what_the_records_say(folder: Path, env_id: str) -> None:
 
 
 @both
-def test_all_runs_are_there(folder: Path) -> None:
-    """Every algorithm on every environment with the same seeds: nothing that came out badly is left out."""
+def test_no_run_is_missing(folder: Path) -> None:
+    """Every algorithm has a record for every environment and seed, so no bad result is left out."""
     seeds: dict[tuple[str, str], list[int]] = {}
     for record in read(folder / RECORDS):
         seeds.setdefault((record.task.algo, record.task.env_id), []).append(record.task.seed)
@@ -61,7 +61,7 @@ def test_all_runs_are_there(folder: Path) -> None:
     assert len(seeds) == len(algos) * len(env_ids)
 
 
-def test_budgets_are_the_same_or_each_ones_own() -> None:
+def test_steps_are_equal_or_those_of_each_entry() -> None:
     for record in read(OWN_BUDGETS / RECORDS):
         assert record.task.n_timesteps == int(float(record.task.entry["n_timesteps"])), record.task.name
     budgets = {(record.task.env_id, record.task.n_timesteps) for record in read(SAME_BUDGET / RECORDS)}
@@ -69,14 +69,14 @@ def test_budgets_are_the_same_or_each_ones_own() -> None:
 
 
 @both
-def test_vpg_was_run_with_the_entries_of_today(folder: Path) -> None:
+def test_vpg_was_trained_with_the_current_hyperparameters(folder: Path) -> None:
     for record in read(folder / RECORDS):
         if record.task.algo == "vpg":
             assert record.task.entry == entry("vpg", record.task.env_id), record.task.name
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/comparisons.md", "docs/environments.md"])
-def test_the_documentation_says_what_the_reports_say(page: str) -> None:
+def test_figures_of_the_documentation_stand_in_the_reports(page: str) -> None:
     text = " ".join((ROOT / page).read_text().split())
     figures = re.findall(r"-?[\d.]+ \[-?[\d.]+, -?[\d.]+\]", text)
     assert figures

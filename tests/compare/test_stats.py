@@ -1,4 +1,4 @@
-"""The statistics of a comparison, against slow and obvious implementations of our own and rliable's own functions."""
+"""The statistics of a comparison agree with slow, obvious implementations and with rliable's functions."""
 
 from dataclasses import replace
 
@@ -23,17 +23,17 @@ def middle_half(values: np.ndarray) -> float:
     return float(np.mean(ordered[cut : len(ordered) - cut]))
 
 
-def test_aggregates_are_what_they_are_called() -> None:
+def test_aggregates_agree_with_their_definitions() -> None:
     found = stats.aggregates(SCORES)
     assert found["IQM"].point == pytest.approx(middle_half(SCORES))
     assert found["Mean"].point == pytest.approx(SCORES.mean())
-    # Of the means by environment, as Agarwal et al. define it
+    # The median of the means over runs, as Agarwal et al. define it
     assert found["Median"].point == pytest.approx(np.median(SCORES.mean(axis=0)))
     assert found["Optimality gap"].point == pytest.approx(np.mean([max(1 - score, 0) for score in SCORES.ravel()]))
 
 
 def test_intervals_are_those_of_a_bootstrap_within_environments() -> None:
-    """A loop draws runs anew for each environment on its own; both ends agree within the noise of 2,000 draws."""
+    """A loop resamples the runs of each environment separately; both ends agree within the noise of 2,000 samples."""
     means = []
     for _ in range(4000):
         columns = [SCORES[rng.integers(0, len(SCORES), len(SCORES)), env] for env in range(SCORES.shape[1])]
@@ -43,7 +43,7 @@ def test_intervals_are_those_of_a_bootstrap_within_environments() -> None:
     for column, name in enumerate(("IQM", "Mean")):
         interval = (found[name].low, found[name].high)
         assert interval == pytest.approx(expected[:, column], abs=0.02)
-        assert expected[1, column] - expected[0, column] > 0.15, "the tolerance is far below what is measured"
+        assert expected[1, column] - expected[0, column] > 0.15, "the interval is much wider than the tolerance"
 
 
 def test_probability_of_improvement_counts_pairs() -> None:
@@ -58,16 +58,16 @@ def test_probability_of_improvement_counts_pairs() -> None:
     assert found.low < found.point < found.high
 
 
-def test_profiles_and_curves_point_by_point() -> None:
+def test_profiles_and_curves_agree_at_every_point() -> None:
     taus = np.array([0.0, 0.5, 1.0])
-    assert [one.point for one in stats.profile(SCORES, taus)] == pytest.approx([np.mean(tau < SCORES) for tau in taus])
+    assert [each.point for each in stats.profile(SCORES, taus)] == pytest.approx([np.mean(tau < SCORES) for tau in taus])
     curves = rng.normal(size=(8, 2, 4))
     found = stats.iqm_curve(curves)
-    assert [one.point for one in found] == pytest.approx([metrics.aggregate_iqm(curves[..., point]) for point in range(4)])
-    assert [one.point for one in found] == pytest.approx([middle_half(curves[..., point]) for point in range(4)])
+    assert [each.point for each in found] == pytest.approx([metrics.aggregate_iqm(curves[..., point]) for point in range(4)])
+    assert [each.point for each in found] == pytest.approx([middle_half(curves[..., point]) for point in range(4)])
 
 
-def test_the_same_scores_have_the_same_intervals_and_nobody_elses_draws_change() -> None:
+def test_intervals_are_reproducible_and_keep_the_global_random_state() -> None:
     np.random.seed(5)
     expected = np.random.random(3)
     np.random.seed(5)
@@ -79,14 +79,14 @@ def test_the_same_scores_have_the_same_intervals_and_nobody_elses_draws_change()
 
 
 @pytest.mark.parametrize("n_runs", [1, stats.MIN_RUNS - 1, stats.MIN_RUNS])
-def test_too_few_runs_are_said(n_runs: int) -> None:
+def test_few_runs_have_no_interval(n_runs: int) -> None:
     found = stats.aggregates(SCORES[:n_runs])["IQM"]
     assert (found.low is None) == (n_runs < stats.MIN_RUNS)
     assert ("too few runs" in found.text()) == (n_runs < stats.MIN_RUNS)
     assert (stats.improvement(SCORES, OTHERS[:n_runs]).low is None) == (n_runs < stats.MIN_RUNS)
 
 
-def test_nothing_has_no_minus() -> None:
+def test_a_rounded_zero_has_no_minus() -> None:
     assert stats.Estimate(-0.001, -0.006, 0.004).text() == "0.00 [-0.01, 0.00]"
 
 
@@ -100,11 +100,11 @@ def curve(run: Record, random: float) -> np.ndarray:
     return Comparison(["vpg"], ["CartPole-v1"], [0], [run], {"CartPole-v1": reference}, {}).curve(run)
 
 
-def test_a_curve_is_read_between_evaluations() -> None:
+def test_a_curve_is_interpolated_between_evaluations() -> None:
     run = record(task(n_timesteps=1000), final=110.0)
     found = curve(run, random=10.0)
     assert len(found) == N_POINTS == len(points(1000))
-    # Evaluated at 100, 200, …: read at 0 (random actions), 50 (halfway to the first), 100, 150 (halfway between two)
+    # Evaluations are at 100, 200, …; points are at 0 (random actions), 50, 100, 150
     first, second = run.mean_returns[:2]
     assert found[:4] == pytest.approx([10.0, (10.0 + first) / 2, first, (first + second) / 2])
     assert found[-1] == pytest.approx(run.mean_returns[-1])
@@ -112,17 +112,17 @@ def test_a_curve_is_read_between_evaluations() -> None:
 
 @pytest.mark.parametrize("n_evaluations", [1, 2, 10, 20])
 def test_the_area_under_a_straight_line_is_half_its_height(n_evaluations: int) -> None:
-    """However often it was looked at."""
+    """The area does not depend on the number of evaluations."""
     steps = [1000 * number // n_evaluations for number in range(1, n_evaluations + 1)]
     run = replace(record(task(n_timesteps=1000), final=100.0), timesteps=steps, mean_returns=[step / 10 for step in steps])
     assert area(curve(run, random=0.0)) == pytest.approx(50.0)
 
 
 @pytest.mark.parametrize("evaluations", [[], [30.0], [30.0, 60.0, 90.0]])
-def test_an_agent_that_was_finished_early_stays_what_it_is(evaluations: list[float]) -> None:
+def test_an_algorithm_that_stops_early_keeps_its_final_return(evaluations: list[float]) -> None:
     run = record(task(n_timesteps=1000), final=110.0, curve=evaluations)
     found = curve(run, random=10.0)
-    # It is finished as many steps after its last evaluation as there are between two
+    # The record says that it stopped one evaluation interval after its last evaluation
     after = len(evaluations) * 2 + 2
     assert found[after:] == pytest.approx(110.0)
     assert found[:after:2] == pytest.approx([10.0, *evaluations])
@@ -140,5 +140,5 @@ def test_only_complete_seeds_are_aggregated() -> None:
     ]
     assert found.final("vpg") == pytest.approx(np.array(expected))
     assert found.curves("vpg").shape == (5, 2, N_POINTS)
-    # Evaluations end at the score of the finished agent, in these
+    # The last evaluations of these records equal the final returns
     assert found.curves("vpg")[..., -1] == pytest.approx(found.final("vpg"))

@@ -140,14 +140,8 @@ class Figures:
         """Draw a line, and a band around it if all its points have intervals."""
         first = algo == self.comparison.algos[0]
         colour, width = self._colours[algo], 2.6 if first else 1.6
-        axis.plot(
-            x,
-            [estimate.point for estimate in estimates],
-            color=colour,
-            linewidth=width,
-            label=label(algo),
-            zorder=3 if first else 2,
-        )
+        means = [each.point for each in estimates]
+        axis.plot(x, means, color=colour, linewidth=width, label=label(algo), zorder=3 if first else 2)
         bounds = [(each.low, each.high) for each in estimates if each.low is not None and each.high is not None]
         if len(bounds) == len(estimates):
             low, high = zip(*bounds, strict=True)

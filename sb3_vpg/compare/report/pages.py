@@ -23,8 +23,6 @@ HTML, MARKDOWN = "report.html", "report.md"
 @dataclass(frozen=True)
 class Section:
     """
-    A section of the report.
-
     :param title: heading
     :param text: a paragraph
     :param picture: name of a figure

@@ -29,9 +29,7 @@ _SEED = 0
 @dataclass(frozen=True)
 class Estimate:
     """
-    A point estimate with its interval.
-
-    :param point: the estimate
+    :param point: the point estimate
     :param low: lower end of the 95 % interval; None if there are fewer than ``MIN_RUNS`` runs
     :param high: its upper end, or None
     """

@@ -15,8 +15,6 @@ from sb3_vpg.compare.runs.records import Record
 @dataclass(frozen=True)
 class Table:
     """
-    A table as text.
-
     :param head: names of the columns
     :param rows: texts of the cells
     :param best: cells to print bold, as (row, column)

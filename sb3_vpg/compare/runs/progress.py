@@ -79,11 +79,7 @@ class Display:
         return f"{counts}, {'less than a minute' if left < 60 else f'about {timedelta(seconds=round(left))}'} left"
 
     def _seconds_left(self, waiting: list[Task]) -> float | None:
-        """
-        Estimate the time left from the mean duration of finished runs of the same algorithm and environment.
-
-        Where there is none, the mean over the other kinds of run is used. None if no run has finished yet.
-        """
+        """:return: estimate from the mean duration of such runs, else of all runs; None if no run has finished"""
         if not self._seconds:
             return None
         means = {kind: mean(seconds) for kind, seconds in self._seconds.items()}

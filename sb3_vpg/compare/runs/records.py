@@ -49,8 +49,7 @@ class Record:
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Record":
         """
-        Make a record from the values of ``as_json``.
-
+        :param values: values of ``as_json``
         :raises TypeError: if a value has the wrong type or an unknown name
         :raises ValueError: if a value is missing, if a return is not finite, or if the numbers of evaluations differ
         """
@@ -117,8 +116,6 @@ def _is_json_object(line: bytes) -> bool:
 
 def finished(tasks: Sequence[Task], file: Path, any_entry: bool = False) -> dict[str, Record]:
     """
-    Find the records of tasks.
-
     :param tasks: tasks of a comparison
     :param file: file of records
     :param any_entry: accept records of runs with other hyperparameters than the task has

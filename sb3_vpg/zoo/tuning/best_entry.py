@@ -54,10 +54,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def entry_text(study: optuna.Study) -> tuple[str, str]:
     """
-    Write the best trial as YAML text.
-
     :param study: a study of ``sb3-vpg optimize``
-    :return: environment id, and the text of the entry
+    :return: environment id, and the best trial as the text of an entry
     :raises ValueError: if no trial was completed, or if YAML cannot express its hyperparameters
     """
     origin = StudyOrigin.read(study)
@@ -77,11 +75,9 @@ def entry_text(study: optuna.Study) -> tuple[str, str]:
 
 def best_hyperparams(origin: StudyOrigin, trial: FrozenTrial) -> dict[str, Any]:
     """
-    Find the hyperparameters that a trial was trained with, without those that have no effect.
-
     :param origin: what the search began with
     :param trial: a trial of the search
-    :return: an entry of a hyperparameter file
+    :return: the hyperparameters that the trial was trained with, without those that have no effect
     :raises ValueError: if YAML cannot express a value
     """
     drawn = {name: as_text(name, value) for name, value in _converted(origin, trial.params).items()}
