@@ -40,8 +40,8 @@ class Comparison:
 
     def of(self, algo: str, env_id: str) -> list[Record]:
         """:return: the runs of an algorithm on an environment, by seed"""
-        found = [record for record in self.records if (record.task.algo, record.task.env_id) == (algo, env_id)]
-        return sorted(found, key=lambda record: record.task.seed)
+        runs = [record for record in self.records if (record.task.algo, record.task.env_id) == (algo, env_id)]
+        return sorted(runs, key=lambda record: record.task.seed)
 
     def budgets(self, env_id: str) -> set[int]:
         """:return: the different numbers of environment steps that runs on an environment were given"""
@@ -74,9 +74,9 @@ class Comparison:
     def _normalized(self, algo: str, measure: Callable[[Record], float | np.ndarray]) -> np.ndarray:
         """:return: a normalised measure of every run of the complete seeds, shape (n_seeds, n_envs, ...)"""
         seeds = self.complete_seeds(algo)
-        runs = {env_id: [run for run in self.of(algo, env_id) if run.task.seed in seeds] for env_id in self.env_ids}
-        by_env = [[self.references[env_id].normalize(measure(run)) for run in found] for env_id, found in runs.items()]
-        return np.array(by_env).swapaxes(0, 1)
+        columns = [[run for run in self.of(algo, env_id) if run.task.seed in seeds] for env_id in self.env_ids]
+        rows = zip(*columns, strict=True)
+        return np.array([[self.references[run.task.env_id].normalize(measure(run)) for run in row] for row in rows])
 
     def curve(self, record: Record) -> np.ndarray:
         """

@@ -53,15 +53,15 @@ def references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, 
         raise ValueError(f"a threshold is given for {', '.join(sorted(unknown))}, which is not one of the environments")
     # All thresholds are checked before anything is measured
     thresholds = {env_id: _threshold(env_id, given) for env_id in env_kwargs}
-    found = {}
+    measured = {}
     for env_id, (threshold, source) in thresholds.items():
         random = random_return(env_id, env_kwargs=env_kwargs[env_id])
         if not random < threshold < math.inf:
             raise ValueError(
                 f"the threshold of {env_id}, {threshold}, must be a number above the return of random actions, {random:.2f}"
             )
-        found[env_id] = Reference(random, threshold, source)
-    return found
+        measured[env_id] = Reference(random, threshold, source)
+    return measured
 
 
 def _threshold(env_id: str, given: Mapping[str, float]) -> tuple[float, str]:

@@ -129,6 +129,6 @@ def improvement(first: str, against: dict[str, Estimate]) -> Table:
 
 def references(comparison: Comparison) -> Table:
     """:return: a table of the returns with the normalised scores 0 and 1"""
-    found = comparison.references
-    rows = [[env_id, f"{each.random:.2f}", f"{each.threshold:g}", each.source] for env_id, each in found.items()]
+    scale = comparison.references
+    rows = [[env_id, f"{each.random:.2f}", f"{each.threshold:g}", each.source] for env_id, each in scale.items()]
     return Table(["", "random actions (0)", "threshold (1)", "whose threshold"], rows)
