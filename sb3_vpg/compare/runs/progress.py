@@ -79,7 +79,7 @@ class Display:
         return f"{counts}, {'less than a minute' if left < 60 else f'about {timedelta(seconds=round(left))}'} left"
 
     def _seconds_left(self, waiting: list[Task]) -> float | None:
-        """:return: estimate from the mean duration of such runs, else of all runs; None if no run has finished"""
+        """:return: estimate from the mean duration of each kind of run, else of all kinds; None if no run has finished"""
         if not self._seconds:
             return None
         means = {kind: mean(seconds) for kind, seconds in self._seconds.items()}

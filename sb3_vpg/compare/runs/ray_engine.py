@@ -22,7 +22,7 @@ from sb3_vpg.compare.runs.tasks import Task
 
 _MAX_RETRIES = 3
 _FOLDER = "{folder}"
-"""Stands for the log folder in the message of a failed run: the folder of the worker is another one."""
+"""Stands for the log folder in the message of a failed run, because a worker has its own folder."""
 
 
 class RayEngine:
@@ -63,7 +63,7 @@ class RayEngine:
 
     def submit(self, task: Task) -> Any:
         """See ``Engine``."""
-        # An attempt that was stopped: the archive must not be unpacked over its files
+        # The archive must not be unpacked over the files of an attempt that was stopped
         shutil.rmtree(task.run_folder(self.folder), ignore_errors=True)
         return self._run.remote(task)
 
@@ -105,7 +105,7 @@ def run_remote(task: Task) -> tuple[Record | None, str | None, bytes]:
     """
     Run a task on a worker of the cluster.
 
-    :return: the record, or None; None, or why the run failed; a tar archive with the run's folder and output
+    :return: the record, or None; why the run failed, or None; a tar archive with the run's folder and output
     """
     with tempfile.TemporaryDirectory(prefix="sb3-vpg-ray-") as temporary:
         folder = Path(temporary)
