@@ -1,7 +1,7 @@
 """
 The scale of normalised scores: 0 is the mean return of random actions, which is measured, and 1 is a threshold.
 
-The threshold is the user's, else that of ``sb3_vpg.zoo.thresholds``. The random agent is measured.
+The threshold is the user's, else that of ``sb3_vpg.zoo.thresholds``.
 """
 
 import math

@@ -29,7 +29,7 @@ class SearchManager(ExperimentManager):
     """
     A search differs from that of the parent class as follows:
 
-    * the first trial trains the entry that the search began with, so that the result is never worse;
+    * the first trial trains the entry that the search began with, so the best trial is never worse than it;
     * the number of environments of VPG is searched as well;
     * a trial of VPG is pruned if it diverges, and an error of the environment ends the search;
     * a trial that was interrupted is queued again; in a database, also one whose worker was killed;
