@@ -111,7 +111,7 @@ def test_losses_of_the_first_algorithm_are_listed(tmp_path: Path) -> None:
     lost = lost_of(twin)
     assert "Acrobot-v1, final return" in lost
     assert "Acrobot-v1, learning curve: VPG is behind A2C at 150 to 1,000 steps" in lost, "the first evaluations are equal"
-    assert "intervals apart" in lost
+    assert "intervals do not overlap" in lost
     assert "CartPole-v1" not in lost
     _, twin = written(comparison(lambda algo, env_id, seed: 100.0 + (algo == "vpg")), tmp_path)
     assert "Nowhere among these runs" in twin
@@ -143,7 +143,7 @@ def test_an_environment_without_a_result_is_a_loss(tmp_path: Path) -> None:
     found = comparison(
         lambda algo, env_id, seed: None if (algo, env_id) == ("vpg", "Acrobot-v1") else scores(algo, env_id, seed)
     )
-    assert "Acrobot-v1: VPG has no finished run, but A2C" in written(found, tmp_path)[1]
+    assert "Acrobot-v1: VPG has no finished run, unlike A2C" in written(found, tmp_path)[1]
     nothing = comparison(lambda *which: None)
     assert "Acrobot-v1: VPG has no finished run\n" in lost_of(written(nothing, tmp_path)[1])
     alone = replace(nothing, algos=["vpg"])
@@ -173,12 +173,12 @@ def test_seconds_are_reported_for_each_machine(tmp_path: Path) -> None:
         for one in found.records
     ]
     _, twin = written(replace(found, records=on_two), tmp_path)
-    assert "made on 2 kinds of machine, and seconds are of each: (1) a test; (2) the other." in twin
+    assert "used 2 kinds of machine; seconds are given for each: (1) a test; (2) the other." in twin
     assert "20 runs of seeds 1, 2, 3, 4, 5: Machine: the other Python" in twin
     assert "4 runs of seeds 0: Machine: a test" in twin
     assert "CPU s (median, machine 1 / 2)" in twin
     assert twin.count("| 2 / 21 | 3 / 3 |") == 2
-    assert "CPU seconds: VPG 2 / 21, more than A2C 2 / 20" in lost_of(twin)
+    assert "CPU seconds: VPG 2 / 21, more than A2C 2 / 20 on at least one machine" in lost_of(twin)
 
 
 def test_the_output_of_a_failed_run_is_escaped(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_report_of_few_runs(n_finished: int, tmp_path: Path) -> None:
 
 def test_the_report_shows_steps_and_hyperparameters_of_every_entry(usual: Path) -> None:
     _, twin = read(usual)
-    assert twin.count("entry for 2,000 steps, run for 1,000") == 4
+    assert twin.count("made for 2,000 steps, trained for 1,000") == 4
     assert "policy: MlpPolicy" in twin
     assert "\nMachine: a test" in twin
     assert "kinds of machine" not in twin

@@ -84,7 +84,7 @@ def write(comparison: Comparison, folder: Path, command: str) -> None:
 
 def _title(comparison: Comparison) -> str:
     names = [label(algo) for algo in comparison.algos]
-    return f"{names[0]} beside {', '.join(names[1:])}" if len(names) > 1 else names[0]
+    return f"{names[0]} compared with {', '.join(names[1:])}" if len(names) > 1 else names[0]
 
 
 def _summary(comparison: Comparison) -> str:
@@ -108,22 +108,22 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append(f"Fewer than {MIN_RUNS} complete seeds, so no intervals over all environments: {', '.join(few)}.")
     missing, failed = comparison.missing(), comparison.failures
     if failed:
-        notes.append(f"{_count(len(failed), 'run')} failed and {'is' if len(failed) == 1 else 'are'} in no number: see below.")
+        notes.append(f"{_count(len(failed), 'run')} failed (not in the results): see Failed runs.")
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
-        notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. The same command goes on in the same folder.")
+        notes.append(f"{_count(len(missing), 'run')} not finished yet: {shown}. To continue, run the same command.")
     if any(len(comparison.budgets(env_id)) > 1 for env_id in comparison.env_ids):
         notes.append(
-            "The algorithms had different numbers of steps, each those of its own entry: whoever had more has an advantage in "
-            "every number here, and areas and shares of the steps are each of its own budget."
+            "The algorithms had different numbers of steps, those of their own hyperparameters. More steps are an advantage "
+            "in all results. Areas and percentages of the steps refer to each algorithm's own steps."
         )
     if len(comparison.machines) > 1:
         short = (name.removeprefix("Machine: ").rstrip(".") for name in comparison.machines)
         names = "; ".join(f"({number}) {name}" for number, name in enumerate(short, 1))
-        notes.append(f"The runs were made on {len(comparison.machines)} kinds of machine, and seconds are of each: {names}.")
+        notes.append(f"The runs used {len(comparison.machines)} kinds of machine; seconds are given for each: {names}.")
     uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
     if uneven:
-        notes.append(f"Over all environments only seeds count that are finished on each of them: {', '.join(uneven)}.")
+        notes.append(f"Results over all environments use only seeds that finished on each of them: {', '.join(uneven)}.")
     return notes
 
 
@@ -187,6 +187,6 @@ def _entries(comparison: Comparison) -> list[dict[str, str]]:
             if runs:
                 task = runs[0].task
                 tuned = int(float(task.entry["n_timesteps"]))
-                title = f"{label(algo)} on {env_id}: entry for {tuned:,} steps, run for {task.n_timesteps:,}"
+                title = f"{label(algo)} on {env_id}: made for {tuned:,} steps, trained for {task.n_timesteps:,}"
                 entries.append({"title": title, "text": yaml.safe_dump(task.entry, sort_keys=True).strip()})
     return entries

@@ -22,7 +22,7 @@ def shortfalls(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) 
     first, sentences = comparison.algos[0], []
     for env_id, by_algo in scores.items():
         if first not in by_algo:
-            others_have = f", but {' and '.join(map(label, by_algo))}" if by_algo else ""
+            others_have = f", unlike {' and '.join(map(label, by_algo))}" if by_algo else ""
             sentences.append(f"{env_id}: {label(first)} has no finished run{others_have}")
             continue
         ours = by_algo[first]
@@ -49,7 +49,7 @@ def _above(ours: Estimate, others: dict[str, Estimate]) -> list[str]:
 def _overlap(ours: Estimate, theirs: Estimate) -> str:
     if ours.high is None or theirs.low is None:
         return ""
-    return " (intervals apart)" if theirs.low > ours.high else " (intervals overlap)"
+    return " (intervals do not overlap)" if theirs.low > ours.high else " (intervals overlap)"
 
 
 def _behind(comparison: Comparison, env_id: str, others: list[str]) -> list[str]:
@@ -89,4 +89,5 @@ def _slower(first: str, ours: EnvScores, others: dict[str, EnvScores]) -> list[s
         return any(their is not None and own is not None and round(their) < round(own) for their, own in pairs)
 
     faster = [f"{label(algo)} {seconds_text(theirs.seconds)}" for algo, theirs in others.items() if is_faster(theirs)]
-    return [f"{first} {seconds_text(ours.seconds)}, more than {', '.join(faster)}"] if faster else []
+    on_machine = " on at least one machine" if len(ours.seconds) > 1 else ""
+    return [f"{first} {seconds_text(ours.seconds)}, more than {', '.join(faster)}{on_machine}"] if faster else []

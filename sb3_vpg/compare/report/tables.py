@@ -131,4 +131,4 @@ def references(comparison: Comparison) -> Table:
     """:return: a table of the returns with the normalised scores 0 and 1"""
     scale = comparison.references
     rows = [[env_id, f"{each.random:.2f}", f"{each.threshold:g}", each.source] for env_id, each in scale.items()]
-    return Table(["", "random actions (0)", "threshold (1)", "whose threshold"], rows)
+    return Table(["", "random actions (0)", "threshold (1)", "source of the threshold"], rows)
