@@ -5,7 +5,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from helpers import CONTINUOUS, RandomEnv, differing, make_model, weights
-from sb3_loop import ACTIONS, OBSERVATIONS, POLICIES, Seen, model_for
+from sb3_loop import ACTIONS, OBSERVATIONS, POLICIES, RolloutRecorder, model_for
 from scipy import stats
 from stable_baselines3.common.vec_env import DummyVecEnv
 
@@ -202,7 +202,7 @@ def test_sampled_predictions_do_not_change_training(action):
     alone, evaluated = (model_for("box", action, "tanh", seed=2) for _ in range(2))
     alone.learn(90)
     evaluated.predict(np.ones(3, np.float32))
-    evaluated.learn(90, callback=Seen(evaluate))
+    evaluated.learn(90, callback=RolloutRecorder(evaluate))
     assert differing(weights(model_for("box", action, "tanh", seed=2)), weights(alone))
     assert not differing(weights(alone), weights(evaluated))
 

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 from helpers import CONTINUOUS, RandomEnv, make_model
 from own_policies import Masked
-from sb3_loop import ACTIONS, OBSERVATIONS, Seen, assert_same, environments, model_for, play, replay
+from sb3_loop import ACTIONS, OBSERVATIONS, RolloutRecorder, assert_same, environments, model_for, play, replay
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -52,7 +52,7 @@ def compare(one: Any, other: Any) -> None:
         assert_same(one, other)
 
 
-class SeenValues(Seen):
+class SeenValues(RolloutRecorder):
     """Reads what is computed when it is read, every third step, and everything at the end of a rollout."""
 
     def __init__(self, on_step: Any) -> None:
@@ -163,7 +163,7 @@ def test_a_function_reads_them_too() -> None:
 def test_what_was_read_in_one_step_is_not_shown_in_the_next() -> None:
     """Nor what was shown at the end of the rollout before."""
     seen: list[np.ndarray] = []
-    play(model_for(), Seen(lambda callback: seen.append(callback.locals["values"].numpy())), rollouts=2)
+    play(model_for(), RolloutRecorder(lambda callback: seen.append(callback.locals["values"].numpy())), rollouts=2)
     assert len(np.unique(np.concatenate(seen))) > 30
 
 
@@ -178,11 +178,11 @@ def test_nobody_computes_what_nobody_reads() -> None:
     """The critic is asked once for the rollout and once for what follows it."""
     model = model_for(policy="extractor")
     model.policy.vf_features_extractor.register_forward_hook(count)
-    play(model, Seen())  # before which a copy was tried
+    play(model, RolloutRecorder())  # before which a copy was tried
     CALLS.clear()
-    play(model, Seen())
+    play(model, RolloutRecorder())
     assert len(CALLS) == 3  # time-outs are a batch as well
-    play(model, Seen(lambda callback: callback.locals["values"]))
+    play(model, RolloutRecorder(lambda callback: callback.locals["values"]))
     assert len(CALLS) == 3 + 3 + 15
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from helpers import CONTINUOUS, make_model, silence
-from sb3_loop import ACTIONS, Seen, assert_same_buffers, environments, model_for, play, replay
+from sb3_loop import ACTIONS, RolloutRecorder, assert_same_buffers, environments, model_for, play, replay
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -75,7 +75,7 @@ def test_nor_in_whole_episodes(use_sde: bool) -> None:
         policies.append(deepcopy(model.policy))
         sets(callback)
 
-    play(model, Seen(look))
+    play(model, RolloutRecorder(look))
     buffer = model.rollout_buffer
     assert buffer.pos == len(policies) > 15
     for row, policy in enumerate(policies):
@@ -97,12 +97,12 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 def test_another_change_in_the_middle_of_a_rollout_is_refused(change: Any, options: dict[str, Any]) -> None:
     """And between rollouts nothing is."""
     model = make_model(env=environments(2), n_steps=12, **options)
-    play(model, Seen())
+    play(model, RolloutRecorder())
     change(model.policy)
-    play(model, Seen())
+    play(model, RolloutRecorder())
     with pytest.raises(ValueError, match=r"critic's weights were changed .* with model\.set_parameters\(\)"):
-        play(model, Seen(lambda callback: change(callback.model.policy) if callback.n_calls == 5 else None))
-    play(model, Seen())
+        play(model, RolloutRecorder(lambda callback: change(callback.model.policy) if callback.n_calls == 5 else None))
+    play(model, RolloutRecorder())
 
 
 def test_a_copy_of_the_model_is_in_no_rollout() -> None:
@@ -122,7 +122,7 @@ def test_a_copy_of_the_model_is_in_no_rollout() -> None:
 
 def test_without_a_critic_nobody_minds() -> None:
     model = make_model(env=environments(2), baseline="none")
-    play(model, Seen(lambda callback: CHANGES["data"](callback.model.policy)))
+    play(model, RolloutRecorder(lambda callback: CHANGES["data"](callback.model.policy)))
 
 
 class Extractor(BaseFeaturesExtractor):
@@ -211,7 +211,7 @@ def test_a_module_that_says_something_else_later_is_called_at_each_step(extracto
 @pytest.mark.parametrize("extractor", OWN.values(), ids=OWN.keys())
 def test_also_with_whole_episodes(extractor: Any) -> None:
     model = build(VPG, extractor, n_episodes=2)
-    play(model, Seen())
+    play(model, RolloutRecorder())
     actor = model._choose_actor()
     actor.start(model._rng)
     assert isinstance(actor, StepwiseActor)
@@ -222,7 +222,7 @@ def test_whole_episodes_call_a_counter_as_often_as_sb3() -> None:
     """Once in a step, once at a time-out, once for what follows the rollout; in this order."""
     model = build(VPG, Counts, n_episodes=2)
     policy = deepcopy(model.policy)
-    begun, seen = float(policy.features_extractor.n), Seen()
+    begun, seen = float(policy.features_extractor.n), RolloutRecorder()
     play(model, seen)
     ends = [row for row, one in enumerate(seen.rows) if one["infos"][0].get("TimeLimit.truncated")]
     buffer = model.rollout_buffer
@@ -240,7 +240,7 @@ def test_whole_episodes_call_a_counter_as_often_as_sb3() -> None:
 @pytest.mark.parametrize("policy_kwargs", PURE.values(), ids=PURE.keys())
 def test_other_modules_stay_fast(policy_kwargs: dict[str, Any]) -> None:
     model = make_model(env=environments(2), policy_kwargs={"net_arch": [8], **policy_kwargs})
-    play(model, Seen())
+    play(model, RolloutRecorder())
     assert not isinstance(model._choose_actor(), StepwiseActor)
 
 
@@ -300,10 +300,10 @@ def test_the_values_at_the_end_of_a_rollout_are_shown_until_the_next_one(cls: An
 def test_a_policy_that_is_set_when_a_rollout_starts_plays_it(options: dict[str, Any]) -> None:
     """As with A2C: from the first action on."""
     model = make_model(env=environments(2, action_space=CONTINUOUS), n_steps=12, **options)
-    play(model, Seen())
+    play(model, RolloutRecorder())
     policies = [make_model(env=environments(2, action_space=CONTINUOUS), **options).policy for _ in range(2)]
 
-    class Exchanges(Seen):
+    class Exchanges(RolloutRecorder):
         def _on_rollout_start(self) -> None:
             super()._on_rollout_start()
             model.policy = policies.pop()

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from helpers import VECTOR, differing, make_model, weights
-from sb3_loop import ARRAYS, Seen, assert_same, enlarge, environments, play
+from sb3_loop import ARRAYS, RolloutRecorder, assert_same, enlarge, environments, play
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import nn
 
@@ -71,7 +71,7 @@ def test_a_rollout_is_the_same_from_reused_arrays(options: dict[str, Any], space
         policy = "MultiInputPolicy" if space is DICT else "MlpPolicy"
         model = make_model(policy, env, n_steps=15, gamma=0.9, policy_kwargs=body, **options)
         enlarge(model)
-        models.append(play(model, Seen(), rollouts=2))
+        models.append(play(model, RolloutRecorder(), rollouts=2))
     plain, reused = (model.rollout_buffer for model in models)
     assert_same(reused.observations, plain.observations, rtol=0, atol=0)
     for name in ARRAYS:
@@ -88,7 +88,7 @@ def test_a_layer_that_hands_its_input_on(options: dict[str, Any]) -> None:
     for wrap in (lambda env: env, Reusing):
         model = make_model(env=wrap(environments(2)), policy_kwargs={"net_arch": {"pi": [], "vf": [8]}}, **options)
         model.policy.action_net = nn.Identity()
-        models.append(play(model, Seen()))
+        models.append(play(model, RolloutRecorder()))
     np.testing.assert_array_equal(*(model.rollout_buffer.log_probs for model in models))
 
 
@@ -100,7 +100,7 @@ def test_a_policy_that_reads_single_observations_its_own_way_reads_the_last_ones
         model.policy.value_net.bias.zero_()
     model.policy.obs_to_tensor = lambda observation: (th.zeros(1, 3), False)
     model.policy.predict_values = lambda observations: 100.0 * th.ones(len(observations), 1)
-    rewards = play(model, Seen()).rollout_buffer.rewards
+    rewards = play(model, RolloutRecorder()).rollout_buffer.rewards
     assert (rewards > 90.0).sum() == 1
 
 
@@ -109,6 +109,6 @@ def test_sb3s_own_loop_reads_a_last_observation_at_once() -> None:
     models = []
     for wrap in (lambda env: env, Reusing):
         env = wrap(environments(2, action_space=spaces.Box(-1.0, 1.0, (2,), np.float32)))
-        models.append(play(make_model(env=env, use_sde=True), Seen()))
+        models.append(play(make_model(env=env, use_sde=True), RolloutRecorder()))
     last = [model.rollout_buffer.rewards[5] for model in models]
     np.testing.assert_allclose(*last, rtol=1e-5)

@@ -10,7 +10,7 @@ from sb3_loop import (
     ACTIONS,
     OBSERVATIONS,
     POLICIES,
-    Seen,
+    RolloutRecorder,
     assert_same,
     assert_same_buffers,
     environments,
@@ -139,7 +139,10 @@ def test_what_a_callback_writes_into_the_arrays_is_what_is_stored():
 @pytest.mark.parametrize("stop_at", [1, 7, 15, 17])
 def test_a_callback_that_returns_false_stops_on_that_very_step(stop_at, policy):
     """Also on the last step of a rollout and in the second one: neither a further step nor an end of the rollout."""
-    seen, theirs = Seen(lambda callback: callback.n_calls < stop_at), Seen(lambda callback: callback.n_calls < stop_at)
+    seen, theirs = (
+        RolloutRecorder(lambda callback: callback.n_calls < stop_at),
+        RolloutRecorder(lambda callback: callback.n_calls < stop_at),
+    )
     ours = play(model_for(policy=policy), CallbackList([seen]), rollouts=3)
     sb3 = play(model_for(policy=policy), theirs, 3, OnPolicyAlgorithm.collect_rollouts)
     assert seen.calls == theirs.calls
@@ -190,7 +193,7 @@ def test_what_has_a_way_of_its_own_is_left_to_sb3s_loop(make, monkeypatch):
     """gSDE, a policy with another ``forward``, a buffer of the user's: SB3's loop and no other plays them."""
     loops = spied(monkeypatch)
     model = make()
-    play(model, Seen(), rollouts=2)
+    play(model, RolloutRecorder(), rollouts=2)
     assert loops == ["sb3", "sb3"]
     assert model.rollout_buffer.full
     if isinstance(model.policy, ForwardPolicy):
@@ -201,7 +204,7 @@ def test_what_has_a_way_of_its_own_is_left_to_sb3s_loop(make, monkeypatch):
 def test_everything_else_is_played_by_the_loop_of_our_own(policy, monkeypatch):
     """So that the comparisons above compare two loops."""
     loops = spied(monkeypatch)
-    play(model_for(policy=policy), Seen())
+    play(model_for(policy=policy), RolloutRecorder())
     assert loops == ["ours"]
 
 
@@ -220,7 +223,7 @@ def test_the_loop_of_a_rollout_is_chosen_anew_each_time(monkeypatch):
     """A policy that is given a ``forward`` between two rollouts is heard from then on."""
     loops = spied(monkeypatch)
     model = make_model()
-    callback: BaseCallback = Seen()
+    callback: BaseCallback = RolloutRecorder()
     play(model, callback)
     play(patched(model), callback)
     del model.policy.forward

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch as th
 from helpers import IMAGE, RandomEnv, make_model, weights
-from sb3_loop import Seen, enlarge, model_for, play
+from sb3_loop import RolloutRecorder, enlarge, model_for, play
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import nn
 from weight_changes import CHANGES, OBSERVATIONS, exchange, for_each_parameter, random_layer
@@ -34,7 +34,7 @@ def assert_up_to_date(model: VPG) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     if model.env is None:
         return
-    play(model, Seen())
+    play(model, RolloutRecorder())
     buffer = model.rollout_buffer
     with th.no_grad():
         observations = th.as_tensor(buffer.observations.reshape(-1, 3))
@@ -49,7 +49,7 @@ def assert_up_to_date(model: VPG) -> None:
 def used(action: str) -> VPG:
     """A model that has predicted and collected, so that it holds whatever it keeps between the calls."""
     model = model_for("box", action)
-    play(model, Seen())
+    play(model, RolloutRecorder())
     model.predict(OBSERVATIONS)
     model.predict(OBSERVATIONS[0], deterministic=True)
     return model
@@ -184,7 +184,7 @@ def test_a_change_in_the_middle_of_a_rollout_acts_on_the_very_next_action(name, 
     earlier = deepcopy(model.policy)
     refused = pytest.raises(ValueError, match="critic's weights were changed in the middle of a rollout")
     with refused if (name, action) in OF_THE_CRITIC_TOO else nullcontext():
-        play(model, Seen(look))
+        play(model, RolloutRecorder(look))
     buffer = model.rollout_buffer
     for rows, policy in [(slice(0, 8), earlier), (slice(8, 15), model.policy)]:
         with th.no_grad():
@@ -201,7 +201,7 @@ def test_a_certain_action_is_taken_from_the_step_on_at_which_it_became_certain(p
     def look(callback):
         callback.model.policy.action_net.bias.data = th.tensor([[0.0, 0.0, 1e4], [1e4, 0.0, 0.0]][callback.n_calls % 2])
 
-    model = play(model_for("box", "discrete", policy), Seen(look))
+    model = play(model_for("box", "discrete", policy), RolloutRecorder(look))
     np.testing.assert_array_equal(model.rollout_buffer.actions[1:, :, 0], [[2 * (step % 2 == 0)] * 2 for step in range(1, 15)])
 
 
@@ -210,9 +210,9 @@ def test_a_hook_of_the_whole_policy_fires_while_it_plays():
     heard: dict[Any, int] = {}
     for loop in (VPG.collect_rollouts, OnPolicyAlgorithm.collect_rollouts):
         model = model_for()
-        play(model, Seen())
+        play(model, RolloutRecorder())
         model.policy.register_forward_hook(lambda *_, loop=loop: heard.update({loop: heard.get(loop, 0) + 1}))
-        play(model, Seen(), loop=loop)
+        play(model, RolloutRecorder(), loop=loop)
     assert [*heard.values()] == [15, 15]
 
 

@@ -8,7 +8,7 @@ from helpers import RandomEnv, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sb3_loop import Seen, model_for, play
+from sb3_loop import RolloutRecorder, model_for, play
 from scipy import stats
 
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, numpy_distribution
@@ -117,7 +117,7 @@ def test_what_a_rollout_plays_has_the_policys_distribution(n_envs):
     with th.no_grad():
         model.policy.action_net.weight.zero_()
         model.policy.action_net.bias.copy_(th.tensor([0.0, 1.0, -1.0]))
-    play(model, Seen(), rollouts=2)
+    play(model, RolloutRecorder(), rollouts=2)
     actions = model.rollout_buffer.actions[..., 0]
     exact = np.exp([0.0, 1.0, -1.0]) / np.exp([0.0, 1.0, -1.0]).sum()
     assert p_value(actions.flatten(), exact) > ENOUGH

@@ -6,7 +6,7 @@ import pytest
 import torch as th
 from helpers import RandomEnv, differing, make_model, silence, weights
 from resumption import Crash, CrashAt, assert_same, disturb, random_envs
-from sb3_loop import Seen
+from sb3_loop import RolloutRecorder
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -261,7 +261,7 @@ REFUSED = {
 def test_a_replacement_that_cannot_be_trained_is_refused(replace, text, when):
     """A replacement that VPG cannot train is refused before the first step, with advice."""
     model = make_model()
-    steps = Seen()
+    steps = RolloutRecorder()
     if when == "start":
         with pytest.raises(ValueError, match=text):
             model.learn(32, [Replace(replace, "start"), steps])

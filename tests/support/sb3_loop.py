@@ -99,7 +99,7 @@ def environments(n_envs: int, **kwargs: Any) -> DummyVecEnv:
     return DummyVecEnv([lambda: Monitor(Paying(RandomEnv(**kwargs)))] * n_envs)
 
 
-class Seen(BaseCallback):
+class RolloutRecorder(BaseCallback):
     """Keeps copies of the loop's variables at every step, and the order of the calls."""
 
     def __init__(self, on_step: Callable[[BaseCallback], Any] = lambda _: True) -> None:
@@ -142,8 +142,8 @@ def play(model: VPG, callback: BaseCallback, rollouts: int = 1, loop: Any = VPG.
 
 
 def replay(
-    make: Callable[[], VPG], rollouts: int = 2, on_step: Any = lambda _: True, kind: type[Seen] = Seen
-) -> tuple[VPG, Seen, VPG, Seen]:
+    make: Callable[[], VPG], rollouts: int = 2, on_step: Any = lambda _: True, kind: type[RolloutRecorder] = RolloutRecorder
+) -> tuple[VPG, RolloutRecorder, VPG, RolloutRecorder]:
     """
     :param make: builds the same model in fresh environments each time
     :param kind: of the callbacks
