@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch as th
 from helpers import CONTINUOUS, RandomEnv, make_model
-from own_policies import Masked
+from custom_policies import Masked
 from sb3_loop import ACTIONS, OBSERVATIONS, RolloutRecorder, assert_same, environments, model_for, play, replay
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EvalCallback, EveryNTimesteps
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm

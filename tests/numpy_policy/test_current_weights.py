@@ -1,9 +1,10 @@
-"""Whatever changes a policy, and whenever: the next action comes from what the policy is now."""
+"""However and whenever a user changes a policy, the next action is that of the changed policy."""
 
 import pickle
 from contextlib import nullcontext
 from copy import deepcopy
-from typing import Any
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from sb3_vpg import VPG
 
 
 def torch_parameters(model: VPG, observations: np.ndarray) -> np.ndarray:
-    """:return: what torch says defines the distribution, shape (n, K)"""
+    """:return: torch's parameters of the action distribution, shape (n, K): logits, or means and standard deviations"""
     model.policy.set_training_mode(False)
     with th.no_grad():
         distribution = model.policy.get_distribution(th.as_tensor(observations)).distribution
@@ -28,10 +29,10 @@ def torch_parameters(model: VPG, observations: np.ndarray) -> np.ndarray:
 
 
 def assert_up_to_date(model: VPG) -> None:
-    """Prediction, and a rollout with its log-probabilities and values, are what torch makes of the weights now."""
+    """Check that predictions, log-probabilities and values agree with those that torch computes from the current weights."""
     expected, _ = model.policy.predict(OBSERVATIONS, deterministic=True)
-    found, _ = model.predict(OBSERVATIONS, deterministic=True)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    actions, _ = model.predict(OBSERVATIONS, deterministic=True)
+    np.testing.assert_allclose(actions, expected, rtol=1e-4, atol=1e-5)
     if model.env is None:
         return
     play(model, RolloutRecorder())
@@ -46,8 +47,8 @@ def assert_up_to_date(model: VPG) -> None:
     np.testing.assert_allclose(buffer.values.flatten(), values.flatten(), rtol=1e-4, atol=1e-4)
 
 
-def used(action: str) -> VPG:
-    """A model that has predicted and collected, so that it holds whatever it keeps between the calls."""
+def used_model(action: str) -> VPG:
+    """:return: a model that has collected and predicted, so that it has filled its caches"""
     model = model_for("box", action)
     play(model, RolloutRecorder())
     model.predict(OBSERVATIONS)
@@ -57,21 +58,21 @@ def used(action: str) -> VPG:
 
 @pytest.mark.parametrize("action", ["discrete", "box"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_what_has_changed_is_used_at_once(change, action):
-    """However a user changes weights or modules, the next prediction and the next rollout know it."""
-    model = used(action)
+def test_change_acts_on_the_next_prediction_and_rollout(change, action):
+    """Each change of weights or modules acts on the next prediction and the next rollout."""
+    model = used_model(action)
     before = torch_parameters(model, OBSERVATIONS)
     changed = change(model)
     model = changed if isinstance(changed, VPG) else model
-    assert np.abs(torch_parameters(model, OBSERVATIONS) - before).max() > 1e-3, "the change shows nowhere"
+    assert np.abs(torch_parameters(model, OBSERVATIONS) - before).max() > 1e-3, "the change has no effect on torch's outputs"
     assert_up_to_date(model)
     assert_up_to_date(model)
 
 
 @pytest.mark.parametrize("change", ["data_exchanged", "action_net", "load_state_dict_assign", "hook_of_the_action_net"])
-def test_a_change_back_is_noticed_as_well(change):
-    """From NumPy to torch and back again, or from one weight to another and back."""
-    model = used("box")
+def test_undone_change_acts_as_well(change):
+    """A change that is undone acts too, also if NumPy computes the policy, then torch, then NumPy again."""
+    model = used_model("box")
     before, net = {name: value.clone() for name, value in weights(model).items()}, model.policy.action_net
     CHANGES[change](model)
     assert_up_to_date(model)
@@ -81,54 +82,55 @@ def test_a_change_back_is_noticed_as_well(change):
     assert_up_to_date(model)
 
 
-def layers_in_the_flattening_extractor(model):
+def add_layer_to_the_extractors(model):
     for extractor in (model.policy.pi_features_extractor, model.policy.vf_features_extractor):
         extractor.flatten = nn.Sequential(nn.Flatten(), nn.LayerNorm(3))
 
 
-def other_class(model):
+def change_class_of_layers(model):
     for layer in (model.policy.action_net, model.policy.value_net):
-        layer.__class__ = Doubling
+        layer.__class__ = DoublingLinear
 
 
-class Doubling(nn.Linear):
+class DoublingLinear(nn.Linear):
     def forward(self, x):
         return 2.0 * super().forward(x)
 
 
-@pytest.mark.parametrize("change", [layers_in_the_flattening_extractor, other_class])
-@pytest.mark.parametrize("use", [used, lambda action: model_for("box", action)], ids=["used", "new"])
-def test_what_stands_inside_of_sb3s_modules_is_looked_at(change, use):
-    """SB3's extractor may hold other layers than SB3's, and a layer may become one of another class."""
-    model = use("box")
+@pytest.mark.parametrize("change", [add_layer_to_the_extractors, change_class_of_layers])
+@pytest.mark.parametrize("make", [used_model, partial(model_for, "box")], ids=["used", "new"])
+def test_changes_inside_sb3s_modules_act(change, make):
+    """Another layer inside SB3's extractor acts, and so does another class of a layer, in used and in new models."""
+    model = make(action="box")
     change(model)
     assert_up_to_date(model)
 
 
-def test_images_are_scaled_as_the_policy_says_now():
+def test_normalize_images_may_change():
+    """Images are scaled according to the current ``normalize_images`` of the policy."""
     model = make_model(env=RandomEnv(IMAGE), policy_kwargs={"normalize_images": False})
     image = model.get_env().reset()
-    for normalizes in (False, True, False):
-        model.policy.normalize_images = normalizes
+    for normalize_images in (False, True, False):
+        model.policy.normalize_images = normalize_images
         with th.no_grad():
             expected = model.policy.get_distribution(model.policy.obs_to_tensor(image)[0]).distribution.logits.numpy()
         model.predict(image)
-        found = model._actor.outputs(image)
-        np.testing.assert_allclose(found - found.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-5)
+        outputs = model._actor.outputs(image)
+        np.testing.assert_allclose(outputs - outputs.mean(), expected - expected.mean(), rtol=1e-3, atol=1e-5)
 
 
-def test_a_bias_added_later_is_used():
-    """To a layer that was made without one."""
-    model = used("box")
+def test_bias_that_is_added_later_acts():
+    """A bias acts that is added to a layer without one."""
+    model = used_model("box")
     model.policy.action_net = random_layer(8, 2, bias=False)
     assert_up_to_date(model)
     model.policy.action_net.bias = nn.Parameter(th.tensor([0.5, -0.5]))
     assert_up_to_date(model)
 
 
-def test_the_critic_is_as_current_as_the_actor():
-    """Its layers may be exchanged, too, without the actor's."""
-    model = used("discrete")
+def test_change_of_the_critic_alone_acts():
+    """Changes of the critic's layers act on the next rollout if the actor stays the same."""
+    model = used_model("discrete")
     model.policy.value_net = random_layer(8, 1)
     assert_up_to_date(model)
     model.policy.mlp_extractor.value_net.append(nn.Tanh())
@@ -136,22 +138,22 @@ def test_the_critic_is_as_current_as_the_actor():
     assert_up_to_date(model)
 
 
-def test_a_copy_and_its_original_go_their_own_ways():
-    """Neither is moved by what happens to the other one."""
-    original = used("box")
+def test_copy_and_original_are_independent():
+    """Training a deep copy does not change the original, and changing the original does not change the copy."""
+    original = used_model("box")
     copy = deepcopy(original)
-    kept, _ = original.predict(OBSERVATIONS, deterministic=True)
+    before, _ = original.predict(OBSERVATIONS, deterministic=True)
     copy.learn(45)
     assert_up_to_date(copy)
-    np.testing.assert_array_equal(original.predict(OBSERVATIONS, deterministic=True)[0], kept)
+    np.testing.assert_array_equal(original.predict(OBSERVATIONS, deterministic=True)[0], before)
     for_each_parameter(exchange)(original)
     assert_up_to_date(original)
     assert_up_to_date(copy)
 
 
-def test_a_policy_in_float64_predicts_in_float64():
-    """SB3 leaves the observation in float32, which its own layers then refuse; VPG's prediction takes them as they are."""
-    model = used("box")
+def test_float64_policy_predicts():
+    """A policy after ``double()`` predicts from float32 observations, which SB3's own ``predict`` refuses."""
+    model = used_model("box")
     single, _ = model.predict(OBSERVATIONS, deterministic=True)
     model.policy.double()
     double, _ = model.predict(OBSERVATIONS, deterministic=True)
@@ -160,31 +162,37 @@ def test_a_policy_in_float64_predicts_in_float64():
     assert_up_to_date(model)
 
 
-HALFWAY = {
-    name: CHANGES[name]
-    for name in ("data_exchanged", "data_add", "action_net", "weight", "appended_layers", "hook_of_the_action_net", "log_std")
-}
-
-
-OF_THE_CRITIC_TOO = {("data_exchanged", "discrete"), ("data_exchanged", "box"), ("data_add", "discrete"), ("data_add", "box")}
-OF_THE_CRITIC_TOO |= {("log_std", "discrete")}  # which has none, so that all weights are loaded
+CHANGES_WITHIN = [
+    "data_exchanged",
+    "data_add",
+    "action_net",
+    "weight",
+    "appended_layers",
+    "hook_of_the_action_net",
+    "log_std",
+]
+CHANGES_CRITIC = {("data_exchanged", "discrete"), ("data_exchanged", "box"), ("data_add", "discrete"), ("data_add", "box")}
+CHANGES_CRITIC |= {("log_std", "discrete")}  # without a log_std, this change loads other weights
 
 
 @pytest.mark.parametrize("action", ["discrete", "box"])
-@pytest.mark.parametrize("name", HALFWAY)
-def test_a_change_in_the_middle_of_a_rollout_acts_on_the_very_next_action(name, action):
-    """A callback's change after the eighth step: torch tells both halves, each by the policy of its time."""
-    change = HALFWAY[name]
+@pytest.mark.parametrize("name", CHANGES_WITHIN)
+def test_change_within_a_rollout_acts_on_the_next_action(name, action):
+    """
+    The first eight actions have the log-probabilities of the old policy, the later ones those of the changed policy.
 
-    def look(callback):
+    If the change affects the critic too, the rollout is refused at its end.
+    """
+
+    def change(callback):
         if callback.n_calls == 8:
-            change(callback.model)
+            CHANGES[name](callback.model)
 
-    model = used(action)
+    model = used_model(action)
     earlier = deepcopy(model.policy)
-    refused = pytest.raises(ValueError, match="critic's weights were changed in the middle of a rollout")
-    with refused if (name, action) in OF_THE_CRITIC_TOO else nullcontext():
-        play(model, RolloutRecorder(look))
+    refusal = pytest.raises(ValueError, match="critic's weights were changed in the middle of a rollout")
+    with refusal if (name, action) in CHANGES_CRITIC else nullcontext():
+        play(model, RolloutRecorder(change))
     buffer = model.rollout_buffer
     for rows, policy in [(slice(0, 8), earlier), (slice(8, 15), model.policy)]:
         with th.no_grad():
@@ -195,31 +203,34 @@ def test_a_change_in_the_middle_of_a_rollout_acts_on_the_very_next_action(name, 
 
 
 @pytest.mark.parametrize("policy", [None, "extractor"], ids=["numpy", "torch"])
-def test_a_certain_action_is_taken_from_the_step_on_at_which_it_became_certain(policy):
-    """Seen from outside: not from the log-probabilities that VPG writes down."""
+def test_action_that_becomes_certain_is_played_at_the_next_step(policy):
+    """If a callback makes another action certain at each step, that action is played at the next step."""
 
-    def look(callback):
-        callback.model.policy.action_net.bias.data = th.tensor([[0.0, 0.0, 1e4], [1e4, 0.0, 0.0]][callback.n_calls % 2])
+    def make_certain(callback):
+        bias = th.zeros(3)
+        bias[2 if callback.n_calls % 2 == 0 else 0] = 1e4
+        callback.model.policy.action_net.bias.data = bias
 
-    model = play(model_for("box", "discrete", policy), RolloutRecorder(look))
-    np.testing.assert_array_equal(model.rollout_buffer.actions[1:, :, 0], [[2 * (step % 2 == 0)] * 2 for step in range(1, 15)])
+    model = play(model_for("box", "discrete", policy), RolloutRecorder(make_certain))
+    np.testing.assert_array_equal(model.rollout_buffer.actions[1:, :, 0], [[0, 0], [2, 2]] * 7)
 
 
-def test_a_hook_of_the_whole_policy_fires_while_it_plays():
-    """SB3's loop calls the policy at each step; who listens there hears VPG, too."""
-    heard: dict[Any, int] = {}
+def test_hook_of_the_policy_is_called_at_each_step():
+    """A forward hook of the policy is called at each step, by VPG's ``collect_rollouts`` as by SB3's."""
+    hooks: list[mock.Mock] = []
     for loop in (VPG.collect_rollouts, OnPolicyAlgorithm.collect_rollouts):
         model = model_for()
         play(model, RolloutRecorder())
-        model.policy.register_forward_hook(lambda *_, loop=loop: heard.update({loop: heard.get(loop, 0) + 1}))
+        hooks.append(mock.Mock(return_value=None))
+        model.policy.register_forward_hook(hooks[-1])
         play(model, RolloutRecorder(), loop=loop)
-    assert [*heard.values()] == [15, 15]
+    assert [hook.call_count for hook in hooks] == [15, 15]
 
 
-def test_a_model_that_has_played_can_be_pickled():
-    """As SB3's can, for instance to be sent to another process."""
+def test_used_model_can_be_pickled():
+    """A model that has collected and predicted can be pickled, as SB3's can, and predicts the same afterwards."""
     model = make_model().learn(32)
     model.predict(OBSERVATIONS)
     enlarge(model)
     copy = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(*(one.predict(OBSERVATIONS, deterministic=True)[0] for one in (model, copy)))
+    np.testing.assert_array_equal(*(each.predict(OBSERVATIONS, deterministic=True)[0] for each in (model, copy)))

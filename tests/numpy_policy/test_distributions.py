@@ -1,4 +1,4 @@
-"""Sampled actions have the distribution that torch says they have: chi-square and Kolmogorov-Smirnov, at fixed seeds."""
+"""NumPy's sampled actions have torch's distribution: chi-square and Kolmogorov-Smirnov tests with fixed seeds."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ from sb3_vpg.numpy_policy.distributions import NumpyDistribution, numpy_distribu
 
 INF = float("inf")
 N = 200_000
-ENOUGH = 1e-3
-"""A p-value below this is a failure; the seeds are fixed, so that it is one always or never."""
+SIGNIFICANCE = 1e-3
+"""A test fails if the p-value is below this; with fixed seeds, it fails always or never."""
 
 
 def sampler_for(space, log_std=None):
@@ -29,20 +29,24 @@ def sampler_for(space, log_std=None):
 
 
 def torch_distribution(policy, outputs):
-    """SB3's distribution for these outputs of the action network."""
-    more = [policy.log_std] if hasattr(policy, "log_std") else []
-    return policy.action_dist.proba_distribution(th.as_tensor(outputs, dtype=th.float32), *more)
+    """:return: SB3's distribution for these outputs of the action network"""
+    log_std = [policy.log_std] if hasattr(policy, "log_std") else []
+    return policy.action_dist.proba_distribution(th.as_tensor(outputs, dtype=th.float32), *log_std)
 
 
 def draw(sampler: NumpyDistribution, outputs: list[float], n: int = N) -> np.ndarray:
-    """Many samples for one vector of outputs, drawn in blocks as a rollout draws them."""
+    """:return: n samples for one vector of outputs, drawn in blocks as a rollout draws them"""
     outputs_NK = np.tile(np.array(outputs, np.float32), (1000, 1))
     noise = sampler.noise(np.random.default_rng(7), (n // 1000, *outputs_NK.shape))
-    return np.concatenate([sampler.sample(outputs_NK, one) for one in noise])
+    return np.concatenate([sampler.sample(outputs_NK, block) for block in noise])
 
 
 def p_value(actions: np.ndarray, probabilities: np.ndarray) -> float:
-    """Chi-square; what is expected fewer than five times is taken together, and must not occur if it is impossible."""
+    """
+    Chi-square test of the frequencies.
+
+    Impossible actions must not occur. Actions that are expected fewer than five times are only checked in sum.
+    """
     counts = np.bincount(actions.astype(int), minlength=len(probabilities))
     assert not counts[probabilities == 0].any()
     expected = probabilities * len(actions)
@@ -61,58 +65,58 @@ LOGITS = {
     "one": [3.0],
     "far_from_zero": [1000.0, 1001.0, 1002.5],
     "far_below_zero": [-5000.0, -5001.0],
-    "a_rare_one": [0.0, -8.0, -9.0],
-    "hopeless": [0.0, 100.0, -1000.0],
-    "ruled_out": [0.5, -INF, 0.0],
-    "all_but_one_ruled_out": [-INF, -INF, -3.0],
+    "rare_actions": [0.0, -8.0, -9.0],
+    "certain": [0.0, 100.0, -1000.0],
+    "one_masked": [0.5, -INF, 0.0],
+    "all_but_one_masked": [-INF, -INF, -3.0],
     "many": [*np.linspace(-4, 4, 40)],
 }
 
 
 @pytest.mark.parametrize("logits", LOGITS.values(), ids=LOGITS.keys())
 def test_discrete_actions_have_the_softmax_distribution(logits):
-    """Also where logits are huge, and where an action is ruled out by minus infinity: it never occurs."""
+    """Discrete actions have torch's softmax distribution, also with huge logits; a logit of minus infinity is never drawn."""
     sampler, policy = sampler_for(spaces.Discrete(len(logits)))
     exact = torch_distribution(policy, [logits]).distribution.probs[0].double().numpy()
-    assert p_value(draw(sampler, logits), exact / exact.sum()) > ENOUGH
+    assert p_value(draw(sampler, logits), exact / exact.sum()) > SIGNIFICANCE
 
 
 @pytest.mark.parametrize("outputs", [[0.0, 1.0, -1.0, 0.5, 2.0], [50.0, 0.0, -INF, 0.0, 0.3]], ids=["usual", "extreme"])
 def test_multi_discrete_actions_are_independent_softmaxes(outputs):
-    """Each pair of entries occurs as often as the product of their probabilities says."""
+    """The frequency of each pair of entries is the product of torch's probabilities."""
     sampler, policy = sampler_for(spaces.MultiDiscrete([2, 3]))
     first, second = (part.probs[0].double().numpy() for part in torch_distribution(policy, [outputs]).distribution)
     actions = draw(sampler, outputs)
     joint = np.outer(first, second).flatten()
-    assert p_value(actions[:, 0] * 3 + actions[:, 1], joint / joint.sum()) > ENOUGH
+    assert p_value(actions[:, 0] * 3 + actions[:, 1], joint / joint.sum()) > SIGNIFICANCE
 
 
 @pytest.mark.parametrize("outputs", [[0.0, 1.5, -2.0], [6.0, -7.0, 0.1], [200.0, -200.0, -0.3]], ids=str)
-def test_multi_binary_actions_are_independent_coins(outputs):
-    """All eight combinations occur as often as the product of their probabilities says."""
+def test_multi_binary_actions_are_independent_bernoulli_variables(outputs):
+    """The frequency of each of the eight combinations is the product of torch's probabilities."""
     sampler, policy = sampler_for(spaces.MultiBinary(3))
-    ones = torch_distribution(policy, [outputs]).distribution.probs[0].double().numpy()
-    joint = [np.prod(np.where(bits, ones, 1 - ones)) for bits in np.ndindex(2, 2, 2)]
+    p_one = torch_distribution(policy, [outputs]).distribution.probs[0].double().numpy()
+    joint = [np.prod(np.where(bits, p_one, 1 - p_one)) for bits in np.ndindex(2, 2, 2)]
     actions = draw(sampler, outputs)
     assert set(np.unique(actions)) <= {0.0, 1.0}
-    assert p_value(actions @ [4, 2, 1], np.array(joint) / np.sum(joint)) > ENOUGH
+    assert p_value(actions @ [4, 2, 1], np.array(joint) / np.sum(joint)) > SIGNIFICANCE
 
 
 def test_box_actions_are_independent_gaussians():
-    """Mean and deviation of each entry are the policy's, the shape is a Gaussian's, and entries do not go together."""
+    """Each entry is Gaussian with torch's mean and standard deviation, and the entries are uncorrelated."""
     sampler, policy = sampler_for(spaces.Box(-1.0, 1.0, (3,), np.float32), log_std=[0.0, -3.0, 1.5])
     outputs = [0.5, -4.0, 30.0]
     distribution = torch_distribution(policy, [outputs]).distribution
     actions = draw(sampler, outputs)
     for entry, mean, deviation in zip(actions.T, distribution.mean[0], distribution.stddev[0], strict=True):
-        assert stats.kstest(entry, stats.norm(mean.item(), deviation.item()).cdf).pvalue > ENOUGH
-    for one, other in [(0, 1), (0, 2), (1, 2)]:
-        assert stats.pearsonr(actions[:, one], actions[:, other]).pvalue > ENOUGH
+        assert stats.kstest(entry, stats.norm(mean.item(), deviation.item()).cdf).pvalue > SIGNIFICANCE
+    for first, second in [(0, 1), (0, 2), (1, 2)]:
+        assert stats.pearsonr(actions[:, first], actions[:, second]).pvalue > SIGNIFICANCE
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])
-def test_what_a_rollout_plays_has_the_policys_distribution(n_envs):
-    """From step to step and from environment to environment, over the blocks in which the noise is drawn."""
+def test_actions_of_a_rollout_have_the_policys_distribution(n_envs):
+    """The actions of a long rollout have the policy's distribution, independently for each step and environment."""
     model = model_for("box", "discrete", "no_layers", n_envs, n_steps=6000 // n_envs)
     with th.no_grad():
         model.policy.action_net.weight.zero_()
@@ -120,11 +124,11 @@ def test_what_a_rollout_plays_has_the_policys_distribution(n_envs):
     play(model, RolloutRecorder(), rollouts=2)
     actions = model.rollout_buffer.actions[..., 0]
     exact = np.exp([0.0, 1.0, -1.0]) / np.exp([0.0, 1.0, -1.0]).sum()
-    assert p_value(actions.flatten(), exact) > ENOUGH
+    assert p_value(actions.flatten(), exact) > SIGNIFICANCE
     following = 3 * actions[:-1] + actions[1:]
-    assert p_value(following.flatten(), np.outer(exact, exact).flatten()) > ENOUGH
+    assert p_value(following.flatten(), np.outer(exact, exact).flatten()) > SIGNIFICANCE
     if n_envs > 1:
-        assert p_value(3 * actions[:, 0] + actions[:, 1], np.outer(exact, exact).flatten()) > ENOUGH
+        assert p_value(3 * actions[:, 0] + actions[:, 1], np.outer(exact, exact).flatten()) > SIGNIFICANCE
 
 
 SPACES = {
@@ -139,8 +143,8 @@ SAMPLERS = {name: sampler_for(space) for name, space in SPACES.items()}
 @pytest.mark.parametrize("kind", SPACES)
 @settings(max_examples=60)
 @given(data=st.data())
-def test_log_probabilities_and_likeliest_actions_are_those_of_torch(kind, data):
-    """For whatever outputs, near to zero and far from it, and any deviations."""
+def test_log_probabilities_and_modes_are_those_of_torch(kind, data):
+    """For random outputs and standard deviations, log-probabilities and modes agree with torch's."""
     sampler, policy = SAMPLERS[kind]
     numbers = st.floats(-80, 80, width=32)
     outputs = data.draw(arrays(np.float32, (4, 6), elements=numbers))
@@ -152,11 +156,11 @@ def test_log_probabilities_and_likeliest_actions_are_those_of_torch(kind, data):
     with th.no_grad():
         expected = distribution.log_prob(th.as_tensor(actions)).numpy()
         mode = distribution.mode()
-    found = sampler.log_prob(sampler.remembered(outputs), actions.reshape(4, -1))
+    log_probs = sampler.log_prob(sampler.remembered(outputs), actions.reshape(4, -1))
     assert actions.dtype == distribution.sample().detach().numpy().dtype
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    # Where two outputs are nearly as good, either may be called the likeliest
+    assert log_probs.shape == expected.shape
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-4)
+    # If two outputs are nearly equal, either may be the mode
     best = sampler.mode(outputs)
     assert best.shape == mode.shape
     with th.no_grad():
@@ -164,23 +168,23 @@ def test_log_probabilities_and_likeliest_actions_are_those_of_torch(kind, data):
 
 
 @pytest.mark.parametrize("logits", [[0.0, -INF, 1.0], [-INF, -200.0, 0.0]], ids=str)
-def test_log_probability_is_finite_where_other_actions_are_ruled_out(logits):
-    """A ruled out one has minus infinity, as with torch."""
+def test_log_probabilities_with_masked_actions(logits):
+    """An action whose logit is minus infinity has log-probability minus infinity; those of the others agree with torch's."""
     sampler, policy = sampler_for(spaces.Discrete(3))
     outputs = np.tile(np.array(logits, np.float32), (3, 1))
     expected = torch_distribution(policy, outputs).log_prob(th.arange(3)).numpy()
-    found = sampler.log_prob(sampler.remembered(outputs), np.arange(3)[:, None])
-    np.testing.assert_allclose(np.maximum(found, -1e30), np.maximum(expected, -1e30), rtol=1e-5)
-    assert (found[np.isneginf(outputs[0])] < -1e30).all()
+    log_probs = sampler.log_prob(sampler.remembered(outputs), np.arange(3)[:, None])
+    np.testing.assert_allclose(np.maximum(log_probs, -1e30), np.maximum(expected, -1e30), rtol=1e-5)
+    assert (log_probs[np.isneginf(outputs[0])] < -1e30).all()
 
 
-UNSOUND = {
+INVALID_OUTPUTS = {
     "discrete": [[np.nan, 0.0], [INF, 0.0], [-INF, -INF]],
     "multi_discrete": [[0.0, 0.0, np.nan, 0.0], [0.0, INF, 0.0, 0.0], [-INF, -INF, 0.0, 0.0]],
     "multi_binary": [[np.nan, 0.0], [INF, 0.0]],
     "box": [[np.nan, 0.0], [INF, 0.0], [0.0, -INF]],
 }
-SMALL = {
+SMALL_SPACES = {
     "discrete": spaces.Discrete(2),
     "multi_discrete": spaces.MultiDiscrete([2, 2]),
     "multi_binary": spaces.MultiBinary(2),
@@ -188,10 +192,12 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(("kind", "outputs"), [(kind, one) for kind, many in UNSOUND.items() for one in many], ids=str)
-def test_what_defines_no_distribution_is_refused(kind, outputs):
-    """Not only by the sampler: prediction, likeliest or sampled, and learning raise ValueError."""
-    model = make_model(env=RandomEnv(action_space=SMALL[kind]))
+@pytest.mark.parametrize(
+    ("kind", "outputs"), [(kind, outputs) for kind, cases in INVALID_OUTPUTS.items() for outputs in cases], ids=str
+)
+def test_invalid_outputs_are_refused(kind, outputs):
+    """Deterministic prediction, sampling and learning raise ValueError if the outputs define no distribution."""
+    model = make_model(env=RandomEnv(action_space=SMALL_SPACES[kind]))
     model.predict(np.zeros(3, np.float32))
     with th.no_grad():
         model.policy.action_net.weight.zero_()
@@ -204,9 +210,9 @@ def test_what_defines_no_distribution_is_refused(kind, outputs):
 
 
 @pytest.mark.parametrize("log_std", [np.nan, INF, -INF, 1000.0, -1000.0], ids=str)
-def test_a_deviation_that_is_none_is_refused(log_std):
-    """NaN, zero or infinite, with sound means: neither sampled, nor learned from, nor passed over in silence."""
-    model = make_model(env=RandomEnv(action_space=SMALL["box"]))
+def test_invalid_standard_deviation_is_refused(log_std):
+    """Prediction and learning raise ValueError if a standard deviation is NaN, zero or infinite and the means are valid."""
+    model = make_model(env=RandomEnv(action_space=SMALL_SPACES["box"]))
     model.predict(np.zeros(3, np.float32))
     with th.no_grad():
         model.policy.log_std[1] = log_std

@@ -1,4 +1,4 @@
-"""Policies and callbacks that do more than SB3's defaults, where the faster way would do something else than SB3's."""
+"""Policies, layers and callbacks for which NumPy would not give SB3's results: torch computes them."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -20,16 +20,16 @@ from sb3_vpg.numpy_policy.networks import numpy_network
 from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
 
 
-class Blind(ActorCriticPolicy):
-    """Sees nothing: its features are multiplied by 0."""
+class BlindPolicy(ActorCriticPolicy):
+    """Multiplies its features by 0."""
 
     def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
         return super().extract_features(obs, features_extractor) * 0.0
 
 
-def test_a_policy_learns_through_the_features_that_it_played_with() -> None:
-    """The first layer of a policy that sees nothing has no gradient; it would have one without the override."""
-    model = make_model(Blind)
+def test_update_uses_the_policys_extract_features() -> None:
+    """If ``extract_features`` returns zeros, the first layer has no gradient; without the override it would have one."""
+    model = make_model(BlindPolicy)
     before = weights(model)
     model.learn(64)
     assert "mlp_extractor.policy_net.0.weight" not in differing(before, weights(model))
@@ -37,14 +37,14 @@ def test_a_policy_learns_through_the_features_that_it_played_with() -> None:
 
 
 class Residual(nn.Sequential):
-    """Adds its input to what the layers make of it."""
+    """Adds its input to the output of its layers."""
 
     def forward(self, x: th.Tensor) -> th.Tensor:
         return x + super().forward(x)
 
 
-class Opaque(nn.Module):
-    """Cannot be taken apart."""
+class Wrapped(nn.Module):
+    """Calls another module, without being a ``Sequential``."""
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
@@ -56,21 +56,22 @@ class Opaque(nn.Module):
 
 CONTAINERS: dict[str, Callable[[], nn.Module]] = {
     "residual": lambda: Residual(nn.Linear(3, 3), nn.Tanh()),
-    "opaque": lambda: Opaque(nn.Sequential(nn.Linear(3, 3), nn.Tanh())),
+    "wrapped": lambda: Wrapped(nn.Sequential(nn.Linear(3, 3), nn.Tanh())),
 }
 
 
 # The layers that are replaced here are not those that load would build
 @pytest.mark.filterwarnings("ignore:load.path. alone will not read this model:UserWarning")
 @pytest.mark.parametrize("make", CONTAINERS.values(), ids=CONTAINERS.keys())
-def test_networks_of_the_users_own_are_computed_as_they_say(make: Callable[[], nn.Module]) -> None:
+def test_users_networks_are_computed_by_torch(make: Callable[[], nn.Module]) -> None:
+    """If the policy's networks are the user's classes, torch computes them, predicts the same and trains."""
     model = make_model(policy_kwargs={"net_arch": [3]})
     model.policy.mlp_extractor.policy_net, model.policy.mlp_extractor.value_net = make(), make()
     observations = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     expected, _ = model.policy.predict(observations, deterministic=True)
     np.testing.assert_array_equal(model.predict(observations, deterministic=True)[0], expected)
     same_names = isinstance(model.policy.mlp_extractor.policy_net, nn.Sequential)
-    # A file of other names cannot be loaded by its settings alone
+    # Parameters with other names than policy_class makes cannot be loaded from its settings
     with nullcontext() if same_names else pytest.warns(UserWarning, match="other parameters than policy_class"):
         model.learn(32)
     buffer = model.rollout_buffer
@@ -79,8 +80,8 @@ def test_networks_of_the_users_own_are_computed_as_they_say(make: Callable[[], n
     assert numpy_network(model.policy, "action_net") is numpy_network(model.policy, "value_net") is None
 
 
-class Reads(BaseCallback):
-    """Looks at the rollout in the way that SB3 offers, which lays the buffer out anew."""
+class ReadBuffer(BaseCallback):
+    """Reads the minibatches of the rollout, which changes the layout of SB3's buffer."""
 
     def _on_step(self) -> bool:
         return True
@@ -91,25 +92,25 @@ class Reads(BaseCallback):
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])
-def test_a_callback_may_read_the_buffer_before_the_update(n_envs: int) -> None:
-    """And the update is the same but for the order of its sums."""
-    both = []
-    for callback in (None, Reads()):
+def test_callback_may_read_the_buffer_before_the_update(n_envs: int) -> None:
+    """If a callback reads the buffer before the update, the weights are the same up to rounding."""
+    results = []
+    for callback in (None, ReadBuffer()):
         env = [lambda: RandomEnv()] * n_envs
         model = make_model(env=DummyVecEnv(env), n_critic_updates=1)
-        both.append(weights(model.learn(16 * n_envs, callback)))
-    th.testing.assert_close(both[0], both[1], rtol=1e-4, atol=1e-5)
+        results.append(weights(model.learn(16 * n_envs, callback)))
+    th.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
 
 
-def test_a_large_discrete_space_needs_no_table_of_its_square() -> None:
-    """A hundred thousand states would be 40 GB of ones and zeros."""
+def test_large_discrete_space_is_computed_by_torch() -> None:
+    """For 100,000 states, torch computes the policy: NumPy's one-hot table would have 100,000² entries, 40 GB."""
     model = make_model(env=RandomEnv(spaces.Discrete(100_000)), n_steps=4)
     model.learn(4)
     assert numpy_network(model.policy, "action_net") is None
 
 
-def test_parameters_that_have_taken_fewer_steps_are_fitted_by_torch() -> None:
-    """Adam corrects its first steps, so those that were frozen before need a count of their own."""
+def test_parameters_with_different_step_counts_are_fitted_by_torch() -> None:
+    """If some of the critic's parameters were frozen before, torch fits it: Adam's bias correction differs between them."""
     model = make_model()
     model.policy.value_net.requires_grad_(False)
     model.learn(32)
@@ -117,8 +118,8 @@ def test_parameters_that_have_taken_fewer_steps_are_fitted_by_torch() -> None:
     assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is TorchCriticFit
 
 
-def test_an_interrupted_fit_leaves_the_moments_of_the_steps_that_were_taken() -> None:
-    """So that whoever saves the model after Ctrl-C saves weights and moments that belong together."""
+def test_interrupted_fit_keeps_the_optimiser_state_of_its_steps() -> None:
+    """After Ctrl-C in NumPy's fit, the optimiser has counted the steps taken, so that a saved model is consistent."""
     model = make_model()
 
     def batches() -> Any:
@@ -135,8 +136,8 @@ def test_an_interrupted_fit_leaves_the_moments_of_the_steps_that_were_taken() ->
 
 @pytest.mark.parametrize("shift", [0.0, 1e6, -1e8], ids=str)
 @pytest.mark.parametrize("space", [spaces.Discrete(2), spaces.MultiDiscrete([2, 2])], ids=["one", "several"])
-def test_what_all_logits_share_does_not_choose(space: spaces.Space[Any], shift: float) -> None:
-    """Equal logits are equal chances, however large they are."""
+def test_constant_added_to_all_logits_has_no_effect(space: spaces.Space[Any], shift: float) -> None:
+    """Equal logits give equal frequencies, however large they are."""
     model: VPG = make_model(env=RandomEnv(action_space=space))
     with th.no_grad():
         model.policy.action_net.weight.zero_()

@@ -1,7 +1,8 @@
-"""A torch that keeps its hooks, layers or parameters elsewhere: nothing breaks, and torch does the work."""
+"""If torch renames a private attribute that NumPy's fast path reads, nothing fails, and torch computes the policy."""
 
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch as th
@@ -12,67 +13,62 @@ from sb3_vpg.numpy_policy import eligibility
 from sb3_vpg.numpy_policy.networks import numpy_network
 from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
 
-NAMES = ["_FORWARD", "_GLOBAL_FORWARD", "_BACKWARD", "_GLOBAL_BACKWARD", "_OF_TENSORS", "_STEP", "_GLOBAL_STEP"]
-SINGLE = ["_CHILDREN", "_PARAMETERS"]
-OF_FORWARD = ["_FORWARD", "_GLOBAL_FORWARD"]
-FOR_THE_FIT_ALONE = {"_BACKWARD", "_GLOBAL_BACKWARD", "_OF_TENSORS", "_STEP", "_GLOBAL_STEP"}
+HOOK_NAMES = ["_FORWARD", "_GLOBAL_FORWARD", "_BACKWARD", "_GLOBAL_BACKWARD", "_OF_TENSORS", "_STEP", "_GLOBAL_STEP"]
+MODULE_NAMES = ["_CHILDREN", "_PARAMETERS"]
+FORWARD_HOOK_NAMES = ["_FORWARD", "_GLOBAL_FORWARD"]
+NAMES_OF_THE_FIT_ONLY = {"_BACKWARD", "_GLOBAL_BACKWARD", "_OF_TENSORS", "_STEP", "_GLOBAL_STEP"}
 
 
-def renamed(monkeypatch, name):
-    """Torch has another name for what is looked for."""
+def rename(monkeypatch, name):
+    """Look for an attribute that torch does not have, as if torch had renamed it."""
     old = getattr(eligibility, name)
     monkeypatch.setattr(eligibility, name, f"{old}_2" if isinstance(old, str) else (old[0], f"{old[1]}_2"))
 
 
-def trained():
+def trained_model():
     return make_model().learn(96)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *SINGLE])
-def test_a_name_that_is_missing_leaves_the_work_to_torch(name, monkeypatch):
-    """The fit runs in torch; so do the networks, where the name was theirs."""
+@pytest.mark.parametrize("name", [*HOOK_NAMES, *MODULE_NAMES])
+def test_torch_computes_if_a_name_is_missing(name, monkeypatch):
+    """If the name is missing, torch fits the critic; if the networks need the name, torch computes these too."""
     model = make_model()
     assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is NumpyCriticFit
-    renamed(monkeypatch, name)
+    rename(monkeypatch, name)
     assert type(critic_fit(model.policy, model.critic_optimizer, 0.5)) is TorchCriticFit
-    assert (numpy_network(model.policy, "action_net") is not None) == (name in FOR_THE_FIT_ALONE)
+    assert (numpy_network(model.policy, "action_net") is not None) == (name in NAMES_OF_THE_FIT_ONLY)
 
 
-def test_the_weights_are_the_same_where_every_name_is_missing(monkeypatch):
-    """NumPy's fit against torch's; actions are drawn from the same outputs with the same noise, whoever computes them."""
-    fast = trained()
-    for name in {*NAMES, *SINGLE} - {*OF_FORWARD}:
-        renamed(monkeypatch, name)
-    slow = trained()
+def test_weights_are_the_same_if_names_are_missing(monkeypatch):
+    """Training gives the same weights in torch as in NumPy, as both draw actions with the same noise."""
+    fast = trained_model()
+    for name in {*HOOK_NAMES, *MODULE_NAMES} - {*FORWARD_HOOK_NAMES}:
+        rename(monkeypatch, name)
+    slow = trained_model()
     th.testing.assert_close(weights(slow), weights(fast), rtol=1e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", OF_FORWARD)
-def test_without_hooks_that_can_be_seen_the_loop_is_sb3s(name, monkeypatch):
-    """The policy itself may be watched then, so that it is asked as a whole, and its actions come from torch's stream."""
-    renamed(monkeypatch, name)
-    called = []
-    loop = OnPolicyAlgorithm.collect_rollouts
-    monkeypatch.setattr(OnPolicyAlgorithm, "collect_rollouts", lambda *a, **k: called.append(1) or loop(*a, **k))
+@pytest.mark.parametrize("name", FORWARD_HOOK_NAMES)
+def test_sb3s_loop_runs_if_forward_hooks_cannot_be_read(name, monkeypatch):
+    """If VPG cannot tell whether the policy has forward hooks, SB3's loop runs, which calls the policy at each step."""
+    rename(monkeypatch, name)
+    loop = mock.Mock(side_effect=OnPolicyAlgorithm.collect_rollouts)
+    monkeypatch.setattr(OnPolicyAlgorithm, "collect_rollouts", lambda *args, **kwargs: loop(*args, **kwargs))
     before = weights(make_model())
-    assert not th.equal(weights(trained())["action_net.weight"], before["action_net.weight"])
-    assert len(called) == 96 // 16
+    assert not th.equal(weights(trained_model())["action_net.weight"], before["action_net.weight"])
+    assert loop.call_count == 96 // 16
 
 
-def test_prediction_is_the_same_where_names_are_missing(monkeypatch):
-    model, env = trained(), RandomEnv()
+def test_predictions_are_the_same_if_names_are_missing(monkeypatch):
+    """A model with the same weights predicts the same if torch computes the policy."""
+    model, env = trained_model(), RandomEnv()
     observation, _ = env.reset(seed=0)
     expected, _ = model.predict(observation, deterministic=True)
-    for name in SINGLE:
-        renamed(monkeypatch, name)
-    other = trained_anew(model)
-    assert other.predict(observation, deterministic=True)[0] == expected
-
-
-def trained_anew(model):
+    for name in MODULE_NAMES:
+        rename(monkeypatch, name)
     other = make_model()
     other.set_parameters(model.get_parameters())
-    return other
+    assert other.predict(observation, deterministic=True)[0] == expected
 
 
 PROGRAM = """
@@ -81,7 +77,7 @@ import torch
 from torch.nn.modules import module
 
 class Without:
-    '''The module as it is, without the private names that it has today.'''
+    '''The module without its private names for global hooks.'''
     def __getattr__(self, name):
         if name.startswith("_global"):
             raise AttributeError(name)
@@ -97,6 +93,6 @@ print("trained")
 
 
 def test_the_package_is_imported_and_trains_without_torchs_global_hooks():
-    """They decide whether a faster way is taken, not whether there is one."""
+    """Without torch's private names for global hooks, ``import sb3_vpg`` and training work, with the policy in torch."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "trained", done.stderr

@@ -1,7 +1,7 @@
 """
-A policy with a way of its own is played and trained as SB3's A2C plays and trains it, in every mode of VPG.
+VPG plays and trains a policy that overrides SB3's methods as A2C does, in every mode.
 
-Some of their ways SB3 heeds, and some it does not: what A2C does is the oracle.
+A2C uses some overrides in training and ignores others; VPG must do the same.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium import spaces
-from helpers import VECTOR, RandomEnv, differing, make_model, silence, weights
-from own_policies import (
+from custom_policies import (
     IGNORED_BY_SB3,
     KINDS,
     Game,
-    another_distribution,
-    forward_of_the_layer,
-    hook_of_the_policy,
-    methods_of_the_object,
-    sample_of_the_object,
+    add_policy_hook,
+    replace_distribution,
+    set_instance_methods,
+    set_instance_sample,
+    set_layer_forward,
 )
+from gymnasium import spaces
+from helpers import VECTOR, RandomEnv, differing, make_model, silence, weights
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -60,8 +60,8 @@ def share_of_forbidden_moves(model: Any) -> float:
 
 
 @kinds
-def test_a2c_is_the_oracle(kind: str) -> None:
-    """What this file takes for granted of SB3."""
+def test_a2c_plays_forbidden_moves_only_if_it_ignores_the_mask(kind: str) -> None:
+    """A2C plays forbidden moves only with the policies in IGNORED_BY_SB3, which the other tests assume."""
     share = share_of_forbidden_moves(build(A2C, kind).learn(128))
     assert (share > 0.1) if kind in IGNORED_BY_SB3 else (share == 0.0)
 
@@ -70,15 +70,16 @@ def test_a2c_is_the_oracle(kind: str) -> None:
 @pytest.mark.filterwarnings("ignore:load.path. alone will not read this model:UserWarning")
 @kinds
 @modes
-def test_forbidden_moves_are_played_where_a2c_plays_them_and_nowhere_else(kind: str, options: dict[str, Any]) -> None:
+def test_vpg_plays_forbidden_moves_only_if_a2c_does(kind: str, options: dict[str, Any]) -> None:
+    """VPG plays forbidden moves only with the policies with which A2C plays them."""
     share = share_of_forbidden_moves(build(VPG, kind, **options).learn(128))
     assert (share > 0.1) if kind in IGNORED_BY_SB3 else (share == 0.0)
 
 
 @kinds
 @modes
-def test_the_log_probability_that_is_differentiated_is_evaluate_actions(kind: str, options: dict[str, Any]) -> None:
-    """The gradient of one update, recomputed by autograd from what SB3 calls."""
+def test_policy_gradient_is_that_of_evaluate_actions(kind: str, options: dict[str, Any]) -> None:
+    """The gradient of an update is that of the loss computed from ``evaluate_actions``, which SB3 calls."""
     model = build(VPG, kind, max_grad_norm=float("inf"), ent_coef=0.1, **options)
     silence(model)
     _, callback = model._setup_learn(32)
@@ -97,8 +98,8 @@ def test_the_log_probability_that_is_differentiated_is_evaluate_actions(kind: st
     assert any(gradient is not None and gradient.abs().max() > 1e-6 for gradient in expected)
 
 
-class OwnValues(ActorCriticPolicy):
-    """Learns and plays by other values than those that it predicts."""
+class ScaledValuesPolicy(ActorCriticPolicy):
+    """Multiplies the values in ``forward`` and ``evaluate_actions``, not in ``predict_values``."""
 
     def forward(self, obs: Any, deterministic: bool = False) -> Any:
         actions, values, log_prob = super().forward(obs, deterministic)
@@ -109,17 +110,17 @@ class OwnValues(ActorCriticPolicy):
         return 3.0 * values, log_prob, entropy
 
 
-class OwnPrediction(ActorCriticPolicy):
-    """Predicts other values than those that it learns and plays by."""
+class ScaledPredictionPolicy(ActorCriticPolicy):
+    """Multiplies the values in ``predict_values`` only."""
 
     def predict_values(self, obs: Any) -> th.Tensor:
         return 5.0 * super().predict_values(obs)
 
 
-@pytest.mark.parametrize("policy", [OwnValues, OwnPrediction])
+@pytest.mark.parametrize("policy", [ScaledValuesPolicy, ScaledPredictionPolicy])
 @pytest.mark.parametrize("options", [{}, {"n_episodes": 3}], ids=["steps", "episodes"])
-def test_the_values_that_are_fitted_are_those_of_evaluate_actions(policy: Any, options: dict[str, Any]) -> None:
-    """As in A2C: the gradient of the critic's only step, recomputed by autograd; and the rollout has the values of forward."""
+def test_critic_gradient_is_that_of_evaluate_actions(policy: Any, options: dict[str, Any]) -> None:
+    """The gradient of the critic's step is computed from the values of ``evaluate_actions``, as in A2C."""
     model = make_model(policy, Game(), max_grad_norm=float("inf"), n_critic_updates=1, **options)
     silence(model)
     _, callback = model._setup_learn(32)
@@ -136,8 +137,8 @@ def test_the_values_that_are_fitted_are_those_of_evaluate_actions(policy: Any, o
 
 @kinds
 @pytest.mark.parametrize("options", [{}, {"n_episodes": 3}], ids=["steps", "episodes"])
-def test_values_and_log_probabilities_of_the_rollout_are_those_of_forward(kind: str, options: dict[str, Any]) -> None:
-    """Asked again for each row; the actions are made the same ones by seeding torch, where forward draws them."""
+def test_rollout_has_the_values_and_log_probabilities_of_forward(kind: str, options: dict[str, Any]) -> None:
+    """For each row, ``forward`` is called until it draws the same action; its value and log-probability are in the buffer."""
     model = build(VPG, kind, **options)
     silence(model)
     _, callback = model._setup_learn(32)
@@ -151,27 +152,27 @@ def test_values_and_log_probabilities_of_the_rollout_are_those_of_forward(kind: 
             if int(action) == int(buffer.actions[row, 0, 0]):
                 break
         else:
-            raise AssertionError("forward() never draws what was played")
+            raise AssertionError("forward() never draws the action that was played")
         np.testing.assert_allclose(buffer.values[row], value.flatten(), rtol=1e-4, atol=1e-5)
-        if kind != "hook_of_the_policy":  # two moves have become one
+        if kind != "add_policy_hook":  # this hook changes the action after its log-probability was computed
             np.testing.assert_allclose(buffer.log_probs[row], log_prob, rtol=1e-4, atol=1e-5)
 
 
 @kinds
 def test_predictions_are_those_of_the_policy(kind: str) -> None:
-    """Also sampled ones: their frequencies are those of ``policy.predict``."""
+    """Deterministic predictions equal those of ``policy.predict``, and sampled actions have the same frequencies."""
     model = build(VPG, kind)
     observations = np.random.default_rng(0).normal(size=(2000, 3)).astype(np.float32)
     for _ in range(2):
         likeliest, _ = model.predict(observations, deterministic=True)
         np.testing.assert_array_equal(likeliest, model.policy.predict(observations, deterministic=True)[0])
-        ours, theirs = (np.bincount(one.predict(observations)[0], minlength=3) for one in (model, model.policy))
+        ours, theirs = (np.bincount(each.predict(observations)[0], minlength=3) for each in (model, model.policy))
         assert np.abs(ours - theirs).max() < 200
         assert (ours > 0).tolist() == (theirs > 0).tolist()
 
 
-def test_a_mode_of_the_distributions_object_is_predicted() -> None:
-    """Given after the model has predicted."""
+def test_predict_uses_methods_that_are_set_later() -> None:
+    """If ``mode`` of the distribution or ``_predict`` of the policy is replaced after a prediction, the next one uses it."""
     model = make_model(env=Game())
     model.predict(np.zeros(3, np.float32))
     model.policy.action_dist.mode = lambda: th.full((1,), 2)
@@ -181,8 +182,8 @@ def test_a_mode_of_the_distributions_object_is_predicted() -> None:
     assert model.predict(np.zeros(3, np.float32))[0] == 1
 
 
-class Gives(BaseCallback):
-    """Changes the policy after so many steps."""
+class ChangePolicy(BaseCallback):
+    """Changes the policy at one step."""
 
     def __init__(self, change: Callable[[Any], None], at: int) -> None:
         super().__init__()
@@ -195,26 +196,26 @@ class Gives(BaseCallback):
 
 
 @pytest.mark.parametrize(
-    "change", [methods_of_the_object, sample_of_the_object, another_distribution, forward_of_the_layer, hook_of_the_policy]
+    "change", [set_instance_methods, set_instance_sample, replace_distribution, set_layer_forward, add_policy_hook]
 )
 @modes
-def test_a_way_of_its_own_that_is_given_in_the_middle_of_a_rollout_is_refused(change: Any, options: dict[str, Any]) -> None:
-    """A2C would go on with it at once: nothing is learned from such a rollout."""
+def test_override_within_a_rollout_is_refused(change: Any, options: dict[str, Any]) -> None:
+    """If a callback overrides a method within a rollout, VPG refuses it and learns nothing; the next ``learn()`` works."""
     model = make_model(ActorCriticPolicy, Game(), **options)
     before = model.policy.action_net.weight.clone()
     with pytest.raises(ValueError, match=r"policy was changed in the middle of a rollout: do that .* in _on_rollout_end\(\)"):
-        model.learn(64, Gives(change, 5))
+        model.learn(64, ChangePolicy(change, 5))
     assert th.equal(model.policy.action_net.weight, before)
     model.learn(64)
-    if change is not hook_of_the_policy:
+    if change is not add_policy_hook:
         assert model.policy.action_net.weight.isfinite().all()
 
 
 BOX = spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
-class Bounded(ActorCriticPolicy):
-    """Acts by half of what SB3 draws."""
+class NonNegativePolicy(ActorCriticPolicy):
+    """Returns the absolute value of the action that SB3 draws."""
 
     def forward(self, obs: Any, deterministic: bool = False) -> Any:
         actions, values, log_prob = super().forward(obs, deterministic)
@@ -222,19 +223,19 @@ class Bounded(ActorCriticPolicy):
 
 
 @modes
-def test_a_policys_own_way_with_gsde(options: dict[str, Any]) -> None:
-    """Only actions that are not negative are played."""
+def test_gsde_plays_the_actions_of_forward(options: dict[str, Any]) -> None:
+    """With gSDE, the actions of the policy's own ``forward`` are played, which are never negative."""
     if options.get("baseline") in ("leave_one_out", "optimal"):
-        pytest.skip("refused with use_sde")
+        pytest.skip("VPG refuses this baseline with use_sde")
     played: list[float] = []
 
-    class Watched(RandomEnv):
+    class RecordingEnv(RandomEnv):
         def step(self, action: Any) -> Any:
             played.extend(action)
             return super().step(action)
 
-    env: gym.Env[Any, Any] = Watched(VECTOR, BOX)
-    model = make_model(Bounded, DummyVecEnv([lambda: env]), use_sde=True, sde_sample_freq=2, **options).learn(64)
+    env: gym.Env[Any, Any] = RecordingEnv(VECTOR, BOX)
+    model = make_model(NonNegativePolicy, DummyVecEnv([lambda: env]), use_sde=True, sde_sample_freq=2, **options).learn(64)
     assert len(played) >= 128
     assert min(played) >= 0.0
     assert model.rollout_buffer.log_probs.any()
@@ -264,13 +265,13 @@ class UnsummedPolicy(ActorCriticPolicy):
 
 
 def test_log_probabilities_in_a_column_train_as_in_a_row() -> None:
-    """They must not be broadcast with the advantages to shape (n, n)."""
+    """Log-probabilities with shape (n, 1) give the same weights as with shape (n,): no broadcast to shape (n, n)."""
     row, column = (make_model(policy, Game(), ent_coef=0.1).learn(64) for policy in (OwnEvaluation, ColumnPolicy))
     assert not differing(weights(row), weights(column))
 
 
 def test_several_log_probabilities_for_one_action_are_refused() -> None:
-    """Their product with the advantages is no policy gradient."""
+    """Log-probabilities with shape (n, 2) are refused: their product with the advantages is no policy gradient."""
     model = make_model(UnsummedPolicy, Game())
     with pytest.raises(ValueError, match=r"UnsummedPolicy returned the log-probability with shape \(\d+, 2\) for \d+ actions"):
         model.learn(64)
