@@ -1,8 +1,8 @@
-"""How whole episodes are collected: who contributes what, what a callback sees, and how much memory it takes."""
+"""Collection with ``n_episodes``: the counted steps, what callbacks see, and the size of the buffer."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import gymnasium as gym
 import numpy as np
@@ -28,12 +28,12 @@ BOX = spaces.Box(-0.1, 0.1, (2,), np.float32)
 
 
 def script(*lengths: int) -> list[tuple[list[float], bool]]:
-    """Episodes of these lengths with rewards 1, 2, …; every second one ends by time-out."""
+    """:return: episodes of these lengths with rewards 1, 2, …; every second one ends by time-out"""
     return [(list(np.arange(1.0, length + 1.0)), number % 2 == 1) for number, length in enumerate(lengths)]
 
 
 def vector_env(*scripts: Any, **kwargs: Any) -> DummyVecEnv:
-    return DummyVecEnv([lambda one=one: Monitor(ScriptedEnv(one, **kwargs)) for one in scripts])
+    return DummyVecEnv([lambda episodes=episodes: Monitor(ScriptedEnv(episodes, **kwargs)) for episodes in scripts])
 
 
 def make(env: Any, **options: Any) -> VPG:
@@ -44,17 +44,6 @@ def make(env: Any, **options: Any) -> VPG:
     return model
 
 
-class Watch(BaseCallback):
-    """Calls a function with the algorithm's variables at every step, and stops where it says False."""
-
-    def __init__(self, look: Callable[[dict[str, Any]], Any]) -> None:
-        super().__init__()
-        self.look = look
-
-    def _on_step(self) -> bool:
-        return self.look(self.locals) is not False
-
-
 lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 
 
@@ -62,56 +51,61 @@ lengths = st.lists(st.integers(1, 6), min_size=1, max_size=4)
 @given(
     all_lengths=st.lists(lengths, min_size=1, max_size=3), quota=st.integers(1, 3), baseline=st.sampled_from(["value", "none"])
 )
-def test_every_environment_plays_its_quota_from_fresh_resets(all_lengths: Any, quota: int, baseline: Any) -> None:
-    """Whatever the lengths, in three updates: k episodes from first step to last, and nothing of the others."""
-    model = make(vector_env(*(script(*one) for one in all_lengths)), n_episodes=quota, baseline=baseline)
+def test_each_environment_contributes_n_complete_episodes(all_lengths: Any, quota: int, baseline: Any) -> None:
+    """In three updates, each environment contributes n_episodes complete episodes from a reset, and no other steps."""
+    model = make(vector_env(*(script(*episodes) for episodes in all_lengths)), n_episodes=quota, baseline=baseline)
     first, n_steps = [0] * len(all_lengths), 0
     for _ in range(3):
         play(model)
         buffer = model.rollout_buffer
         rows = [0] * len(all_lengths)
-        for env, one in enumerate(all_lengths):
-            expected = [(n, t) for n in range(first[env], first[env] + quota) for t in range(one[n % len(one)])]
+        for env, episodes in enumerate(all_lengths):
+            numbers = range(first[env], first[env] + quota)
+            expected = [(n, t) for n in numbers for t in range(episodes[n % len(episodes)])]
             rows[env] = len(expected)
             assert buffer.counted[:, env].tolist() == [row < rows[env] for row in range(buffer.buffer_size)]
             np.testing.assert_array_equal(buffer.observations[: rows[env], env], expected)
             if baseline == "none":
                 np.testing.assert_array_equal(buffer.rewards[: rows[env], env], [t + 1.0 for _, t in expected])
             assert buffer.episode_starts[: rows[env], env].tolist() == [float(t == 0) for _, t in expected]
-        assert buffer.buffer_size == max(rows), "a row that nobody needed"
+        assert buffer.buffer_size == max(rows), "the buffer has a row without a counted step"
         n_steps += max(rows) * len(all_lengths)
         assert model.num_timesteps == n_steps
         batches = list(buffer.get(3))
         assert [len(batch.actions) for batch in batches[:-1]] == [3] * (len(batches) - 1)
         assert sum(len(batch.actions) for batch in batches) == sum(rows)
-        # What was begun while others finished is over now
+        # An episode that started while others finished ends with the reset
         first = [env.unwrapped.number + (env.unwrapped.age > 0) for env in model.get_env().envs]
 
 
-def test_the_batch_holds_the_counted_steps_environment_by_environment() -> None:
+def test_batch_holds_the_counted_steps_in_the_order_of_environments() -> None:
+    """The minibatches hold the counted steps of the first environment in time order, then those of the second."""
     model = make(vector_env(script(2, 1), script(4, 3)))
     play(model)
-    found = th.cat([batch.observations for batch in model.rollout_buffer.get(4)]).tolist()
-    assert found == [[n, t] for one in ((2, 1), (4, 3)) for n, length in enumerate(one) for t in range(length)]
+    observations = th.cat([batch.observations for batch in model.rollout_buffer.get(4)]).tolist()
+    first = [[0, 0], [0, 1], [1, 0]]
+    second = [[0, 0], [0, 1], [0, 2], [0, 3], [1, 0], [1, 1], [1, 2]]
+    assert observations == first + second
 
 
-def test_an_episode_is_played_by_one_policy() -> None:
-    """Within a counted episode no weight changes, although every update changes them."""
-    seen: dict[tuple[int, int], set[bytes]] = {}
+def test_weights_change_only_between_episodes() -> None:
+    """Every step of an episode is played with the same weights, although every update changes them."""
+    weights_of: dict[tuple[int, int], set[bytes]] = {}
 
-    def look(variables: dict[str, Any]) -> None:
+    def keep_weights(variables: dict[str, Any], _: Any) -> bool:
         algorithm = variables["self"]
         weights = algorithm.policy.action_net.weight.detach().numpy().tobytes()
         for env, (number, _) in enumerate(algorithm._last_obs):
-            seen.setdefault((env, int(number)), set()).add(weights)
+            weights_of.setdefault((env, int(number)), set()).add(weights)
+        return True
 
-    make(vector_env(script(3, 5), script(1, 2, 7)), n_episodes=1).learn(100, Watch(look))
-    assert all(len(weights) == 1 for weights in seen.values())
-    assert len(set.union(*seen.values())) > 3
+    make(vector_env(script(3, 5), script(1, 2, 7)), n_episodes=1).learn(100, keep_weights)
+    assert all(len(weights) == 1 for weights in weights_of.values())
+    assert len(set.union(*weights_of.values())) > 3
 
 
 def test_masked_steps_are_counted_as_steps_but_not_as_episodes() -> None:
-    """The first environment plays on for nine steps and finishes three more episodes meanwhile: not in the statistics."""
+    """The nine masked steps of the first environment count as timesteps; its three masked episodes are in no statistics."""
     model, recorder = make(vector_env(script(3), script(12)), n_episodes=1), Recorder()
     model.set_logger(Logger(folder=None, output_formats=[recorder]))
     model.learn(48, log_interval=1)
@@ -124,20 +118,20 @@ def test_masked_steps_are_counted_as_steps_but_not_as_episodes() -> None:
 @pytest.mark.parametrize("action_space", [None, BOX], ids=["discrete", "box"])
 @pytest.mark.parametrize("options", [{"baseline": "none"}, {"baseline": "value"}], ids=["none", "value"])
 @pytest.mark.parametrize("n_episodes", [None, 1], ids=["steps", "episodes"])
-def test_callbacks_see_what_they_see_in_sb3(n_episodes: int | None, options: dict[str, Any], action_space: Any) -> None:
-    """The same names at the same moments, with values of the same type and shape, as in A2C."""
+def test_callbacks_see_the_same_as_in_a2c(n_episodes: int | None, options: dict[str, Any], action_space: Any) -> None:
+    """Callbacks are called at the same moments as in A2C, and their ``locals`` have the same types and shapes."""
 
     def record(algorithm: Any) -> tuple[list[dict[str, Any]], list[str]]:
-        described: list[dict[str, Any]] = []
+        types: list[dict[str, Any]] = []
         moments: list[str] = []
 
-        class Moments(BaseCallback):
+        class Record(BaseCallback):
             def _on_rollout_start(self) -> None:
                 moments.append("start")
 
             def _on_step(self) -> bool:
                 moments.append("step")
-                described.append({name: describe(self.locals[name]) for name in LOCALS if name not in ("self", "callback")})
+                types.append({name: describe(self.locals[name]) for name in LOCALS if name not in ("self", "callback")})
                 assert self.locals["self"] is algorithm
                 assert self.locals["n_steps"] == moments[::-1].index("start") - 1
                 return True
@@ -147,8 +141,8 @@ def test_callbacks_see_what_they_see_in_sb3(n_episodes: int | None, options: dic
                 assert algorithm.rollout_buffer.full
                 assert algorithm.rollout_buffer.advantages.any()
 
-        algorithm.learn(12, CallbackList([Moments()]))
-        return described, moments
+        algorithm.learn(12, CallbackList([Record()]))
+        return types, moments
 
     def describe(value: Any) -> Any:
         return (type(value), value.shape, value.dtype) if isinstance(value, np.ndarray) else type(value)
@@ -157,27 +151,27 @@ def test_callbacks_see_what_they_see_in_sb3(n_episodes: int | None, options: dic
     env = vector_env(script(3), script(3), action_space=action_space)
     reference, moments = record(A2C("MlpPolicy", env, n_steps=3, device="cpu"))
     env = vector_env(script(3), script(3), action_space=action_space)
-    found, our_moments = record(make(env, n_steps=3, n_episodes=n_episodes, **options))
-    for entry in (*reference, *found):
-        # Its class is ours or SB3's
-        entry.pop("rollout_buffer")
-    assert found == reference
+    ours, our_moments = record(make(env, n_steps=3, n_episodes=n_episodes, **options))
+    for entry in (*reference, *ours):
+        entry.pop("rollout_buffer")  # with n_episodes, its class is not SB3's
+    assert ours == reference
     assert our_moments == moments
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 5, 7])
 @pytest.mark.parametrize("options", [{}, {"baseline": "none"}, {"baseline": "none", "n_episodes": None}], ids=str)
-def test_a_callback_stops_on_the_very_step(options: dict[str, Any], stop_after: int) -> None:
+def test_callback_stops_training_at_any_step(options: dict[str, Any], stop_after: int) -> None:
+    """Training stops at the step at which a callback returns False, and the next ``learn()`` starts a new rollout."""
     calls: list[int] = []
 
-    def look(variables: dict[str, Any]) -> bool:
+    def stop(variables: dict[str, Any], _: Any) -> bool:
         calls.append(variables["self"].num_timesteps)
         return len(calls) < stop_after
 
-    model = make(vector_env(script(2, 3), script(1, 2)), n_steps=5, **options).learn(1000, Watch(look))
+    model = make(vector_env(script(2, 3), script(1, 2)), n_steps=5, **options).learn(1000, stop)
     assert calls == [2 * (number + 1) for number in range(stop_after)]
     assert model.num_timesteps == 2 * stop_after
-    # Both kinds of rollouts take five steps
+    # A rollout has five steps, with n_steps as with n_episodes
     assert model._n_updates == (stop_after - 1) // 5
     model.learn(20, reset_num_timesteps=False)
     assert model.num_timesteps >= 2 * stop_after + 10
@@ -190,7 +184,9 @@ def with_dict_observations(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 @pytest.mark.parametrize("baseline", ["value", "none", "average", "leave_one_out", "optimal"])
 def test_dict_observations(baseline: Any) -> None:
-    env = DummyVecEnv([lambda one=one: with_dict_observations(ScriptedEnv(one)) for one in (script(3, 2), script(1, 4))])
+    """Dict observations are stored by key, with one row per counted step, and VPG learns from them."""
+    scripts = script(3, 2), script(1, 4)
+    env = DummyVecEnv([lambda episodes=episodes: with_dict_observations(ScriptedEnv(episodes)) for episodes in scripts])
     model = make(env, policy="MultiInputPolicy", baseline=baseline)
     play(model)
     buffer = model.rollout_buffer
@@ -205,45 +201,47 @@ def test_dict_observations(baseline: Any) -> None:
 
 @pytest.mark.parametrize("space", [BOX, spaces.MultiDiscrete([2, 3]), spaces.MultiBinary(3)], ids=["box", "multi", "binary"])
 @pytest.mark.parametrize("baseline", ["value", "none", "optimal"])
-def test_other_actions(baseline: Any, space: spaces.Space[Any]) -> None:
-    """The environment is handed legal ones; the buffer keeps what the policy drew, which a Gaussian may draw outside."""
-    handed: list[Any] = []
-    wrapped = [
-        TransformAction(ScriptedEnv(one, space), lambda action: handed.append(action) or action, space)
-        for one in (script(3, 2), script(2, 3))
-    ]
-    model = make(DummyVecEnv([lambda env=env: env for env in wrapped]), baseline=baseline)
+def test_other_action_spaces(baseline: Any, space: spaces.Space[Any]) -> None:
+    """The environment receives actions clipped to the space; the buffer keeps them as they were drawn."""
+    received: list[Any] = []
+
+    def record(action: Any) -> Any:
+        received.append(action)
+        return action
+
+    scripts = script(3, 2), script(2, 3)
+    envs = [TransformAction(ScriptedEnv(episodes, space), record, space) for episodes in scripts]
+    model = make(DummyVecEnv([lambda env=env: env for env in envs]), baseline=baseline)
     play(model)
-    kept = model.rollout_buffer.actions.reshape(len(handed), -1)
-    assert all(space.contains(action) for action in handed)
-    expected = np.clip(kept, space.low, space.high) if isinstance(space, spaces.Box) else kept
-    np.testing.assert_array_equal(handed, expected)
-    assert isinstance(space, spaces.Box) == (kept.tolist() != np.array(handed).tolist())
+    drawn = model.rollout_buffer.actions.reshape(len(received), -1)
+    assert all(space.contains(action) for action in received)
+    expected = np.clip(drawn, space.low, space.high) if isinstance(space, spaces.Box) else drawn
+    np.testing.assert_array_equal(received, expected)
+    assert isinstance(space, spaces.Box) == (drawn.tolist() != np.array(received).tolist())
     model.learn(20)
     assert th.isfinite(model.policy.action_net.weight).all()
 
 
 @pytest.mark.parametrize("baseline", ["value", "none", "average"])
 @pytest.mark.parametrize(("freq", "draws"), [(-1, 1), (2, 3)])
-def test_gsde_draws_its_noise_as_often_as_it_should(baseline: Any, freq: int, draws: int, monkeypatch: Any) -> None:
-    """At the start, and with a frequency of 2 again at steps 2 and 4 of the five."""
+def test_gsde_draws_noise_every_sde_sample_freq_steps(baseline: Any, freq: int, draws: int, monkeypatch: Any) -> None:
+    """gSDE draws noise at the start of a rollout of five steps, and with a frequency of 2 also after steps 2 and 4."""
     env = vector_env(script(3, 2), script(2, 3), action_space=BOX)
     model = make(env, baseline=baseline, use_sde=True, sde_sample_freq=freq)
-    drawn: list[int] = []
-    original = model.policy.reset_noise
-    monkeypatch.setattr(model.policy, "reset_noise", lambda n_envs: (drawn.append(n_envs), original(n_envs))[1])
+    reset_noise = mock.Mock(wraps=model.policy.reset_noise)
+    monkeypatch.setattr(model.policy, "reset_noise", reset_noise)
     play(model)
-    assert drawn == [2] * draws
+    assert reset_noise.call_args_list == [mock.call(2)] * draws
     model.train()
     assert th.isfinite(model.policy.log_std).all()
 
 
 @pytest.mark.parametrize("baseline", ["value", "none", "optimal"])
 def test_vec_normalize(baseline: Any) -> None:
-    """The buffer holds normalised observations and rewards, the statistics of episodes the true ones."""
+    """The buffer holds normalised observations and rewards; the statistics of episodes hold the unnormalised rewards."""
     env = VecNormalize(vector_env(script(6), script(9)), clip_reward=0.5)
     model = make(env, baseline=baseline).learn(60)
-    # The environment's are whole numbers from 0 and from 1
+    # Unnormalised observations are integers from 0, rewards integers from 1
     assert model.rollout_buffer.rewards.max() <= 0.5
     assert model.rollout_buffer.observations.min() < 0.0
     assert {entry["r"] for entry in model.ep_info_buffer} == {21.0, 45.0}
@@ -252,6 +250,7 @@ def test_vec_normalize(baseline: Any) -> None:
 
 @pytest.mark.parametrize("baseline", ["value", "leave_one_out"])
 def test_save_and_load_with_another_number_of_environments(baseline: Any, tmp_path: Path) -> None:
+    """A model that was trained in two environments has the same weights, and collects n_episodes from each, in three."""
     model = make(vector_env(script(3, 2), script(1, 4)), baseline=baseline).learn(30)
     model.save(tmp_path / "model.zip")
     loaded = VPG.load(tmp_path / "model.zip", env=vector_env(script(2, 1), script(4), script(1)), device="cpu")
@@ -264,7 +263,8 @@ def test_save_and_load_with_another_number_of_environments(baseline: Any, tmp_pa
     loaded.learn(30)
 
 
-def test_an_episode_that_never_ends_is_named() -> None:
+def test_error_names_the_environment_whose_episode_never_ends() -> None:
+    """If an episode is longer than ``max_steps``, the error names its environment; an episode of that length is allowed."""
     # The buffer grows from 16 rows to 32 and to 50
     options = {"rollout_buffer_kwargs": {"max_steps": 50}, "n_episodes": 1, "n_steps": 16}
     model = make(vector_env(script(3), script(51), script(4)), **options)
@@ -275,8 +275,8 @@ def test_an_episode_that_never_ends_is_named() -> None:
     assert make(vector_env(script(3), script(50)), **options).learn(1)._n_updates == 1
 
 
-def test_the_buffer_is_as_long_as_its_rollout() -> None:
-    """It shrinks and grows with the episodes, and its arrays with it."""
+def test_buffer_is_as_long_as_its_rollout() -> None:
+    """All arrays of the buffer have as many rows as the longest episode has steps, in each rollout."""
     sizes = []
     model = make(vector_env(script(3, 40, 1, 7)), n_episodes=1, n_steps=4)
     for _ in range(5):
@@ -290,7 +290,9 @@ def test_the_buffer_is_as_long_as_its_rollout() -> None:
 
 
 @pytest.mark.parametrize("baseline", ["value", "optimal"])
-def test_the_same_seed_gives_the_same_result(baseline: Any) -> None:
+def test_same_seed_gives_the_same_result(baseline: Any) -> None:
+    """With ``n_episodes``, training with the same seed gives the same weights; another seed gives other weights."""
+
     def train(seed: int) -> th.Tensor:
         return make(vector_env(script(3, 2), script(1, 4)), baseline=baseline, seed=seed).learn(60).policy.action_net.weight
 

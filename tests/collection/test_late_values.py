@@ -1,4 +1,4 @@
-"""Values that are computed late are those that SB3's loop computes in each step, or they are refused: it is the oracle."""
+"""Values that are computed after the rollout equal those that SB3's loop computes at each step, or VPG refuses."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -7,20 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from helpers import CONTINUOUS, make_model, silence
+from helpers import CONTINUOUS, make_model
 from sb3_loop import ACTIONS, RolloutRecorder, assert_same_buffers, environments, model_for, play, replay
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.collection.pure_modules import are_pure
-from sb3_vpg.collection.stepwise_actor import StepwiseActor
 
 
-def writes(callback: BaseCallback) -> None:
-    """To what it reads, in the way that reward shaping writes to ``locals["rewards"]``."""
+def write_in_place(callback: BaseCallback) -> None:
+    """Write to the arrays in ``locals``, as callbacks do that shape rewards."""
     names = callback.locals
     if callback.n_calls % 3 == 0:
         names["values"][:] = 5.0
@@ -32,28 +29,34 @@ def writes(callback: BaseCallback) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_what_a_callback_writes_in_place_is_what_sb3_keeps(action: str) -> None:
-    """Values and log-probabilities that were written to; and of actions those log-probabilities that they were drawn with."""
-    ours, _, theirs, _ = replay(lambda: model_for("box", action), on_step=writes)
+def test_buffer_keeps_what_a_callback_writes_in_place(action: str) -> None:
+    """
+    If a callback writes to values, log-probabilities, actions and rewards, both loops store the same.
+
+    A log-probability remains that of the action as it was drawn.
+    """
+    ours, _, theirs, _ = replay(lambda: model_for("box", action), step_hook=write_in_place)
     assert_same_buffers(ours, theirs)
 
 
-def test_what_a_callback_puts_in_their_place_is_nothing_to_sb3() -> None:
-    def replaces(callback: BaseCallback) -> None:
+def test_buffer_ignores_values_that_a_callback_replaces() -> None:
+    """If a callback assigns a new tensor to ``locals["values"]``, both loops store the values of the policy."""
+
+    def replace_values(callback: BaseCallback) -> None:
         assert callback.locals["values"].shape == (2, 1)
         callback.locals["values"] = th.full((2, 1), 9.0)
 
-    ours, _, theirs, _ = replay(model_for, on_step=replaces)
+    ours, _, theirs, _ = replay(model_for, step_hook=replace_values)
     assert_same_buffers(ours, theirs)
 
 
 def other_weights(model: VPG, seed: int) -> dict[str, Any]:
     generator = th.Generator().manual_seed(seed)
-    return {name: th.randn(one.shape, generator=generator) for name, one in model.policy.state_dict().items()}
+    return {name: th.randn(tensor.shape, generator=generator) for name, tensor in model.policy.state_dict().items()}
 
 
-def sets(callback: BaseCallback) -> None:
-    """Also twice in a row, in the first step and in the last one."""
+def set_other_weights(callback: BaseCallback) -> None:
+    """Set other weights in the first step, twice in the seventh, and in the last one of a rollout of 15 steps."""
     step = callback.n_calls % 15
     for seed in {1: [1], 7: [2, 3], 0: [4]}.get(step, []):
         callback.model.set_parameters({"policy": other_weights(callback.model, seed)}, exact_match=False)
@@ -61,21 +64,22 @@ def sets(callback: BaseCallback) -> None:
 
 @pytest.mark.parametrize("policy", ["tanh", "shared_extractor", "own_body"])
 def test_set_parameters_in_the_middle_of_a_rollout_changes_no_earlier_value(policy: str) -> None:
-    """As population-based training does; time-outs are valued by the weights of their time as well."""
-    ours, _, theirs, _ = replay(lambda: model_for("box", "discrete", policy), on_step=sets)
+    """``set_parameters`` in a rollout changes neither the values of earlier steps nor those bootstrapped at time-outs."""
+    ours, _, theirs, _ = replay(lambda: model_for("box", "discrete", policy), step_hook=set_other_weights)
     assert_same_buffers(ours, theirs)
 
 
-@pytest.mark.parametrize("use_sde", [False, True], ids=["lean", "gsde"])
-def test_nor_in_whole_episodes(use_sde: bool) -> None:
+@pytest.mark.parametrize("use_sde", [False, True], ids=["default", "gsde"])
+def test_set_parameters_changes_no_earlier_value_with_n_episodes(use_sde: bool) -> None:
+    """With ``n_episodes`` too, each value in the buffer is that of the weights at its step."""
     model = make_model(env=environments(2, action_space=CONTINUOUS), n_episodes=3, use_sde=use_sde)
     policies: list[Any] = []
 
-    def look(callback: BaseCallback) -> None:
+    def keep_policy(callback: BaseCallback) -> None:
         policies.append(deepcopy(model.policy))
-        sets(callback)
+        set_other_weights(callback)
 
-    play(model, RolloutRecorder(look))
+    play(model, RolloutRecorder(keep_policy))
     buffer = model.rollout_buffer
     assert buffer.pos == len(policies) > 15
     for row, policy in enumerate(policies):
@@ -94,19 +98,24 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("options", [{}, {"n_episodes": 3}], ids=["steps", "episodes"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-def test_another_change_in_the_middle_of_a_rollout_is_refused(change: Any, options: dict[str, Any]) -> None:
-    """And between rollouts nothing is."""
+def test_other_changes_of_the_critic_in_a_rollout_are_refused(change: Any, options: dict[str, Any]) -> None:
+    """A change of the critic's weights without ``set_parameters`` is refused in a rollout and allowed between rollouts."""
     model = make_model(env=environments(2), n_steps=12, **options)
     play(model, RolloutRecorder())
     change(model.policy)
     play(model, RolloutRecorder())
+
+    def change_at_step_5(callback: BaseCallback) -> None:
+        if callback.n_calls == 5:
+            change(callback.model.policy)
+
     with pytest.raises(ValueError, match=r"critic's weights were changed .* with model\.set_parameters\(\)"):
-        play(model, RolloutRecorder(lambda callback: change(callback.model.policy) if callback.n_calls == 5 else None))
+        play(model, RolloutRecorder(change_at_step_5))
     play(model, RolloutRecorder())
 
 
-def test_a_copy_of_the_model_is_in_no_rollout() -> None:
-    """A callback may change it as it likes."""
+def test_callback_may_change_a_copy_of_the_model() -> None:
+    """Changes of a copy of the model, made in a rollout, are allowed and leave the rollout of the model as it is."""
     copies: list[Any] = []
 
     def copy(callback: BaseCallback) -> None:
@@ -115,168 +124,42 @@ def test_a_copy_of_the_model_is_in_no_rollout() -> None:
             change(copies[-1].policy)
         copies[-1].set_parameters(callback.model.get_parameters())
 
-    ours, _, theirs, _ = replay(model_for, rollouts=1, on_step=copy)
+    ours, _, theirs, _ = replay(model_for, rollouts=1, step_hook=copy)
     assert_same_buffers(ours, theirs)
     assert len(copies) == 30
 
 
-def test_without_a_critic_nobody_minds() -> None:
+def test_without_a_critic_changes_of_value_weights_are_allowed() -> None:
+    """With ``baseline="none"``, changing the value head in a rollout raises nothing."""
     model = make_model(env=environments(2), baseline="none")
     play(model, RolloutRecorder(lambda callback: CHANGES["data"](callback.model.policy)))
 
 
-class Extractor(BaseFeaturesExtractor):
-    """Its features depend on the observation alone."""
-
-    def __init__(self, space: Any) -> None:
-        super().__init__(space, 3)
-        self.layer = nn.Linear(3, 3)
-        self.label, self.scale = "features", [1.0]
-        self.function = lambda x: th.tanh(x)
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        return self.function(self.layer(x)) * self.scale[0]
-
-
-class Counts(Extractor):
-    """In a buffer."""
-
-    def __init__(self, space: Any) -> None:
-        super().__init__(space)
-        self.register_buffer("n", th.zeros(()))
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        self.n += 1
-        return super().forward(x) * (1.0 + 1.0 / self.n)
-
-
-class Remembers(Extractor):
-    """A running mean in an attribute."""
-
-    mean = np.zeros(3, np.float32)
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        self.mean = 0.9 * self.mean + 0.1 * x.mean(dim=0).numpy()
-        return super().forward(x - th.as_tensor(self.mean))
-
-
-class Compares(Extractor):
-    """The observations of a batch with each other."""
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        return super().forward(x - x.mean(dim=0))
-
-
-class Draws(Extractor):
-    """Random numbers."""
-
-    def forward(self, x: th.Tensor) -> th.Tensor:
-        return super().forward(x + th.randn_like(x))
-
-
-class CannotBeCopied(Extractor):
-    def __init__(self, space: Any) -> None:
-        super().__init__(space)
-        self.generator = iter(x for x in ())
-
-
-OWN = {one.__name__: one for one in (Counts, Remembers, Compares, Draws, CannotBeCopied)}
-PURE = {
-    "none": {},
-    "own": {"features_extractor_class": Extractor},
-    "batch_norm": {"activation_fn": lambda: nn.BatchNorm1d(8)},
-}
-
-
-def build(cls: Any, extractor: Any, **options: Any) -> Any:
-    policy_kwargs = {"features_extractor_class": extractor, "share_features_extractor": True, "net_arch": [8]}
-    more = {"env": environments(2), "n_steps": 15, "gae_lambda": 0.9, "seed": 0, "device": "cpu", **options}
-    return cls("MlpPolicy", policy_kwargs=policy_kwargs, **more)
-
-
-@pytest.mark.parametrize("extractor", OWN.values(), ids=OWN.keys())
-def test_a_module_that_says_something_else_later_is_called_at_each_step(extractor: Any) -> None:
-    """A2C with the same seed plays the same rollout, value for value; a copy that was tried has left no trace."""
-    ours, theirs = (build(cls, extractor) for cls in (VPG, A2C))
-    theirs.policy.load_state_dict(ours.policy.state_dict())
-    for model in (ours, theirs):
-        th.manual_seed(3)
-        silence(model)
-        _, callback = model._setup_learn(1000)
-        for _ in range(2):
-            model.collect_rollouts(model.env, callback, model.rollout_buffer, 15)
-    assert_same_buffers(ours, theirs)
-
-
-@pytest.mark.parametrize("extractor", OWN.values(), ids=OWN.keys())
-def test_also_with_whole_episodes(extractor: Any) -> None:
-    model = build(VPG, extractor, n_episodes=2)
-    play(model, RolloutRecorder())
-    actor = model._choose_actor()
-    actor.start(model._rng)
-    assert isinstance(actor, StepwiseActor)
-    assert not actor.values_wait
-
-
-def test_whole_episodes_call_a_counter_as_often_as_sb3() -> None:
-    """Once in a step, once at a time-out, once for what follows the rollout; in this order."""
-    model = build(VPG, Counts, n_episodes=2)
-    policy = deepcopy(model.policy)
-    begun, seen = float(policy.features_extractor.n), RolloutRecorder()
-    play(model, seen)
-    ends = [row for row, one in enumerate(seen.rows) if one["infos"][0].get("TimeLimit.truncated")]
-    buffer = model.rollout_buffer
-    policy.set_training_mode(False)
-    with th.no_grad():
-        for row in range(buffer.pos):
-            _, values, _ = policy(th.as_tensor(buffer.observations[row]))
-            np.testing.assert_allclose(buffer.values[row], values.flatten(), rtol=1e-5)
-            if row == ends[0]:
-                policy.features_extractor.n += 2
-    assert (buffer.pos, len(ends)) == (12, 1)
-    assert model.policy.features_extractor.n - begun == 12 + 2 + 1
-
-
-@pytest.mark.parametrize("policy_kwargs", PURE.values(), ids=PURE.keys())
-def test_other_modules_stay_fast(policy_kwargs: dict[str, Any]) -> None:
-    model = make_model(env=environments(2), policy_kwargs={"net_arch": [8], **policy_kwargs})
-    play(model, RolloutRecorder())
-    assert not isinstance(model._choose_actor(), StepwiseActor)
-
-
-def test_normalisation_by_the_batch_alone_is_no_property_of_an_observation() -> None:
-    """Torch's own, with an option that keeps no statistics."""
-    batch_norm = {"activation_fn": lambda: nn.BatchNorm1d(8, track_running_stats=False)}
-    model = make_model(env=environments(2), policy_kwargs=batch_norm)
-    model.policy.set_training_mode(False)
-    assert not are_pure(model.policy, model.env.reset())
-
-
-class Ends(BaseCallback):
-    """Notes the values that are shown after a rollout, at its end and later."""
+class RolloutEndValues(BaseCallback):
+    """Keeps the values in ``locals`` at the end of each rollout, at the start of the next one and at the end of training."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: dict[str, list[Any]] = {}
+        self.values: dict[str, list[Any]] = {}
 
-    def _note(self, when: str) -> None:
-        self.seen.setdefault(when, []).append([self.locals["values"].clone(), self.locals["log_probs"].clone()])
+    def _keep(self, when: str) -> None:
+        self.values.setdefault(when, []).append([self.locals["values"].clone(), self.locals["log_probs"].clone()])
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
         if self.model.num_timesteps:
-            self._note("start")
+            self._keep("start")
 
     def _on_rollout_end(self) -> None:
-        self._note("end")
+        self._keep("end")
 
     def _on_training_start(self) -> None:
         assert self.locals["iteration"] == 0
 
     def _on_training_end(self) -> None:
-        self._note("training end")
+        self._keep("training end")
 
 
 @pytest.mark.parametrize(
@@ -284,26 +167,26 @@ class Ends(BaseCallback):
     [(A2C, {}), (VPG, {}), (VPG, {"n_episodes": 2}), (VPG, {"baseline": "none"}), (VPG, {"use_sde": True})],
     ids=["a2c", "steps", "episodes", "no_critic", "gsde"],
 )
-def test_the_values_at_the_end_of_a_rollout_are_shown_until_the_next_one(cls: Any, options: dict[str, Any]) -> None:
-    """After the update too, those of the weights before it."""
-    callback = Ends()
+def test_values_at_the_end_of_a_rollout_are_shown_until_the_next_one(cls: Any, options: dict[str, Any]) -> None:
+    """``locals`` shows the same values at the end of a rollout and, after the update, at the start of the next one."""
+    callback = RolloutEndValues()
     env = environments(2, action_space=CONTINUOUS)
     cls("MlpPolicy", env, seed=0, device="cpu", **{"n_steps": 12, **options}).learn(60, callback)
-    ends = callback.seen["end"]
-    assert len(ends) == len(callback.seen["start"]) + 1
-    for shown, end in zip([*callback.seen["start"], *callback.seen["training end"]], ends, strict=True):
-        for one, other in zip(shown, end, strict=True):
-            assert th.equal(one, other)
+    ends = callback.values["end"]
+    assert len(ends) == len(callback.values["start"]) + 1
+    for shown, end in zip([*callback.values["start"], *callback.values["training end"]], ends, strict=True):
+        for actual, expected in zip(shown, end, strict=True):
+            assert th.equal(actual, expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"n_episodes": 2}, {"use_sde": True}], ids=["steps", "episodes", "gsde"])
-def test_a_policy_that_is_set_when_a_rollout_starts_plays_it(options: dict[str, Any]) -> None:
-    """As with A2C: from the first action on."""
+def test_policy_set_in_on_rollout_start_plays_the_rollout(options: dict[str, Any]) -> None:
+    """If a callback sets ``model.policy`` in ``_on_rollout_start``, that policy gives all actions and values, as in A2C."""
     model = make_model(env=environments(2, action_space=CONTINUOUS), n_steps=12, **options)
     play(model, RolloutRecorder())
     policies = [make_model(env=environments(2, action_space=CONTINUOUS), **options).policy for _ in range(2)]
 
-    class Exchanges(RolloutRecorder):
+    class ReplacePolicy(RolloutRecorder):
         def _on_rollout_start(self) -> None:
             super()._on_rollout_start()
             model.policy = policies.pop()
@@ -311,7 +194,7 @@ def test_a_policy_that_is_set_when_a_rollout_starts_plays_it(options: dict[str, 
                 model.policy.action_net.bias.fill_(float(len(policies)) + 20.0)
 
     for bias in (21.0, 20.0):
-        play(model, Exchanges())
+        play(model, ReplacePolicy())
         buffer = model.rollout_buffer
         assert abs(float(buffer.actions.mean()) - bias) < 1.0
         with th.no_grad():

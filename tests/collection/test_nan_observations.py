@@ -1,4 +1,4 @@
-"""A sensor without a reading sends NaN. Where the user's own layers read it, VPG trains as A2C does; where SB3's do, not."""
+"""Environments that return NaN for missing readings: VPG trains, as A2C does, if the user's own layers handle NaN."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +25,8 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-class Sensors(RandomEnv):
-    """Some readings, and the last one of every episode, are missing."""
+class SensorEnv(RandomEnv):
+    """Returns ``missing`` as one entry of some observations and of every terminal observation."""
 
     def __init__(self, observation_space: spaces.Space[Any] = VECTOR, missing: Any = np.nan, key: str = "sensor") -> None:
         super().__init__(observation_space, CONTINUOUS)
@@ -34,28 +34,28 @@ class Sensors(RandomEnv):
 
     def reset(self, **kwargs: Any) -> Any:
         observation, info = super().reset(**kwargs)
-        return self._without(observation, False), info
+        return self._with_missing(observation, False), info
 
     def step(self, action: Any) -> Any:
         observation, reward, terminated, truncated, info = super().step(action)
-        return self._without(observation, truncated), reward, terminated, truncated, info
+        return self._with_missing(observation, truncated), reward, terminated, truncated, info
 
-    def _without(self, observation: Any, always: bool) -> Any:
+    def _with_missing(self, observation: Any, always: bool) -> Any:
         readings = observation[self.key] if isinstance(observation, dict) else observation
         if always or self.np_random.random() < 0.4:
             readings[1] = self.missing
         return observation
 
 
-class Known(FlattenExtractor):
-    """Nothing in the place of what is missing."""
+class NanExtractor(FlattenExtractor):
+    """Replaces NaN and infinite numbers."""
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return super().forward(observations).nan_to_num(0.0, 1.0, -1.0)
 
 
-class Ignorant(BaseFeaturesExtractor):
-    """Looks at one key alone."""
+class OneKeyExtractor(BaseFeaturesExtractor):
+    """Reads only the key ``vector``."""
 
     def __init__(self, space: spaces.Dict) -> None:
         super().__init__(space, 3)
@@ -64,15 +64,17 @@ class Ignorant(BaseFeaturesExtractor):
         return observations["vector"]
 
 
-class KnownKey(CombinedExtractor):
-    """SB3's, but for one of its parts."""
+class NanKeyExtractor(CombinedExtractor):
+    """SB3's extractor with a part that replaces NaN for the key ``sensor``."""
 
     def __init__(self, space: spaces.Dict) -> None:
         super().__init__(space)
-        self.extractors["sensor"] = Known(space["sensor"])
+        self.extractors["sensor"] = NanExtractor(space["sensor"])
 
 
-class KnownBody(MlpExtractor):
+class NanBody(MlpExtractor):
+    """Replaces NaN in both of its halves."""
+
     def forward_actor(self, features: th.Tensor) -> th.Tensor:
         return super().forward_actor(features.nan_to_num())
 
@@ -80,12 +82,14 @@ class KnownBody(MlpExtractor):
         return super().forward_critic(features.nan_to_num())
 
 
-class ReadsInItsBody(ActorCriticPolicy):
+class NanBodyPolicy(ActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = KnownBody(self.features_dim, self.net_arch, self.activation_fn, self.device)
+        self.mlp_extractor = NanBody(self.features_dim, self.net_arch, self.activation_fn, self.device)
 
 
-class ReadsItself(ActorCriticPolicy):
+class NanPolicy(ActorCriticPolicy):
+    """Replaces NaN in the methods of the policy."""
+
     def extract_features(self, obs: Any, features_extractor: Any = None) -> Any:
         return super().extract_features(obs.nan_to_num(), features_extractor)
 
@@ -96,20 +100,20 @@ class ReadsItself(ActorCriticPolicy):
         return super().predict_values(obs.nan_to_num())
 
 
-def hooked(policy: Any) -> None:
+def add_hook(policy: Any) -> None:
     policy.features_extractor.register_forward_pre_hook(lambda _, inputs: (inputs[0].nan_to_num(),))
 
 
-class ReadsInALayer(ActorCriticPolicy):
-    """The first layer of both networks is the user's."""
+class NanLayerPolicy(ActorCriticPolicy):
+    """Replaces NaN in the first layer of both networks."""
 
     def _build_mlp_extractor(self) -> None:
         super()._build_mlp_extractor()
         for name in ("policy_net", "value_net"):
-            setattr(self.mlp_extractor, name, nn.Sequential(Filled(3, 8), nn.Tanh()))
+            setattr(self.mlp_extractor, name, nn.Sequential(NanLinear(3, 8), nn.Tanh()))
 
 
-class Filled(nn.Linear):
+class NanLinear(nn.Linear):
     def forward(self, x: th.Tensor) -> th.Tensor:
         return super().forward(x.nan_to_num())
 
@@ -119,20 +123,21 @@ def with_extractor(extractor: Any, policy: Any = "MlpPolicy") -> tuple[Any, dict
 
 
 Kind = tuple[Any, dict[str, Any], Callable[[Any], None], spaces.Space[Any]]
+"""Policy, policy_kwargs, a change of the policy and the observation space."""
 
 
-def nothing(_: Any) -> None:
-    """No change."""
+def no_change(_: Any) -> None:
+    """Leave the policy as it is."""
 
 
 KINDS: dict[str, Kind] = {
-    "extractor": (*with_extractor(Known), nothing, VECTOR),
-    "extractor_that_ignores_a_key": (*with_extractor(Ignorant, "MultiInputPolicy"), nothing, PAIR),
-    "part_of_sb3s_extractor": (*with_extractor(KnownKey, "MultiInputPolicy"), nothing, PAIR),
-    "body": (ReadsInItsBody, {}, nothing, VECTOR),
-    "policy": (ReadsItself, {}, nothing, VECTOR),
-    "layer": (ReadsInALayer, {}, nothing, VECTOR),
-    "hook": (ActorCriticPolicy, {}, hooked, VECTOR),
+    "extractor": (*with_extractor(NanExtractor), no_change, VECTOR),
+    "extractor_that_ignores_a_key": (*with_extractor(OneKeyExtractor, "MultiInputPolicy"), no_change, PAIR),
+    "part_of_sb3s_extractor": (*with_extractor(NanKeyExtractor, "MultiInputPolicy"), no_change, PAIR),
+    "body": (NanBodyPolicy, {}, no_change, VECTOR),
+    "policy": (NanPolicy, {}, no_change, VECTOR),
+    "layer": (NanLayerPolicy, {}, no_change, VECTOR),
+    "hook": (ActorCriticPolicy, {}, add_hook, VECTOR),
 }
 
 
@@ -146,43 +151,37 @@ def build(cls: Any, kind: Kind, env: VecEnv, **options: Any) -> Any:
 
 
 def sensors(space: spaces.Space[Any], n_envs: int = 2, **kwargs: Any) -> DummyVecEnv:
-    return DummyVecEnv([lambda: Sensors(space, **kwargs)] * n_envs)
+    return DummyVecEnv([lambda: SensorEnv(space, **kwargs)] * n_envs)
 
 
-def bare(env: VecEnv) -> VecEnv:
+def unwrapped(env: VecEnv) -> VecEnv:
     return env
 
 
-def rewards_alone(env: VecEnv) -> VecEnv:
+def normalize_rewards(env: VecEnv) -> VecEnv:
     return VecNormalize(env, norm_obs=False)
 
 
-def other_key_alone(env: VecEnv) -> VecEnv:
+def normalize_other_key(env: VecEnv) -> VecEnv:
     return VecNormalize(env, norm_obs_keys=["vector"])
 
 
-def frozen(env: VecEnv) -> VecEnv:
+def frozen_statistics(env: VecEnv) -> VecEnv:
     return VecNormalize(env, training=False, norm_reward=False)
 
 
-LAYERS: dict[str, Callable[[VecEnv], VecEnv]] = {
-    "bare": bare,
-    "rewards_alone": rewards_alone,
-    "other_key_alone": other_key_alone,
-    "frozen": frozen,
-}
-
-
-@pytest.mark.parametrize("wrap", LAYERS.values(), ids=LAYERS.keys())
+@pytest.mark.parametrize("wrap", [unwrapped, normalize_rewards, normalize_other_key, frozen_statistics])
 @pytest.mark.parametrize("missing", [np.nan, np.inf, 3e30], ids=["nan", "inf", "huge"])
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys())
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_what_the_user_reads_passes(kind: Kind, options: dict[str, Any], missing: float, wrap: Any) -> None:
-    """Wherever it is read, and while VecNormalize makes no statistics of it."""
-    if wrap is other_key_alone and kind[3] is VECTOR:
-        pytest.skip("there is one key")
+def test_trains_if_the_users_modules_handle_missing_numbers(
+    kind: Kind, options: dict[str, Any], missing: float, wrap: Any
+) -> None:
+    """VPG trains if a module or method of the user handles the number, and VecNormalize computes no statistics of it."""
+    if wrap is normalize_other_key and kind[3] is VECTOR:
+        pytest.skip("the observation has one key")
     if not np.isnan(missing) and isinstance(kind[0], type):
-        pytest.skip("it knows NaN alone")
+        pytest.skip("the policy handles only NaN")
     model = build(VPG, kind, wrap(sensors(kind[3], missing=missing)), **options)
     before = model.policy.action_net.weight.clone()
     model.learn(96)
@@ -191,56 +190,58 @@ def test_what_the_user_reads_passes(kind: Kind, options: dict[str, Any], missing
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
-def test_a2c_is_the_oracle(kind: Kind) -> None:
+def test_a2c_trains_with_these_policies(kind: Kind) -> None:
+    """A2C trains with each of these policies without an error."""
     build(A2C, kind, sensors(kind[3])).learn(96)
 
 
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys())
 @pytest.mark.parametrize("policy", ["MlpPolicy", ActorCriticPolicy])
-def test_what_sb3s_layers_read_is_refused_and_named(policy: Any, options: dict[str, Any]) -> None:
+def test_nan_is_refused_with_sb3s_policies(policy: Any, options: dict[str, Any]) -> None:
+    """If SB3's own layers read the NaN, VPG refuses it and names the environment."""
     model = make_model(policy, sensors(VECTOR), **options)
     with pytest.raises(ValueError, match=r"observation \(entry 1\) of environment [01] is nan"):
         model.learn(96)
 
 
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys())
-def test_the_keys_of_a_dict_are_judged_one_by_one(options: dict[str, Any]) -> None:
-    """The part for the other key is SB3's."""
+def test_nan_is_refused_for_the_keys_that_sb3s_layers_read(options: dict[str, Any]) -> None:
+    """If the user's module reads one key and SB3's layers read the key with the NaN, VPG refuses it and names the key."""
     kind = KINDS["part_of_sb3s_extractor"]
     model = build(VPG, kind, sensors(PAIR, key="vector"), **options)
     with pytest.raises(ValueError, match=r"observation 'vector' \(entry 1\) of environment [01] is nan"):
         model.learn(96)
 
 
-class Careless(FlattenExtractor):
-    """The user's, and no better than SB3's."""
+class PassingExtractor(FlattenExtractor):
+    """A user's extractor that passes NaN on."""
 
 
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys())
-def test_what_comes_out_of_the_users_layers_is_judged(options: dict[str, Any]) -> None:
-    """An extractor that hands NaN on makes no distribution."""
-
-    model = make_model(env=sensors(VECTOR), policy_kwargs={"features_extractor_class": Careless}, **options)
+def test_extractor_that_passes_nan_on_is_refused(options: dict[str, Any]) -> None:
+    """If the user's extractor passes NaN on, training stops before the weights change."""
+    model = make_model(env=sensors(VECTOR), policy_kwargs={"features_extractor_class": PassingExtractor}, **options)
     before = model.policy.action_net.weight.clone()
     with pytest.raises(ValueError, match=r"diverged in iteration 1 .*distribution over actions has NaN"):
         model.learn(96)
     assert th.equal(model.policy.action_net.weight, before)
 
 
-class Half(MlpExtractor):
+class NanActorBody(MlpExtractor):
+    """Replaces NaN for the actor, not for the critic."""
+
     def forward_actor(self, features: th.Tensor) -> th.Tensor:
         return super().forward_actor(features.nan_to_num())
 
 
-class ReadsHalf(ActorCriticPolicy):
+class NanActorPolicy(ActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = Half(self.features_dim, self.net_arch, self.activation_fn, self.device)
+        self.mlp_extractor = NanActorBody(self.features_dim, self.net_arch, self.activation_fn, self.device)
 
 
-def test_a_value_that_is_nan_is_not_learned_from() -> None:
-    """The actor reads what is missing, the critic does not: the loss tells."""
-
-    model = make_model(ReadsHalf, sensors(VECTOR), policy_kwargs={"share_features_extractor": False})
+def test_nan_value_is_refused() -> None:
+    """If only the actor handles NaN, the critic's values are NaN, and training stops before the weights change."""
+    model = make_model(NanActorPolicy, sensors(VECTOR), policy_kwargs={"share_features_extractor": False})
     before = model.policy.action_net.weight.clone()
     with pytest.raises(ValueError, match="loss of the policy is nan"):
         model.learn(96)
@@ -249,20 +250,22 @@ def test_a_value_that_is_nan_is_not_learned_from() -> None:
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_statistics_take_no_nan(kind: Kind) -> None:
-    """Whoever reads it: one NaN would make all observations NaN for good."""
+def test_nan_is_refused_if_vec_normalize_computes_statistics(kind: Kind) -> None:
+    """NaN is refused with every policy if VecNormalize normalises it: all later observations would be NaN."""
     env = VecNormalize(sensors(kind[3]))
     with pytest.raises(ValueError, match=r"\(entry 1\) of environment [01] is nan"):
         build(VPG, kind, env).learn(96)
 
 
-def test_rewards_are_judged_all_the_same() -> None:
-    class Broken(Sensors):
+def test_nan_reward_is_refused() -> None:
+    """A NaN reward is refused, although the policy handles NaN observations."""
+
+    class NanRewardEnv(SensorEnv):
         def step(self, action: Any) -> Any:
             observation, _, *rest = super().step(action)
             return observation, np.nan, *rest
 
-    model = build(VPG, KINDS["extractor"], DummyVecEnv([Broken]))
+    model = build(VPG, KINDS["extractor"], DummyVecEnv([NanRewardEnv]))
     silence(model)
     with pytest.raises(ValueError, match=r"reward of environment 0 is nan at step 1"):
         model.learn(96)

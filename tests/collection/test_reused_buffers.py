@@ -1,4 +1,4 @@
-"""A ``VecEnv`` may hand out its own arrays and write over them at the next step: what is stored is what it said."""
+"""A ``VecEnv`` may return the same arrays at each step and overwrite them: the buffer keeps what each step returned."""
 
 from typing import Any
 
@@ -24,26 +24,26 @@ MODES: dict[str, dict[str, Any]] = {
 BODIES: dict[str, dict[str, Any]] = {"numpy": {}, "torch": {"activation_fn": nn.ELU}}
 
 
-class Reusing(VecEnvWrapper):
-    """One array for all observations, one for rewards, for ends, for last observations, and one dict for each info."""
+class ReusingVecEnv(VecEnvWrapper):
+    """Returns the same arrays and info dicts at each step, with new contents."""
 
     def reset(self) -> Any:
-        self.known = self.venv.reset()
+        self.observations = self.venv.reset()
         self.infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         self.rewards, self.dones = np.zeros(self.num_envs, np.float32), np.zeros(self.num_envs, bool)
-        self.last = [copied(self.known, index) for index in range(self.num_envs)]
-        return self.known
+        self.last = [copied(self.observations, index) for index in range(self.num_envs)]
+        return self.observations
 
     def step_wait(self) -> Any:
         observations, self.rewards[:], self.dones[:], infos = self.venv.step_wait()
-        overwrite(self.known, observations)
-        for mine, last, info in zip(self.infos, self.last, infos, strict=True):
-            mine.clear()
-            mine.update(info)
+        overwrite(self.observations, observations)
+        for own_info, last, info in zip(self.infos, self.last, infos, strict=True):
+            own_info.clear()
+            own_info.update(info)
             if "terminal_observation" in info:
                 overwrite(last, info["terminal_observation"])
-                mine["terminal_observation"] = last
-        return self.known, self.rewards, self.dones, self.infos
+                own_info["terminal_observation"] = last
+        return self.observations, self.rewards, self.dones, self.infos
 
 
 def copied(observations: Any, index: int) -> Any:
@@ -63,10 +63,10 @@ def overwrite(target: Any, source: Any) -> None:
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 @pytest.mark.parametrize("space", [VECTOR, DICT], ids=["box", "dict"])
 @pytest.mark.parametrize("options", MODES.values(), ids=MODES.keys())
-def test_a_rollout_is_the_same_from_reused_arrays(options: dict[str, Any], space: Any, body: dict[str, Any]) -> None:
-    """To the last bit, with time-outs and ends; then learning goes the same way, too."""
+def test_rollout_is_the_same_from_reused_arrays(options: dict[str, Any], space: Any, body: dict[str, Any]) -> None:
+    """Rollouts and the weights after training are equal to the last bit with and without reused arrays."""
     models: list[VPG] = []
-    for wrap in (lambda env: env, Reusing):
+    for wrap in (lambda env: env, ReusingVecEnv):
         env = wrap(environments(2, observation_space=space))
         policy = "MultiInputPolicy" if space is DICT else "MlpPolicy"
         model = make_model(policy, env, n_steps=15, gamma=0.9, policy_kwargs=body, **options)
@@ -82,18 +82,18 @@ def test_a_rollout_is_the_same_from_reused_arrays(options: dict[str, Any], space
 
 
 @pytest.mark.parametrize("options", [{}, {"n_episodes": 3}], ids=["steps", "episodes"])
-def test_a_layer_that_hands_its_input_on(options: dict[str, Any]) -> None:
-    """Where the outputs of the network are the observation itself, they are remembered and not looked up again."""
+def test_network_that_returns_its_input_is_copied(options: dict[str, Any]) -> None:
+    """Log-probabilities are the same if the network's output is the array of observations that the environment overwrites."""
     models = []
-    for wrap in (lambda env: env, Reusing):
+    for wrap in (lambda env: env, ReusingVecEnv):
         model = make_model(env=wrap(environments(2)), policy_kwargs={"net_arch": {"pi": [], "vf": [8]}}, **options)
         model.policy.action_net = nn.Identity()
         models.append(play(model, RolloutRecorder()))
     np.testing.assert_array_equal(*(model.rollout_buffer.log_probs for model in models))
 
 
-def test_a_policy_that_reads_single_observations_its_own_way_reads_the_last_ones_so() -> None:
-    """SB3's loop hands them to ``obs_to_tensor``."""
+def test_terminal_observations_go_through_obs_to_tensor() -> None:
+    """The terminal observation of a time-out goes through the policy's own ``obs_to_tensor``, as in SB3's loop."""
     model = make_model(env=environments(1), n_episodes=2, gamma=1.0)
     with th.no_grad():
         model.policy.value_net.weight.zero_()
@@ -104,10 +104,10 @@ def test_a_policy_that_reads_single_observations_its_own_way_reads_the_last_ones
     assert (rewards > 90.0).sum() == 1
 
 
-def test_sb3s_own_loop_reads_a_last_observation_at_once() -> None:
-    """As it always did: gSDE is left to it."""
+def test_gsde_bootstraps_from_reused_terminal_observations() -> None:
+    """With gSDE too, the reward of a time-out is the same with and without reused arrays."""
     models = []
-    for wrap in (lambda env: env, Reusing):
+    for wrap in (lambda env: env, ReusingVecEnv):
         env = wrap(environments(2, action_space=spaces.Box(-1.0, 1.0, (2,), np.float32)))
         models.append(play(make_model(env=env, use_sde=True), RolloutRecorder()))
     last = [model.rollout_buffer.rewards[5] for model in models]

@@ -1,4 +1,4 @@
-"""SB3's own loop, made to repeat what VPG's has played: the oracle of everything that ends up in a rollout buffer."""
+"""Run SB3's own loop with the actions that VPG's loop played, so that tests can compare their rollout buffers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -50,14 +50,14 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
 
 
 class DoubleExtractor(LinearExtractor):
-    """Goes over to float64, so that SB3 runs a policy after ``policy.double()``."""
+    """Converts observations to float64, which a policy after ``policy.double()`` needs."""
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         return super().forward(observations.double())
 
 
 class DoublePolicy(ActorCriticPolicy):
-    """Computes in float64."""
+    """Has parameters in float64."""
 
     def _build(self, lr_schedule: Any) -> None:
         super()._build(lr_schedule)
@@ -86,8 +86,8 @@ def policy_for(space: spaces.Space[Any]) -> str:
     return "CnnPolicy" if len(space.shape or ()) == 3 else "MlpPolicy"
 
 
-class Paying(gym.Wrapper[Any, Any, Any, Any]):
-    """The reward also depends on the action, so that an action that went astray shows."""
+class ActionPaysEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """Makes the reward depend on the action, so that a test notices an action that reached the wrong environment."""
 
     def step(self, action: Any) -> Any:
         observation, reward, *rest = self.env.step(action)
@@ -95,16 +95,20 @@ class Paying(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def environments(n_envs: int, **kwargs: Any) -> DummyVecEnv:
-    """Episodes of six steps, every second one cut by time-out; a Monitor tells the returns."""
-    return DummyVecEnv([lambda: Monitor(Paying(RandomEnv(**kwargs)))] * n_envs)
+    """:return: environments with a Monitor and episodes of six steps, which alternately terminate and are truncated"""
+    return DummyVecEnv([lambda: Monitor(ActionPaysEnv(RandomEnv(**kwargs)))] * n_envs)
 
 
 class RolloutRecorder(BaseCallback):
-    """Keeps copies of the loop's variables at every step, and the order of the calls."""
+    """
+    Keeps copies of the loop's variables at every step, and the order of the calls.
 
-    def __init__(self, on_step: Callable[[BaseCallback], Any] = lambda _: True) -> None:
+    :param step_hook: called with this callback at each step; training stops if it returns False
+    """
+
+    def __init__(self, step_hook: Callable[[BaseCallback], Any] = lambda _: True) -> None:
         super().__init__()
-        self.on_step_too, self.calls, self.rows = on_step, [], []
+        self.step_hook, self.calls, self.rows = step_hook, [], []
 
     def _on_rollout_start(self) -> None:
         self.calls.append("start")
@@ -115,7 +119,7 @@ class RolloutRecorder(BaseCallback):
         self.rows.append({name: copied(self.locals[name]) for name in names})
         for name in ("self", "env", "callback", "rollout_buffer"):
             assert name in self.locals
-        return self.on_step_too(self) is not False
+        return self.step_hook(self) is not False
 
     def _on_rollout_end(self) -> None:
         self.calls.append("end")
@@ -132,7 +136,11 @@ def copied(x: Any) -> Any:
 
 
 def play(model: VPG, callback: BaseCallback, rollouts: int = 1, loop: Any = VPG.collect_rollouts) -> VPG:
-    """Collect without learning; ``loop`` is whose ``collect_rollouts`` it is."""
+    """
+    Collect rollouts without learning.
+
+    :param loop: the ``collect_rollouts`` of VPG or of SB3
+    """
     silence(model)
     _, callback = model._setup_learn(10_000, callback)
     for _ in range(rollouts):
@@ -142,29 +150,44 @@ def play(model: VPG, callback: BaseCallback, rollouts: int = 1, loop: Any = VPG.
 
 
 def replay(
-    make: Callable[[], VPG], rollouts: int = 2, on_step: Any = lambda _: True, kind: type[RolloutRecorder] = RolloutRecorder
+    make: Callable[[], VPG],
+    rollouts: int = 2,
+    step_hook: Any = lambda _: True,
+    recorder_class: type[RolloutRecorder] = RolloutRecorder,
 ) -> tuple[VPG, RolloutRecorder, VPG, RolloutRecorder]:
     """
-    :param make: builds the same model in fresh environments each time
-    :param kind: of the callbacks
-    :return: the model whose own loop has played with what its callback saw, and the same of the one in which SB3's loop
-        was given the same actions one by one
+    Collect rollouts with VPG's loop, then collect rollouts of an equal model with SB3's loop and the same actions.
+
+    :param make: builds the same model in new environments each time
+    :param rollouts: number of rollouts
+    :param step_hook: see ``RolloutRecorder``
+    :param recorder_class: the class of the callbacks
+    :return: the model that VPG's loop played and its callback, then the model that SB3's loop played and its callback
     """
-    ours, seen = make(), kind(on_step)
-    play(ours, seen, rollouts)
-    theirs, seen_by_sb3 = make(), kind(on_step)
-    actions = iter([row["actions"] for row in seen.rows])
-    theirs.policy.action_dist.get_actions = lambda deterministic=False: th.as_tensor(next(actions)).reshape(
-        theirs.n_envs, *((-1,) if theirs.action_space.shape else ())
-    )
-    play(theirs, seen_by_sb3, rollouts, OnPolicyAlgorithm.collect_rollouts)
-    return ours, seen, theirs, seen_by_sb3
+    ours, recorder = make(), recorder_class(step_hook)
+    play(ours, recorder, rollouts)
+    theirs, sb3_recorder = make(), recorder_class(step_hook)
+    actions = iter([row["actions"] for row in recorder.rows])
+    shape = (theirs.n_envs, -1) if theirs.action_space.shape else (theirs.n_envs,)
+
+    def next_actions(deterministic: bool = False) -> th.Tensor:
+        return th.as_tensor(next(actions)).reshape(shape)
+
+    theirs.policy.action_dist.get_actions = next_actions
+    play(theirs, sb3_recorder, rollouts, OnPolicyAlgorithm.collect_rollouts)
+    return ours, recorder, theirs, sb3_recorder
 
 
 def model_for(
     observation: str = "box", action: str = "discrete", policy: str | None = None, n_envs: int = 2, **kwargs: Any
 ) -> VPG:
-    """A VPG by the names above; its weights are larger than SB3 makes them, so that their outputs differ."""
+    """
+    Build a VPG whose heads have larger weights than SB3's, so that outputs differ between observations.
+
+    :param observation: a key of OBSERVATIONS
+    :param action: a key of ACTIONS
+    :param policy: a key of POLICIES; None: SB3's policy for the observation space
+    """
     space = OBSERVATIONS[observation]
     name, policy_kwargs = (policy_for(space), {}) if policy is None else POLICIES[policy]
     env = environments(n_envs, observation_space=space, action_space=ACTIONS[action])
@@ -174,7 +197,7 @@ def model_for(
 
 
 def enlarge(model: VPG) -> None:
-    """Random action and value heads, other than zero also in their biases."""
+    """Fill the weights and biases of the action and value heads with random numbers."""
     generator = th.Generator().manual_seed(5)
     with th.no_grad():
         for layer in (model.policy.action_net, model.policy.value_net):
@@ -182,28 +205,29 @@ def enlarge(model: VPG) -> None:
                 parameter.copy_(th.randn(parameter.shape, generator=generator) * 0.7)
 
 
-def assert_same(one: Any, other: Any, **tolerances: float) -> None:
-    """Equal to float tolerance, through dicts and lists."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
+def assert_same(actual: Any, expected: Any, **tolerances: float) -> None:
+    """Compare numbers, or the numbers in dicts and lists, with the tolerances of ``assert_allclose``."""
+    if isinstance(actual, dict):
+        assert actual.keys() == expected.keys()
+        for key in actual:
             if key != "t":  # a Monitor's clock
-                assert_same(one[key], other[key], **tolerances)
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other)
-        for first, second in zip(one, other, strict=True):
-            assert_same(first, second, **tolerances)
-    elif one is None:
-        assert other is None
+                assert_same(actual[key], expected[key], **tolerances)
+    elif isinstance(actual, (list, tuple)):
+        assert len(actual) == len(expected)
+        for actual_item, expected_item in zip(actual, expected, strict=True):
+            assert_same(actual_item, expected_item, **tolerances)
+    elif actual is None:
+        assert expected is None
     else:
-        np.testing.assert_allclose(one, other, **{"rtol": 1e-5, "atol": 1e-6, **tolerances})
+        np.testing.assert_allclose(actual, expected, **{"rtol": 1e-5, "atol": 1e-6, **tolerances})
 
 
 def assert_same_buffers(ours: VPG, theirs: VPG) -> None:
-    one, other = ours.rollout_buffer, theirs.rollout_buffer
-    assert_same(one.observations, other.observations, rtol=0, atol=0)
+    our_buffer, their_buffer = ours.rollout_buffer, theirs.rollout_buffer
+    assert_same(our_buffer.observations, their_buffer.observations, rtol=0, atol=0)
     for name in ARRAYS:
-        mine, its = getattr(one, name), getattr(other, name)
-        assert (mine.shape, mine.dtype) == (its.shape, its.dtype), name
-        np.testing.assert_allclose(mine, its, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert (one.pos, one.full, one.generator_ready) == (other.pos, other.full, other.generator_ready)
+        actual, expected = getattr(our_buffer, name), getattr(their_buffer, name)
+        assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), name
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5, err_msg=name)
+    for name in ("pos", "full", "generator_ready"):
+        assert getattr(our_buffer, name) == getattr(their_buffer, name), name
