@@ -78,7 +78,7 @@ def main() -> None:
         ),
         *goal_table([Goal(f"{name}, %", float(np.median(rounds)), LIMIT, at_least=False) for name, rounds in shares.items()]),
     ]
-    write_report(parser, args, "The cost of the checks for broken numbers", lines, {"percent": shares})
+    write_report(parser, args, "The cost of the checks for NaN, infinite and huge numbers", lines, {"percent": shares})
 
 
 if __name__ == "__main__":

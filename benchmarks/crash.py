@@ -31,7 +31,7 @@ from harness.report import Goal, goal_table, make_parser, table, write_report
 from harness.run_integrity import damaged_files, differences, name_of_partial
 from tqdm import tqdm
 
-from sb3_vpg.checkpoints.files import latest
+from sb3_vpg.checkpoints import latest
 
 CASES = {
     "default": ["--env", "CartPole-v1"],
@@ -41,7 +41,7 @@ CASES = {
     "continuous": ["--env", "Pendulum-v1", "-params", "use_sde:True", "n_envs:4", "n_steps:64"],
     "native, normalised": ["--env", "CartPole-v1", "--vec-env", "native", "-params", "normalize:True", "n_envs:8"],
 }
-PER_RUN = len(TARGETS) + 1
+PER_RUN = len(TARGETS) + 1  # kills: one for each target, and one at the end
 ROUNDS = 3
 QUICK = RunSize(steps=2_000, eval_freq=500, checkpoint_freq=500, episodes=2)
 
@@ -113,6 +113,7 @@ def examine(process: TrainingProcess, target: str, run: Run, folder: Path | None
     """
     Record what a kill left behind.
 
+    :param target: what the kill aimed at, see ``KillTime``
     :param folder: of the run; None if there is none yet
     :param known: the partial files that earlier kills left; those of this kill are added
     """
@@ -146,7 +147,7 @@ def set_outcomes(pending: list[Kill], process: TrainingProcess, fresh: bool) -> 
     pending.clear()
 
 
-def find(logs: Path) -> Path | None:
+def find_run(logs: Path) -> Path | None:
     """:return: the folder of the only run"""
     return next(logs.glob("vpg/*_1"), None)
 
@@ -175,9 +176,9 @@ def kill_and_resume(name: str, case: str, seed: int, number: int, size: RunSize,
     pending: list[Kill] = []
     known: set[Path] = set()
     for kill_time in [*kill_times, None]:
-        run_folder = find(logs)
+        run_folder = find_run(logs)
         with TrainingProcess([*command, "-f", str(logs), *(["--resume"] if run_folder else [])]) as process:
-            killed = kill_time is not None and kill_at(process, kill_time, lambda: find(logs))
+            killed = kill_time is not None and kill_at(process, kill_time, lambda: find_run(logs))
             code = 0 if killed else process.finish()
             set_outcomes(pending, process, run_folder is None)
             if kill_time is None or not killed:
@@ -185,12 +186,12 @@ def kill_and_resume(name: str, case: str, seed: int, number: int, size: RunSize,
             if finished(logs):
                 # The kill came after the last file, so it does not count
                 continue
-            pending.append(examine(process, kill_time.target, run, find(logs), known))
+            pending.append(examine(process, kill_time.target, run, find_run(logs), known))
             run.kills.append(pending[-1])
     if code != 0:
         for kill in pending or run.kills[-1:]:
             kill.outcome = f"not resumed: {' / '.join(process.lines[-3:])}"
-    run.differences = differences(find(logs) or logs, find(folder / "reference") or folder)
+    run.differences = differences(find_run(logs) or logs, find_run(folder / "reference") or folder)
     return run
 
 

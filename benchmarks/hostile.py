@@ -20,7 +20,7 @@ from harness.report import Goal, goal_table, make_parser, table, write_report
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from malicious_files import HOSTILE, Hostile  # likewise
+from malicious_files import HOSTILE, Hostile
 from tampering import Acting, Members, good_model
 
 from sb3_vpg import VPG
@@ -62,7 +62,7 @@ def main() -> None:
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
     goals = [
         Goal("files refused by name, without code run", n_refused, len(HOSTILE), form="d"),
-        Goal("memory beyond that before the first, MB", grown, 100, at_least=False, form=".0f"),
+        Goal("growth of the peak memory, MB", grown, 100, at_least=False, form=".0f"),
         Goal("longest, seconds of one core", max(seconds), 1, at_least=False, form=".1f"),
     ]
     lines = [*goal_table(goals), "## Files", "", *table(["file", "what it tries", "described in", "result"], rows)]

@@ -24,16 +24,14 @@ from matplotlib.figure import Figure
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints.callback import TrainingCheckpoint
-from sb3_vpg.checkpoints.files import latest
-from sb3_vpg.vec_env.gym_vec_env import make_vec_env
+from sb3_vpg.checkpoints import TrainingCheckpoint, latest
+from sb3_vpg.vec_env import make_vec_env
 
 N_ENVS, N_STEPS, N_CRITIC_UPDATES = 256, 32, 4
 N_SAMPLES, N_CHECKPOINTS, N_EVALUATIONS, N_EVALUATED = 100, 200, 20, 20
-PARTS = 10
 PROC = Path("/proc/self")
 # The allocator's memory varies by 3 %. A leak below the limit of 5 % is at most 2 bytes per step
-MEMORY, TIME = 1.05, 1.2
+MEMORY_LIMIT, TIME_LIMIT = 1.05, 1.2
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Sample:
     :param cpu: CPU seconds of all threads since then, without child processes
     :param memory: resident memory, MB
     :param handles: open file descriptors, including the one that counts them
-    :param threads: of the process
+    :param threads: number of threads of the process
     :param checkpoint: size of the latest checkpoint, KB; 0 if there is none yet
     """
 
@@ -118,12 +116,12 @@ def measure(total: int, folder: Path) -> list[Sample]:
     return samples
 
 
-def parts(samples: Sequence[Sample], total: int) -> list[tuple[Sample, float, float]]:
+def tenths(samples: Sequence[Sample], total: int) -> list[tuple[Sample, float, float]]:
     """:return: for each tenth of the run, the sample at its end, and its CPU and wall-clock seconds per million steps"""
     result = []
     before = Sample(0, 0.0, 0.0, 0.0, 0, 0, 0.0)
-    for part in range(1, PARTS + 1):
-        sample = next(sample for sample in samples if sample.steps >= part * total // PARTS)
+    for tenth in range(1, 11):
+        sample = next(sample for sample in samples if sample.steps >= tenth * total // 10)
         millions = (sample.steps - before.steps) / 1e6
         result.append((sample, (sample.cpu - before.cpu) / millions, (sample.wall - before.wall) / millions))
         before = sample
@@ -131,24 +129,24 @@ def parts(samples: Sequence[Sample], total: int) -> list[tuple[Sample, float, fl
 
 
 def goals(samples: Sequence[Sample], total: int) -> list[Goal]:
-    tenths = parts(samples, total)
-    early = tenths[0][0]
+    measured = tenths(samples, total)
+    early = measured[0][0]
     late = [sample.memory for sample in samples if sample.steps > early.steps]
     handles, threads = ([getattr(sample, what) for sample in samples] for what in ("handles", "threads"))
-    cpu = [seconds for _, seconds, _ in tenths]
+    cpu = [seconds for _, seconds, _ in measured]
     return [
-        Goal("memory at the end / after the first tenth", samples[-1].memory / early.memory, MEMORY, False, ".3f"),
-        Goal("most memory since / after the first tenth", max(late) / early.memory, MEMORY, False, ".3f"),
+        Goal("memory at the end / after the first tenth", samples[-1].memory / early.memory, MEMORY_LIMIT, False, ".3f"),
+        Goal("most memory since / after the first tenth", max(late) / early.memory, MEMORY_LIMIT, False, ".3f"),
         Goal("open files: most - least, over all samples", max(handles) - min(handles), 0, False, "d"),
         Goal("threads: most - least, over all samples", max(threads) - min(threads), 0, False, "d"),
-        Goal("CPU per million steps: slowest / fastest tenth", max(cpu) / min(cpu), TIME, False),
+        Goal("CPU per million steps: slowest / fastest tenth", max(cpu) / min(cpu), TIME_LIMIT, False),
     ]
 
 
 def tenth_table(samples: Sequence[Sample], total: int) -> list[str]:
     head = ["steps", "memory, MB", "open files", "threads", "checkpoint, KB", "CPU s per million", "wall s per million"]
     rows = []
-    for sample, cpu, wall in parts(samples, total):
+    for sample, cpu, wall in tenths(samples, total):
         cells = [f"{sample.steps:,}", f"{sample.memory:.1f}", str(sample.handles), str(sample.threads)]
         rows.append([*cells, f"{sample.checkpoint:.0f}", f"{cpu:.2f}", f"{wall:.2f}"])
     return table(head, rows)

@@ -13,7 +13,7 @@ Each run is a separate process and leaves a JSON file, whose name depends on the
 the runs that are missing. Results: time_to_solve.md and time_to_solve.json in benchmarks/results.
 """
 
-from harness.training_run import N_EVALUATED, THRESHOLD, WINDOW, Setting, solve, zoo_setting
+from harness.training_run import N_EVALUATED, THRESHOLD, WINDOW, Setting, train, zoo_setting
 
 # isort: split
 import argparse
@@ -147,7 +147,7 @@ def main() -> None:
     parser, args = arguments()
     if args.task:
         task = json.loads(args.task)
-        print(json.dumps(solve(Setting(**task["setting"]), task["seed"])))
+        print(json.dumps(train(Setting(**task["setting"]), task["seed"])))
         return
     settings, seeds = {name: SETTINGS[name] for name in args.settings}, args.seeds
     with ExitStack() as stack:

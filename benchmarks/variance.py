@@ -99,9 +99,13 @@ class Gradients(BaseCallback):
             setattr(buffer, name, value)
 
     def _advantages(self, buffer: RolloutBuffer, name: str) -> float:
-        """Fill ``buffer.advantages`` as VPG does. A time-out is always an end here, so all baselines estimate the same."""
+        """
+        Fill ``buffer.advantages`` as VPG does. A time-out is always an end here, so all baselines estimate the same.
+
+        :return: the mean return of the episodes
+        """
         baseline, buffer.gae_lambda = BASELINES[name]
-        estimator = Estimator(baseline, N_EPISODES, True, False, GAMMA, N_ENVS)
+        estimator = Estimator(baseline, N_EPISODES, reward_to_go=True, discount_steps=False, gamma=GAMMA, n_envs=N_ENVS)
         mean = compute_advantages(estimator, buffer, self.model.policy, self.average)
         assert mean is not None
         return mean

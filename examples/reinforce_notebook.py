@@ -63,7 +63,7 @@ class Run(NamedTuple):
 
 
 def cartpole(n_envs: int = 1, seed: int | None = None) -> VecEnv:
-    """:return: CartPole-v0, which ends after 200 steps, without gymnasium's advice to use v1, which ends after 500"""
+    """:return: CartPole-v0, whose episodes end after 200 steps, without gymnasium's warning that it is out of date"""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*CartPole-v0 is out of date", DeprecationWarning)
         return make_vec_env("CartPole-v0", n_envs, seed)

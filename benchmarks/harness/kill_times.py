@@ -11,12 +11,13 @@ import numpy as np
 
 from harness.killed_process import Event, TrainingProcess
 
-# The targets of the kills of a run. The first kill has the first target, the last one END, the others the rest in random
-# order. "its files" are those that an evaluation writes. During an evaluation the folder for its log exists
+# What the kills of a run aim at: the first at the first target, the last at END, the others at the rest in random order.
+# "its files" are those that an evaluation writes
 END = "the end"
 TARGETS = ("anywhere", "a checkpoint", "anywhere", "an evaluation", "anywhere", "the start", "anywhere", "its files")
+# Seconds between two looks at the files of a run
 POLL = 0.0002
-# Seconds; most evaluations, and saving the model, take longer
+# The latest kill, in seconds after an evaluation or the end has begun; most evaluations, and saving the model, take longer
 EVALUATION, ENDING = 0.1, 0.003
 
 
@@ -66,16 +67,17 @@ def draw_kill_times(
 ) -> list[KillTime]:
     """
     :param events: of the same run without kills
+    :param number: of kills
     :param early: True if one kill is to come before the first checkpoint
     :return: kill times, in order; they are uniform over the training time of the run without kills
     """
     rollouts = [event for event in events if event.kind == "rollout"]
     start, end = rollouts[0].seconds, events[-1].seconds
-    first = next(event.seconds for event in rollouts if event.steps >= size.checkpoint_freq)
+    first_checkpoint = next(event.seconds for event in rollouts if event.steps >= size.checkpoint_freq)
     times = np.sort(rng.uniform(start, end, number))
     targets = ["anywhere", *rng.permutation(TARGETS[1 : number - 1]), END][:number]
     if early:
-        times[0] = rng.uniform(start, first)
+        times[0] = rng.uniform(start, first_checkpoint)
     kill_times = []
     for seconds, target in zip(times, targets, strict=True):
         if target == "the start":
@@ -90,24 +92,25 @@ def draw_kill_times(
     return kill_times
 
 
-def kill_at(process: TrainingProcess, kill_time: KillTime, find: Callable[[], Path | None]) -> bool:
+def kill_at(process: TrainingProcess, kill_time: KillTime, find_run: Callable[[], Path | None]) -> bool:
     """
     Wait for the kill time, then kill the process.
 
-    :param find: returns the folder of the run, or None if there is none yet
+    :param find_run: returns the folder of the run, or None if there is none yet
     :return: True if the process was killed, False if it had ended before
     """
     target = kill_time.target
     if target == "the start":
         time.sleep(max(0.0, kill_time.seconds - process.seconds))
     elif process.wait_until(lambda: process.steps >= kill_time.steps):
-        folder = find()
+        folder = find_run()
         assert folder is not None
         if target == "a checkpoint":
             _await(process, lambda: any(_parts(folder / "checkpoints")))
         elif target == "its files":
             _await(process, lambda: any(not part.is_dir() or any(part.iterdir()) for part in _parts(folder)))
         elif target == "an evaluation":
+            # The folder for its log exists when it begins
             _await(process, lambda: any(part.is_dir() for part in _parts(folder)))
         elif target == END:
             process.wait_until(lambda: process.last("saving") is not None)
@@ -123,6 +126,7 @@ def _parts(folder: Path) -> Iterator[Path]:
 
 
 def _await(process: TrainingProcess, condition: Callable[[], bool]) -> None:
+    """Wait until the condition of the run's files holds, or the process ends."""
     while not process.ended:
         # Files may disappear between two calls
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 ROOT = Path(__file__).parents[2]
+# The group of a pattern is the number of steps; it is empty if the line has none
 _PATTERNS = {
     "rollout": re.compile(r"\|\s+total_timesteps\s+\|\s+(\d+)"),
     "evaluation": re.compile(r"Eval num_timesteps=(\d+)"),
@@ -133,8 +134,10 @@ class TrainingProcess:
         self.lines.append(line.rstrip())
         for kind, pattern in _PATTERNS.items():
             match = pattern.search(line)
-            # An evaluation prints its own table, which looks like that of a rollout
-            if match and not (kind == "rollout" and self.events and self.events[-1].kind == "evaluation"):
-                self.events.append(Event(self.seconds, kind, int(match.group(1).replace(",", "") or 0)))
-            elif match:
+            if match is None:
+                continue
+            if kind == "rollout" and self.events and self.events[-1].kind == "evaluation":
+                # An evaluation prints its own table, which looks like that of a rollout
                 self.events.append(Event(self.seconds, "evaluation table", 0))
+            else:
+                self.events.append(Event(self.seconds, kind, int(match.group(1).replace(",", "") or 0)))

@@ -1,6 +1,6 @@
 """
-How the speed benchmarks measure: CPU seconds of one core, all peers in each round, and a fresh process where a measurement
-could influence the next one.
+How the speed benchmarks measure: CPU seconds of one core, everything that is compared in each round, and a fresh
+process where a measurement could influence the next one.
 
 Import this module before NumPy and torch: they read the number of threads when they are imported.
 """
@@ -22,7 +22,7 @@ import torch as th
 from stable_baselines3.common.env_util import make_vec_env as make_dummy_env
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.vec_env import gym_vec_env as vec_env
+from sb3_vpg.vec_env import make_vec_env as make_native_env
 
 th.set_num_threads(1)
 
@@ -32,7 +32,7 @@ KINDS = {"dummy": "DummyVecEnv", "native": "gymnasium's vector environment"}
 
 def make_env(kind: str, n_envs: int, seed: int = 0) -> VecEnv:
     """:return: CartPole-v1 in ``DummyVecEnv`` (``"dummy"``, with ``Monitor``) or in gymnasium's vector form (``"native"``)"""
-    make = {"dummy": make_dummy_env, "native": vec_env.make_vec_env}[kind]
+    make = {"dummy": make_dummy_env, "native": make_native_env}[kind]
     return make("CartPole-v1", n_envs, seed=seed)
 
 

@@ -108,6 +108,6 @@ def run_table(labels: dict[str, str], runs: Runs) -> list[str]:
             for milestone in MILESTONES:
                 seconds, steps = time_to(run, milestone)
                 cells.append(f"{seconds:,.2f} s, {steps:,}" if math.isfinite(seconds) else "never")
-            last = f"{run['evaluations'][-1][2]:.1f}" if run["failure"] is None else "gave up"
+            last = f"{run['evaluations'][-1][2]:.1f}" if run["failure"] is None else "failed"
             rows.append([str(seed), label, *cells, f"{run['seconds']:,.2f} s", last])
     return table(["seed", "", *MILESTONES, "whole budget", "last evaluation"], rows)

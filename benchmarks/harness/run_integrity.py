@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sb3_vpg import VPG
-from sb3_vpg.checkpoints.files import progress
+from sb3_vpg.checkpoints import progress
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
 
@@ -27,14 +27,16 @@ def damaged_files(run: Path) -> list[str]:
 
 def name_of_partial(path: Path) -> str | None:
     """:return: if ``path`` is a partial file, or lies in a partial folder, the name of the complete one; else None"""
+    # It is called .NAME.RANDOM.part
     return next((name.strip(".").rsplit(".", 2)[0] for name in path.parts if name.endswith(".part")), None)
 
 
 def _read(path: Path) -> None:
-    if path.suffix not in _READERS and path.name != ".lock":
+    if path.name == ".lock":
+        return
+    if path.suffix not in _READERS:
         raise ValueError("no run has a file of this name")
-    if path.suffix in _READERS:
-        _READERS[path.suffix](path)
+    _READERS[path.suffix](path)
 
 
 def _read_model(path: Path) -> None:
@@ -72,8 +74,9 @@ def episodes(path: Path) -> list[tuple[float, int]]:
     json.loads(header.removeprefix("#"))
     if names != "r,l,t":
         raise ValueError(f"the columns are {names}")
-    cells = [row.split(",") for row in rows]
-    return [(float(total), int(length)) for total, length, seconds in cells if float(seconds) >= 0]
+    # The seconds are read, too, so that a row that is cut off within them raises an error
+    cells = [(float(total), int(length), float(seconds)) for total, length, seconds in (row.split(",") for row in rows)]
+    return [(total, length) for total, length, _ in cells]
 
 
 def differences(run: Path, other: Path) -> list[str]:

@@ -95,7 +95,7 @@ class ProgressCallback(BaseCallback):
         self.env = make_env("native", N_EVALUATED)
         self.evaluations: list[tuple[int, float, float]] = []  # steps, seconds, mean return
         self.training: tuple[int, float] | None = None  # steps, seconds at the threshold
-        self.spent, self.since = 0.0, 0.0
+        self.spent, self.since = 0.0, 0.0  # CPU seconds so far; the process's CPU time when the clock was started
 
     def start(self) -> None:
         self.since = time.process_time()
@@ -131,7 +131,7 @@ class ProgressCallback(BaseCallback):
         self.due = (n_steps // self.every + 1) * self.every
 
 
-def solve(setting: Setting, seed: int) -> dict[str, Any]:
+def train(setting: Setting, seed: int) -> dict[str, Any]:
     """
     Train until the budget is spent.
 

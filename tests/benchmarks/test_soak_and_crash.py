@@ -66,7 +66,7 @@ def test_samples_see_memory_and_open_files(tmp_path: Path) -> None:
 def test_a_short_soak(tmp_path: Path) -> None:
     """A short run has a sample in each tenth, a monitor file, checkpoints, evaluations and the best model."""
     samples = soak.measure(100_000, tmp_path)
-    assert [sample.steps * 10 // 100_000 for sample, _, _ in soak.parts(samples, 100_000)] == list(range(1, 11))
+    assert [sample.steps * 10 // 100_000 for sample, _, _ in soak.tenths(samples, 100_000)] == list(range(1, 11))
     assert samples[-1].checkpoint > 0
     assert {"0.monitor.csv", "best_model.zip", "checkpoints", "evaluations.npz"} == set(os.listdir(tmp_path))
     assert len(np.load(tmp_path / "evaluations.npz")["timesteps"]) >= soak.N_EVALUATIONS - 1
@@ -103,7 +103,7 @@ FILES += ["CartPole-v1/args.yml", "CartPole-v1/finished.txt"]
 @pytest.mark.expensive
 @pytest.mark.parametrize("name", FILES)
 def test_a_truncated_file_is_reported(name: str, killed: tuple[Any, Path], tmp_path: Path) -> None:
-    run = shutil.copytree(crash.find(killed[1] / "killed"), tmp_path / "run")
+    run = shutil.copytree(crash.find_run(killed[1] / "killed"), tmp_path / "run")
     assert run_integrity.damaged_files(run) == []
     content = (run / name).read_bytes()
     (run / name).write_bytes(content[:-3] if name.endswith((".zip", ".npz", ".csv")) else b"")
@@ -143,8 +143,8 @@ def leave_part(run: Path) -> str:
 @pytest.mark.expensive
 @pytest.mark.parametrize("change", [change_weights, change_evaluation, repeat_episode, leave_part])
 def test_the_smallest_difference_is_reported(change: Any, killed: tuple[Any, Path], tmp_path: Path) -> None:
-    run = shutil.copytree(crash.find(killed[1] / "killed"), tmp_path / "run")
-    reference = crash.find(killed[1] / "reference")
+    run = shutil.copytree(crash.find_run(killed[1] / "killed"), tmp_path / "run")
+    reference = crash.find_run(killed[1] / "reference")
     assert run_integrity.differences(run, reference) == []
     expected = change(run)
     assert run_integrity.differences(run, reference) == [expected]

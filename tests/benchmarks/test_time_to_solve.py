@@ -48,7 +48,7 @@ def test_evaluations_do_not_change_the_training():
     """Runs with many and with few evaluations have equal scores, as evaluations draw from separate random streams."""
     options = {"n_steps": 32, "n_critic_updates": 1}
     settings = [training_run.Setting("", "vpg", "native", 8, 2048, every, options) for every in (256, 1024, 2048)]
-    runs = [training_run.solve(setting, seed=1) for setting in settings]
+    runs = [training_run.train(setting, seed=1) for setting in settings]
     scores = [{steps: score for steps, _, score in run["evaluations"]} for run in runs]
     assert len(scores[0]) >= 8
     assert {scores[0][2048]} == {scores[1][2048]} == {scores[2][2048]}
