@@ -144,7 +144,7 @@ def main() -> None:
     measured = measure_all(points, repetitions)
     introduction = [
         f"`learn()` on the vector CartPole-v1 with `n_steps={N_STEPS}`, two hidden layers, and VPG's defaults except for what",
-        f"is named. Memory is that of the process, Python and torch included. Medians and ranges; number of rounds: {repetitions}.",
+        f"is named. Memory is that of the process, Python and torch included. Medians and ranges; rounds: {repetitions}.",
         "",
     ]
     lines = [*introduction, *goal_table(goals(points, measured))]
