@@ -19,7 +19,7 @@ from sb3_vpg.common.system_info import versions
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, non_negative, positive
-from sb3_vpg.zoo.patching import exchanged
+from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 
 
@@ -123,8 +123,8 @@ def _run(name: str, arguments: list[str]) -> int:
     signals = Signals()
     try:
         # The zoo's programs take their flags from sys.argv only
-        argv = exchanged("sys:argv", [f"sb3-vpg {name}", *defaults, *zoo_flags])
-        with signals, argv, exchanged("warnings:formatwarning", _format_warning), _own_help(name, defaults, zoo_flags):
+        argv = patched("sys:argv", [f"sb3-vpg {name}", *defaults, *zoo_flags])
+        with signals, argv, patched("warnings:formatwarning", _format_warning), _own_help(name, defaults, zoo_flags):
             _start(name, own, zoo_flags, signals)
     except KeyboardInterrupt:
         return signals.exit_code or 130

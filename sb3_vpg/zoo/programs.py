@@ -21,7 +21,7 @@ from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import film_of_training, requested_model, shipped_agent_flags
 from sb3_vpg.zoo.agents.videos import gifs_too, quoted_ffmpeg, without_screen, write_gif
 from sb3_vpg.zoo.own_modules import command_of, import_modules_of
-from sb3_vpg.zoo.patching import exchanged
+from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import CLOSED_PIPE
 
@@ -40,9 +40,9 @@ def run(target: str, native: bool = False, model: Path | None = None) -> None:
     module, _, function = target.partition(":")
     create_for_enjoy = create_native_test_env if native else create_test_env
     with (
-        exchanged("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
+        patched("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
         # Programs that are run as "__main__" import it from here
-        exchanged("rl_zoo3.utils:create_test_env", partial(create_test_env, model=model)),
+        patched("rl_zoo3.utils:create_test_env", partial(create_test_env, model=model)),
     ):
         if function:
             getattr(import_module(module), function)()
@@ -121,7 +121,7 @@ def _own_video_programs() -> Iterator[None]:
         return code
 
     path = os.environ.get("PATH", "")
-    with tempfile.TemporaryDirectory() as folder, exchanged("subprocess:call", call_own):
+    with tempfile.TemporaryDirectory() as folder, patched("subprocess:call", call_own):
         if which("ffmpeg") is None:
             (Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
         os.environ["PATH"] = os.pathsep.join([path, folder])

@@ -1,4 +1,4 @@
-"""The attributes that we exchange in other libraries exist and are used: an upgrade that changes this fails here."""
+"""The attributes that we patch in other libraries exist and are used: an upgrade that changes this fails here."""
 
 import ast
 import inspect
@@ -13,7 +13,7 @@ import pytest
 from packaging.version import Version
 
 import sb3_vpg
-from sb3_vpg.zoo.patching import EXCHANGES, exchanged
+from sb3_vpg.zoo.patching import PATCHES, patched
 
 SOURCES = sorted(Path(sb3_vpg.__file__).parent.rglob("*.py"))
 
@@ -28,7 +28,7 @@ def lookups(source: str) -> tuple[set[str], set[str], set[tuple[str | None, str]
 
 
 def is_looked_up(target: str, user: str) -> bool:
-    """:return: whether the source of the module ``user`` would see the exchange, in whatever way it reads the attribute"""
+    """:return: whether the source of the module ``user`` would see the patch, in whatever way it reads the attribute"""
     spec = find_spec(user)
     assert spec, f"there is no module {user}"
     names, dotted, imported = lookups(Path(str(spec.origin)).read_text(encoding="utf-8"))
@@ -43,29 +43,29 @@ def is_looked_up(target: str, user: str) -> bool:
     return {f"{module}.{name}", f"_{module}.{name}"} & dotted != set() or ((module, name) in imported and name in names)
 
 
-@pytest.mark.parametrize("target", EXCHANGES)
-def test_what_is_exchanged_is_there_and_is_used(target: str) -> None:
-    exchange = EXCHANGES[target]
-    name, _, first = exchange.since.rpartition(" ")
+@pytest.mark.parametrize("target", PATCHES)
+def test_what_is_patched_is_there_and_is_used(target: str) -> None:
+    patch = PATCHES[target]
+    name, _, first = patch.since.rpartition(" ")
     installed = python_version() if name == "Python" else version(name)
-    assert Version(installed) >= Version(first), f"{target} needs {exchange.since}, but {installed} is installed"
+    assert Version(installed) >= Version(first), f"{target} needs {patch.since}, but {installed} is installed"
     try:
         resolve_name(target)
     except (ImportError, AttributeError) as error:
-        pytest.fail(f"{name} {installed} has no {target}, which we exchange because {exchange.why}: {error}")
-    assert is_looked_up(target, exchange.used_in), (
-        f"{exchange.used_in} no longer looks up {target} with {name} {installed}, so that the exchange does nothing. It is "
-        f"needed because {exchange.why}"
+        pytest.fail(f"{name} {installed} has no {target}, which we patch because {patch.why}: {error}")
+    assert is_looked_up(target, patch.used_in), (
+        f"{patch.used_in} no longer looks up {target} with {name} {installed}, so that the patch does nothing. It is "
+        f"needed because {patch.why}"
     )
 
 
-@pytest.mark.parametrize("target", EXCHANGES)
-def test_an_exchange_is_seen_and_ends_with_its_block(target: str) -> None:
+@pytest.mark.parametrize("target", PATCHES)
+def test_a_patch_is_seen_and_ends_with_its_block(target: str) -> None:
     """The attribute has the new value inside the block, and the old one afterwards, even if the block raises an error."""
     module, _, path = target.partition(":")
     owner = resolve_name(f"{module}:{path.rpartition('.')[0]}")
     before, value = inspect.getattr_static(owner, path.rpartition(".")[2]), object()
-    with pytest.raises(KeyError), exchanged(target, value) as previous:  # noqa: PT012  # the state inside is the point
+    with pytest.raises(KeyError), patched(target, value) as previous:  # noqa: PT012  # the state inside is the point
         assert (previous, resolve_name(target)) == (before, value)
         raise KeyError
     assert inspect.getattr_static(owner, path.rpartition(".")[2]) is before
@@ -86,14 +86,14 @@ def test_an_attribute_that_is_not_used_is_noticed() -> None:
     assert not is_looked_up("stable_baselines3.common.vec_env:VecNormalize.save_all", "rl_zoo3.exp_manager")
 
 
-def test_nothing_else_is_exchanged() -> None:
+def test_nothing_else_is_patched() -> None:
     """``replaced`` is only used for our own objects, and each line of the table is used."""
     foreign = [
         place for place, owner in calls("replaced") if ast.unparse(owner) != "self" and not place.startswith("patching.py")
     ]
-    assert not foreign, f"{foreign} exchange an attribute of another library: add it to EXCHANGES and use exchanged()"
+    assert not foreign, f"{foreign} patch an attribute of another library: add it to PATCHES and use patched()"
     texts = {node.value for source in SOURCES if source.name != "patching.py" for node in constants(source)}
-    assert not EXCHANGES.keys() - texts, "these lines of EXCHANGES are not used"
+    assert not PATCHES.keys() - texts, "these lines of PATCHES are not used"
 
 
 def constants(source: Path) -> list[ast.Constant]:
@@ -119,4 +119,4 @@ def test_no_other_line_assigns_to_a_module_or_class_of_others() -> None:
                 assigned = [ast.Attribute(node.args[0])]
             owners = [ast.unparse(target.value) for target in assigned if isinstance(target, ast.Attribute)]
             found += [f"{source.name}:{node.lineno}" for owner in owners if owner.partition(".")[0] in imports]
-    assert not found, f"{found} change other libraries for good: use exchanged()"
+    assert not found, f"{found} change other libraries for good: use patched()"

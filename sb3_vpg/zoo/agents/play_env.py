@@ -9,7 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.zoo.native_vec_env import make_native_vec_env
-from sb3_vpg.zoo.patching import exchanged
+from sb3_vpg.zoo.patching import patched
 
 
 def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
@@ -18,7 +18,7 @@ def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
 
     :raises ValueError: see ``NativeExperimentManager``; also for a ``render_mode`` that the environment does not have
     """
-    with exchanged("rl_zoo3.utils:make_vec_env", partial(make_native_vec_env, env_id)):
+    with patched("rl_zoo3.utils:make_vec_env", partial(make_native_vec_env, env_id)):
         return create_test_env(env_id, *args, **kwargs)
 
 

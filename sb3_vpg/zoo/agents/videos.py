@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecVideoRecorder
 
 from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.own_modules import command_of
-from sb3_vpg.zoo.patching import exchanged
+from sb3_vpg.zoo.patching import patched
 
 # GIFs measure time in hundredths of a second; 12.5 is one of the few rates that are exact
 _FRAME_RATE, _WIDTH = 12.5, 320
@@ -45,7 +45,7 @@ def gifs_too() -> Iterator[None]:
             print(f"Saving gif to {write_gif(Path(self.video_path))}")
 
     # The zoo's programs import it from this module
-    with exchanged("stable_baselines3.common.vec_env:VecVideoRecorder", WithGif):
+    with patched("stable_baselines3.common.vec_env:VecVideoRecorder", WithGif):
         yield
 
 
@@ -69,7 +69,7 @@ def quoted_ffmpeg(folder: Path) -> Iterator[None]:
             raise ValueError(f"ffmpeg could not join the films in {folder}; see its message above")
         return code
 
-    with exchanged("os:system", call):
+    with patched("os:system", call):
         yield
 
 

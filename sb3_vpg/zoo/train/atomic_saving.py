@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from sb3_vpg.common.atomic_files import atomic_replace
-from sb3_vpg.zoo.patching import exchanged
+from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.train.callbacks import WholeEvalCallback
 
 
@@ -17,12 +17,12 @@ from sb3_vpg.zoo.train.callbacks import WholeEvalCallback
 def atomic_saving() -> Iterator[None]:
     """
     Inside the block, models, statistics and replay buffers are saved atomically, and the zoo evaluates with
-    ``WholeEvalCallback``. SB3 has no hook for saving, so the ``save`` methods of its classes are exchanged.
+    ``WholeEvalCallback``. SB3 has no hook for saving, so the ``save`` methods of its classes are patched.
     """
     with ExitStack() as stack:
         for target, suffix in _SAVING.items():
-            stack.enter_context(exchanged(target, _atomic(resolve_name(target), suffix)))
-        stack.enter_context(exchanged("rl_zoo3.exp_manager:EvalCallback", WholeEvalCallback))
+            stack.enter_context(patched(target, _atomic(resolve_name(target), suffix)))
+        stack.enter_context(patched("rl_zoo3.exp_manager:EvalCallback", WholeEvalCallback))
         yield
 
 

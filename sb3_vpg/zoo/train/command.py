@@ -12,7 +12,7 @@ from rl_zoo3.utils import StoreDict
 
 from sb3_vpg.zoo.hyperparams_schema import NamedValues
 from sb3_vpg.zoo.own_modules import check_registered
-from sb3_vpg.zoo.patching import exchanged
+from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.atomic_saving import atomic_saving
@@ -36,8 +36,8 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
     with ExitStack() as stack:
         session = Session(flags, signals, own, stack)
         parser = SimpleNamespace(ArgumentParser=partial(_Parser, session))
-        stack.enter_context(exchanged("rl_zoo3.train:argparse", parser))
-        stack.enter_context(exchanged("rl_zoo3.train:ExperimentManager", partial(_manager, session)))
+        stack.enter_context(patched("rl_zoo3.train:argparse", parser))
+        stack.enter_context(patched("rl_zoo3.train:ExperimentManager", partial(_manager, session)))
         stack.enter_context(atomic_saving())
         try:
             rl_zoo3.train.train()

@@ -30,7 +30,7 @@ from sb3_vpg.zoo.commands import PYTHON_CONF
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.hyperparams_schema import WRITTEN_IN_PYTHON, check_entry, evaluated
 from sb3_vpg.zoo.own_modules import check_classes, import_modules_of
-from sb3_vpg.zoo.patching import exchanged, replaced
+from sb3_vpg.zoo.patching import patched, replaced
 from sb3_vpg.zoo.safe_yaml import as_read_back, has_python_tag
 from sb3_vpg.zoo.train.callbacks import TrainingStarted
 from sb3_vpg.zoo.train.saved_run import SavedRun, checkpoint_folder, mark_finished, resume_command
@@ -179,7 +179,7 @@ class VPGExperimentManager(SearchManager):
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """See the parent. ``_make_vec_env`` takes the place of SB3's function."""
-        with _LOCK, exchanged("rl_zoo3.exp_manager:make_vec_env", self._make_vec_env):
+        with _LOCK, patched("rl_zoo3.exp_manager:make_vec_env", self._make_vec_env):
             return super().create_envs(n_envs, eval_env, no_log)
 
     def _make_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:

@@ -2,7 +2,7 @@
 One call of ``train``: it begins a run, or resumes a run with the settings of that run.
 
 ``rl_zoo3.train`` parses its flags and trains in one function. A ``Session`` connects the parser and the experiment manager
-that we exchange there.
+that we put in their places there.
 """
 
 import argparse

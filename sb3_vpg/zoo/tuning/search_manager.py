@@ -15,7 +15,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import DistributionError, DivergedError, EndlessEpisodeError
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
-from sb3_vpg.zoo.patching import exchanged
+from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.tuning.report import report
 from sb3_vpg.zoo.tuning.search_space import ENTRY_UNCHANGED, params_of, suggest_n_envs
@@ -87,7 +87,7 @@ class SearchManager(ExperimentManager):
             # In Optuna, heartbeats and matplotlib plots are experimental
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             with open_search_storage(self.storage) as self._database:
-                with exchanged("optuna:create_study", self._create_study):
+                with patched("optuna:create_study", self._create_study):
                     self._search()
                 assert self._study is not None
                 report(self._study, self.storage, Path(self.log_folder) / self.algo if plots else None)
