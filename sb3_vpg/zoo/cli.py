@@ -31,7 +31,7 @@ class Command:
     :param defaults: flags put before the user's; of a flag given twice, the last counts
     :param reads_runs: whether it plays a trained agent: by default that of the latest run in ``logs``, or one that ships
     :param plots: whether it draws with matplotlib, and takes ``--savefig``
-    :param vec_envs: choices of ``--vec-env``; empty if this module does not read the flag
+    :param vec_envs: choices of ``--vec-env``; empty if this module does not read that flag
     """
 
     summary: str
@@ -43,16 +43,14 @@ class Command:
 
 
 _NATIVE = "native"
-_TRAINING = ("dummy", "subproc", _NATIVE)
-# One thread is fastest for small networks; beside other processes it is ten times as fast
+_TRAIN = "rl_zoo3.train:train"
+_TRAIN_VEC_ENVS = ("dummy", "subproc", _NATIVE)
+# Small networks train fastest with one thread; with more, processes that run side by side slow each other down
 _ONE_THREAD = ("--algo", DEFAULT_ALGORITHM, "--num-threads", "1")
 COMMANDS = {
-    "train": Command("train an agent", "rl_zoo3.train:train", _ONE_THREAD, vec_envs=_TRAINING),
+    "train": Command("train an agent", _TRAIN, _ONE_THREAD, vec_envs=_TRAIN_VEC_ENVS),
     "optimize": Command(
-        "search hyperparameters",
-        "rl_zoo3.train:train",
-        (*_ONE_THREAD, "--optimize-hyperparameters"),
-        vec_envs=_TRAINING,
+        "search hyperparameters", _TRAIN, (*_ONE_THREAD, "--optimize-hyperparameters"), vec_envs=_TRAIN_VEC_ENVS
     ),
     "best_entry": Command("write the best trial of a search as a YAML entry", "sb3_vpg.zoo.tuning.best_entry:best_entry", ()),
     "evaluate": Command(
@@ -86,12 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments without the program's name; None: those of the process
     :return: exit code: 0 done, 1 the command failed, 2 no such command, 128 + n stopped by signal n (130: Ctrl-C; 141: the
         reader of the output is gone)
+    :raises SystemExit: with 0 after the help of a command, with 2 after an unknown or invalid flag
     """
     try:
         try:
             return _main(argv)
         finally:
-            # An error of the flush at the end of Python could not be caught
+            # Python flushes when it ends, but an error there could not be caught
             sys.stdout.flush()
     except BrokenPipeError as error:
         if is_stdout_closed(error):
@@ -141,7 +140,7 @@ def _run(name: str, arguments: list[str]) -> int:
 def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Signals) -> None:
     command = COMMANDS[name]
     # These imports load torch
-    if command.vec_envs == _TRAINING:
+    if command.target == _TRAIN:
         from sb3_vpg.zoo.train.command import train
 
         names = ("vec_env", "checkpoint_freq", "resume", "exp_id")
@@ -152,7 +151,7 @@ def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Si
     if command.plots and own.savefig is not None:
         programs.run_plot(command.target, own.savefig)
     elif command.reads_runs:
-        native = command.vec_envs != () and own.vec_env == _NATIVE
+        native = getattr(own, "vec_env", None) == _NATIVE
         programs.run_play(name, command.target, zoo_flags, native, getattr(own, "gif", False))
     else:
         programs.run(command.target)

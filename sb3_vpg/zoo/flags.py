@@ -11,17 +11,27 @@ CHECKPOINT_FREQ = 25_000
 """Environment steps between two checkpoints of ``train`` if ``--checkpoint-freq`` is not given."""
 
 
-def non_negative(text: str, at_least: int = 0) -> int:
-    """:return: the number. :raises ArgumentTypeError: if it is less than ``at_least``"""
+def non_negative(text: str) -> int:
+    """
+    :return: the number
+    :raises ArgumentTypeError: if it is less than 0
+    """
+    return _whole_number(text, 0)
+
+
+def positive(text: str) -> int:
+    """
+    :return: the number
+    :raises ArgumentTypeError: if it is less than 1
+    """
+    return _whole_number(text, 1)
+
+
+def _whole_number(text: str, at_least: int) -> int:
     number = int(text)
     if number < at_least:
         raise argparse.ArgumentTypeError(f"must be at least {at_least}, but is {number}")
     return number
-
-
-def positive(text: str) -> int:
-    """:return: the number. :raises ArgumentTypeError: if it is less than 1"""
-    return non_negative(text, at_least=1)
 
 
 def add_gym_packages(parser: argparse.ArgumentParser) -> None:
@@ -34,15 +44,19 @@ class _ImportModules(argparse.Action):
     """Import the modules that a flag names, and store their names."""
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
-        """See ``argparse.Action``. :raises ImportError: if a module cannot be imported"""
+        """
+        See ``argparse.Action``.
+
+        :raises ImportError: if a module cannot be imported
+        """
         for module in values:
             import_module(module)
         setattr(namespace, self.dest, values)
 
 
-def base_parser(description: str) -> argparse.ArgumentParser:
+def hub_parser(description: str) -> argparse.ArgumentParser:
     """:return: a parser with the flags that ``push_to_hub`` and ``load_from_hub`` share"""
-    # It imports torch
+    # This import loads torch
     from huggingface_sb3 import EnvironmentName
 
     parser = argparse.ArgumentParser(description=description)

@@ -1,4 +1,4 @@
-"""Our hyperparameter files. The zoo's ``-conf`` reads the dict ``hyperparams`` from this module."""
+"""Our hyperparameter files. ``-conf sb3_vpg.zoo.hyperparams`` makes the zoo read the dict ``hyperparams`` of this module."""
 
 from pathlib import Path
 from typing import Any

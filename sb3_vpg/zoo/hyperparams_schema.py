@@ -26,7 +26,7 @@ _READ_BY_THE_ZOO = (
 )
 WRITTEN_IN_PYTHON = ("normalize", "policy_kwargs", "replay_buffer_class", "replay_buffer_kwargs", "monitor_kwargs")
 """Keys whose value the zoo evaluates as Python if it is a string."""
-_SET_BY_FLAGS = ("env", "seed", "verbose", "device", "tensorboard_log", "_init_setup_model", "kwargs")
+_NOT_IN_ENTRIES = ("env", "seed", "verbose", "device", "tensorboard_log", "_init_setup_model", "kwargs")
 
 
 def check_entry(config: str, algo: str, env_id: str, hyperparams: dict[str, Any]) -> None:
@@ -53,7 +53,7 @@ def known_keys(algo: str) -> list[str]:
     algorithm = algorithm_class(algo)
     inherited = OnPolicyKwargs if issubclass(algorithm, OnPolicyAlgorithm) else BaseKwargs
     accepted = {*inspect.signature(algorithm).parameters, *inherited.__annotations__, *_READ_BY_THE_ZOO}
-    return sorted(accepted.difference(_SET_BY_FLAGS))
+    return sorted(accepted.difference(_NOT_IN_ENTRIES))
 
 
 def evaluated(hyperparams: dict[str, Any], keys: Sequence[str], where: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.hyperparams_schema import evaluated
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
-_CLASSES = ("policy", "env_wrapper", "vec_env_wrapper", "callback")
+_CLASS_KEYS = ("policy", "env_wrapper", "vec_env_wrapper", "callback")
 
 
 def import_modules_of(settings: Path) -> list[str]:
@@ -59,7 +59,7 @@ def import_modules_of(settings: Path) -> list[str]:
     return packages
 
 
-def check_classes(hyperparams: dict[str, Any], where: str, keys: Sequence[str] = _CLASSES) -> None:
+def check_classes(hyperparams: dict[str, Any], where: str, keys: Sequence[str] = _CLASS_KEYS) -> None:
     """
     Import the classes that an entry names. The zoo imports them later, but its errors do not say which key named them.
 

@@ -1,4 +1,4 @@
-"""Run rl_zoo3's programs in this process, with our algorithms in the zoo's tables."""
+"""Run the programs of our commands, rl_zoo3's and our own, in this process, with our algorithms in the zoo's tables."""
 
 import os
 import runpy
@@ -25,8 +25,6 @@ from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import CLOSED_PIPE
 
-_FILMS = ("rl_zoo3.record_video", "rl_zoo3.record_training")
-
 
 def run(target: str, native: bool = False, model: Path | None = None) -> None:
     """
@@ -41,7 +39,7 @@ def run(target: str, native: bool = False, model: Path | None = None) -> None:
     create_for_enjoy = create_native_test_env if native else create_test_env
     with (
         patched("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
-        # Programs that are run as "__main__" import it from here
+        # record_video, which is run as "__main__", imports it from here
         patched("rl_zoo3.utils:create_test_env", partial(create_test_env, model=model)),
     ):
         if function:
@@ -67,9 +65,9 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
     if model is not None:
         import_modules_of(settings)
     with ExitStack() as stack:
-        stack.enter_context(without_screen() if target in _FILMS else nullcontext())
+        stack.enter_context(without_screen() if name in ("record_video", "record_training") else nullcontext())
         stack.enter_context(gifs_too() if gif else nullcontext())
-        film = Path(os.path.abspath(film_of_training(sys.argv[1:]))) if target == _FILMS[1] else None
+        film = Path(os.path.abspath(film_of_training(sys.argv[1:]))) if name == "record_training" else None
         if film is not None:
             sys.argv.extend(["--output-folder", str(film.parent)])
             stack.enter_context(quoted_ffmpeg(film.parent))
@@ -107,8 +105,9 @@ def run_plot(target: str, picture: Path) -> None:
 @contextmanager
 def _own_video_programs() -> Iterator[None]:
     """
-    ``rl_zoo3.record_training`` starts ``python -m rl_zoo3.record_video``, which does not know our algorithms. Start
-    ``sb3-vpg record_video`` instead. If no ``ffmpeg`` is installed, put the one of ``imageio_ffmpeg`` on the path.
+    Inside the block, let ``rl_zoo3.record_training`` start ``sb3-vpg record_video`` instead of
+    ``python -m rl_zoo3.record_video``, which does not know our algorithms. If no ``ffmpeg`` is installed, put the one of
+    ``imageio_ffmpeg`` on the path.
     """
     call = subprocess.call
 

@@ -20,6 +20,7 @@ class PythonTag:
     text: str
 
     def __str__(self) -> str:
+        # yaml.serialize adds an empty value, or an end of the document, after a tag that stands alone
         return self.text.strip().removesuffix("''").removesuffix("...").strip()
 
 

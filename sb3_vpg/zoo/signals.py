@@ -1,7 +1,7 @@
 """
-Ctrl-C and SIGTERM end a command without a traceback. The first signal asks it to finish its present rollout, the second raises
-``KeyboardInterrupt``, the third ends the process at once. A closed pipe at standard output also ends a command without a
-traceback. This module imports nothing heavy, because the command line imports it.
+Ctrl-C and SIGTERM end a command without a traceback: the first signal raises ``KeyboardInterrupt``, the second ends the
+process at once. While VPG trains, one more signal comes before these; it lets VPG finish its rollout. A closed pipe at
+standard output also ends a command without a traceback. This module imports nothing heavy: the command line imports it.
 """
 
 import os

@@ -86,8 +86,8 @@ def benchmark() -> None:
 
 def _evaluate(agent: Agent, args: argparse.Namespace) -> Evaluation:
     folder, number = str(agent.run.parents[1]), int(agent.run.name.rpartition("_")[2])
-    choice = {"deterministic": not args.stochastic, "device": args.device}
-    return evaluate_run(folder, agent.algo, agent.env_id, number, args.n_eval_episodes, args.seed, **choice)
+    how = {"deterministic": not args.stochastic, "device": args.device}
+    return evaluate_run(folder, agent.algo, agent.env_id, number, args.n_eval_episodes, args.seed, **how)
 
 
 def _write(args: argparse.Namespace, records: list[dict[str, Any]], left_out: list[str]) -> None:
@@ -130,8 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Play trained agents and tabulate their scores.")
     text = "log folder whose latest runs are played (default: the agents that ship)"
     parser.add_argument("-f", "--folder", type=Path, default=shipped_folder(), help=text)
-    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes for each agent")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the environments")
+    parser.add_argument(
+        "-n", "--n-eval-episodes", type=positive, default=100, help="episodes of each agent (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: %(default)s)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
     folder = Path(LOGS) / "benchmark"

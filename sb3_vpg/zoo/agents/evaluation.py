@@ -24,7 +24,7 @@ from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
-# A DummyVecEnv steps its environments in turn, so their number costs nothing; a native one is faster the more it has
+# All environments share one call of the policy. A DummyVecEnv steps them in turn; a native one steps all at once
 N_ENVS = {"dummy": 10, "native": 1000}
 
 
@@ -143,7 +143,6 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
     """Return the environment that a model was trained in, with the statistics of its ``VecNormalize``."""
     settings = model.parent / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
-    env_kwargs = {**hyperparams.pop("env_kwargs", {}), **(_saved_argument(settings, "env_kwargs") or {})}
     create = create_native_test_env if vec_env == "native" else create_test_env
     return create(
         env_name.gym_id,
@@ -152,7 +151,7 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
         seed=seed,
         should_render=False,
         hyperparams=hyperparams,
-        env_kwargs=env_kwargs,
+        env_kwargs=_saved_argument(settings, "env_kwargs"),
         model=model,
         vec_env_cls=DummyVecEnv,
     )
@@ -161,9 +160,18 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
 def evaluate() -> None:
     """Run the command ``evaluate`` with the arguments in ``sys.argv``."""
     args = _parser().parse_args()
-    choice = {"seed": args.seed, "load_best": args.load_best, "deterministic": not args.stochastic}
-    where = {"device": args.device, "vec_env": args.vec_env}
-    result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, **choice, **where)
+    result = evaluate_run(
+        args.folder,
+        args.algo,
+        args.env,
+        args.exp_id,
+        args.n_eval_episodes,
+        args.seed,
+        load_best=args.load_best,
+        deterministic=not args.stochastic,
+        device=args.device,
+        vec_env=args.vec_env,
+    )
     low, high = result.interval
     # Tenths are too coarse for episodes that return 0 or 1
     form = ".1f" if np.abs(result.returns).max() >= 10 else ".3f"
@@ -191,8 +199,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
     parser.add_argument("-o", "--output-folder", help="folder of the learning curve (default: that of the run)")
     parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0: the latest)")
-    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the environments")
+    parser.add_argument(
+        "-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: %(default)s)")
     parser.add_argument("--load-best", action="store_true", help="score the best model of the evaluations in training")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")

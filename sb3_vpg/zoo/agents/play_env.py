@@ -16,7 +16,7 @@ def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
     """
     Return the zoo's test environment on gymnasium's own vector environment.
 
-    :raises ValueError: see ``NativeExperimentManager``; also for a ``render_mode`` that the environment does not have
+    :raises ValueError: see ``make_native_vec_env``; also for a ``render_mode`` that the environment does not have
     """
     with patched("rl_zoo3.utils:make_vec_env", partial(make_native_vec_env, env_id)):
         return create_test_env(env_id, *args, **kwargs)
@@ -36,7 +36,7 @@ def create_test_env(
 
     * A model that contains statistics of ``VecNormalize`` is played with these. ``vecnormalize.pkl`` has those of the end of
       the run, which do not fit the best model and checkpoints. It is used only for models without statistics.
-    * ``env_kwargs`` among the hyperparameters are used, by ``record_video`` too.
+    * ``env_kwargs`` among the hyperparameters are used; the zoo's ``record_video`` ignores them.
 
     :param env_id: environment id
     :param stats_path: the folder of a run's settings

@@ -78,7 +78,8 @@ def agents_in(folder: Path) -> list[Agent]:
             continue
         agent = Agent(run.parent.name, _env_id(file), run)
         key = (agent.algo, agent.env_id)
-        latest[key] = max(latest.get(key, (0, agent)), (int(number[1]), agent), key=lambda numbered: numbered[0])
+        if key not in latest or int(number[1]) > latest[key][0]:
+            latest[key] = (int(number[1]), agent)
     return [latest[key][1] for key in sorted(latest)]
 
 
@@ -107,11 +108,11 @@ def shipped_agent_flags(name: str, flags: Sequence[str]) -> list[str]:
     args = _parse(flags)
     runs = Path(args.folder or LOGS) / str(args.algo)
     latest = get_latest_run_id(str(runs), args.env)
-    if latest > 0 and not args.particular and name != _NEEDS_CHECKPOINTS:
+    if latest > 0 and not args.selected_by and name != _NEEDS_CHECKPOINTS:
         _check_has_model(runs / f"{args.env}_{latest}", args)
     if args.folder is not None or latest > 0:
         return []
-    agent = None if args.particular or name == _NEEDS_CHECKPOINTS else shipped_agent(args.algo, args.env.gym_id)
+    agent = None if args.selected_by or name == _NEEDS_CHECKPOINTS else shipped_agent(args.algo, args.env.gym_id)
     if agent is None:
         raise ValueError(_no_agent_message(name, args))
     print(f"No run of {agent.algo} on {agent.env_id} in {LOGS}: taking the agent that ships, {agent.run}")
@@ -180,25 +181,25 @@ def _no_agent_message(name: str, args: argparse.Namespace) -> str:
     what = f"no run of {args.algo} on {args.env.gym_id} in {LOGS}"
     if name == _NEEDS_CHECKPOINTS:
         return f"{what} to film; train one that keeps checkpoints: {train} --save-freq 25000. Agents that ship have none"
-    if args.particular:
-        return f"{what}, so there is no {args.particular} of it; train one: {train}"
+    if args.selected_by:
+        return f"{what}, so there is no {args.selected_by} of it; train one: {train}"
     shipped = ", ".join(agent.env_id for agent in agents_in(shipped_folder()) if agent.algo == args.algo)
     return f"{what}; train one: {train}, or name another folder with -f. Agents of {args.algo} ship for: {shipped or 'none'}"
 
 
 class _SelectsModel(argparse.Action):
-    """Store the value of a flag that selects a run or a model, and the flag's text in ``particular``."""
+    """Store the value of a flag that selects a run or a model. ``selected_by`` gets the flag as text: ``"--exp-id 3"``."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         setattr(namespace, self.dest, True if self.nargs == 0 else values)
         if self.dest != "exp_id" or values != "0":
-            namespace.particular = f"{self.option_strings[0]}{'' if self.nargs == 0 else f' {values}'}"
+            namespace.selected_by = f"{self.option_strings[0]}{'' if self.nargs == 0 else f' {values}'}"
 
 
 def _parse(flags: Sequence[str]) -> argparse.Namespace:
     """Parse the zoo's flags that select an agent. Errors in them are left to the zoo's own parser."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.set_defaults(particular="")
+    parser.set_defaults(selected_by="")
     parser.add_argument("--env", type=EnvironmentName, default=EnvironmentName("CartPole-v1"))
     parser.add_argument("--algo", default=DEFAULT_ALGORITHM)
     parser.add_argument("-f", "--folder")

@@ -94,7 +94,7 @@ def write_gif(film: Path, width: int = _WIDTH, frame_rate: float = _FRAME_RATE) 
     return gif
 
 
-def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence[str] = ()) -> Path:
+def film(algo: str, env_id: str, folder: str, n_timesteps: int, flags: Sequence[str] = ()) -> Path:
     """
     Run ``sb3-vpg record_video`` in a new process, because the zoo's program has no function to call.
 
@@ -102,13 +102,13 @@ def film(algo: str, env_id: str, folder: str, n_timesteps: int, choice: Sequence
     :param env_id: environment id
     :param folder: log folder
     :param n_timesteps: number of environment steps
-    :param choice: further flags
-    :return: an mp4 file in a temporary folder, which the caller must delete
+    :param flags: further flags of ``record_video``
+    :return: an mp4 file, alone in a temporary folder that the caller must delete
     :raises ValueError: if the environment cannot be filmed
     """
     target = tempfile.mkdtemp(prefix="sb3-vpg-film-")
     command = [*command_of("sb3_vpg"), "record_video", "--algo", algo, "--env", env_id, "-f", folder]
-    command += ["-n", str(n_timesteps), "-o", target, *choice]
+    command += ["-n", str(n_timesteps), "-o", target, *flags]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     films = list(Path(target).glob("*.mp4"))
     if done.returncode or not films:

@@ -17,7 +17,7 @@ from rl_zoo3.utils import get_latest_run_id
 
 from sb3_vpg.common.locks import claimed
 from sb3_vpg.zoo.commands import command
-from sb3_vpg.zoo.flags import base_parser
+from sb3_vpg.zoo.flags import hub_parser
 from sb3_vpg.zoo.hub.local_run import make_run
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
 from sb3_vpg.zoo.hub.repository import files_wanted, naming_repository, read_repository
@@ -81,9 +81,9 @@ def _put_in_place(new_run: Path, runs: Path, args: argparse.Namespace) -> Path:
                 run.mkdir()
                 break
             except FileExistsError:
-                # With --exp-id 0 another process has just taken this number: try the next one
+                # With --exp-id 0, another process has just taken this number, and the loop tries the next one
                 if args.exp_id != 0:
-                    # Another process may just have moved the old run away
+                    # Not found if another process has just moved the old run away
                     with suppress(FileNotFoundError):
                         _set_aside(run, old, args)
         try:
@@ -119,13 +119,14 @@ def _created(folder: Path) -> Iterator[None]:
 def _set_aside(run: Path, old: Path, args: argparse.Namespace) -> None:
     """Move a run away. Raise ValueError if it must not be replaced, or if it is being trained."""
     _check_replaceable(run, args)
+    # Fails while a process trains in it
     with claimed(run):
         pass
     run.rename(old)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = base_parser("Load an agent from the Hugging Face hub into the log folder, running none of its author's code.")
+    parser = hub_parser("Load an agent from the Hugging Face hub into the log folder, running none of its author's code.")
     parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0: the next; -1: no exp folder)")
     parser.add_argument("--force", action="store_true", help="replace the run --exp-id if it exists")
     parser.add_argument(

@@ -25,7 +25,7 @@ from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
 from sb3_vpg.zoo.agents.videos import film
 from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.commands import command
-from sb3_vpg.zoo.flags import base_parser, positive
+from sb3_vpg.zoo.flags import hub_parser, positive
 from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
 from sb3_vpg.zoo.hub.model_card import CardSubject, card
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
@@ -86,8 +86,8 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     (files / _CARD).write_text(card(subject, score, args.install, packages), encoding="utf-8")
     (files / ".gitattributes").write_text("*.mp4 filter=lfs diff=lfs merge=lfs -text\n")
     if not args.no_render:
-        choice = ["--seed", str(args.seed), "--deterministic" if score.deterministic else "--stochastic"]
-        video = film(args.algo, env_name.gym_id, str(logs), args.n_timesteps, choice)
+        flags = ["--seed", str(args.seed), "--deterministic" if score.deterministic else "--stochastic"]
+        video = film(args.algo, env_name.gym_id, str(logs), args.n_timesteps, flags)
         shutil.move(video, files / _FILM)
         shutil.rmtree(video.parent)
     return score
@@ -100,9 +100,9 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], list[st
     :return: names of the settings that are not plain data, and the modules to import before the model is loaded
     """
     env_name: EnvironmentName = args.env
-    choice = (args.load_best, args.load_checkpoint, args.load_last_checkpoint)
+    which = (args.load_best, args.load_checkpoint, args.load_last_checkpoint)
     try:
-        _, model_path, run = get_model_path(args.exp_id, args.folder, args.algo, env_name, *choice)
+        _, model_path, run = get_model_path(args.exp_id, args.folder, args.algo, env_name, *which)
     except (AssertionError, ValueError) as error:
         train = command("train", args.algo, env_name.gym_id, folder=args.folder)
         raise ValueError(
@@ -134,7 +134,7 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], list[st
 
 
 def _model_in_words(args: argparse.Namespace) -> str:
-    """Return which model of the run is pushed."""
+    """Return which model of the run is pushed, as the card says it."""
     if args.load_best:
         return "the best model of the evaluations during training"
     is_checkpoint = args.load_checkpoint is not None or args.load_last_checkpoint
@@ -164,16 +164,16 @@ def _write_results(path: Path, score: Evaluation) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = base_parser("Score and film a trained agent, and share it on the Hugging Face hub.")
+    parser = hub_parser("Score and film a trained agent, and share it on the Hugging Face hub.")
     parser.add_argument("-n", "--n-timesteps", type=positive, default=1000, help="steps of the video (default: %(default)s)")
     parser.add_argument("--no-render", action="store_true", help="no video")
     text = "number of episodes for the score (default: %(default)s)"
     parser.add_argument("--n-eval-episodes", type=positive, default=100, help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of the environments for the score (default: 0)")
     parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest, -1: no exp folder)")
-    parser.add_argument("--load-best", action="store_true", help="the best model of the training's evaluations")
-    parser.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="the checkpoint after so many steps")
-    parser.add_argument("--load-last-checkpoint", action="store_true", help="the last checkpoint")
+    parser.add_argument("--load-best", action="store_true", help="push the best model of the training's evaluations")
+    parser.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="push the checkpoint after so many steps")
+    parser.add_argument("--load-last-checkpoint", action="store_true", help="push the last checkpoint")
     parser.add_argument(
         "--deterministic", action="store_true", help="take the likeliest actions (default, except on Atari and MiniGrid)"
     )

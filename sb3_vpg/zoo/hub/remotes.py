@@ -110,6 +110,7 @@ class LocalHub:
         if not repository.is_dir():
             raise ValueError(f"{self.folder} has no repository {repo_id}; push_to_hub puts one there")
         sizes: dict[str, int | None] = {}
+        # Two folders, and one file more than is allowed
         for path in islice([repository.parent, repository, *repository.rglob("*")], _MOST_FILES + 3):
             if path.is_symlink():
                 raise RefusedFileError(f"{path} is a link, which may lead anywhere; refused")

@@ -1,1 +1,1 @@
-"""The command ``sb3-vpg train``."""
+"""The command ``sb3-vpg train``, and what ``optimize`` shares with it."""

@@ -39,7 +39,7 @@ class TrainingStarted(BaseCallback):
 
 
 class WholeEvalCallback(EvalCallback):
-    """Writes ``evaluations.npz`` atomically; otherwise its parent. Checkpoints hold its name, so it must not change."""
+    """Its parent, but it writes ``evaluations.npz`` atomically. Checkpoints hold the name of this class: do not change it."""
 
     def _on_step(self) -> bool:
         if self.log_path is None or self.eval_freq <= 0 or self.n_calls % self.eval_freq:

@@ -1,4 +1,4 @@
-"""``sb3-vpg train``: parse the flags, and choose the experiment manager."""
+"""``sb3-vpg train`` and ``optimize``: parse the flags, and choose the experiment manager."""
 
 import argparse
 from contextlib import ExitStack
@@ -61,6 +61,7 @@ class _Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """See ``argparse``."""
         parsed = super().parse_args(args, namespace)
+        # Parse once more, without defaults: which flags has the user given?
         unset = argparse.Namespace(**dict.fromkeys(vars(parsed), _NOT_GIVEN))
         given = vars(super().parse_args(self._session.flags, unset))
         settled = self._session.settle(parsed, {name: value for name, value in given.items() if value is not _NOT_GIVEN})

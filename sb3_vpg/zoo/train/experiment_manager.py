@@ -108,7 +108,8 @@ class VPGExperimentManager(SearchManager):
         for key in objects:
             if as_read_back(current.get(key)) != saved[key]:
                 raise ValueError(
-                    f"{run.folder} began with {key}: {saved[key]}; files must not make objects: give the same -params again"
+                    f"{run.folder} began with {key}: {saved[key]}. Its files are read without their Python objects: give the "
+                    "same -params again"
                 )
             saved[key] = current[key]
         print(f"Hyperparameters of {run.folder}:")
@@ -145,7 +146,11 @@ class VPGExperimentManager(SearchManager):
         super().create_log_folder()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
 
     def _make_folder(self) -> None:
-        """Make the folder of the next run. If another process has just made it, take the number after it."""
+        """
+        Make the folder of the run. If it exists because another process has just made it, take the next number.
+
+        :raises ValueError: if it exists and ``--exp-id`` was given
+        """
         while True:
             try:
                 os.makedirs(self.save_path)
@@ -167,15 +172,16 @@ class VPGExperimentManager(SearchManager):
         super().create_callbacks()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
         if self._checkpoint_freq > 0:
             folder = checkpoint_folder(Path(self.save_path))
-            kwargs: dict[str, Any] = {"monitor_dir": self.save_path, "verbose": self.verbose}
-            self.callbacks.append(TrainingCheckpoint(folder, self._checkpoint_freq, **kwargs))
+            self.callbacks.append(
+                TrainingCheckpoint(folder, self._checkpoint_freq, monitor_dir=self.save_path, verbose=self.verbose)
+            )
         self.callbacks.insert(0, TrainingStarted(self._start, self.callbacks))
 
     def _start(self, model: BaseAlgorithm) -> None:
         """Training has started: from now on a failure saves the model, and a signal lets the rollout finish."""
         self._started = True
         if isinstance(model, LeanOnPolicyAlgorithm):
-            self._session.signals.on_signal = model.request_stop
+            self._signals.on_signal = model.request_stop
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
         """See the parent. ``_make_vec_env`` takes the place of SB3's function."""
@@ -203,8 +209,9 @@ class VPGExperimentManager(SearchManager):
 
     def _load_pretrained_agent(self, hyperparams: dict[str, Any], env: VecEnv) -> BaseAlgorithm:
         run = Path(self.trained_agent).parent
-        own = run / self.env_name
-        for settings in [own] if own.is_dir() else [file.parent for file in run.glob("*/config.yml")]:
+        usual = run / self.env_name
+        # The agent may have been trained in an environment of another name
+        for settings in [usual] if usual.is_dir() else [file.parent for file in run.glob("*/config.yml")]:
             import_modules_of(settings)
         return super()._load_pretrained_agent(hyperparams, env)
 
@@ -237,16 +244,16 @@ class VPGExperimentManager(SearchManager):
 
     def learn(self, model: BaseAlgorithm) -> None:
         """
-        Train. If that fails, save the last good weights before the error is raised.
+        Train. If that fails, save the model before the error is raised.
 
         :raises KeyboardInterrupt: if a signal was received before training started
         """
-        signals = self._session.signals
+        signals = self._signals
         try:
             super().learn(model)
             self._finished_learning = True
         except Exception as error:
-            # A signal to all processes of a job also ends the workers of a SubprocVecEnv: that is no failure to save after
+            # A signal to all processes of a job also ends the workers of a SubprocVecEnv: then the run was stopped, not failed
             if signals.received is None or not isinstance(error.__cause__, (EOFError, ConnectionError)):
                 if self._started:
                     self.save_trained_model(model)
@@ -274,7 +281,7 @@ class VPGExperimentManager(SearchManager):
 
     def _finish_run(self, model: BaseAlgorithm) -> None:
         """Mark a complete run; of a stopped one, print how to resume it."""
-        received = self._session.signals.received
+        received = self._signals.received
         complete = self._finished_learning and (received is None or model.num_timesteps >= self.n_timesteps)
         if complete and self._checkpoint_freq > 0:
             mark_finished(Path(self.params_path), model.num_timesteps, self.n_timesteps)

@@ -88,7 +88,7 @@ class SavedRun:
         return latest(checkpoint_folder(self.folder)) is not None
 
     def clear(self) -> None:
-        """Remove all files but the settings, so that the run can begin again."""
+        """Remove what training wrote, but not the settings, so that the run can begin again."""
         name = self.settings.name
         for pattern in (*_WRITTEN_BY_TRAINING, f"{name}.zip", f"{name}/vecnormalize.pkl"):
             for file in self.folder.glob(pattern):

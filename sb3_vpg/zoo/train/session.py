@@ -46,7 +46,11 @@ class Session:
         self.native = False
 
     def claim(self, folder: Path) -> None:
-        """Lock a run's folder until the command ends. :raises ValueError: if another process has locked it"""
+        """
+        Lock a run's folder until the command ends.
+
+        :raises ValueError: if another process has locked it
+        """
         self._stack.enter_context(claimed(folder))
 
     def settle(self, args: argparse.Namespace, given: dict[str, Any]) -> argparse.Namespace:
@@ -56,22 +60,22 @@ class Session:
         :return: the arguments to train with
         :raises ValueError: if flags contradict each other or the run, or if there is nothing to resume
         """
-        name, self.exp_id = self._own.pop("resume", None), self._own.pop("exp_id", None)
+        resume, self.exp_id = self._own.pop("resume", None), self._own.pop("exp_id", None)
         if args.algo == DEFAULT_ALGORITHM and not args.optimize_hyperparameters:
             args.checkpoint_freq = CHECKPOINT_FREQ
-        elif name is not None or "checkpoint_freq" in self._own:
+        elif resume is not None or "checkpoint_freq" in self._own:
             search = "a search (with --storage, a search continues without --resume)"
             what = search if args.algo == DEFAULT_ALGORITHM else f"a run of {args.algo}"
             raise ValueError(f"--resume and --checkpoint-freq are for --algo {DEFAULT_ALGORITHM}, not for {what}")
         given.update(self._own)
-        if name == "" and args.uuid:
+        if resume == "" and args.uuid:
             raise ValueError(
                 "runs with --uuid have no number, so none is the latest; name the folder of the run: --resume FOLDER"
             )
-        if self.exp_id is not None and (name is not None or args.uuid):
+        if self.exp_id is not None and (resume is not None or args.uuid):
             raise ValueError("--exp-id is the number of a new run, and cannot be used with --resume or --uuid")
-        if name is not None:
-            self.folder = find_run(name, args.log_folder, args.algo, args.env)
+        if resume is not None:
+            self.folder = find_run(resume, args.log_folder, args.algo, args.env)
             args = self._resume(self.folder, args, given)
         if self.run is None:
             vars(args).update(self._own)
@@ -102,9 +106,13 @@ class Session:
 
     @staticmethod
     def _merged(run: SavedRun, given: dict[str, Any]) -> dict[str, Any]:
-        """:return: the settings of a run. :raises ValueError: if a flag contradicts them"""
+        """
+        :return: the arguments that a run began with, changed by the given flags
+        :raises ValueError: if a flag contradicts them
+        """
         saved = {**run.args, "hyperparams": None}
         if int(saved.get("n_timesteps", -1)) <= 0 < int(given.get("n_timesteps", -1)):
+            # The run began without -n, with the number of its hyperparameters
             saved["n_timesteps"] = int(float(run.hyperparams["n_timesteps"]))
         for name, value in given.items():
             if name not in _FREE:
@@ -116,7 +124,8 @@ class Session:
             if has_python_tag(value):
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(
-                    f"{run.folder} began with {flag} {value}; files must not make objects: give the same {flag} again"
+                    f"{run.folder} began with {flag} {value}. Its files are read without their Python objects: give the same "
+                    f"{flag} again"
                 )
         return saved
 

@@ -1,5 +1,6 @@
 """The score of an agent: its interval, and the circumstances that are kept with it."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def test_a_score_knows_how_it_was_measured(n_episodes: int, n_envs: int) -> None
     score = evaluate_run(str(shipped_folder()), "vpg", "CartPole-v1", 1, n_episodes, seed=5, deterministic=False)
     assert (score.seed, score.n_envs, score.deterministic, len(score.returns)) == (5, n_envs, False, n_episodes)
     assert score.how == f"{n_episodes} episodes with sampled actions, in {n_envs} environments seeded from 5 on"
+
+
+def test_an_entry_may_leave_its_env_kwargs_empty(tmp_path: Path) -> None:
+    """As in training: ``env_kwargs:`` without a value is None."""
+    run = tmp_path / "vpg" / "CartPole-v1_1"
+    shutil.copytree(shipped_folder() / "vpg" / "CartPole-v1_1", run)
+    with (run / "CartPole-v1" / "config.yml").open("a") as file:
+        file.write("\nenv_kwargs:\n")
+    assert len(evaluate_run(str(tmp_path), "vpg", "CartPole-v1", n_episodes=1).returns) == 1
 
 
 def test_a_run_that_is_not_there_is_a_mistake_of_the_user(tmp_path: Path) -> None:
