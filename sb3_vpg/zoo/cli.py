@@ -174,7 +174,7 @@ def _report_error(name: str, error: Exception) -> None:
 
 def _own_parser(name: str, command: Command) -> argparse.ArgumentParser:
     """:return: a parser of the flags that this module reads; the others are the program's"""
-    parser = argparse.ArgumentParser(prog="sb3-vpg", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(prog=f"sb3-vpg {name}", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
     group = parser.add_argument_group("flags of sb3-vpg")
     group.add_argument("--traceback", action="store_true", help="show the Python traceback of an error, not only one line")
     if command.vec_envs:

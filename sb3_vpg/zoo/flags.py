@@ -12,18 +12,12 @@ CHECKPOINT_FREQ = 25_000
 
 
 def non_negative(text: str) -> int:
-    """
-    :return: the number
-    :raises ArgumentTypeError: if it is less than 0
-    """
+    """A ``type`` of argparse: a whole number that is at least 0."""
     return _whole_number(text, 0)
 
 
 def positive(text: str) -> int:
-    """
-    :return: the number
-    :raises ArgumentTypeError: if it is less than 1
-    """
+    """A ``type`` of argparse: a whole number that is at least 1."""
     return _whole_number(text, 1)
 
 
@@ -44,11 +38,7 @@ class _ImportModules(argparse.Action):
     """Import the modules that a flag names, and store their names."""
 
     def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
-        """
-        See ``argparse.Action``.
-
-        :raises ImportError: if a module cannot be imported
-        """
+        """See ``argparse.Action``. Raise ImportError if a module cannot be imported."""
         for module in values:
             import_module(module)
         setattr(namespace, self.dest, values)

@@ -130,10 +130,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Play trained agents and tabulate their scores.")
     text = "log folder whose latest runs are played (default: the agents that ship)"
     parser.add_argument("-f", "--folder", type=Path, default=shipped_folder(), help=text)
-    parser.add_argument(
-        "-n", "--n-eval-episodes", type=positive, default=100, help="episodes of each agent (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: %(default)s)")
+    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="episodes of each agent (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: 0)")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
     folder = Path(LOGS) / "benchmark"

@@ -160,18 +160,8 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
 def evaluate() -> None:
     """Run the command ``evaluate`` with the arguments in ``sys.argv``."""
     args = _parser().parse_args()
-    result = evaluate_run(
-        args.folder,
-        args.algo,
-        args.env,
-        args.exp_id,
-        args.n_eval_episodes,
-        args.seed,
-        load_best=args.load_best,
-        deterministic=not args.stochastic,
-        device=args.device,
-        vec_env=args.vec_env,
-    )
+    how = {"load_best": args.load_best, "deterministic": not args.stochastic, "device": args.device, "vec_env": args.vec_env}
+    result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, args.seed, **how)
     low, high = result.interval
     # Tenths are too coarse for episodes that return 0 or 1
     form = ".1f" if np.abs(result.returns).max() >= 10 else ".3f"
@@ -199,10 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-f", "--folder", default="logs", help="log folder")
     parser.add_argument("-o", "--output-folder", help="folder of the learning curve (default: that of the run)")
     parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0: the latest)")
-    parser.add_argument(
-        "-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: %(default)s)")
+    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: 0)")
     parser.add_argument("--load-best", action="store_true", help="score the best model of the evaluations in training")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")

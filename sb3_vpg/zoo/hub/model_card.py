@@ -73,10 +73,10 @@ def card(subject: CardSubject, score: Evaluation, install: str, gym_packages: Se
     :return: the page, in Markdown
     """
     algo, env_id, args = subject.algo, subject.env_id, subject.repository.args
-    words = [*([] if algo == DEFAULT_ALGORITHM else ["--algo", algo]), "--env", env_id]
-    where = ["-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
+    agent_flags = [*([] if algo == DEFAULT_ALGORITHM else ["--algo", algo]), "--env", env_id]
+    folder_flags = ["-f", "logs", *(["--gym-packages", *gym_packages] if gym_packages else [])]
     organization, _, name = subject.repo_id.partition("/")
-    named = [] if name == ModelName(algo, EnvironmentName(env_id)) else ["-name", name]
+    name_flags = [] if name == ModelName(algo, EnvironmentName(env_id)) else ["-name", name]
     loader = PackageLoader("sb3_vpg.zoo.hub")
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     return environment.get_template("model_card.md.j2").render(
@@ -86,9 +86,9 @@ def card(subject: CardSubject, score: Evaluation, install: str, gym_packages: Se
         class_name=ALGORITHMS[algo],
         versions=", ".join(f"{library} {number}" for library, number in versions().items()),
         requirement=shlex.quote(_requirement(install, env_id)),
-        load_flags=shlex.join([*words, "-orga", organization, *named, *where]),
-        play_flags=shlex.join([*words, *where]),
-        train_flags=shlex.join([*words, *where, *(["--seed", str(args["seed"])] if "seed" in args else [])]),
+        load_flags=shlex.join([*agent_flags, "-orga", organization, *name_flags, *folder_flags]),
+        play_flags=shlex.join([*agent_flags, *folder_flags]),
+        train_flags=shlex.join([*agent_flags, *folder_flags, *(["--seed", str(args["seed"])] if "seed" in args else [])]),
         sampled="" if score.deterministic else " --stochastic",
         gym_packages=gym_packages,
         program=snippet(algo, env_id, subject.repo_id, subject.repository, score, gym_packages),

@@ -44,9 +44,11 @@ _LOCK = threading.Lock()
 
 class VPGExperimentManager(SearchManager):
     """
-    Differs from the zoo's manager in six points, and in a search as its parent does:
+    Differs from the zoo's manager in these points, and in a search as its parent does:
 
     * without ``-conf``, our algorithms use the YAML files of our package;
+    * evaluations in training use the ``env_kwargs`` of an entry;
+    * with ``-i``, the modules of that agent's run are imported, and the statistics in its own file are used;
     * errors name the YAML file if it cannot be read, or if an entry has missing, unknown or unusable keys;
     * a refused training leaves no folder behind, which would count as the latest run;
     * VPG saves checkpoints; to resume a run, it continues in the folder of that run, with its hyperparameters;
@@ -146,11 +148,7 @@ class VPGExperimentManager(SearchManager):
         super().create_log_folder()  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
 
     def _make_folder(self) -> None:
-        """
-        Make the folder of the run. If it exists because another process has just made it, take the next number.
-
-        :raises ValueError: if it exists and ``--exp-id`` was given
-        """
+        """Make the folder of a new run. If it exists, take the next number, or raise ValueError if the user chose one."""
         while True:
             try:
                 os.makedirs(self.save_path)

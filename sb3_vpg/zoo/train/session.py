@@ -38,12 +38,13 @@ class Session:
     """The number of a new run; None: the next number."""
     run: SavedRun | None = None
     """The run that is resumed; also None if it was killed before it wrote its settings."""
+    native = False
+    """Whether to train on native vector environments."""
 
     def __init__(self, flags: list[str], signals: Signals, own: dict[str, Any], stack: ExitStack) -> None:
         self.flags, self.signals = flags, signals
         self._own = {name: value for name, value in own.items() if value is not None}
         self._stack = stack
-        self.native = False
 
     def claim(self, folder: Path) -> None:
         """
@@ -106,10 +107,7 @@ class Session:
 
     @staticmethod
     def _merged(run: SavedRun, given: dict[str, Any]) -> dict[str, Any]:
-        """
-        :return: the arguments that a run began with, changed by the given flags
-        :raises ValueError: if a flag contradicts them
-        """
+        """:return: the arguments that a run began with, and the given flags; ValueError if these contradict each other"""
         saved = {**run.args, "hyperparams": None}
         if int(saved.get("n_timesteps", -1)) <= 0 < int(given.get("n_timesteps", -1)):
             # The run began without -n, with the number of its hyperparameters
