@@ -16,8 +16,8 @@ from pathlib import Path
 from textwrap import shorten
 
 from sb3_vpg.common.system_info import versions
+from sb3_vpg.zoo.advice import IMPORT_ADVICE
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
-from sb3_vpg.zoo.commands import IMPORT_ADVICE
 from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, non_negative, positive
 from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
@@ -70,7 +70,7 @@ COMMANDS = {
         "load an agent from the hub without running code of its author", "sb3_vpg.zoo.hub.load:load_from_hub"
     ),
     "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.agents.benchmark:benchmark", ()),
-    "compare": Command("train several algorithms and report their scores with intervals", "sb3_vpg.compare.command:main", ()),
+    "compare": Command("compare algorithms over several seeds, with confidence intervals", "sb3_vpg.compare.command:main", ()),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
         "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT_ALGORITHM), plots=True
@@ -212,7 +212,7 @@ def _overview() -> str:
     commands = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return f"""usage: sb3-vpg COMMAND [FLAGS]      (also: python -m sb3_vpg)
 
-Vanilla policy gradient in the command line of rl-zoo3, with all of the zoo's own algorithms.
+The command line of rl-zoo3 with vanilla policy gradient (VPG) added; the zoo's own algorithms work, too.
 Algorithms that sb3-vpg adds: --algo {" or ".join(ALGORITHMS)}.
 
 commands:

@@ -10,8 +10,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_vpg.common.arguments import OnPolicyKwargs, real_number, refuse_unknown, whole_number
 from sb3_vpg.random_search import BaseKwargs
+from sb3_vpg.zoo.advice import PYTHON_CONF
 from sb3_vpg.zoo.algorithms import algorithm_class
-from sb3_vpg.zoo.commands import PYTHON_CONF
 
 _READ_BY_THE_ZOO = (
     "n_timesteps",

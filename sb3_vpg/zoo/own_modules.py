@@ -20,7 +20,7 @@ import yaml
 from rl_zoo3 import get_saved_hyperparams
 
 from sb3_vpg.common.libraries import is_library
-from sb3_vpg.zoo.commands import IMPORT_ADVICE
+from sb3_vpg.zoo.advice import IMPORT_ADVICE
 from sb3_vpg.zoo.hyperparams_schema import evaluated
 from sb3_vpg.zoo.safe_yaml import read_yaml
 

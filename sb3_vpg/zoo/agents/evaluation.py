@@ -66,7 +66,7 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Student's 95 % interval of the mean return, over episodes of this one agent; infinite after a single episode."""
+        """Student's 95 % confidence interval of the mean return, over this agent's episodes; infinite after a single one."""
         n = len(self.returns)
         if n == 1:
             return -np.inf, np.inf

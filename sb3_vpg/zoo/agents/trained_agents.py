@@ -15,8 +15,8 @@ from typing import Any
 from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id, get_model_path
 
+from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
-from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.package_data import packaged
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
@@ -124,7 +124,7 @@ def _check_has_model(run: Path, args: argparse.Namespace) -> None:
     if (run / f"{args.env}.zip").is_file():
         return
     number = run.name.rpartition("_")[2]
-    resume = command("train", args.algo, args.env.gym_id, "--resume", number, folder=args.folder or LOGS)
+    resume = command_line("train", args.algo, args.env.gym_id, "--resume", number, folder=args.folder or LOGS)
     # Other algorithms have no --resume
     advice = f" (resume it with: {resume})" if args.algo == DEFAULT_ALGORITHM else ""
     raise ValueError(
@@ -157,7 +157,7 @@ def requested_model(flags: Sequence[str]) -> tuple[Path | None, Path]:
 
 def no_run_message(error: AssertionError, algo: str, env_name: EnvironmentName) -> str:
     """Return the text of the zoo's error with advice."""
-    train = command("train", algo, env_name.gym_id)
+    train = command_line("train", algo, env_name.gym_id)
     return f"{error}; name another log folder with -f, or another run with --exp-id, or train one: {train}"
 
 
@@ -177,7 +177,7 @@ def _output_folder(name: str, agent: Agent) -> str:
 
 
 def _no_agent_message(name: str, args: argparse.Namespace) -> str:
-    train = command("train", args.algo, args.env.gym_id)
+    train = command_line("train", args.algo, args.env.gym_id)
     what = f"no run of {args.algo} on {args.env.gym_id} in {LOGS}"
     if name == _NEEDS_CHECKPOINTS:
         return f"{what} to film; train one that keeps checkpoints: {train} --save-freq 25000. Agents that ship have none"

@@ -16,7 +16,7 @@ from pathlib import Path
 from rl_zoo3.utils import get_latest_run_id
 
 from sb3_vpg.common.locks import claimed
-from sb3_vpg.zoo.commands import command
+from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.flags import hub_parser
 from sb3_vpg.zoo.hub.local_run import make_run
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
@@ -45,7 +45,7 @@ def load_from_hub() -> None:
     print(f"Loaded {repo_id} into {run}")
     if repository.dropped:
         print(f"Left out, because playing does not need it: {', '.join(name[:80] for name in repository.dropped)}")
-    print(f"Watch it with: {command('enjoy', args.algo, args.env.gym_id, folder=args.folder)}")
+    print(f"Watch it with: {command_line('enjoy', args.algo, args.env.gym_id, folder=args.folder)}")
 
 
 def _run_folder(runs: Path, args: argparse.Namespace) -> Path:

@@ -21,10 +21,10 @@ from rl_zoo3.utils import get_model_path
 
 from sb3_vpg.common.system_info import versions
 from sb3_vpg.persistence.archives import DATA, STATISTICS, read_archive, read_members
+from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
 from sb3_vpg.zoo.agents.videos import film
 from sb3_vpg.zoo.algorithms import algorithm_class
-from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.flags import hub_parser, positive
 from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
 from sb3_vpg.zoo.hub.model_card import CardSubject, card
@@ -104,7 +104,7 @@ def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], list[st
     try:
         _, model_path, run = get_model_path(args.exp_id, args.folder, args.algo, env_name, *which)
     except (AssertionError, ValueError) as error:
-        train = command("train", args.algo, env_name.gym_id, folder=args.folder)
+        train = command_line("train", args.algo, env_name.gym_id, folder=args.folder)
         raise ValueError(
             f"no agent to push in {args.folder}/{args.algo} ({error}); train one first ({train}), or name it: -f, --exp-id"
         ) from error

@@ -25,8 +25,8 @@ from sb3_vpg.checkpoints.files import latest
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
+from sb3_vpg.zoo.advice import PYTHON_CONF
 from sb3_vpg.zoo.algorithms import ALGORITHMS
-from sb3_vpg.zoo.commands import PYTHON_CONF
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.hyperparams_schema import WRITTEN_IN_PYTHON, check_entry, evaluated
 from sb3_vpg.zoo.own_modules import check_classes, import_modules_of

@@ -9,7 +9,7 @@ from rl_zoo3.utils import get_latest_run_id
 
 from sb3_vpg.checkpoints.files import latest
 from sb3_vpg.common.atomic_files import atomic_write, remove_partial_files
-from sb3_vpg.zoo.commands import command
+from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
 _FINISHED = "finished.txt"
@@ -105,9 +105,9 @@ def resume_command(run: Path, log_folder: str, algo: str, env_id: str) -> str:
     runs, env_name = Path(log_folder) / algo, EnvironmentName(env_id)
     number = run.name.removeprefix(f"{env_name}_")
     if run.parent != runs or not number.isdigit():
-        return command("train", algo, env_id, "--resume", str(run))
+        return command_line("train", algo, env_id, "--resume", str(run))
     name = [] if int(number) == get_latest_run_id(str(runs), env_name) else [number]
-    return command("train", algo, env_id, "--resume", *name, folder=log_folder)
+    return command_line("train", algo, env_id, "--resume", *name, folder=log_folder)
 
 
 def mark_finished(settings: Path, num_timesteps: int, total: int) -> None:

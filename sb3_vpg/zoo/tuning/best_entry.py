@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from torch import nn
 
+from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class
-from sb3_vpg.zoo.commands import command
 from sb3_vpg.zoo.tuning.study import StudyOrigin, load_study
 from sb3_vpg.zoo.tuning.yaml_editor import write_entry
 
@@ -36,7 +36,7 @@ def best_entry() -> None:
         return
     write_entry(args.output, env_id, text, args.force)
     flags = ["-conf", str(args.output), *(["--gym-packages", *origin.gym_packages] if origin.gym_packages else [])]
-    print(f"{args.output} has the entry. Train with it: {command('train', origin.algo, env_id, *flags)}")
+    print(f"{args.output} has the entry. Train with it: {command_line('train', origin.algo, env_id, *flags)}")
 
 
 def _parser() -> argparse.ArgumentParser:

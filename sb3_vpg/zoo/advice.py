@@ -9,7 +9,7 @@ PYTHON_CONF = "in a Python file that sets hyperparams = {...}, given with -conf 
 """Where hyperparameters can be any Python object."""
 
 
-def command(name: str, algo: str, env_id: str, *flags: str, folder: str = "logs") -> str:
+def command_line(name: str, algo: str, env_id: str, *flags: str, folder: str = "logs") -> str:
     """
     :param name: of the command
     :param algo: name on the command line
