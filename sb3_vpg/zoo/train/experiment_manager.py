@@ -110,8 +110,7 @@ class VPGExperimentManager(SearchManager):
         for key in objects:
             if as_read_back(current.get(key)) != saved[key]:
                 raise ValueError(
-                    f"{run.folder} began with {key}: {saved[key]}. Its files are read without their Python objects: give the "
-                    "same -params again"
+                    f"{run.folder} began with {key}: {saved[key]}, which is not read from a file: give the same -params again"
                 )
             saved[key] = current[key]
         print(f"Hyperparameters of {run.folder}:")

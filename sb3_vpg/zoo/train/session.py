@@ -122,8 +122,7 @@ class Session:
             if has_python_tag(value):
                 flag = f"--{name.replace('_', '-')}"
                 raise ValueError(
-                    f"{run.folder} began with {flag} {value}. Its files are read without their Python objects: give the same "
-                    f"{flag} again"
+                    f"{run.folder} began with {flag} {value}, which is not read from a file: give the same {flag} again"
                 )
         return saved
 
