@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, TypedDict
 
 import numpy as np
@@ -57,7 +58,7 @@ _COUNTERPARTS = {
 def refuse_unknown(algorithm: str, given: Iterable[str], known: Iterable[str]) -> None:
     """
     :param algorithm: its name, for the error
-    :param given: keywords
+    :param given: the keywords of a call
     :param known: the keywords that the algorithm takes
     :raises TypeError: if a keyword is unknown; the message names the counterpart of an argument of another algorithm, or
         suggests the most similar keyword
@@ -89,15 +90,14 @@ def check_keywords(algorithm: str, given: Any, known: Iterable[str]) -> None:
     Check the keywords of ``OnPolicyKwargs``, which SB3 itself does not check.
 
     :param algorithm: its name, for the error
-    :param given: a dict of keywords, in which the values are replaced by plain ones, such as NumPy's integers by ints
+    :param given: a dict of keywords. Its values are converted in place to plain ones, such as NumPy's integers to ints
     :param known: the keywords that the algorithm takes
     :raises TypeError: as ``refuse_unknown``
     :raises ValueError: for a value that SB3 cannot use
     """
     refuse_unknown(algorithm, given, known)
-    for name in given.keys() & _PASSED_ON.keys():
-        check, *limits = _PASSED_ON[name]
-        given[name] = check(name, given[name], *limits)
+    for name in given.keys() & _KEYWORD_CHECKS.keys():
+        given[name] = _KEYWORD_CHECKS[name](name, given[name])
 
 
 def whole_number(name: str, value: Any, at_least: int) -> int:
@@ -165,15 +165,15 @@ def _device(name: str, value: Any) -> Any:
         raise ValueError(f"{name} must be a device such as 'auto', 'cpu' or 'cuda', but is {value!r:.200}: {error}") from error
 
 
-_PASSED_ON: dict[str, tuple[Any, ...]] = {
-    "verbose": (whole_number, 0),
-    "stats_window_size": (whole_number, 1),
-    "monitor_wrapper": (flag,),
-    "policy_kwargs": (_keywords,),
-    "rollout_buffer_kwargs": (_keywords,),
-    "tensorboard_log": (_path,),
-    "rollout_buffer_class": (_buffer,),
-    "device": (_device,),
+_KEYWORD_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "verbose": partial(whole_number, at_least=0),
+    "stats_window_size": partial(whole_number, at_least=1),
+    "monitor_wrapper": flag,
+    "policy_kwargs": _keywords,
+    "rollout_buffer_kwargs": _keywords,
+    "tensorboard_log": _path,
+    "rollout_buffer_class": _buffer,
+    "device": _device,
 }
 
 
@@ -190,7 +190,7 @@ class CheckedSchedule(FloatSchedule):
 
     def __init__(self, name: str, value: ScheduleLike) -> None:
         self.name = name
-        super().__init__(_parse(name, value))
+        super().__init__(_parse_schedule(name, value))
         try:
             self(1.0)
         except TypeError as error:
@@ -204,17 +204,18 @@ class CheckedSchedule(FloatSchedule):
         return value
 
 
-def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
+def _parse_schedule(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
     if isinstance(value, str):
-        kind, _, start = value.rpartition("_")
+        start = value.removeprefix("lin_")
         try:
             number = float(start)
         except ValueError:
-            kind = "unknown"
-        if kind not in ("", "lin"):
-            raise ValueError(f"{name} must be a number, a schedule or 'lin_<start>' such as 'lin_0.001', but is {value!r}")
-        # YAML reads 1e-3 as a string
-        return LinearSchedule(real_number(name, number), 0.0, 1.0) if kind else real_number(name, number)
+            raise ValueError(
+                f"{name} must be a number, a schedule or 'lin_<start>' such as 'lin_0.001', but is {value!r}"
+            ) from None
+        number = real_number(name, number)
+        # A number may come as a text, because YAML reads 1e-3 as one
+        return number if start == value else LinearSchedule(number, 0.0, 1.0)
     # Calling a class would create an object instead of a value
     if callable(value) and not isinstance(value, type):
         return value
@@ -223,7 +224,7 @@ def _parse(name: str, value: ScheduleLike) -> float | Callable[[float], float]:
 
 def check_arguments(model: Any) -> None:
     """
-    Check the attributes of a ``VPG`` that are numbers or flags, and convert them to plain ints, floats and bools.
+    Check the constructor arguments that a ``VPG`` has as attributes, and convert them to plain ints, floats and bools.
 
     :raises ValueError: for the first one that is invalid
     """

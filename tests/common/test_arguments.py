@@ -76,7 +76,9 @@ def test_the_bounds_of_a_range_are_accepted(build, name, value):
     build(**{name: value}).learn(32)
 
 
-@pytest.mark.parametrize("value", ["slow", "lin", "lin_", "lin_fast", "exp_0.1", "lin_-1", "lin_nan", "lin_inf", ""], ids=repr)
+@pytest.mark.parametrize(
+    "value", ["slow", "lin", "lin_", "lin_fast", "exp_0.1", "lin_-1", "lin_nan", "lin_inf", "_0.1", ""], ids=repr
+)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_text_that_is_not_a_schedule_is_refused(build, name, value):
     """Only 'lin_<start>' is a schedule. The message names the argument."""
