@@ -21,7 +21,7 @@ from typing_extensions import Self, Unpack
 from sb3_vpg.common.arguments import check_keywords, flag, real_number
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.policies import LinearDecisionPolicy
-from sb3_vpg.vec_env.env_checks import check_env, check_features
+from sb3_vpg.vec_env.env_checks import check_env, check_flattenable
 from sb3_vpg.vec_env.failures import naming_failed_env
 
 
@@ -102,7 +102,7 @@ class RandomSearch(PlainSaving):
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
         check_env(env)
-        check_features(env.observation_space)
+        check_flattenable(env.observation_space)
         return PlainSaving._wrap_env(env, verbose, monitor_wrapper)
 
     def _setup_model(self) -> None:

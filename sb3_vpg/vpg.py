@@ -25,7 +25,7 @@ from sb3_vpg.optimization.optimizers import assign_by_rollout, trainable_paramet
 from sb3_vpg.optimization.updates import evaluate_steps, minibatches, rollback_unless_finite, take_step
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
-from sb3_vpg.vec_env.env_checks import check_observations
+from sb3_vpg.vec_env.env_checks import check_policy_supports
 
 
 class VPG(TwoOptimizers):
@@ -144,7 +144,7 @@ class VPG(TwoOptimizers):
     def _setup_model(self) -> None:
         # Not in the constructor, because load() replaces attributes before it calls this
         check_arguments(self)
-        check_observations(self.policy_class, self.policy_kwargs, self.observation_space)
+        check_policy_supports(self.policy_class, self.policy_kwargs, self.observation_space)
         options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
         self._estimator = Estimator(**{name: getattr(self, name) for name in options})
         self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)

@@ -1,1 +1,1 @@
-"""What every other room may use, and what uses none of them."""
+"""Helpers for the other folders, from which this one imports nothing."""

@@ -39,10 +39,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 @contextmanager
 def atomic_replace(path: str | os.PathLike[str]) -> Iterator[str]:
     """
-    See ``atomic_write``. This variant is for code that opens a file by its name.
+    As ``atomic_write``, for code that opens a file by its name.
 
     :param path: the file to write or replace
-    :return: the name of a temporary file with the same suffix, which the block must write
+    :return: the path of a temporary file with the same name, which the block must write
     :raises OSError: as ``atomic_write``, and if the block wrote nothing
     """
     target = Path(path)

@@ -1,4 +1,4 @@
-"""Which code is not the user's own."""
+"""Tell the modules of libraries from the user's own."""
 
 _LIBRARIES = frozenset(("builtins", "torch", "numpy", "gymnasium", "stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_vpg"))
 

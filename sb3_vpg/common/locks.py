@@ -17,7 +17,7 @@ def claimed(run: Path, seconds: float = 0.0) -> Iterator[None]:
 
     :param run: its folder, in which a lock file stays
     :param seconds: how long to wait for another process
-    :raises ValueError: if another process still holds the lock then
+    :raises ValueError: if another process holds the lock for longer
     """
     held: AbstractContextManager[object] = nullcontext()
     try:

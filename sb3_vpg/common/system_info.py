@@ -1,4 +1,4 @@
-"""The versions and the machine on which a result depends. Nothing heavy is imported: ``sb3-vpg --version`` asks here."""
+"""The versions and the machine on which a result depends. Imports nothing slow, for ``sb3-vpg --version``."""
 
 import os
 import platform

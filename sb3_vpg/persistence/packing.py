@@ -21,7 +21,7 @@ from sb3_vpg.exceptions import NotPlainError, RefusedFileError
 from sb3_vpg.persistence.archives import STATISTICS, WEIGHTS, check_plain, is_known_member
 from sb3_vpg.persistence.json_codec import encode
 from sb3_vpg.persistence.memory_limit import is_too_deep
-from sb3_vpg.vec_env.vec_normalize import describe
+from sb3_vpg.vec_env.vec_normalize import normalizer_state
 
 _PICKLED = ":serialized:"
 _LEFT_OUT = "!left_out"
@@ -57,7 +57,7 @@ def pack(
     save_to_zip_file(file, data, _state_dicts(model)[0], variables)
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
-        extra_members = {STATISTICS: json.dumps(encode(describe(normalizer))).encode(), **(extra_members or {})}
+        extra_members = {STATISTICS: json.dumps(encode(normalizer_state(normalizer))).encode(), **(extra_members or {})}
     with zipfile.ZipFile(file, "a") as archive:
         for name, content in (extra_members or {}).items():
             archive.writestr(name, content)

@@ -18,7 +18,11 @@ from stable_baselines3.common.monitor import Monitor
 
 
 class EnvAttributes(ABC):
-    """:param env: the outermost vector environment"""
+    """
+    The attributes and methods of the environments inside of a vector environment.
+
+    :param env: the outermost vector environment
+    """
 
     def __init__(self, env: VectorEnv) -> None:
         self.env = env
@@ -42,6 +46,7 @@ class EnvAttributes(ABC):
 
     def is_wrapped(self, wrapper_class: Any, indices: list[int]) -> list[bool]:
         """:raises ValueError: if the wrappers of the environments are not known"""
+        # GymVecEnv does what Monitor does
         return [issubclass(wrapper_class, Monitor)] * len(indices)
 
     def _check_all(self, what: str, indices: list[int]) -> None:
@@ -73,7 +78,7 @@ class SyncEnvAttributes(EnvAttributes):
 
 
 class AsyncEnvAttributes(EnvAttributes):
-    """Environments in other processes. An error there would end the process, so a missing attribute is noticed beforehand."""
+    """Environments in other processes. An error would end its process, so names are checked beforehand."""
 
     def _call(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
         answers: tuple[Any, ...] = self.env.unwrapped.call(*args, **kwargs)  # type: ignore[attr-defined]  # an AsyncVectorEnv

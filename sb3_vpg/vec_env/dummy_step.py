@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 _METHODS = {"step", "step_async", "step_wait", "_save_obs", "_obs_from_buf"}
+"""``step`` below replaces these. An environment on which a user has set one of them keeps its own ``step``."""
 
 
 def fast_step(env: VecEnv) -> Callable[[Any], VecEnvStepReturn]:

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.policies import check_policy_reads
 
-# Not common.libraries: what a policy of another library can read is not known here
+# Which spaces the policies of other libraries support is not known here
 _KNOWN_POLICIES = ("sb3_vpg.", "stable_baselines3.")
 
 _KINDS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
@@ -91,7 +91,7 @@ def _start(space: Any) -> int:
     return int(starts.flat[np.abs(starts).argmax()])
 
 
-def check_observations(policy_class: type[Any], policy_kwargs: dict[str, Any], space: spaces.Space[Any]) -> None:
+def check_policy_supports(policy_class: type[Any], policy_kwargs: dict[str, Any], space: spaces.Space[Any]) -> None:
     """
     :param policy_class: of the model
     :param policy_kwargs: of the model; with a features extractor of the user's, nothing is checked
@@ -100,10 +100,10 @@ def check_observations(policy_class: type[Any], policy_kwargs: dict[str, Any], s
     """
     if "features_extractor_class" not in policy_kwargs and policy_class.__module__.startswith(_KNOWN_POLICIES):
         check_policy_reads(policy_class, space)
-        check_features(space)
+        check_flattenable(space)
 
 
-def check_features(space: spaces.Space[Any]) -> None:
+def check_flattenable(space: spaces.Space[Any]) -> None:
     """
     :param space: observation space whose parts SB3's features extractors flatten
     :raises ValueError: if it is empty, or if a part has the shape ()

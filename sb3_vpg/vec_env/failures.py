@@ -50,13 +50,13 @@ def naming_failed_env(env: VecEnv, model: BaseAlgorithm) -> Iterator[None]:
             yield
     except Exception as error:
         frames = _frames_of(env, error)
-        # VecCheckNan raises a ValueError, as its user asked for
+        # Its user expects the ValueError of VecCheckNan
         is_check = frames and isinstance(error, ValueError) and isinstance(_owner(frames[-1]), VecCheckNan)
         if not frames or is_check or isinstance(error, VecEnvContractError):
             raise
         raise _failure(base, error, frames, died, model.num_timesteps) from error
     if died:
-        # After it answered its last request, so that no call raised an error
+        # The worker had answered its last request, so no call raised an error
         raise _failure(base, EOFError(), [], died, model.num_timesteps)
 
 
@@ -91,9 +91,9 @@ def _place(base: VecEnv, frames: Sequence[FrameType]) -> tuple[int | None, str]:
 
 
 def _failure(
-    base: VecEnv, error: Exception, frames: Sequence[FrameType], died: Sequence[int], n_steps: int
+    base: VecEnv, error: Exception, frames: Sequence[FrameType], died: Sequence[int], num_timesteps: int
 ) -> EnvironmentFailedError:
-    """Terminate the workers. :return: the error to raise"""
+    """Terminate the workers and close the environment, if it has workers. :return: the error to raise"""
     index, call = _place(base, frames)
     workers, is_lost = _workers(base), isinstance(error, (EOFError, ConnectionError))
     dead = list(died)
@@ -108,7 +108,7 @@ def _failure(
         _close(base)
         advice = "All worker processes are ended and the VecEnv is closed: give the model another one with set_env()"
     failed = _described(base, dead if index is None else [index])
-    return EnvironmentFailedError(f"{failed} failed in {call}, after {n_steps:,} timesteps: {what}. {advice}")
+    return EnvironmentFailedError(f"{failed} failed in {call}, after {num_timesteps:,} timesteps: {what}. {advice}")
 
 
 def _described(base: VecEnv, indices: Sequence[int]) -> str:
@@ -172,7 +172,7 @@ def _watched_workers(base: VecEnv, died: list[int]) -> Iterator[None]:
     Terminate all workers of a ``SubprocVecEnv`` as soon as one of them dies. Forked workers keep each other's pipes open, so
     that the environment would wait for ever for the answer of a dead one. A thread sleeps until a worker dies.
 
-    :param base: does nothing for other environments and other start methods
+    :param base: for other environments and start methods than ``fork`` this does nothing
     :param died: is filled with the indices of the workers that died by themselves
     """
     workers = _workers(base) if isinstance(base, SubprocVecEnv) and not base.closed else []

@@ -78,9 +78,9 @@ class GymVecEnv(VecEnv):
         self._lengths = np.zeros(self.num_envs, dtype=np.int64)
         self._t_start = time.time()
         self._info_keywords = tuple(info_keywords)
-        self._writer = self._open(monitor_file, override_existing)
+        self._writer = self._open_writer(monitor_file, override_existing)
 
-    def _open(self, monitor_file: str | None, override: bool) -> ResultsWriter | None:
+    def _open_writer(self, monitor_file: str | None, override: bool) -> ResultsWriter | None:
         if monitor_file is None:
             return None
         header: dict[str, float | str] = {"t_start": self._t_start, "env_id": str(self.spec and self.spec.id)}
@@ -262,7 +262,7 @@ def _make_vector_env(env_id: Any, n_envs: int, env_kwargs: dict[str, Any], mode:
     try:
         if spec is None:
             build: Any = SyncVectorEnv if mode == "sync" else AsyncVectorEnv
-            env: VectorEnv = build([partial(_call, env_id, env_kwargs)] * n_envs, **same_step)
+            env: VectorEnv = build([partial(_make_env, env_id, env_kwargs)] * n_envs, **same_step)
         elif mode == "native":
             env = gym.make_vec(spec, n_envs, vectorization_mode="vector_entry_point", **env_kwargs)
         else:
@@ -286,7 +286,7 @@ def _spec(env_id: str) -> EnvSpec:
         raise ValueError(f"there is no environment {env_id!r}: {error}") from error
 
 
-def _call(make: Callable[..., Any], env_kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+def _make_env(make: Callable[..., Any], env_kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
     env = make(**env_kwargs)
     if isinstance(env, gym.Env):
         return env

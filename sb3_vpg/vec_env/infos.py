@@ -51,7 +51,7 @@ def split_infos(info: Mapping[str, Any], indices: Iterable[int]) -> dict[int, di
 
 
 def _is_mask(info: Mapping[str, Any], key: str) -> bool:
-    """:return: True for a mask of gymnasium. An environment's own entry ``_x`` is none unless there is also ``x``"""
+    """:return: True if ``key`` is ``_x``, gymnasium's mask of the entry ``x``; not for an environment's own entry ``_x``"""
     return key.startswith("_") and key[1:] in info and getattr(info[key], "dtype", None) == np.bool_
 
 

@@ -13,12 +13,12 @@ _STATISTICS = ("obs_rms", "ret_rms", "returns")
 
 def normalizers(env: VecEnv | None) -> list[VecNormalize]:
     """:return: the ``VecNormalize`` wrappers of ``env``, the outermost first"""
-    found = []
+    layers = []
     while isinstance(env, VecEnvWrapper):
         if isinstance(env, VecNormalize):
-            found.append(env)
+            layers.append(env)
         env = env.venv
-    return found
+    return layers
 
 
 def copy_statistics(layers: Sequence[VecNormalize]) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ def _statistics_of(layer: VecNormalize) -> dict[str, Any]:
 _ARGUMENTS = ("norm_obs", "norm_reward", "clip_obs", "clip_reward", "gamma", "epsilon", "norm_obs_keys")
 
 
-def describe(env: VecNormalize) -> dict[str, Any]:
+def normalizer_state(env: VecNormalize) -> dict[str, Any]:
     """:return: the arguments of ``VecNormalize`` and its running means and variances"""
     observations: Any = getattr(env, "obs_rms", None)
     if isinstance(observations, dict):
@@ -61,7 +61,11 @@ def describe(env: VecNormalize) -> dict[str, Any]:
 
 
 def fill_statistics(env: VecNormalize, state: dict[str, Any]) -> None:
-    """:raises ValueError: if a shape or key of ``state``, the result of ``describe``, differs, or if a number is invalid"""
+    """
+    Set the running statistics to those in ``state``, the result of ``normalizer_state``.
+
+    :raises ValueError: if a shape or key differs, or if a number is invalid
+    """
     own, given = getattr(env, "obs_rms", None), state["obs_rms"]
     if isinstance(own, dict):
         if own.keys() != given.keys():

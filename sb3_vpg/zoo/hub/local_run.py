@@ -24,7 +24,7 @@ from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.persistence.archives import STATISTICS, read_archive
 from sb3_vpg.persistence.json_codec import encode, is_plain
 from sb3_vpg.persistence.packing import Packable, pack
-from sb3_vpg.vec_env.vec_normalize import describe
+from sb3_vpg.vec_env.vec_normalize import normalizer_state
 from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, PICKLED_STATISTICS, Repository
 
@@ -58,7 +58,7 @@ def make_run(
         if repository.config.get("normalize"):
             normalizer = _normalizer(repository, env, statistics, trust)
             normalizer.save(str(settings / "vecnormalize.pkl"))
-            statistics, env = json.dumps(encode(describe(normalizer))).encode(), normalizer
+            statistics, env = json.dumps(encode(normalizer_state(normalizer))).encode(), normalizer
         elif statistics is not None:
             raise RefusedFileError(
                 f"{repository.model} was trained on normalised observations, but its config.yml does not say so; refused"
