@@ -6,7 +6,6 @@ plain JSON. It is written between an update and the next rollout, when the rollo
 random streams, the environments, the progress of schedules and the counters of callbacks (SB3 issues #29, #326, #1526).
 """
 
-import io
 import json
 import warnings
 from pathlib import Path
@@ -28,9 +27,9 @@ from sb3_vpg.common.arguments import flag, whole_number
 from sb3_vpg.common.atomic_files import atomic_write, remove_partial_files
 from sb3_vpg.exceptions import NotPlainError, RefusedFileError
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
-from sb3_vpg.persistence.archives import DATA, TRAINING, best_member, read_members
+from sb3_vpg.persistence.archives import TRAINING, best_member
 from sb3_vpg.persistence.json_codec import encode
-from sb3_vpg.persistence.packing import pack
+from sb3_vpg.persistence.packing import encoded_settings, pack
 from sb3_vpg.persistence.unpacking import check_weights
 
 
@@ -186,8 +185,7 @@ class TrainingCheckpoint(BaseCallback):
                 f"{checkpoint.path} belongs to a run of {checkpoint.total_timesteps:,} steps, but total_timesteps is "
                 f"{self._total_timesteps:,}; schedules depend on it. {ANOTHER_RUN}"
             )
-        settings = json.loads(read_members(io.BytesIO(pack(self.model, pickles=False)), "the model")[DATA])
-        check_settings(self.model, checkpoint.data, settings, checkpoint.path)
+        check_settings(self.model, checkpoint.data, encoded_settings(self.model), checkpoint.path)
         best = dict(zip(checkpoint.state["best_models"], checkpoint.best, strict=True))
         parts = checkpoint.data, checkpoint.weights, checkpoint.state, best
         reasons = restore_training(self.model, self._callback, *parts, self.monitor_dir)

@@ -47,11 +47,12 @@ def pack(
     pickles: bool = True,
 ) -> bytes:
     """
+    :param exclude: as ``include``: see ``BaseAlgorithm.save``
     :param extra_members: further members of the archive
     :param pickles: pickle settings that are not plain; False: leave them out, each with a note
     :return: the archive
     """
-    data = {name: _encoded(name, value, pickles)[0] for name, value in _settings(model, exclude, include).items()}
+    data = encoded_settings(model, exclude, include, pickles)
     variables = {name: recursive_getattr(model, name) for name in model._get_torch_save_params()[1]}
     file = io.BytesIO()
     save_to_zip_file(file, data, _state_dicts(model)[0], variables)
@@ -64,6 +65,13 @@ def pack(
     return file.getvalue()
 
 
+def encoded_settings(
+    model: Packable, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None, pickles: bool = False
+) -> dict[str, Any]:
+    """:return: the JSON of each setting, as ``pack`` writes it"""
+    return {name: _encoded(name, value, pickles)[0] for name, value in _settings(model, exclude, include).items()}
+
+
 def was_left_out(value: Any) -> bool:
     """:return: True for the note that ``pack`` writes in the place of a setting that it leaves out"""
     return isinstance(value, dict) and _LEFT_OUT in value
@@ -74,7 +82,7 @@ def is_pickled(value: Any) -> bool:
     return isinstance(value, dict) and _PICKLED in value
 
 
-def left_out(value: dict[str, Any]) -> str:
+def left_out_reason(value: dict[str, Any]) -> str:
     """:return: what the note of ``pack`` says about the setting that it left out"""
     return str(value[_LEFT_OUT])
 

@@ -22,19 +22,20 @@ from sb3_vpg.persistence.archives import DATA, VARIABLES, WEIGHTS, read_weights,
 from sb3_vpg.persistence.class_names import class_name
 from sb3_vpg.persistence.json_codec import decode
 from sb3_vpg.persistence.memory_limit import loads
-from sb3_vpg.persistence.packing import is_pickled, left_out, was_left_out
+from sb3_vpg.persistence.packing import is_pickled, left_out_reason, was_left_out
 from sb3_vpg.policies import original
 
 # SB3 compares these keywords of load with the settings in the file; all others replace them
 _COMPARED = ("policy_kwargs", "observation_space", "action_space")
+# What Python and torch raise when a model is built of wrong settings or weights
 _FAULTS = (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RuntimeError, MemoryError)
 
 
 @contextmanager
 def refusing(name: str, classes: Iterable[type] = ()) -> Iterator[None]:
     """
-    Report any error while a file is read as a ``RefusedFileError``. An error while a model is built of its content is a
-    ValueError instead if classes of the user's take part, since they may have raised it.
+    Turn errors that a file's content causes into a ``RefusedFileError``, or into a plain ValueError if classes of the user's
+    take part, since these may have raised the error.
 
     :param name: of the file
     :param classes: those of the model and its parts
@@ -70,6 +71,7 @@ def read_settings(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     :param cls: the algorithm
+    :param members: of the archive ``name``
     :param hidden: names of attributes that ``save`` never writes, and that are therefore refused
     :param custom: ``custom_objects`` of ``load``, which replace settings; the file's own are then not decoded
     :param keywords: the keywords of ``load``, which replace settings too, except those that SB3 compares
@@ -93,7 +95,7 @@ def read_settings(
         elif is_pickled(value):
             pickled[key] = value
         elif was_left_out(value):
-            raise RefusedFileError(f"{name} could not hold {left_out(value)}; pass custom_objects={{{key!r}: ...}}")
+            raise RefusedFileError(f"{name} could not hold {left_out_reason(value)}; pass custom_objects={{{key!r}: ...}}")
         else:
             settings[key] = _decoded(key, value, name)
     if pickled and not trust:
@@ -125,7 +127,7 @@ def constructor_arguments(cls: type[BaseAlgorithm], package: str = "") -> set[st
         root = base.__module__.partition(".")[0]
         if "__init__" in vars(base) and (root == package if package else root not in ("stable_baselines3", "builtins")):
             parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]  # of this very class
-            arguments |= {one.name for one in parameters if one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)}
+            arguments |= {each.name for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
     return arguments - {"self"}
 
 
@@ -143,7 +145,11 @@ def archive_for_sb3(
 
 
 def set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) -> None:
-    """Set the tensors that SB3 calls variables. SB3 itself would set any attribute that the file names."""
+    """
+    Set the tensors that SB3 calls variables. SB3 itself would set any attribute that the file names.
+
+    :raises RefusedFileError: if the file has other variables than the model, or other shapes
+    """
     own = model._get_torch_save_params()[1]
     if not isinstance(variables, dict) or set(variables) != set(own):
         raise RefusedFileError(f"{name}: {VARIABLES!r} should hold {own}, but holds {variables!s:.200}; refused")
@@ -197,6 +203,7 @@ def check_weights(policy: nn.Module, weights: dict[str, Any], name: str) -> None
     :param weights: state dicts of a file
     :param name: of the file, for errors
     :raises RefusedFileError: for a parameter that is NaN or infinite where the policy's is finite
+    :raises ValueError: as ``check_dtypes``
     """
     check_dtypes(policy, weights["policy"])
     for key, parameter in original(policy).named_parameters():
@@ -236,7 +243,11 @@ def _is_extra(key: str) -> bool:
 
 
 def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: bool = False) -> None:
-    """Check what SB3 and torch do not: missing weights, and moments that do not fit their weights or are NaN."""
+    """
+    Check what SB3 and torch do not, after the weights are loaded.
+
+    :raises RefusedFileError: if weights are missing; without ``trust`` also if moments of an optimiser do not fit or are NaN
+    """
     own = {key for key in original(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
     if own != set(weights["policy"]):
         odd = sorted(map(str, own ^ set(weights["policy"])))
