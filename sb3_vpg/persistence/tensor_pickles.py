@@ -192,10 +192,10 @@ class _Reader:
             raise PickleError(f"a call of {name.text} with other arguments than torch's")
 
     def storage(self, _: None) -> None:
-        """Read the storage that an outer object names."""
+        """Push the storage that a persistent id names."""
         (named,) = self.pop(1)
         if type(named) is not tuple or [type(part) for part in named] != [str, Name, str, str, int] or named[0] != "storage":
-            raise PickleError("an outer object that is not a storage of tensors")
+            raise PickleError("a persistent id that is not a storage of tensors")
         _, kind, key, device, count = named
         if kind.text not in DTYPES or not _DEVICE.fullmatch(device):
             raise PickleError(f"a storage of {kind.text[:80]} on {device[:80]!r}")

@@ -15,7 +15,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
-_SIZES_FOLLOW, _NAME_IS_UTF8 = 8, 0x800
+_HAS_DATA_DESCRIPTOR, _NAME_IS_UTF8 = 8, 0x800
 # Extra fields: sizes beyond 4 GB, and torch's padding to the next multiple of 64 bytes
 _ZIP64, _PADDING = 1, int.from_bytes(b"FB", "little")
 
@@ -30,12 +30,12 @@ def check_layout(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     :param archive: opened from ``file``
     :raises LayoutError: if a byte belongs neither to a member nor to the directory, or if headers and directory disagree
     """
-    place = 0
+    offset = 0
     for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
-        if member.header_offset != place:
+        if member.header_offset != offset:
             raise LayoutError(f"its member {member.filename!r} does not begin where the one before it ends")
-        place = _end_of(file, member)
-    if place != archive.start_dir:
+        offset = _end_of(file, member)
+    if offset != archive.start_dir:
         raise LayoutError("there are bytes between its last member and its directory")
     _check_end(file, archive)
 
@@ -48,22 +48,22 @@ def _end_of(file: BinaryIO, member: zipfile.ZipInfo) -> int:
     extra = _fields(file.read(n_extra))
     if name != member.filename or name != member.orig_filename or method != member.compress_type:
         raise LayoutError(f"its directory and its headers disagree about the member {member.filename!r} or its method")
-    if flags != member.flag_bits or flags & ~(_SIZES_FOLLOW | _NAME_IS_UTF8):
+    if flags != member.flag_bits or flags & ~(_HAS_DATA_DESCRIPTOR | _NAME_IS_UTF8):
         raise LayoutError(f"its member {member.filename!r} has the flags {member.flag_bits:#x} and {flags:#x}")
     if member.comment or member.volume or extra.keys() - {_ZIP64, _PADDING} or _fields(member.extra).keys() - {_ZIP64}:
         raise LayoutError(f"its member {member.filename!r} has a comment or unknown extra fields")
     if _ZIP64 in extra and (size, packed) == (0xFFFFFFFF, 0xFFFFFFFF) and len(extra[_ZIP64]) == 16:
         size, packed = struct.unpack("<2Q", extra[_ZIP64])
     facts = member.CRC, member.compress_size, member.file_size
-    if (checksum, packed, size) != facts and not (flags & _SIZES_FOLLOW and (checksum, packed, size) == (0, 0, 0)):
+    if (checksum, packed, size) != facts and not (flags & _HAS_DATA_DESCRIPTOR and (checksum, packed, size) == (0, 0, 0)):
         raise LayoutError(f"its directory and its headers disagree about the size or the checksum of {member.filename!r}")
-    place = file.tell() + member.compress_size
-    return place + (_length_of_sizes(file, place, facts) if flags & _SIZES_FOLLOW else 0)
+    end = file.tell() + member.compress_size
+    return end + (_length_of_data_descriptor(file, end, facts) if flags & _HAS_DATA_DESCRIPTOR else 0)
 
 
-def _length_of_sizes(file: BinaryIO, place: int, facts: tuple[int, int, int]) -> int:
-    """:return: the number of bytes after a member that repeat its checksum and its sizes"""
-    file.seek(place)
+def _length_of_data_descriptor(file: BinaryIO, offset: int, facts: tuple[int, int, int]) -> int:
+    """The descriptor follows the member and repeats its checksum and sizes. :return: its length in bytes"""
+    file.seek(offset)
     following = file.read(24)
     for layout in ("<4sL2Q", "<4sL2L"):
         length = struct.calcsize(layout)
@@ -82,7 +82,7 @@ def _fields(extra: bytes) -> dict[int, bytes]:
 
 
 def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
-    """Check the records at the end, of 32 and 64 bits, which repeat the number of members and the directory's place."""
+    """Check the records at the end, of 32 and 64 bits: number of members, size and offset of the directory."""
     last = file.seek(0, io.SEEK_END) - _END.size
     end = last
     file.seek(max(last - _LOCATOR.size, 0))
