@@ -2,11 +2,10 @@
 Encode plain values as JSON, and decode them, without a pickle: reading a file runs none of its author's code.
 
 JSON's own types stay as they are. Each other value (tuple, array, random generator, space, class ...) becomes an object with
-a single key, a tag that begins with ``!``. A class is stored by its name: reading looks the name up among the modules that
-the program has already imported, and imports nothing.
+a single key, a tag that begins with ``!``. ``class_names`` says how classes are stored.
 
 A model's settings are plain values already. The state of an environment is an object graph, which
-``sb3_vpg.checkpoints.attribute_encoder`` turns into plain values first: object graph -> plain values -> JSON.
+``sb3_vpg.checkpoints.attribute_encoder`` turns into plain values first.
 """
 
 import base64
@@ -27,6 +26,7 @@ from sb3_vpg.exceptions import NotPlainError
 from sb3_vpg.persistence.class_names import class_name, find_class, is_nameable, read_class
 from sb3_vpg.persistence.memory_limit import MAX_DEPTH, is_too_deep
 
+# How many random words these bit generators hold in advance; the others hold none
 _BUFFERED = {"MT19937": 624, "Philox": 4}
 _SPACES: dict[type[spaces.Space[Any]], tuple[str, ...]] = {
     spaces.Box: ("low", "high", "dtype"),
@@ -66,10 +66,8 @@ def _encode(value: Any, name: str) -> Any:
         return value
     if kind is list:
         return [_encode(item, f"{name}[{index}]") for index, item in enumerate(value)]
-    if kind in (dict, OrderedDict):
-        if all(type(key) is str and not key.startswith("!") for key in value):
-            return {key: _encode(item, f"{name}[{key!r}]") for key, item in value.items()}
-        return {"!dict": [[_encode(key, name), _encode(item, f"{name}[{key!r}]")] for key, item in value.items()]}
+    if kind in (dict, OrderedDict) and all(type(key) is str and not key.startswith("!") for key in value):
+        return {key: _encode(item, f"{name}[{key!r}]") for key, item in value.items()}
     for tag, (applies, write, _) in _CODECS.items():
         if applies(value):
             return {tag: write(value, name)}
@@ -103,7 +101,8 @@ def decode(value: Any) -> Any:
     if tag not in _CODECS or len(value) != 1:
         raise ValueError(f"the file holds a value with the unknown tag {tag!r}")
     try:
-        return _CODECS[tag][2](value[tag])
+        *_, read = _CODECS[tag]
+        return read(value[tag])
     except (TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, MemoryError) as error:
         raise ValueError(f"the file holds a {tag[1:]} that cannot be read: {type(error).__name__}: {error}") from error
 
@@ -182,27 +181,31 @@ def _field(space: Any, field: str) -> Any:
 
 
 def _read_space(parts: Any) -> spaces.Space[Any]:
-    kinds = {cls.__name__: cls for cls in _SPACES}
-    if parts[0] not in kinds:
-        raise ValueError(f"the file names the space {parts[0]!r}; choose from {sorted(kinds)}")
-    fields = decode(parts[1])
-    if set(fields) != set(_SPACES[kinds[parts[0]]]):
-        raise ValueError(f"the file holds a {parts[0]} of {sorted(map(str, fields))}, not of {_SPACES[kinds[parts[0]]]}")
+    name, encoded = parts
+    classes = {cls.__name__: cls for cls in _SPACES}
+    if name not in classes:
+        raise ValueError(f"the file names the space {name!r}; choose from {sorted(classes)}")
+    cls, fields = classes[name], decode(encoded)
+    if set(fields) != set(_SPACES[cls]):
+        raise ValueError(f"the file holds a {name} of {sorted(map(str, fields))}, not of {_SPACES[cls]}")
     if "dtype" in fields:
         fields["dtype"] = fields["dtype"].type
-    if parts[0] == "Discrete":
+    if cls is spaces.Discrete:
         fields = {**fields, "n": int(fields["n"]), "start": int(fields["start"])}
-    if parts[0] == "Dict":
+    if cls is spaces.Dict:
         # Gymnasium sorts the keys of a plain dict, which would change the order of the features
         fields["spaces"] = OrderedDict(fields["spaces"])
-    kind = kinds[parts[0]]
     # Before 1.2.2 gymnasium's Discrete was always of int64, and took no dtype
-    return kind(**{field: value for field, value in fields.items() if field in inspect.signature(kind).parameters})
+    return cls(**{field: value for field, value in fields.items() if field in inspect.signature(cls).parameters})
 
 
 _Codec = tuple[Callable[[Any], bool], Callable[[Any, str], Any], Callable[[Any], Any]]
 _CODECS: dict[str, _Codec] = {
-    "!dict": (lambda value: False, lambda value, name: None, lambda pairs: {decode(key): decode(item) for key, item in pairs}),
+    "!dict": (
+        lambda value: type(value) in (dict, OrderedDict),
+        lambda value, name: [[_encode(key, name), _encode(item, f"{name}[{key!r}]")] for key, item in value.items()],
+        lambda pairs: {decode(key): decode(item) for key, item in pairs},
+    ),
     "!tuple": (
         lambda value: type(value) is tuple,
         lambda value, name: _encode(list(value), name),
@@ -238,3 +241,4 @@ _CODECS: dict[str, _Codec] = {
         _read_schedule,
     ),
 }
+"""For each tag three functions: does it apply to a value, write the value, read it."""
