@@ -57,7 +57,7 @@ def name_of(path: Any) -> str:
 
 
 def read_members(file: BinaryIO, name: str, trust: bool = False) -> dict[str, bytes]:
-    """See ``read_archive``. ``name`` is the file's name for errors."""
+    """As ``read_archive``, from an open file; ``name`` is its name for errors."""
     size = file.seek(0, io.SEEK_END)
     try:
         with zipfile.ZipFile(file) as archive:
@@ -73,7 +73,7 @@ def read_members(file: BinaryIO, name: str, trust: bool = False) -> dict[str, by
 
 
 def _check_start(members: list[zipfile.ZipInfo], name: str) -> None:
-    """:raises RefusedFileError: if the first member does not begin the file, which may be the end of a larger archive"""
+    """:raises RefusedFileError: if the file does not begin with its first member"""
     if members and min(member.header_offset for member in members) != 0:
         raise RefusedFileError(
             f"{name} is not a complete zip archive: it begins with something else; it is cut off, or holds two archives"
@@ -131,7 +131,7 @@ def read_weights(content: bytes, member: str, name: str, trust: bool = False) ->
     try:
         if trust:
             return th.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        # A reference takes two bytes of the file, and its value may hold further references
+        # Two bytes of the file can refer to a value once more, so its copy may be far larger than the file
         copier = _PlainCopier(budget=16 * len(content), finite=member != f"policy{WEIGHTS}")
         return copier.copy(read_pickle(_records(content, where)), where)
     except RefusedFileError:
@@ -158,7 +158,7 @@ def check_plain(value: Any, where: str) -> None:
 
 
 def _records(content: bytes, where: str) -> dict[str, bytes]:
-    """:return: the records of torch's archive by their names without the folder, as far as a reader needs them"""
+    """:return: the records of torch's archive that a reader needs, by their names without the folder"""
     file = io.BytesIO(content)
     if not zipfile.is_zipfile(file):
         raise RefusedFileError(f"{where} is not in torch's format: it is damaged, or holds something else; refused")

@@ -42,7 +42,11 @@ def with_current_names(value: Any) -> Any:
 
 
 def find_class(name: str) -> Any:
-    """:return: the class of this name; raises UnknownClassError if its module is not imported or has no such class"""
+    """
+    :param name: as ``class_name`` returns it
+    :return: the class
+    :raises UnknownClassError: if its module is not imported or has no such class
+    """
     name = _RENAMED.get(name, name)
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
@@ -66,21 +70,21 @@ def find_class(name: str) -> Any:
 
 def _is_allowed(cls: type) -> bool:
     """:return: True if a file may name the class; of torch only layers and optimisers, since other modules may run code"""
-    plain = "torch.optim." if issubclass(cls, th.optim.Optimizer) else "torch.nn.modules."
+    safe = "torch.optim." if issubclass(cls, th.optim.Optimizer) else "torch.nn.modules."
     of_torch = cls.__module__.partition(".")[0] == "torch"
-    return issubclass(cls, _KINDS) and (not of_torch or f"{cls.__module__}.".startswith(plain))
+    return issubclass(cls, _KINDS) and (not of_torch or f"{cls.__module__}.".startswith(safe))
 
 
 def read_class(name: str) -> type:
     """
-    :param name: as ``class_name`` returns it
-    :return: the class
+    As ``find_class``, for a class that a file names.
+
     :raises ValueError: if the program has not imported it, or if a file may not name it
     """
-    found: type = find_class(name)
-    if not _is_allowed(found):
+    cls: type = find_class(name)
+    if not _is_allowed(cls):
         raise ValueError(f"the file names {name}, which is no policy, extractor, layer, optimiser, buffer or number type")
-    return found
+    return cls
 
 
 def is_nameable(value: Any) -> bool:

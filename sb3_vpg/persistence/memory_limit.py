@@ -14,14 +14,14 @@ MAX_DEPTH = 300
 """The most levels of nested lists and objects. Python's own limit changes from release to release."""
 _SLACK_BYTES = 2**24
 _BYTES_PER_CALL = 2**11
-_MAKERS = frozenset((th.empty, th.zeros, th.ones, th.full, th.rand, th.randn, th.randint, th.eye, th.arange, th.linspace))
+_FACTORIES = frozenset((th.empty, th.zeros, th.ones, th.full, th.rand, th.randn, th.randint, th.eye, th.arange, th.linspace))
 
 
 def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     """
     :param value: JSON
     :param limit: the most levels of nested lists and objects
-    :return: True if there are more
+    :return: True if it has more levels
     """
     level = [value]
     for _ in range(limit):
@@ -38,7 +38,7 @@ def loads(content: bytes) -> Any:
     """
     with suppress(RecursionError):
         value = json.loads(content)
-        # One level more for the object that holds the named values
+        # One level more: the values are in an object by name
         if not is_too_deep(value, MAX_DEPTH + 1):
             return value
     raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
@@ -56,15 +56,15 @@ class LimitedMemory(TorchFunctionMode):
 
     def __init__(self, stored: int) -> None:
         super().__init__()
-        self.left = 4 * stored + _SLACK_BYTES
+        self.bytes_left = 4 * stored + _SLACK_BYTES
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _MAKERS and kwargs.get("out") is None:
+        if func in _FACTORIES and kwargs.get("out") is None:
             sized = func(*args, **{**kwargs, "device": "meta", "pin_memory": False})
-            self.left -= sized.numel() * sized.element_size() + _BYTES_PER_CALL
-            if self.left < 0:
+            self.bytes_left -= sized.numel() * sized.element_size() + _BYTES_PER_CALL
+            if self.bytes_left < 0:
                 raise TooLargeError("its settings ask for larger networks than it has weights")
         return func(*args, **kwargs)

@@ -41,6 +41,7 @@ from sb3_vpg.persistence.unpacking import (
 from sb3_vpg.policies import original
 
 PathOrFile = str | os.PathLike[str] | io.BufferedIOBase
+# Settings that may name classes of the user's
 _WITH_CLASSES = ("policy_class", "policy_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs")
 
 
@@ -112,7 +113,7 @@ class PlainSaving(Packable):
         name = name_of(path)
         members = read_archive(path, trust)
         custom = dict(custom_objects or {})
-        # The constructor would look up the name of an environment, which can import any module
+        # For example "env": gymnasium would make an environment of its id, which can import any module
         hidden = [] if trust else cls._excluded_save_params(cls.__new__(cls))
         with refusing(name):
             settings, pickles = read_settings(cls, members, name, hidden, custom, kwargs, trust)
@@ -123,13 +124,14 @@ class PlainSaving(Packable):
             content = io.BytesIO(archive_for_sb3(members, settings, pickles, weights))
         # A trusted file may build networks of any size
         limit = sys.maxsize if trust else len(members[f"policy{WEIGHTS}"])
-        used = {**settings, **custom, **kwargs}
+        custom = {**settings, **custom}
+        used = {**custom, **kwargs}
         classes = {cls, type(getattr(env, "unwrapped", env)), *_classes_in([used.get(key) for key in _WITH_CLASSES])}
-        with _explaining_policy_kwargs(name, {**settings, **custom}, kwargs), refusing(name, classes):
+        with _explaining_policy_kwargs(name, custom, kwargs), refusing(name, classes):
             with LimitedMemory(limit):
-                model = super().load(content, env, device, {**settings, **custom}, print_system_info, force_reset, **kwargs)
+                model = super().load(content, env, device, custom, print_system_info, force_reset, **kwargs)
             if not trust and not all(th.isfinite(parameter).all() for parameter in model.policy.parameters()):
-                # This may be by design, as in a mask; then a newly built model has the same values
+                # By design, as in a mask, only if a newly built model has the same values
                 fresh = copy.copy(model)
                 with LimitedMemory(limit):
                     fresh._setup_model()
