@@ -40,8 +40,10 @@ class AttributeDecoder:
         self._decoded: list[Any] = []
         self._streams: set[int] = set()
 
-    def attribute(self, value: Any, current: Any) -> Any:
+    def decode(self, value: Any, current: Any) -> Any:
         """
+        Decode the value of an attribute.
+
         :param value: as encoded
         :param current: the present value of the attribute. Streams, spaces and running means stay the same objects and get the
             state, because other code may hold them; all other values are new
@@ -58,10 +60,10 @@ class AttributeDecoder:
         if kind is not dict:
             return value
         tag = next(iter(value), None)
-        decode = self._DECODERS.get(tag)
-        if decode is None:
+        decoder = self._DECODERS.get(tag)
+        if decoder is None:
             return self._update(self._keep({}), value.items(), current)
-        return decode(self, value[tag], current)
+        return decoder(self, value[tag], current)
 
     def _keep(self, value: Any) -> Any:
         """Keep an object for later references to it."""
@@ -71,7 +73,7 @@ class AttributeDecoder:
     def _items(self, items: Sequence[Any], current: Any) -> Iterator[Any]:
         present = tuple(current) if isinstance(current, (tuple, list, deque)) else ()
         for index, item in enumerate(items):
-            yield self.attribute(item, present[index] if index < len(present) else None)
+            yield self.decode(item, present[index] if index < len(present) else None)
 
     def _extend(self, target: Any, items: Sequence[Any], current: Any) -> Any:
         target.extend(self._items(items, current))
@@ -80,14 +82,14 @@ class AttributeDecoder:
     def _update(self, target: Any, items: Iterable[tuple[Any, Any]], current: Any) -> Any:
         present = current if isinstance(current, Mapping) else {}
         for key, item in items:
-            target[key] = self.attribute(item, present.get(key))
+            target[key] = self.decode(item, present.get(key))
         return target
 
     def _view(self, content: Any, current: Any) -> Any:
         number = len(self._decoded)
         self._keep(None)
         memory, dtype, shape, strides, offset = content
-        root = self.attribute(memory, None)
+        root = self.decode(memory, None)
         self._decoded[number] = np.ndarray(tuple(shape), np.dtype(dtype), root, offset, tuple(strides))
         return self._decoded[number]
 
@@ -131,7 +133,7 @@ class AttributeDecoder:
             raise ValueError(f"is {current}, but the state is of a {kind}")
         self._keep(current)
         for part, stream in zip(parts, streams, strict=True):
-            part._np_random = self.attribute(stream, part._np_random)
+            part._np_random = self.decode(stream, part._np_random)
         return current
 
     def _object(self, content: Any, current: Any) -> Any:
@@ -154,10 +156,10 @@ class AttributeDecoder:
         self._keep(self._constant(name, current))
         if not isinstance(current, types.FunctionType) or len(values_in_closure(current)) != len(cells):
             raise ValueError(f"is {current!r:.200}, but the state is of another {name}")
-        current.__defaults__ = self.attribute(defaults, current.__defaults__)
-        current.__kwdefaults__ = self.attribute(keyword_defaults, current.__kwdefaults__)
-        vars(current).update(self.attribute(attributes, vars(current)))
-        decoded = self.attribute(cells, values_in_closure(current))
+        current.__defaults__ = self.decode(defaults, current.__defaults__)
+        current.__kwdefaults__ = self.decode(keyword_defaults, current.__kwdefaults__)
+        vars(current).update(self.decode(attributes, vars(current)))
+        decoded = self.decode(cells, values_in_closure(current))
         for cell, cell_value in zip(current.__closure__ or (), decoded, strict=True):
             if cell_value:
                 cell.cell_contents = cell_value[0]
@@ -168,7 +170,7 @@ class AttributeDecoder:
             raise ValueError(f"is {current!r:.200}, but the state is of a partial")
         self._keep(current)
         present = current.func, current.args, current.keywords
-        decoded = [self.attribute(part, value) for part, value in zip(parts, present, strict=True)]
+        decoded = [self.decode(part, value) for part, value in zip(parts, present, strict=True)]
         current.__setstate__((*decoded, vars(current)))  # type: ignore[attr-defined]  # typeshed leaves it out
         return current
 

@@ -47,8 +47,10 @@ class AttributeEncoder:
         # The values are kept, so that no other object gets the same id()
         self._encoded: dict[Hashable, tuple[int, Any]] = {}
 
-    def attribute(self, value: Any) -> Any:
+    def encode(self, value: Any) -> Any:
         """
+        Encode the value of an attribute.
+
         :return: plain values that share no memory with ``value``
         :raises NotPlainError: if the value cannot be encoded; this encoder is unchanged then
         """
@@ -62,10 +64,10 @@ class AttributeEncoder:
 
     def _encode(self, value: Any) -> Any:
         kind = type(value)
-        if kind in _IMMUTABLE:
+        if _is_immutable(value):
             return value
         if kind is tuple:
-            return value if all(type(item) in _IMMUTABLE for item in value) else tuple(map(self._encode, value))
+            return tuple(map(self._encode, value))
         if id(value) in self._layers:
             return {"@layer": self._layers[id(value)]}
         encode = self._ENCODERS.get(kind)
@@ -73,8 +75,6 @@ class AttributeEncoder:
             return self._once(id(value), value, lambda: encode(self, value))
         if isinstance(value, spaces.Space):
             return self._once(id(value), value, lambda: self._space(value))
-        if isinstance(value, np.generic) and not isinstance(value, (np.void, np.object_)):
-            return value
         if isinstance(value, enum.Enum) and kind.__members__.get(value.name) is value:
             return {"@enum": [kind.__module__, kind.__qualname__, value.name]}
         if isinstance(value, types.MethodType) and id(value.__self__) in self._layers:
@@ -134,16 +134,16 @@ class AttributeEncoder:
 
     def _function(self, value: types.FunctionType) -> dict[str, Any]:
         parts = [value.__defaults__, value.__kwdefaults__, vars(value), values_in_closure(value)]
-        return {"@function": [value.__qualname__, self._inside("a function", parts)]}
+        return {"@function": [value.__qualname__, self._parts("a function", parts)]}
 
     def _partial(self, value: "functools.partial[Any]") -> dict[str, Any]:
-        return {"@partial": self._inside("a partial", [value.func, value.args, value.keywords])}
+        return {"@partial": self._parts("a partial", [value.func, value.args, value.keywords])}
 
-    def _inside(self, what: str, parts: list[Any]) -> list[Any]:
+    def _parts(self, owner: str, parts: list[Any]) -> list[Any]:
         try:
             return [self._encode(part) for part in parts]
         except NotPlainError as error:
-            raise NotPlainError(f"{what} that holds {error}") from None
+            raise NotPlainError(f"{owner} that holds {error}") from None
 
     def _object(self, value: Any) -> dict[str, Any]:
         return {"@object": [type(value).__qualname__, {name: self._encode(item) for name, item in vars(value).items()}]}
@@ -179,6 +179,7 @@ def constant_name(value: Any) -> str | None:
 
 
 def _is_immutable(value: Any) -> bool:
+    """:return: True for None, numbers, texts, and tuples of these"""
     if type(value) is tuple:
         return all(map(_is_immutable, value))
     return type(value) in _IMMUTABLE or (isinstance(value, np.generic) and not isinstance(value, (np.void, np.object_)))

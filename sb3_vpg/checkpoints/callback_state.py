@@ -22,11 +22,12 @@ from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.common.atomic_files import atomic_replace, atomic_write
 from sb3_vpg.persistence.json_codec import encode
 
+# Attributes that each process sets anew
 _OF_A_PROCESS = ("locals", "globals", "parent")
 _REFERENCES = (BaseAlgorithm, BaseCallback, VecEnv, Logger, KVWriter)
 _STREAMS = (np.random.Generator, np.random.RandomState, random.Random)
+# Arguments that may differ when training resumes
 _NOT_COMPARED = ("verbose", "warn", "render")
-_BEST = "best_model.zip"
 
 
 def callbacks_in(callback: BaseCallback) -> Iterator[tuple[str, BaseCallback]]:
@@ -76,7 +77,7 @@ def _encoded(callback: BaseCallback) -> dict[str, Any]:
         is_argument = name in argument_names and not isinstance(value, _STREAMS)
         try:
             # Arguments are only compared, one by one
-            encoded = (AttributeEncoder([]) if is_argument else encoder).attribute(value)
+            encoded = (AttributeEncoder([]) if is_argument else encoder).encode(value)
             encode(encoded, "a value that")
         except TypeError as error:
             if not is_argument:
@@ -138,7 +139,7 @@ def _restore(callback: BaseCallback, state: dict[str, Any]) -> list[str]:
     decoder, present = AttributeDecoder([callback]), present_attributes(callback)
     for name, value in state["attributes"].items():
         try:
-            put_attribute(callback, name, decoder.attribute(value, present.get(name)))
+            put_attribute(callback, name, decoder.decode(value, present.get(name)))
         except ValueError as error:
             reasons.append(f"{name} of the callback {kind} {error}")
             break
@@ -152,7 +153,7 @@ def _restore(callback: BaseCallback, state: dict[str, Any]) -> list[str]:
 def best_model(callback: BaseCallback) -> Path | None:
     """:return: path of the best model of an ``EvalCallback``; None if it saves none, and for other callbacks"""
     folder = callback.best_model_save_path if isinstance(callback, EvalCallback) else None
-    return None if folder is None else Path(folder) / _BEST
+    return None if folder is None else Path(folder) / "best_model.zip"
 
 
 def restore_files(callback: BaseCallback, best: bytes | None) -> None:

@@ -32,7 +32,7 @@ _NOT_STATE: dict[type, tuple[str, ...]] = {
     VecMonitor: ("results_writer",),
 }
 _STATELESS = ("gymnasium", "stable_baselines3", "sb3_vpg", "typing", "abc")
-"""Packages whose classes have no attributes that change. Not common.libraries: those of other libraries may change."""
+"""Packages whose classes have no attributes that change; classes of torch and others may have some."""
 _HEAP_TYPE = 1 << 9  # CPython's flag of classes that are not static in C
 
 
@@ -122,7 +122,7 @@ def class_attributes(layers: Sequence[Any]) -> dict[str, dict[str, str]]:
 def _digest(layers: Sequence[Any], value: Any) -> str | None:
     """:return: equal for equal values; None if the value is not plain or cannot change, such as a method"""
     try:
-        encoded = encode(AttributeEncoder(layers).attribute(value))
+        encoded = encode(AttributeEncoder(layers).encode(value))
     except TypeError:
         return None
     constant = isinstance(encoded, dict) and "@constant" in encoded

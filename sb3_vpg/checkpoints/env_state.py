@@ -49,8 +49,9 @@ Groups = list[list[Any]]
 def get_state(env: VecEnv) -> dict[str, Any]:
     """
     :param env: between two steps
-    :return: plain values, a copy: ``wrappers``, the plain attributes of each ``VecEnvWrapper``; ``base``, the state of the
-        environments, or None if an attribute of them or of a wrapper is not plain; ``missing``, which one, and what to do
+    :return: plain values, a copy: ``num_envs``; ``wrappers``, the plain attributes of each ``VecEnvWrapper``; ``base``, the
+        state of the environments, or None if an attribute of them or of a wrapper is not plain; ``missing``, which one, and
+        what to do; ``classes``, digests of the attributes of classes
     """
     wrappers, groups, missing = _layers(env)
     encoder = AttributeEncoder([*wrappers, *chain(*groups)])
@@ -62,7 +63,7 @@ def get_state(env: VecEnv) -> dict[str, Any]:
         if missing is None:
             encoded = [_encode_layer(encoder, layer) for layer in group]
             base.append([row for row, _ in encoded])
-            missing = next((_place(number) + hidden for _, hidden in encoded if hidden), None)
+            missing = next((_prefix(number) + hidden for _, hidden in encoded if hidden), None)
     if missing is None:
         state |= {"base": base, "classes": class_attributes([*wrappers, *chain(*groups)])}
     return {**state, "missing": missing}
@@ -80,13 +81,13 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
     wrappers, groups, hidden = _layers(env)
     if state["num_envs"] != env.num_envs:
         raise ValueError(f"the state is of {state['num_envs']} environments, but there are {env.num_envs}; build as many")
-    _check(wrappers, state["wrappers"], "")
+    _check_layers(wrappers, state["wrappers"], "")
     base = state["base"] or []
     if base:
         if hidden is not None:
             raise ValueError(f"the state is of a {base[0][0]['class']} and its environments, but {hidden}")
         for number, (group, rows) in enumerate(zip(groups, base, strict=True)):
-            _check(group, rows, _place(number))
+            _check_layers(group, rows, _prefix(number))
     reason: str | None = state["missing"] or _changed_class(state, [*wrappers, *chain(*groups)])
     base = base if reason is None else []
     decoder = AttributeDecoder([*wrappers, *chain(*groups)])
@@ -94,7 +95,7 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
         _decode_layer(decoder, layer, row, "")
     for number, rows in enumerate(base):
         for layer, row in zip(groups[number], rows, strict=True):
-            _decode_layer(decoder, layer, row, _place(number))
+            _decode_layer(decoder, layer, row, _prefix(number))
     return reason
 
 
@@ -143,7 +144,7 @@ def _changed_class(state: dict[str, Any], layers: Sequence[Any]) -> str | None:
     return None
 
 
-def _place(number: int) -> str:
+def _prefix(number: int) -> str:
     """:return: the beginning of an error message that names the environment of a group"""
     return f"environment {number - 1}: " if number else ""
 
@@ -154,7 +155,7 @@ def _encode_layer(encoder: AttributeEncoder, layer: Any) -> tuple[dict[str, Any]
     row: dict[str, Any] = {"class": name, "attributes": {}, "left_out": []}
     for attribute, value in state_attributes(layer).items():
         try:
-            row["attributes"][attribute] = encoder.attribute(value)
+            row["attributes"][attribute] = encoder.encode(value)
         except NotPlainError as error:
             row["left_out"].append(attribute)
             # No step reads the infos of the last reset
@@ -163,7 +164,7 @@ def _encode_layer(encoder: AttributeEncoder, layer: Any) -> tuple[dict[str, Any]
                 hidden = f"the attribute {attribute!r} of {name} holds {error}"
     if has_state_dict(layer):
         try:
-            row["own"] = encoder.attribute(layer.state_dict())
+            row["own"] = encoder.encode(layer.state_dict())
         except NotPlainError as error:
             return row, f"state_dict() of {name} returned {error}; let it return plain values"
         return row, None
@@ -175,34 +176,32 @@ def _encode_layer(encoder: AttributeEncoder, layer: Any) -> tuple[dict[str, Any]
     return row, hidden and f"{hidden}; give {name} the methods state_dict() and load_state_dict(state)"
 
 
-def _check(layers: Sequence[Any], rows: Sequence[dict[str, Any]], place: str) -> None:
+def _check_layers(layers: Sequence[Any], rows: Sequence[dict[str, Any]], prefix: str) -> None:
     """:raises ValueError: if the rows are of other layers or lack attributes; nothing has been changed then"""
     names, saved = [type(layer).__qualname__ for layer in layers], [row["class"] for row in rows]
     if names != saved:
-        raise ValueError(f"{place}the state is of the layers {saved}, but the environment has {names}")
+        raise ValueError(f"{prefix}the state is of the layers {saved}, but the environment has {names}")
     for layer, row in zip(layers, rows, strict=True):
         unknown = state_attributes(layer).keys() - row["attributes"].keys() - set(row["left_out"])
         if unknown or has_state_dict(layer) != ("own" in row):
             name = type(layer).__qualname__
-            what = (
-                f"{name} has {sorted(unknown)}, but the state has not" if unknown else f"{name} has lost or got state_dict()"
-            )
+            what = f"has {sorted(unknown)}, but the state has not" if unknown else "has lost or got state_dict()"
             raise ValueError(
-                f"{place}{what}: the code has changed since, or the environment has gone further than the state; build it anew"
+                f"{prefix}{name} {what}: the code has changed since, or the environment has taken more steps; build it anew"
             )
 
 
-def _decode_layer(decoder: AttributeDecoder, layer: Any, row: dict[str, Any], place: str) -> None:
+def _decode_layer(decoder: AttributeDecoder, layer: Any, row: dict[str, Any], prefix: str) -> None:
     slots, present = slots_of(layer), present_attributes(layer)
     for name, value in row["attributes"].items():
         current = present.get(name, None if name in slots else getattr(type(layer), name, None))
         try:
-            decoded = decoder.attribute(value, current)
+            decoded = decoder.decode(value, current)
         except ValueError as error:
-            text = f"{place}{row['class']}.{name} {error}; build it in the same way, and reset it if a reset sets it"
+            text = f"{prefix}{row['class']}.{name} {error}; build it in the same way, and reset it if a reset sets it"
             raise ValueError(text) from error
         # An attribute of the class that has not changed stays there
         if name in present or name in slots or not hasattr(type(layer), name) or decoded is not current:
             put_attribute(layer, name, decoded)
     if "own" in row:
-        layer.load_state_dict(decoder.attribute(row["own"], None))
+        layer.load_state_dict(decoder.decode(row["own"], None))

@@ -175,8 +175,8 @@ def test_generators_draw_the_same_numbers(kind, drawn):
 @pytest.mark.parametrize("kind", BIT_GENERATORS)
 def test_generator_of_an_environment_passes_both_codecs(kind):
     generator = np.random.Generator(BIT_GENERATORS[kind](5))
-    state = through_json(AttributeEncoder([]).attribute(generator))
-    again = AttributeDecoder([]).attribute(state, np.random.default_rng())
+    state = through_json(AttributeEncoder([]).encode(generator))
+    again = AttributeDecoder([]).decode(state, np.random.default_rng())
     np.testing.assert_array_equal(again.random(9), generator.random(9))
 
 
