@@ -11,7 +11,7 @@ from sb3_vpg.persistence.json_codec import is_plain
 
 
 def log_state(model: BaseAlgorithm) -> dict[str, Any]:
-    """:return: plain values"""
+    """:return: ``waiting``, the values not yet written; ``lost``, which of them are not plain; ``folder``, the log's name"""
     logger = model.logger
     waiting = {name: [value, logger.name_to_excluded.get(name)] for name, value in logger.name_to_value.items()}
     folder = logger.get_dir()

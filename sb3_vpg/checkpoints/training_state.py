@@ -22,11 +22,14 @@ from sb3_vpg.persistence.packing import was_left_out
 
 _NOT_COMPARED = ("verbose", "tensorboard_log", "device", "stats_window_size", "monitor_wrapper", "env", "policy")
 """Arguments that may differ when training resumes."""
+# Attributes, not arguments, that must be equal when training resumes
 _OF_THE_TASK = ("policy_class", "observation_space", "action_space", "n_envs")
+# Attributes that each process sets anew
 _OF_A_PROCESS = ("verbose", "tensorboard_log", "start_time", "_num_timesteps_at_start", "_log_interval", "action_noise")
 PARTS = {"versions", "num_timesteps", "total_timesteps", "streams", "env", "callbacks", "monitors", "log"}
 """Keys that every checkpoint has."""
 ANOTHER_RUN = "Use another save_path, or resume=False to remove the checkpoints"
+# Numbers that a policy or a rollout buffer sets anew in each iteration
 _OF_A_ROLLOUT = ("training", "pos", "full", "generator_ready")
 _WITHOUT_NUMBERS = ("torch", "stable_baselines3", "sb3_vpg")
 """Packages whose layers and buffers keep no state in plain numbers."""
@@ -41,6 +44,7 @@ def versions() -> dict[str, str]:
 def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor_dir: Path | None) -> dict[str, Any]:
     """:return: plain values; ``callback`` is that of ``learn``, and ``monitor_dir`` the folder of ``Monitor``'s files"""
     assert model.env is not None
+    monitors = [] if monitor_dir is None else monitor_dir.glob("*.monitor.csv")
     return {
         "versions": {**versions(), "device": str(model.device)},
         "num_timesteps": model.num_timesteps,
@@ -48,7 +52,7 @@ def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor
         "streams": {**copy_streams(), "training": model._rng, "predict": model._predict_rng},
         "env": get_state(model.env),
         "callbacks": {name: callback_state(part) for name, part in callbacks_in(callback)},
-        "monitors": {} if monitor_dir is None else {path.name: _size(path) for path in monitor_dir.glob("*.monitor.csv")},
+        "monitors": {path.name: _synced_size(path) for path in monitors},
         "log": log_state(model),
         "numbers": _numbers(model),
     }
@@ -66,8 +70,8 @@ def _numbers(model: LeanOnPolicyAlgorithm) -> dict[str, float]:
     return numbers
 
 
-def _size(path: Path) -> int:
-    """Write the file to the disk, because a checkpoint relies on its rows. :return: its size in bytes"""
+def _synced_size(path: Path) -> int:
+    """Sync the file to the disk, because a checkpoint relies on its rows. :return: its size in bytes"""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return os.fstat(file.fileno()).st_size
@@ -146,7 +150,7 @@ def restore_training(
 
 
 def _counters(cls: type, data: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """:return: the attributes of a model that are no settings, and the reasons why some could not be saved"""
+    """:return: the model's attributes that are no arguments, and the reasons why some could not be saved"""
     skipped = {*_arguments(cls), *_OF_THE_TASK, *_OF_A_PROCESS}
     others = {name: value for name, value in data.items() if name not in skipped}
     counters = {name: decode(value) for name, value in others.items() if not was_left_out(value)}
@@ -157,7 +161,7 @@ def _counters(cls: type, data: dict[str, Any]) -> tuple[dict[str, Any], list[str
 
 
 def _begin_episodes(model: LeanOnPolicyAlgorithm) -> None:
-    """Begin new episodes, other ones than those at the start of the run."""
+    """Reset the environment with another seed than at the start of the run."""
     assert model.env is not None
     seed = np.random.SeedSequence([model.seed or 0, model.num_timesteps]).generate_state(1)[0]
     model.env.seed(int(seed) % 2**31)
