@@ -22,12 +22,12 @@ def copy_streams() -> dict[str, Any]:
 
 
 def restore_streams(streams: dict[str, Any]) -> None:
-    """Restore what ``copy_streams`` returned; the state of a GPU only if there is one."""
+    """Restore what ``copy_streams`` returned; of GPUs only the states of those that this machine has."""
     random.setstate(streams["python"])
     np.random.set_state(streams["numpy"])
     th.set_rng_state(th.from_numpy(streams["torch"]))
     if "cuda" in streams and th.cuda.is_available():
-        th.cuda.set_rng_state_all([th.from_numpy(state) for state in streams["cuda"]])
+        th.cuda.set_rng_state_all([th.from_numpy(state) for state in streams["cuda"][: th.cuda.device_count()]])
 
 
 def random_streams(seed: int | None) -> tuple[np.random.Generator, np.random.Generator]:
