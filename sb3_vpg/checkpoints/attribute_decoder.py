@@ -42,8 +42,6 @@ class AttributeDecoder:
 
     def decode(self, value: Any, current: Any) -> Any:
         """
-        Decode the value of an attribute.
-
         :param value: as encoded
         :param current: the present value of the attribute. Streams, spaces and running means stay the same objects and get the
             state, because other code may hold them; all other values are new

@@ -49,8 +49,6 @@ class AttributeEncoder:
 
     def encode(self, value: Any) -> Any:
         """
-        Encode the value of an attribute.
-
         :return: plain values that share no memory with ``value``
         :raises NotPlainError: if the value cannot be encoded; this encoder is unchanged then
         """

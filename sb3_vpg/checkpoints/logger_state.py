@@ -35,9 +35,8 @@ def restore_log(model: BaseAlgorithm, state: dict[str, Any]) -> list[str]:
     for output in model.logger.output_formats:
         if isinstance(output, TensorBoardOutputFormat):
             writer = output.writer
-            new = Path(writer.log_dir)
+            new = folder = Path(writer.log_dir)
             writer.close()
-            folder = new
             if not model._custom_logger and state["folder"] is not None:
                 folder = new.parent / Path(state["folder"]).name
             if folder != new:

@@ -42,11 +42,7 @@ def with_current_names(value: Any) -> Any:
 
 
 def find_class(name: str) -> Any:
-    """
-    :param name: as ``class_name`` returns it
-    :return: the class
-    :raises UnknownClassError: if its module is not imported or has no such class
-    """
+    """:raises UnknownClassError: if the module in ``name`` (see ``class_name``) is not imported or has no such class"""
     name = _RENAMED.get(name, name)
     module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
@@ -76,11 +72,7 @@ def _is_allowed(cls: type) -> bool:
 
 
 def read_class(name: str) -> type:
-    """
-    As ``find_class``, for a class that a file names.
-
-    :raises ValueError: if the program has not imported it, or if a file may not name it
-    """
+    """As ``find_class``. :raises ValueError: also for a class that a file may not name"""
     cls: type = find_class(name)
     if not _is_allowed(cls):
         raise ValueError(f"the file names {name}, which is no policy, extractor, layer, optimiser, buffer or number type")

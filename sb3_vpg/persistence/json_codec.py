@@ -172,12 +172,10 @@ def _read_generator(parts: Any) -> np.random.Generator:
 
 
 def _write_space(value: Any, name: str) -> list[Any]:
-    return [type(value).__name__, _encode({field: _field(value, field) for field in _SPACES[type(value)]}, name)]
-
-
-def _field(space: Any, field: str) -> Any:
-    is_grid = isinstance(space, spaces.MultiBinary) and len(space.shape) > 1
-    return space.shape if is_grid else getattr(space, field)
+    fields = {field: getattr(value, field) for field in _SPACES[type(value)]}
+    if isinstance(value, spaces.MultiBinary) and len(value.shape) > 1:
+        fields["n"] = value.shape
+    return [type(value).__name__, _encode(fields, name)]
 
 
 def _read_space(parts: Any) -> spaces.Space[Any]:

@@ -18,11 +18,7 @@ _FACTORIES = frozenset((th.empty, th.zeros, th.ones, th.full, th.rand, th.randn,
 
 
 def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
-    """
-    :param value: JSON
-    :param limit: the most levels of nested lists and objects
-    :return: True if it has more levels
-    """
+    """:return: True if JSON has more than ``limit`` levels of nested lists and objects"""
     level = [value]
     for _ in range(limit):
         parents = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
@@ -31,11 +27,7 @@ def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
 
 
 def loads(content: bytes) -> Any:
-    """
-    :param content: JSON
-    :return: its value
-    :raises ValueError: if it is not JSON, or is nested too deep
-    """
+    """As ``json.loads``. :raises ValueError: also for JSON that is nested too deep"""
     with suppress(RecursionError):
         value = json.loads(content)
         # One level more: the values are in an object by name

@@ -47,7 +47,6 @@ def pack(
     pickles: bool = True,
 ) -> bytes:
     """
-    :param exclude: as ``include``: see ``BaseAlgorithm.save``
     :param extra_members: further members of the archive
     :param pickles: pickle settings that are not plain; False: leave them out, each with a note
     :return: the archive

@@ -145,11 +145,7 @@ def archive_for_sb3(
 
 
 def set_variables(model: BaseAlgorithm, variables: dict[str, Any], name: str) -> None:
-    """
-    Set the tensors that SB3 calls variables. SB3 itself would set any attribute that the file names.
-
-    :raises RefusedFileError: if the file has other variables than the model, or other shapes
-    """
+    """:raises RefusedFileError: if the file has other tensors than those that SB3 calls variables, or in other shapes"""
     own = model._get_torch_save_params()[1]
     if not isinstance(variables, dict) or set(variables) != set(own):
         raise RefusedFileError(f"{name}: {VARIABLES!r} should hold {own}, but holds {variables!s:.200}; refused")
@@ -243,17 +239,16 @@ def _is_extra(key: str) -> bool:
 
 
 def check_fit(model: BaseAlgorithm, weights: dict[str, Any], name: str, trust: bool = False) -> None:
-    """
-    Check what SB3 and torch do not, after the weights are loaded.
-
-    :raises RefusedFileError: if weights are missing; without ``trust`` also if moments of an optimiser do not fit or are NaN
-    """
+    """:raises RefusedFileError: if weights are missing; without ``trust`` also if moments do not fit them or are NaN"""
     own = {key for key in original(model.policy).state_dict() if not _is_extra(key) or key in weights["policy"]}
     if own != set(weights["policy"]):
         odd = sorted(map(str, own ^ set(weights["policy"])))
         raise RefusedFileError(f"{name}: the weights {odd} are missing or unexpected; refused")
     broken = [key for key, value in original(model.policy).named_parameters() if th.isnan(value).any()]
-    for what, optimizer in _optimizers(model):
+    for what in model._get_torch_save_params()[0]:
+        optimizer = recursive_getattr(model, what)
+        if not isinstance(optimizer, th.optim.Optimizer):
+            continue
         # The state of an optimiser of the user's may have any shape
         of_torch = type(optimizer).__module__.startswith("torch.optim.")
         for parameter, key, value in _moments(optimizer):
@@ -286,13 +281,6 @@ def _check_step(optimizer: th.optim.Optimizer, where: str) -> None:
             f"{where} cannot take a step, since its options or moments are of the wrong type "
             f"({type(error).__name__}: {str(error)[:200]}); refused"
         ) from error
-
-
-def _optimizers(model: BaseAlgorithm) -> Iterator[tuple[str, th.optim.Optimizer]]:
-    for what in model._get_torch_save_params()[0]:
-        optimizer = recursive_getattr(model, what)
-        if isinstance(optimizer, th.optim.Optimizer):
-            yield what, optimizer
 
 
 def _moments(optimizer: th.optim.Optimizer) -> Iterator[tuple[th.Tensor, str, th.Tensor]]:

@@ -84,11 +84,9 @@ def _fields(extra: bytes) -> dict[int, bytes]:
 def _check_end(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     """Check the records at the end, of 32 and 64 bits: number of members, size and offset of the directory."""
     last = file.seek(0, io.SEEK_END) - _END.size
-    end = last
     file.seek(max(last - _LOCATOR.size, 0))
     locator = _unpack(_LOCATOR, file)
-    if locator[0] == b"PK\x06\x07":
-        end = last - _LOCATOR.size - _END64.size
+    end = last - _LOCATOR.size - _END64.size if locator[0] == b"PK\x06\x07" else last
     count, facts = len(archive.infolist()), (end - archive.start_dir, archive.start_dir)
     if end != last:
         file.seek(max(end, 0))

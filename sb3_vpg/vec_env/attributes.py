@@ -18,11 +18,7 @@ from stable_baselines3.common.monitor import Monitor
 
 
 class EnvAttributes(ABC):
-    """
-    The attributes and methods of the environments inside of a vector environment.
-
-    :param env: the outermost vector environment
-    """
+    """The attributes and methods of the environments inside of ``env``, the outermost vector environment."""
 
     def __init__(self, env: VectorEnv) -> None:
         self.env = env

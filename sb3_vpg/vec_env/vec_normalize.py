@@ -61,11 +61,7 @@ def normalizer_state(env: VecNormalize) -> dict[str, Any]:
 
 
 def fill_statistics(env: VecNormalize, state: dict[str, Any]) -> None:
-    """
-    Set the running statistics to those in ``state``, the result of ``normalizer_state``.
-
-    :raises ValueError: if a shape or key differs, or if a number is invalid
-    """
+    """Set the statistics from ``normalizer_state``. :raises ValueError: if a shape or key differs, or a number is invalid"""
     own, given = getattr(env, "obs_rms", None), state["obs_rms"]
     if isinstance(own, dict):
         if own.keys() != given.keys():

@@ -181,7 +181,7 @@ def test_generator_of_an_environment_passes_both_codecs(kind):
 
 
 def test_both_codecs_refuse_with_the_same_error():
-    for write in (encode, AttributeEncoder([]).attribute):
+    for write in (encode, AttributeEncoder([]).encode):
         with pytest.raises(NotPlainError, match="object"):
             write(object())
 
