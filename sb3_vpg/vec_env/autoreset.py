@@ -40,7 +40,7 @@ RESET_HOOKS: dict[type[VectorEnv], ResetHook] = {CartPoleVectorEnv: reset_cart_p
 
 
 @dataclass
-class EpisodeTurnover:
+class AutoresetResult:
     """
     The result of a step in which episodes ended.
 
@@ -56,7 +56,7 @@ class EpisodeTurnover:
     reset_infos: dict[int, dict[str, Any]]
 
 
-Autoreset = Callable[[VectorEnv, Batch, dict[str, Any], np.ndarray], EpisodeTurnover]
+Autoreset = Callable[[VectorEnv, Batch, dict[str, Any], np.ndarray], AutoresetResult]
 """Takes the environment, its observations and infos after a step, and the mask of ended episodes (bool, shape (n_envs,))."""
 
 
@@ -104,16 +104,16 @@ def _known_hook(env: VectorEnv) -> ResetHook:
 
 
 def _with_hook(hook: ResetHook) -> Autoreset:
-    def autoreset(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
+    def autoreset(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> AutoresetResult:
         indices = np.flatnonzero(ended)
         terminal = unstack(take(observations, indices))
         put(observations, indices, hook(env, ended))
-        return EpisodeTurnover(observations, terminal, split_infos(info, range(env.num_envs)), {})
+        return AutoresetResult(observations, terminal, split_infos(info, range(env.num_envs)), {})
 
     return autoreset
 
 
-def _with_reset_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
+def _with_reset_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> AutoresetResult:
     indices = np.flatnonzero(ended)
     terminal = unstack(take(observations, indices))
     infos = split_infos(info, range(env.num_envs))
@@ -121,13 +121,13 @@ def _with_reset_mask(env: VectorEnv, observations: Batch, info: dict[str, Any], 
     first, reset_info = env.reset(options={"reset_mask": ended.copy()})
     first = own_observations(env.single_observation_space, first, copy=False)
     put(observations, indices, take(first, indices))
-    return EpisodeTurnover(observations, terminal, infos, split_infos(reset_info, indices.tolist()))
+    return AutoresetResult(observations, terminal, infos, split_infos(reset_info, indices.tolist()))
 
 
 _FINAL = ("final_obs", "_final_obs", "final_info", "_final_info")
 
 
-def _in_same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> EpisodeTurnover:
+def _in_same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], ended: np.ndarray) -> AutoresetResult:
     if "final_obs" not in info:
         raise VecEnvContractError(
             f"the autoreset mode of {env} is SAME_STEP, but an episode ended without 'final_obs' in the infos"
@@ -139,4 +139,4 @@ def _in_same_step(env: VectorEnv, observations: Batch, info: dict[str, Any], end
     # gymnasium puts the infos of the reset beside "final_info"
     reset_infos = {index: infos.pop(index) for index in indices if index in infos}
     infos.update(split_infos(info.get("final_info", {}), indices))
-    return EpisodeTurnover(observations, terminal, infos, reset_infos)
+    return AutoresetResult(observations, terminal, infos, reset_infos)

@@ -122,40 +122,40 @@ class GymVecEnv(VecEnv):
         infos = [empty] * self.num_envs
         if dones.any():
             time_outs = np.logical_and(truncated, np.logical_not(terminated))
-            observations = self._turn_over(observations, info, infos, dones, time_outs)
+            observations = self._reset_ended(observations, info, infos, dones, time_outs)
         elif info:
             for index, own_info in split_infos(info, range(self.num_envs)).items():
                 infos[index] = own_info
         # A copy: an algorithm adds to the rewards at time-outs
         return observations, np.array(rewards, dtype=np.float32), dones, infos
 
-    def _turn_over(
+    def _reset_ended(
         self, observations: Any, info: dict[str, Any], infos: list[dict[str, Any]], dones: np.ndarray, time_outs: np.ndarray
     ) -> Any:
-        """Begin the next episodes and fill in the infos. :return: the observations, of a new episode where one ended"""
-        turnover = self._autoreset(self.env, observations, info, dones)
-        for index, own_info in turnover.infos.items():
+        """Reset the environments whose episodes ended, and fill in the infos. :return: the observations after the resets"""
+        result = self._autoreset(self.env, observations, info, dones)
+        for index, own_info in result.infos.items():
             infos[index] = own_info
         ended = np.flatnonzero(dones)
         indices: list[int] = ended.tolist()
         seconds = round(time.time() - self._t_start, 6)
         totals, lengths = self._returns[ended].tolist(), self._lengths[ended].tolist()
-        episodes = zip(indices, turnover.terminal, time_outs[ended].tolist(), totals, lengths, strict=True)
+        episodes = zip(indices, result.terminal, time_outs[ended].tolist(), totals, lengths, strict=True)
         for index, terminal, time_out, total, length in episodes:
             # Rounded as in Monitor, but not if it is an integer: rounding would take as long as the rest of this loop
             episode = {"r": round(total, 6) if total % 1 else total, "l": length, "t": seconds}
             ending = {"TimeLimit.truncated": time_out, "terminal_observation": terminal, "episode": episode}
-            infos[index] = {**turnover.infos.get(index, {}), **ending}
+            infos[index] = {**result.infos.get(index, {}), **ending}
             if self._info_keywords:
                 episode.update(self._logged(infos[index]))
-            self.reset_infos[index] = turnover.reset_infos.get(index, {})
+            self.reset_infos[index] = result.reset_infos.get(index, {})
         self._returns[ended] = 0.0
         self._lengths[ended] = 0
         if self._writer is not None:
             # One flush for all episodes of this step
             self._writer.logger.writerows(infos[index]["episode"] for index in indices)
             self._writer.file_handler.flush()
-        return turnover.observations
+        return result.observations
 
     def _logged(self, info: dict[str, Any]) -> dict[str, Any]:
         missing = [key for key in self._info_keywords if key not in info]
