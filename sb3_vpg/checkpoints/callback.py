@@ -16,7 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_vpg.checkpoints.callback_state import callback_state, callbacks_in
 from sb3_vpg.checkpoints.files import Checkpoint, checkpoints_in, latest, steps_of
 from sb3_vpg.checkpoints.training_state import (
-    ANOTHER_RUN,
+    ANOTHER_RUN_ADVICE,
     best_models,
     check_settings,
     restore_training,
@@ -183,7 +183,7 @@ class TrainingCheckpoint(BaseCallback):
         if checkpoint.total_timesteps != self._total_timesteps:
             raise ValueError(
                 f"{checkpoint.path} belongs to a run of {checkpoint.total_timesteps:,} steps, but total_timesteps is "
-                f"{self._total_timesteps:,}; schedules depend on it. {ANOTHER_RUN}"
+                f"{self._total_timesteps:,}; schedules depend on it. {ANOTHER_RUN_ADVICE}"
             )
         check_settings(self.model, checkpoint.data, encoded_settings(self.model), checkpoint.path)
         best = dict(zip(checkpoint.state["best_models"], checkpoint.best, strict=True))

@@ -57,13 +57,13 @@ def get_state(env: VecEnv) -> dict[str, Any]:
     encoder = AttributeEncoder([*wrappers, *chain(*groups)])
     encoded = [_encode_layer(encoder, wrapper) for wrapper in wrappers]
     state: dict[str, Any] = {"num_envs": env.num_envs, "wrappers": [row for row, _ in encoded], "base": None, "classes": {}}
-    missing = missing or next((hidden for _, hidden in encoded if hidden), None)
+    missing = missing or next((text for _, text in encoded if text), None)
     base = []
     for number, group in enumerate(groups):
         if missing is None:
             encoded = [_encode_layer(encoder, layer) for layer in group]
             base.append([row for row, _ in encoded])
-            missing = next((_prefix(number) + hidden for _, hidden in encoded if hidden), None)
+            missing = next((_prefix(number) + text for _, text in encoded if text), None)
     if missing is None:
         state |= {"base": base, "classes": class_attributes([*wrappers, *chain(*groups)])}
     return {**state, "missing": missing}
@@ -78,14 +78,14 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
         wrappers is restored, such as the statistics of ``VecNormalize``, and the environment must be reset
     :raises ValueError: if the state has another number of environments, other layers or other attributes
     """
-    wrappers, groups, hidden = _layers(env)
+    wrappers, groups, missing = _layers(env)
     if state["num_envs"] != env.num_envs:
         raise ValueError(f"the state is of {state['num_envs']} environments, but there are {env.num_envs}; build as many")
     _check_layers(wrappers, state["wrappers"], "")
     base = state["base"] or []
     if base:
-        if hidden is not None:
-            raise ValueError(f"the state is of a {base[0][0]['class']} and its environments, but {hidden}")
+        if missing is not None:
+            raise ValueError(f"the state is of a {base[0][0]['class']} and its environments, but {missing}")
         for number, (group, rows) in enumerate(zip(groups, base, strict=True)):
             _check_layers(group, rows, _prefix(number))
     reason: str | None = state["missing"] or _changed_class(state, [*wrappers, *chain(*groups)])
@@ -151,7 +151,7 @@ def _prefix(number: int) -> str:
 
 def _encode_layer(encoder: AttributeEncoder, layer: Any) -> tuple[dict[str, Any], str | None]:
     """:return: the plain attributes of a layer, and what of its state is not plain, or None"""
-    name, hidden = type(layer).__qualname__, None
+    name, missing = type(layer).__qualname__, None
     row: dict[str, Any] = {"class": name, "attributes": {}, "left_out": []}
     for attribute, value in state_attributes(layer).items():
         try:
@@ -160,8 +160,8 @@ def _encode_layer(encoder: AttributeEncoder, layer: Any) -> tuple[dict[str, Any]
             row["left_out"].append(attribute)
             # No step reads the infos of the last reset
             is_needed = attribute != "reset_infos" or not isinstance(layer, VecEnv)
-            if hidden is None and is_needed:
-                hidden = f"the attribute {attribute!r} of {name} holds {error}"
+            if missing is None and is_needed:
+                missing = f"the attribute {attribute!r} of {name} holds {error}"
     if has_state_dict(layer):
         try:
             row["own"] = encoder.encode(layer.state_dict())
@@ -169,11 +169,11 @@ def _encode_layer(encoder: AttributeEncoder, layer: Any) -> tuple[dict[str, Any]
             return row, f"state_dict() of {name} returned {error}; let it return plain values"
         return row, None
     base = hidden_base(layer)
-    if hidden is not None:
-        hidden += ", which is not plain"
+    if missing is not None:
+        missing += ", which is not plain"
     elif base is not None:
-        hidden = f"{name} inherits from {base}, whose content cannot be saved"
-    return row, hidden and f"{hidden}; give {name} the methods state_dict() and load_state_dict(state)"
+        missing = f"{name} inherits from {base}, whose content cannot be saved"
+    return row, missing and f"{missing}; give {name} the methods state_dict() and load_state_dict(state)"
 
 
 def _check_layers(layers: Sequence[Any], rows: Sequence[dict[str, Any]], prefix: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_vpg.checkpoints.training_state import PARTS
+from sb3_vpg.checkpoints.training_state import REQUIRED_KEYS
 from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.persistence.archives import DATA, TRAINING, best_member, read_archive
 from sb3_vpg.persistence.class_names import with_current_names
@@ -57,8 +57,8 @@ class Checkpoint:
             data, state = with_current_names(loads(members[DATA])), decode(loads(members[TRAINING]))
             best = [members[best_member(index)] for index in range(len(state["best_models"]))]
             checkpoint = Checkpoint(path, data, weights, state, best)
-            if not state.keys() >= PARTS:
-                raise ValueError(f"{sorted(PARTS - state.keys())} are missing")
+            if not state.keys() >= REQUIRED_KEYS:
+                raise ValueError(f"{sorted(REQUIRED_KEYS - state.keys())} are missing")
             if checkpoint.num_timesteps < 0 or checkpoint.total_timesteps <= 0:
                 raise ValueError(f"its counters are {checkpoint.num_timesteps} of {checkpoint.total_timesteps} steps")
             if not isinstance(data, dict):

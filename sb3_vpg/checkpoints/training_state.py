@@ -26,9 +26,9 @@ _NOT_COMPARED = ("verbose", "tensorboard_log", "device", "stats_window_size", "m
 _OF_THE_TASK = ("policy_class", "observation_space", "action_space", "n_envs")
 # Attributes that each process sets anew
 _OF_A_PROCESS = ("verbose", "tensorboard_log", "start_time", "_num_timesteps_at_start", "_log_interval", "action_noise")
-PARTS = {"versions", "num_timesteps", "total_timesteps", "streams", "env", "callbacks", "monitors", "log"}
+REQUIRED_KEYS = {"versions", "num_timesteps", "total_timesteps", "streams", "env", "callbacks", "monitors", "log"}
 """Keys that every checkpoint has."""
-ANOTHER_RUN = "Use another save_path, or resume=False to remove the checkpoints"
+ANOTHER_RUN_ADVICE = "Use another save_path, or resume=False to remove the checkpoints"
 # Numbers that a policy or a rollout buffer sets anew in each iteration
 _OF_A_ROLLOUT = ("training", "pos", "full", "generator_ready")
 _WITHOUT_NUMBERS = ("torch", "stable_baselines3", "sb3_vpg")
@@ -94,7 +94,7 @@ def check_settings(model: LeanOnPolicyAlgorithm, stored: dict[str, Any], current
         # Settings that are not plain cannot be compared
         if was != now and not (was_left_out(was) and was_left_out(now)):
             raise ValueError(
-                f"{path} belongs to another run: {name} was {_shown(was)}, and is {_shown(now)} now. {ANOTHER_RUN}"
+                f"{path} belongs to another run: {name} was {_shown(was)}, and is {_shown(now)} now. {ANOTHER_RUN_ADVICE}"
             )
 
 

@@ -114,9 +114,9 @@ class PlainSaving(Packable):
         members = read_archive(path, trust)
         custom = dict(custom_objects or {})
         # For example "env": gymnasium would make an environment of its id, which can import any module
-        hidden = [] if trust else cls._excluded_save_params(cls.__new__(cls))
+        excluded = [] if trust else cls._excluded_save_params(cls.__new__(cls))
         with refusing(name):
-            settings, pickles = read_settings(cls, members, name, hidden, custom, kwargs, trust)
+            settings, pickles = read_settings(cls, members, name, excluded, custom, kwargs, trust)
         _check_keywords(cls, kwargs, {*settings, *pickles})
         with refusing(name):
             weights = weights_of(members, name, trust)

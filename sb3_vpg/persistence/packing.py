@@ -127,9 +127,9 @@ def _refusals(model: Packable, exclude: Iterable[str] | None, include: Iterable[
 def _settings(model: Packable, exclude: Iterable[str] | None, include: Iterable[str] | None) -> dict[str, Any]:
     """:return: the attributes that ``save`` writes as settings; SB3's rules select them"""
     state_dicts, variables = model._get_torch_save_params()
-    hidden = {*(exclude or ()), *model._excluded_save_params()} - set(include or ())
-    hidden |= {name.split(".")[0] for name in [*state_dicts, *variables]}
-    return {name: value for name, value in model.saved_settings().items() if name not in hidden}
+    excluded = {*(exclude or ()), *model._excluded_save_params()} - set(include or ())
+    excluded |= {name.split(".")[0] for name in [*state_dicts, *variables]}
+    return {name: value for name, value in model.saved_settings().items() if name not in excluded}
 
 
 def _encoded(name: str, value: Any, pickles: bool) -> tuple[Any, str | None]:

@@ -64,7 +64,7 @@ def read_settings(
     cls: type[BaseAlgorithm],
     members: dict[str, bytes],
     name: str,
-    hidden: list[str],
+    excluded: list[str],
     custom: dict[str, Any],
     keywords: dict[str, Any],
     trust: bool,
@@ -72,7 +72,7 @@ def read_settings(
     """
     :param cls: the algorithm
     :param members: of the archive ``name``
-    :param hidden: names of attributes that ``save`` never writes, and that are therefore refused
+    :param excluded: names of attributes that ``save`` never writes, and that are therefore refused
     :param custom: ``custom_objects`` of ``load``, which replace settings; the file's own are then not decoded
     :param keywords: the keywords of ``load``, which replace settings too, except those that SB3 compares
     :param trust: accept pickles and replaced methods
@@ -90,7 +90,7 @@ def read_settings(
             settings[key] = given[key]
         elif callable(getattr(cls, key, None)) and not trust:
             raise RefusedFileError(f"{name} has a setting {key!r}, which would take the place of a method; refused")
-        elif key in hidden:
+        elif key in excluded:
             raise RefusedFileError(f"{name} has a setting {key!r}, which no model of ours saves; refused")
         elif is_pickled(value):
             pickled[key] = value

@@ -36,7 +36,7 @@ from tampering import (
 from sb3_vpg import VPG, RandomSearch
 from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 from sb3_vpg.checkpoints.files import latest, progress
-from sb3_vpg.checkpoints.training_state import PARTS
+from sb3_vpg.checkpoints.training_state import REQUIRED_KEYS
 from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.persistence.archives import read_weights, write_archive
@@ -211,7 +211,7 @@ def test_malicious_checkpoints_are_refused(change, tmp_path):
 @pytest.mark.parametrize("name", ["pickle in weights", "NaN", "allowed call", "cut off", "references", "stowaway"])
 def test_checkpoints_refuse_what_models_refuse(name, members, marker, tmp_path):
     path = tmp_path / "checkpoint_32_steps.zip"
-    parts = {**dict.fromkeys(PARTS), "num_timesteps": 32, "total_timesteps": 32, "best_models": []}
+    parts = {**dict.fromkeys(REQUIRED_KEYS), "num_timesteps": 32, "total_timesteps": 32, "best_models": []}
     state = json.dumps(parts).encode()
     path.write_bytes(write_archive({**members, "training.json": state}))
     assert progress(path) == (32, 32)
