@@ -122,7 +122,9 @@ def restore_callbacks(callback: BaseCallback, states: dict[str, Any], best: dict
 
 def _has_own_state(state: dict[str, Any]) -> bool:
     """:return: True if a callback has other state than the counters that every callback has"""
-    return bool({*state, *state["attributes"]} - {"attributes", "arguments", "hidden", "n_calls", "num_timesteps"})
+    # Older checkpoints hold verbose and parent among the attributes
+    of_every_callback = {"n_calls", "num_timesteps", "verbose", "parent"}
+    return bool({*state, *state["attributes"]} - {"attributes", "arguments", "hidden", *of_every_callback})
 
 
 def _restore(callback: BaseCallback, state: dict[str, Any]) -> list[str]:

@@ -277,7 +277,7 @@ def test_output_flags_may_change_and_a_folder_names_a_run(short: Path, monkeypat
 def test_a_checkpoint_under_the_old_name_of_a_callback_resumes_without_a_warning() -> None:
     """``TrainingStarted`` was called ``First``, and checkpoints hold callbacks' states under the names of their classes."""
     now = TrainingStarted(lambda model: None, [])
-    before = {"First 0": {"attributes": {"n_calls": 512, "num_timesteps": 2048}, "arguments": {"verbose": 0}, "hidden": []}}
+    before = {"First 0": {"attributes": {"n_calls": 512, "num_timesteps": 2048, "verbose": 0, "parent": None}}}
     assert restore_callbacks(now, before, {}) == []
 
 
