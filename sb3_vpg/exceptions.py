@@ -17,7 +17,7 @@ class RefusedFileError(ValueError):
         self.reason, self.advice = reason, advice
         text = f"{reason}; {advice}" if advice else reason
         # The text may quote the file: escape control sequences for the terminal, and limit the length
-        shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text[:2000])
+        shown = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:2000])
         super().__init__(shown)
 
 
@@ -41,7 +41,7 @@ class UnsoundNumberError(ValueError):
         self.step = step
 
     def with_timestep(self, n_before: int, n_envs: int) -> str:
-        """Return the message with the step and the timestep; ``n_before`` timesteps were before the rollout."""
+        """Return the message with the step and the timestep. ``n_before``: ``num_timesteps`` at the start of the rollout."""
         where = f"at step {self.step}" if self.step else "at the start"
         return f"{self} {where} of this rollout (timestep {n_before + self.step * n_envs:,})"
 
@@ -82,11 +82,14 @@ ENVIRONMENT_ADVICE = (
     "Correct what the environment computes there (VecCheckNan(env, raise_exception=True) shows the action too). If the number "
     "is only too large, scale it down with VecNormalize"
 )
-"""What to try if the policy computes a broken number, and if the environment does."""
+"""What to try if the policy computes an invalid number, and if the environment does."""
 
 
-def diverged(what: str, n_updates: int, n_steps: int, advice: str = POLICY_ADVICE) -> ValueError:
-    """Return the error that stops training; its message names the iteration, the cause and what to try."""
+def training_error(what: str, n_updates: int, n_steps: int, advice: str = POLICY_ADVICE) -> ValueError:
+    """
+    Return the error that stops training after ``n_updates`` complete iterations. Its message names the cause and what to try.
+    It is a ``DivergedError`` with ``POLICY_ADVICE``, else a plain ``ValueError``, since the environment is to blame.
+    """
     verb, kind = ("diverged", DivergedError) if advice == POLICY_ADVICE else ("stopped", ValueError)
     return kind(
         f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "

@@ -1,4 +1,4 @@
-"""SB3's ``OnPolicyAlgorithm`` with a faster ``collect_rollouts`` and ``predict``."""
+"""SB3's ``OnPolicyAlgorithm`` with a faster ``collect_rollouts`` and ``predict``, and hooks between iterations."""
 
 import math
 from typing import Any
@@ -14,32 +14,33 @@ from typing_extensions import Self
 
 from sb3_vpg.collection.actors import Actor, LeanActor, invalid_distribution_errors, lean_actor
 from sb3_vpg.collection.advantages import check_advantages, compute_advantages
-from sb3_vpg.collection.buffers import is_known
+from sb3_vpg.collection.buffers import has_known_layout
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, checked_steps, invalid_observation
 from sb3_vpg.collection.late_values import LateValues
-from sb3_vpg.collection.pure_modules import try_modules
+from sb3_vpg.collection.pure_modules import Purity, check_purity
 from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.common.iteration_hook import IterationHook
 from sb3_vpg.common.random_state import random_streams
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
-from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, diverged
+from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, training_error
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import naming_failed_env
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
 
-_DERIVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
-_DERIVED += ["between_iterations", "_played_env", "_late", "_tried"]
+# Derived from arguments and policy, or part of one learn() or rollout
+_NOT_SAVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
+_NOT_SAVED += ["between_iterations", "_sb3_loop_env", "_late", "_purity"]
 
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     """
-    Collects the same rollouts as its parent, but faster: see ``collect_rollouts`` and ``predict``. A subclass sets
-    ``_estimator``, which defines the advantages. Parameters: see ``OnPolicyAlgorithm``.
+    Collects the rollouts of its parent faster, or whole episodes, and checks them for NaN: see ``collect_rollouts``. A
+    subclass sets ``_estimator``, which defines the advantages. Parameters: see ``OnPolicyAlgorithm``.
     """
 
     _estimator: Estimator
@@ -47,9 +48,9 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _average_return: float | None = None
     _iteration = 0
     _log_interval = 0
-    _played_env: VecEnv | None = None
-    _late: LateValues | None = None
-    _tried: tuple[list[th.nn.Module], bool] | None = None
+    _sb3_loop_env: VecEnv | None = None  # while SB3's loop collects
+    _late: LateValues | None = None  # while our loop collects
+    _purity: Purity | None = None
     _hooks: list[IterationHook] = []  # noqa: RUF012  # never changed: learn() assigns a new list
     _stop_requested = False
     between_iterations = False
@@ -88,7 +89,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self.warn_unloadable(stacklevel=4)
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
-        self._tried = None
+        self._purity = None
         self._keep_statistics()
         with naming_failed_env(self.env, self):
             total_timesteps, callback = self._setup_learn(
@@ -117,15 +118,17 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._check_first_observation()
 
     def _keep_statistics(self) -> None:
+        """Copy the statistics of ``VecNormalize``, which ``_training_error`` restores."""
         layers = normalizers(self.env)
         self._statistics = layers, copy_statistics(layers)
 
     def _check_first_observation(self) -> None:
+        """:raises ValueError: if the first observation has made the statistics of ``VecNormalize`` NaN or infinite"""
         assert self.env is not None
         if not are_statistics_finite(normalizers(self.env)):
             found = invalid_observation(self.env, self._last_obs, 0, self.policy)
             what = found.with_timestep(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
-            raise self._stop(what, ENVIRONMENT_ADVICE)
+            raise self._training_error(what, ENVIRONMENT_ADVICE)
 
     def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
         while self.num_timesteps < total_timesteps and self._begin_iteration():
@@ -185,8 +188,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         """
         See ``OnPolicyAlgorithm.collect_rollouts``. Values and log-probabilities are computed when the rollout is complete, or
         when a callback reads them in its ``locals``. With ``n_steps`` and a critic, SB3's own loop collects for gSDE, for
-        policies that override SB3's methods and for a user's ``rollout_buffer_class``. With ``n_episodes``,
-        ``n_rollout_steps`` has no effect.
+        policies that override SB3's methods or may return something else later (see ``collection.pure_modules``), and for a
+        user's ``rollout_buffer_class``. With ``n_episodes``, ``n_rollout_steps`` has no effect.
 
         :raises ValueError: if an observation or a reward is NaN, infinite or huge; if the policy's distribution over actions
             is not valid; if an environment does not finish its ``n_episodes``; if a callback replaces the policy or the
@@ -200,20 +203,19 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             with naming_failed_env(env, self):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except UnsoundNumberError as error:
-            raise self._stop(error.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
+            raise self._training_error(error.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
         except DistributionError as error:
             seen = invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
             if seen is not None:
-                raise self._stop(seen.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
-            raise self._stop("the policy's distribution over actions has NaN or infinite parameters") from error
-        layers, _ = self._statistics
-        if not are_statistics_finite(layers):
-            raise self._stop("an observation or a reward is NaN or infinite", ENVIRONMENT_ADVICE)
+                raise self._training_error(seen.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
+            raise self._training_error("the policy's distribution over actions has NaN or infinite parameters") from error
+        if not are_statistics_finite(self._statistics[0]):
+            raise self._training_error("an observation or a reward is NaN or infinite", ENVIRONMENT_ADVICE)
         return collected
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        fills = is_known(buffer) and n_rollout_steps == buffer.buffer_size
-        if self._estimator.is_gae_on_fixed_length and not (fills and isinstance(self._choose_actor(), LeanActor)):
+        fits = has_known_layout(buffer) and n_rollout_steps == buffer.buffer_size
+        if self._estimator.is_gae_on_fixed_length and not (fits and isinstance(self._choose_actor(), LeanActor)):
             return self._collect_by_sb3(env, callback, buffer, n_rollout_steps)
         begin_rollout(self, env, callback, buffer, self._estimator.n_episodes)
         actor = self._choose_actor()
@@ -249,35 +251,34 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     def _choose_actor(self) -> Actor:
         """Return the actor for the next rollout: the fast one if it supports the policy."""
         self._actor = lean_actor(self.policy, self._actor)
-        is_pure = acts_as_sb3(self.policy) and self._are_modules_pure()
+        is_pure = acts_as_sb3(self.policy)
+        if is_pure:
+            self._purity = check_purity(self.policy, self._last_obs, self._purity, self.verbose)
+            _, is_pure = self._purity
         if self._actor is not None and is_pure:
             return self._actor
         return StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic, is_pure)
 
-    def _are_modules_pure(self) -> bool:
-        self._tried = try_modules(self.policy, self._last_obs, self._tried, self.verbose)
-        return self._tried[1]
-
     def _collect_by_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         locals_of(callback).set_lazy({})
-        self._played_env = self.env
+        self._sb3_loop_env = self.env
         try:
             with invalid_distribution_errors():
                 collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
         except Exception as error:
             # After set_env in _on_rollout_start, SB3's loop fails for want of an observation
-            if self.env is self._played_env or buffer.pos > 0:
+            if self.env is self._sb3_loop_env or buffer.pos > 0:
                 raise
             raise env_replaced(self) from error
         finally:
-            self._played_env = None
+            self._sb3_loop_env = None
         if collected:
             check_rollout(buffer, self._last_obs, self.policy, "reward (with the value that SB3 adds at a time-out)")
         return collected
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # SB3's loop calls this after each on_step, before it stores the observation
-        if self._played_env is not None and self.env is not self._played_env:
+        if self._sb3_loop_env is not None and self.env is not self._sb3_loop_env:
             raise env_replaced(self)
         super()._update_info_buffer(infos, dones)
 
@@ -289,10 +290,10 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         if mean is not None and math.isfinite(mean):
             self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 
-    def _stop(self, what: str, *advice: str) -> ValueError:
+    def _training_error(self, what: str, *advice: str) -> ValueError:
+        """Return the error to raise, and restore the statistics of ``VecNormalize`` from before the rollout."""
         restore_statistics(*self._statistics)
-        return diverged(what, self._n_updates, self.num_timesteps, *advice)
+        return training_error(what, self._n_updates, self.num_timesteps, *advice)
 
     def _excluded_save_params(self) -> list[str]:
-        # Derived from arguments and policy when a model is built
-        return [*super()._excluded_save_params(), *_DERIVED]
+        return [*super()._excluded_save_params(), *_NOT_SAVED]

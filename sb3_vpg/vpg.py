@@ -36,7 +36,7 @@ class VPG(TwoOptimizers):
     Schulman et al. 2015, https://arxiv.org/abs/1506.02438 (the advantages, GAE).
 
     Each iteration plays ``n_steps`` steps in each of ``n_envs`` environments, takes *one* step of the policy along the
-    mean over these T * N steps of ``A_t * grad log pi(a_t | s_t)``, and then fits the critic in ``n_critic_updates`` passes
+    mean of ``A_t * grad log pi(a_t | s_t)`` over all of these steps, and then fits the critic in ``n_critic_updates`` passes
     over the same steps. The critic's values are the baseline of the next advantages. Policy and critic have separate
     optimisers (SB3 issue #338): one follows a noisy gradient once, the other solves a regression. No step of the critic
     changes the policy.
@@ -51,7 +51,7 @@ class VPG(TwoOptimizers):
     :param env: the environment, a vectorised environment, or an id registered in Gymnasium
     :param learning_rate: step size of the policy: a number, a function of the remaining progress (1 to 0), or the
         zoo's ``"lin_0.001"``
-    :param n_steps: steps per environment and iteration (T); an iteration learns from ``n_steps * n_envs`` of them
+    :param n_steps: steps per environment and iteration; an iteration learns from ``n_steps * n_envs`` of them
     :param batch_size: largest number of steps in a minibatch of the critic (their sizes differ by 1 at most); None: all steps
     :param gamma: discount factor
     :param gae_lambda: trade-off in GAE between Monte-Carlo advantages (1, least bias) and the critic's (0, least variance)
@@ -64,8 +64,9 @@ class VPG(TwoOptimizers):
     :param baseline: what is subtracted from the return. ``"value"``: the critic's values, with GAE. The others train no
         critic and treat a time-out as the end of an episode. ``"none"``: nothing. ``"average"``: a moving average of the mean
         returns of earlier updates. ``"leave_one_out"``: the mean return, from the same time step on, of the other episodes
-        of the update that last as long; 0 if there is none. ``"optimal"``: the constant of least variance (Greensmith et al.
-        2004), estimated from the other episodes with two backward passes per episode. The last two need ``n_episodes``
+        of the update that last as long (of all others with ``reward_to_go=False``); 0 if there is none. ``"optimal"``: the
+        constant of least variance (Greensmith et al. 2004), estimated from the other episodes with two backward passes per
+        episode. The last two need ``n_episodes``
     :param n_episodes: whole episodes per environment and iteration; ``n_steps`` then has no effect. None: ``n_steps``.
         Steps an environment takes while others finish their episodes count in ``num_timesteps`` and appear in ``Monitor``'s
         files, but are not learned from
@@ -159,13 +160,14 @@ class VPG(TwoOptimizers):
     def _setup_lr_schedule(self) -> None:
         self.lr_schedule = CheckedSchedule("learning_rate", self.learning_rate)
         value = self.vf_learning_rate
-        self.vf_lr_schedule = self._step_size if value is None else CheckedSchedule("vf_learning_rate", value)
+        self.vf_lr_schedule = self._policy_lr if value is None else CheckedSchedule("vf_learning_rate", value)
 
-    def _step_size(self, progress_remaining: float) -> float:
+    def _policy_lr(self, progress_remaining: float) -> float:
         # Read at each call, because a user may replace lr_schedule
         return self.lr_schedule(progress_remaining)
 
     def _maybe_recommend_cpu(self, mlp_class_name: str = "MlpPolicy") -> None:
+        # SB3's default is the name of its own class, ActorCriticPolicy
         super()._maybe_recommend_cpu(mlp_class_name)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
@@ -190,7 +192,8 @@ class VPG(TwoOptimizers):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         self._note_step_size("learning_rate", self.policy.optimizer)
-        # Without a reader, as with verbose=0, the diagnostics of the gradient are not computed
+        # Logs are dumped before train(), so these diagnostics appear in the next log. Without one (as with verbose=0), they
+        # are not computed
         log_follows = bool(self._log_interval and self.logger.output_formats)
         log_follows = log_follows and (self._iteration + 1) % self._log_interval == 0
 
@@ -204,7 +207,7 @@ class VPG(TwoOptimizers):
             if log_follows:
                 self._record_change(rollout)
         except NotFiniteError as error:
-            raise self._stop(str(error)) from None
+            raise self._training_error(str(error)) from None
         finally:
             drop_graph(self.policy)
 

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
@@ -21,13 +20,13 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.common.observations import n_observations, stacked, take
 from sb3_vpg.exceptions import DistributionError
-from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_known, numpy_distribution
+from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched
-from sb3_vpg.numpy_policy.networks import N_ROWS, NumpyNetwork, numpy_network
+from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
 
-Array = npt.NDArray[Any]
 _PREDICTING = ("predict", "_predict")
 _N_NOISE = 8192
+"""Random numbers drawn at once, for several steps."""
 _TORCH_MESSAGES = ("of distribution", "probability tensor")
 """In torch's errors for invalid parameters: from the distribution, and from sampling if ``th.compile`` disabled validation."""
 
@@ -47,8 +46,8 @@ class Actor(Protocol):
     """What collection needs from an actor."""
 
     policy: ActorCriticPolicy
-    values_wait: bool
-    """Whether values are computed later, by ``values``, and not by ``act``."""
+    defers_values: bool
+    """Whether values are computed after the rollout, and not by ``act``."""
 
     def start(self, rng: np.random.Generator) -> None:
         """Begin a rollout, with this generator for its actions."""
@@ -57,19 +56,21 @@ class Actor(Protocol):
         """Return whether this actor still supports the policy; called when a rollout is complete."""
 
     def act(self, observations: Any) -> Array:
-        """Return sampled actions, shape (N, *action_space.shape)."""
+        """Return sampled actions, shape (N, *action_space.shape). Raises DistributionError for an invalid distribution."""
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
         """Return values, shape (N, 1), and log-probabilities, shape (N,), of the last call of ``act``."""
 
     def log_probs(self) -> Array:
-        """Return the log-probability of every action since ``start``, as it was sampled, shape (T, N)."""
+        """Return the log-probability of every action since ``start``, as it was sampled, shape (T, N). Call it once."""
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
         """
-        :param observations: of n steps, which ``act`` has seen
-        :param rows: the rows of the rollout in which they are
-        :return: their values, shape (n,)
+        Return the values of observations that ``act`` has seen.
+
+        :param observations: n observations, those of ``rows``
+        :param rows: rows of the rollout
+        :return: values, shape (n,)
         """
 
     def values(self, observations: Any) -> Array:
@@ -81,13 +82,13 @@ class Actor(Protocol):
 
 class LeanActor:
     """
-    The fast actor.
+    Computes per step only the action; log-probabilities and values follow for the whole rollout.
 
     :param policy: a policy that ``lean_actor`` supports
     :param distribution: its distribution over actions
     """
 
-    values_wait = True
+    defers_values = True
 
     def __init__(self, policy: ActorCriticPolicy, distribution: NumpyDistribution) -> None:
         self.policy = policy
@@ -131,13 +132,10 @@ class LeanActor:
         return self._shaped(actions)
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
-        remembered, actions = self._remembered[-1], self._sampled[-1]
-        log_probs = self.distribution.log_prob(remembered, actions.reshape(len(actions), -1)).astype(
-            remembered.dtype, copy=False
-        )
-        numbers = (self.values(observations)[:, None], log_probs)
-        values, log_probs_N = (th.as_tensor(one, device=self.policy.device) for one in numbers)
-        return values, log_probs_N
+        remembered, actions, device = self._remembered[-1], self._sampled[-1], self.policy.device
+        log_probs_N = self.distribution.log_prob(remembered, actions.reshape(len(actions), -1))
+        values_N1 = th.as_tensor(self.values(observations)[:, None], device=device)
+        return values_N1, th.as_tensor(log_probs_N.astype(remembered.dtype, copy=False), device=device)
 
     def log_probs(self) -> Array:
         remembered_nR, actions = np.concatenate(self._remembered), np.concatenate(self._sampled)
@@ -163,7 +161,7 @@ class LeanActor:
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        if self.distribution.surely_finite(outputs):
+        if self.distribution.surely_valid(outputs):
             return outputs
         if not self.distribution.is_valid(outputs):
             raise DistributionError(
@@ -192,10 +190,10 @@ class LeanActor:
         if not single and observation.shape[1:] != space.shape:
             return None
         outputs = self.outputs(observation[None] if single else observation)
-        sample = self.distribution.sample
-        actions = (
-            self.distribution.mode(outputs) if deterministic else sample(outputs, self.distribution.noise(rng, outputs.shape))
-        )
+        if deterministic:
+            actions = self.distribution.mode(outputs)
+        else:
+            actions = self.distribution.sample(outputs, self.distribution.noise(rng, outputs.shape))
         actions = executable(self.policy, self._shaped(actions))
         return actions.reshape(actions.shape[1:]) if single else actions
 
@@ -226,7 +224,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
     """
     :param policy: any policy
     :param current: the actor that an earlier call returned; it is kept if it still fits
-    :return: the fast actor; None if the policy overrides SB3's way from observation to action or value
+    :return: an actor for the policy; None if the policy overrides SB3's way from observation to action or value
     """
     if not _is_lean(policy):
         return None
@@ -236,7 +234,7 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
 
 
 def _is_lean(policy: Any) -> bool:
-    return acts_as_sb3(policy, values=True) and is_known(policy.action_dist)
+    return acts_as_sb3(policy, values=True) and is_supported(policy.action_dist)
 
 
 def executable(policy: ActorCriticPolicy, actions: Array) -> Array:

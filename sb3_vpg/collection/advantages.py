@@ -41,7 +41,7 @@ def compute_advantages(
     :param average: mean return of earlier updates, for the baseline ``"average"``
     :param last_values_N: values of the observations after the last row, for rollouts of fixed length with a critic
     :param last_dones_N: whether the last row ended an episode, likewise
-    :return: mean return of this update; None for rollouts of fixed length with a critic
+    :return: mean return of this update, for later averages; None for rollouts of fixed length with a critic
     """
     if not estimator.has_critic:
         return _monte_carlo(estimator, buffer, average, policy)

@@ -102,6 +102,7 @@ def buffer_class(
     """
     has_dict = isinstance(observation_space, spaces.Dict)
     own = (RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
+    # A user's class may store dicts without being a DictRolloutBuffer
     if chosen is not None and issubclass(chosen, DictRolloutBuffer) != has_dict and (not has_dict or chosen in own):
         raise ValueError(
             f"rollout_buffer_class={chosen.__name__} does not fit the observation space {observation_space}: leave it out, or "
@@ -119,7 +120,7 @@ def buffer_class(
     return EpisodeDictRolloutBuffer if has_dict else EpisodeRolloutBuffer
 
 
-def is_known(buffer: RolloutBuffer) -> bool:
+def has_known_layout(buffer: RolloutBuffer) -> bool:
     """Return whether the class is SB3's or ours, so that its arrays may be read and written without its methods."""
     return isinstance(buffer, EpisodeBuffer) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
 
@@ -143,7 +144,7 @@ def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     :param numbers: one for each step of ``full_batch``, shape (n,)
     :return: the same numbers, environment by environment, each in the order of time; a user's buffer keeps its own order
     """
-    if isinstance(buffer, EpisodeBuffer) or not is_known(buffer) or buffer.generator_ready:
+    if isinstance(buffer, EpisodeBuffer) or not has_known_layout(buffer) or buffer.generator_ready:
         return numbers
     return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
 
@@ -189,7 +190,7 @@ def full_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     :return: all counted steps. From SB3's buffers: row by row, as views. From ours: environment by environment. From a
         user's: in the order of its ``get``
     """
-    if not is_known(buffer):
+    if not has_known_layout(buffer):
         return next(iter(buffer.get(batch_size=None)))
     if buffer.generator_ready:
         # A callback has called get(), which reorders the arrays environment by environment

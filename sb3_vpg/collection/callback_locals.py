@@ -23,6 +23,7 @@ class Locals(dict[str, Any]):
         """:param later: the lazy entries, a function each; they replace entries of the same names"""
         self.forget()
         self._later = later
+        # Entries of the same names
         self.forget()
 
     def forget(self) -> dict[str, Any]:

@@ -148,10 +148,9 @@ def invalid_observation(env: VecEnv, observations: Any, step: int, policy: Any) 
     :return: the error to raise if an observation is invalid; None if all are valid
     """
     layers = normalizers(env)
-    for layer in layers[-1:]:
-        found = _invalid_input(layer, step, _raw_names(layers, policy))
-        if found is not None:
-            return found
+    found = _invalid_input(layers[-1], step, _raw_names(layers, policy)) if layers else None
+    if found is not None:
+        return found
     for quantity, array in _named(_must_be_valid(policy, observations)):
         index = first_invalid(array)
         if index is not None:
@@ -229,6 +228,7 @@ def _raw_names(layers: Sequence[VecNormalize], policy: Any) -> frozenset[str]:
 
 
 def _invalid_input(normalizer: VecNormalize, step: int, names: frozenset[str]) -> UnsoundNumberError | None:
+    """Return the error for what ``raw_check`` finds in the last input of ``VecNormalize``; None if it is valid."""
     # VecNormalize clips large numbers, but neither NaN nor an infinity that has entered its statistics
     seen: Any = normalizer.old_obs
     seen = {name: seen[name] for name in names} if isinstance(seen, dict) else seen if names else {}

@@ -17,10 +17,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import MlpExtractor
 from torch.nn.parameter import is_lazy
 
-from sb3_vpg.collection.actors import Actor, Array
+from sb3_vpg.collection.actors import Actor
 from sb3_vpg.collection.buffers import flat_observations
 from sb3_vpg.collection.check_nan import check_terminal
 from sb3_vpg.common.observations import stacked, take
+from sb3_vpg.numpy_policy.networks import Array
 
 
 class LateValues:
@@ -47,7 +48,7 @@ class LateValues:
 
     def note_weights(self) -> None:
         """Compute the values of later steps with the present weights."""
-        tensors = _tensors(self.actor.policy) if self.has_critic and self.actor.values_wait else []
+        tensors = _critic_tensors(self.actor.policy) if self.has_critic and self.actor.defers_values else []
         self._weights = [(one, None if is_lazy(one) else one.detach().clone()) for one in tensors]
 
     def catch_up(self) -> None:
@@ -69,7 +70,7 @@ class LateValues:
         :param observation: its last observation
         """
         self._time_outs.append((row, env, observation))
-        if not self.actor.values_wait:
+        if not self.actor.defers_values:
             # Modules that change when they are called are called in the order of SB3's loop
             self.catch_up()
 
@@ -115,7 +116,7 @@ class LateValues:
     def _check_weights(self) -> None:
         if not self._weights:
             return
-        present = _tensors(self.actor.policy)
+        present = _critic_tensors(self.actor.policy)
         replaced = len(present) != len(self._weights) or any(
             one is not noted for one, (noted, _) in zip(present, self._weights, strict=True)
         )
@@ -126,7 +127,7 @@ class LateValues:
             )
 
 
-def _tensors(policy: ActorCriticPolicy) -> list[th.Tensor]:
+def _critic_tensors(policy: ActorCriticPolicy) -> list[th.Tensor]:
     """Return the parameters and buffers that SB3's ``predict_values`` depends on."""
     body: Any = policy.mlp_extractor
     hidden = body.value_net if type(body) is MlpExtractor else body

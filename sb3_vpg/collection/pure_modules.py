@@ -20,11 +20,11 @@ from sb3_vpg.common.libraries import is_library
 from sb3_vpg.common.observations import n_observations
 from sb3_vpg.common.random_state import copy_streams, restore_streams
 
-Tried = tuple[list[nn.Module], bool]
+Purity = tuple[list[nn.Module], bool]
 """The modules of a policy, and whether they are pure."""
 
 
-def try_modules(policy: ActorCriticPolicy, observations: Any, before: Tried | None, verbose: int) -> Tried:
+def check_purity(policy: ActorCriticPolicy, observations: Any, before: Purity | None, verbose: int) -> Purity:
     """
     Call ``are_pure``, unless the result for the same modules is known.
 
@@ -40,7 +40,7 @@ def try_modules(policy: ActorCriticPolicy, observations: Any, before: Tried | No
     policy.set_training_mode(False)
     is_pure = are_pure(policy, observations)
     if verbose and not is_pure:
-        print("The policy is called at each step, as by A2C, because one of its modules might return something else later")
+        print("The policy is called at each step, as in A2C, because a module of it may return other values if called later")
     return modules, is_pure
 
 

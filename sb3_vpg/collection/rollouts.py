@@ -55,17 +55,17 @@ def collect(
         or its methods during the rollout
     :raises UnsoundNumberError: if an observation or a reward is NaN, infinite or huge
     """
-    policy, n_envs, own_env, quota = model.policy, env.num_envs, model.env, estimator.n_episodes
+    policy, model_env, n_envs, n_episodes = model.policy, model.env, env.num_envs, estimator.n_episodes
     # Once per rollout: calling locals() at every step costs as much as a layer of the network
     callback.update_locals({**locals(), "self": model})
     shown = _lazy_locals(model, actor, callback, rollout_buffer)
     step, check, is_bounded = fast_step(env), raw_check(env, policy), isinstance(model.action_space, spaces.Box)
-    episodes = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
+    episode_buffer = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
     n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
-    while n_steps < n_rollout_steps if quota is None else (n_finished < quota).any():
-        if model.policy is not policy or model.env is not own_env:
+    while n_steps < n_rollout_steps if n_episodes is None else (n_finished < n_episodes).any():
+        if model.policy is not policy or model.env is not model_env:
             break
-        counted = None if episodes is None else episodes.mark_counted(n_finished < quota)
+        counted = None if episode_buffer is None else episode_buffer.mark_counted(n_finished < n_episodes)
         observations: Any = model._last_obs
         store_observations(rollout_buffer, observations, model._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
         actions = actor.act(observations)
@@ -84,12 +84,12 @@ def collect(
             late.remember(shown.forget())
         _note_ends(model, infos, dones, counted, n_steps, late)
         store_step(rollout_buffer, actions, rewards)
-        if episodes is not None:
+        if episode_buffer is not None:
             n_finished += dones
         n_steps += 1
         model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]  # SB3 declares None
 
-    _check_unchanged(model, policy, own_env, actor)
+    _check_unchanged(model, policy, model_env, actor)
     _complete(model, late, rollout_buffer)
     shown.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})
@@ -117,23 +117,23 @@ def _forbids_early_resets(env: VecEnv) -> bool:
 
 
 def begin_rollout(
-    model: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, quota: int | None
+    model: OnPolicyAlgorithm, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_episodes: int | None
 ) -> None:
     """
     Call ``on_rollout_start``, and reset the environments if a rollout consists of whole episodes.
 
-    :param quota: ``n_episodes``
+    :param n_episodes: None for a rollout of fixed length, which goes on where the last one ended
     :raises ValueError: if the callback replaces the environment, or if the environment refuses the reset
     """
     model.policy.set_training_mode(False)
     buffer.reset()
-    own_env, policy = model.env, model.policy
+    model_env, policy = model.env, model.policy
     callback.on_rollout_start()
-    if model.env is not own_env:
+    if model.env is not model_env:
         raise env_replaced(model)
     if model.policy is not policy:
         model.policy.set_training_mode(False)
-    if quota is None:
+    if n_episodes is None:
         return
     if env.num_envs == 1 and _forbids_early_resets(env):
         assert model._last_episode_starts is not None
@@ -180,7 +180,9 @@ def _check_unchanged(model: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, 
 def env_replaced(model: OnPolicyAlgorithm) -> ValueError:
     """Return the error for a ``set_env`` during a rollout, and let ``learn`` reset the new environment."""
     model._last_obs = None
-    return _changed("model.set_env was called", "; in _on_rollout_start(), its first observation is there already")
+    return _changed(
+        "model.set_env was called", "; _on_rollout_start() is too late, because the rollout has its first observation"
+    )
 
 
 def _changed(what: str, more: str = "") -> ValueError:

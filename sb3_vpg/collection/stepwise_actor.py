@@ -8,9 +8,10 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_vpg.collection.actors import Array, invalid_distribution_errors, values_of
+from sb3_vpg.collection.actors import invalid_distribution_errors, values_of
 from sb3_vpg.common.observations import n_observations
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
+from sb3_vpg.numpy_policy.networks import Array
 
 
 class StepwiseActor:
@@ -31,15 +32,15 @@ class StepwiseActor:
         self.are_pure = are_pure
 
     def start(self, rng: np.random.Generator) -> None:
-        self.values_wait = self._may_split()
+        self.defers_values = self._may_defer()
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
 
     def fits(self) -> bool:
-        return self._may_split() is self.values_wait
+        return self._may_defer() is self.defers_values
 
-    def _may_split(self) -> bool:
-        """Return whether values may be computed later, or not at all."""
+    def _may_defer(self) -> bool:
+        """Return whether values may be computed after the rollout, or not at all."""
         return self.are_pure and acts_as_sb3(self.policy, values=self.has_critic)
 
     def act(self, observations: Any) -> Array:
@@ -48,7 +49,7 @@ class StepwiseActor:
             tensors: Any = obs_as_tensor(observations, policy.device)
             if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
                 policy.reset_noise(n_observations(observations))
-            if self.values_wait:
+            if self.defers_values:
                 distribution = policy.get_distribution(tensors)
                 actions = distribution.get_actions(deterministic=False)
                 log_probs = distribution.log_prob(actions)
@@ -61,7 +62,7 @@ class StepwiseActor:
         return sampled
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
-        if not self.values_wait:
+        if not self.defers_values:
             return self._values[-1], self._log_probs[-1]
         with th.no_grad():
             tensors: Any = obs_as_tensor(observations, self.policy.device)
@@ -71,7 +72,7 @@ class StepwiseActor:
         return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
-        if self.values_wait:
+        if self.defers_values:
             return self.values(observations)
         return np.concatenate([one.flatten().cpu().numpy() for one in self._values[rows]])
 

@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -18,8 +17,10 @@ from stable_baselines3.common.distributions import (
 )
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-Array = npt.NDArray[Any]
+from sb3_vpg.numpy_policy.networks import Array
+
 _LARGE = 1e8
+"""Outputs whose sum of squares is smaller are valid, and in range."""
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -38,8 +39,8 @@ class NumpyDistribution(ABC):
         """Return the noise for ``sample``, one number for each output."""
         return gumbel(rng, shape)
 
-    def surely_finite(self, outputs: Array) -> bool:
-        """Return True if the outputs are certainly valid. If False, ``is_valid`` decides. This test is faster."""
+    def surely_valid(self, outputs: Array) -> bool:
+        """Return True if the outputs are certainly valid and in range. If False, ``is_valid`` decides. This test is faster."""
         # A sum of squares below the limit has no large term, and NaN is not below it
         return bool(np.vdot(outputs, outputs) < _LARGE)
 
@@ -51,9 +52,9 @@ class NumpyDistribution(ABC):
         """Return outputs of the same distribution, small enough that adding noise does not round the noise away."""
         return outputs
 
-    @abstractmethod
     def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
         """Return N actions, in the form that SB3's distribution returns."""
+        return self.mode(outputs_NK + noise_NK)
 
     @abstractmethod
     def mode(self, outputs_NK: Array) -> Array:
@@ -79,10 +80,6 @@ class NumpyCategorical(NumpyDistribution):
         shifted: Array = outputs - outputs.max(axis=-1, keepdims=True)
         return shifted
 
-    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
-        actions: Array = (outputs_NK + noise_NK).argmax(axis=1)
-        return actions
-
     def mode(self, outputs_NK: Array) -> Array:
         actions: Array = outputs_NK.argmax(axis=1)
         return actions
@@ -104,9 +101,6 @@ class NumpyMultiCategorical(NumpyDistribution):
     def in_range(self, outputs: Array) -> Array:
         return np.concatenate([part - part.max(axis=-1, keepdims=True) for part in self._split(outputs)], axis=-1)
 
-    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
-        return self.mode(outputs_NK + noise_NK)
-
     def mode(self, outputs_NK: Array) -> Array:
         return np.stack([part.argmax(axis=1) for part in self._split(outputs_NK)], axis=1)
 
@@ -126,9 +120,6 @@ class NumpyBernoulli(NumpyDistribution):
         noise: Array = gumbel(rng, shape) - gumbel(rng, shape)
         return noise
 
-    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
-        return self.mode(outputs_NK + noise_NK)
-
     def mode(self, outputs_NK: Array) -> Array:
         # Floats, as SB3's distribution returns them
         return (outputs_NK > 0).astype(np.float32)
@@ -144,10 +135,10 @@ class NumpyDiagGaussian(NumpyDistribution):
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
 
-    def surely_finite(self, outputs: Array) -> bool:
+    def surely_valid(self, outputs: Array) -> bool:
         log_std = self.policy.log_std.detach().cpu().numpy()
         # exp of numbers up to 80 is finite and positive in float32, and NaN is not below the limit
-        return super().surely_finite(outputs) and bool(np.vdot(log_std, log_std) < 80**2)
+        return super().surely_valid(outputs) and bool(np.vdot(log_std, log_std) < 80**2)
 
     def is_valid(self, outputs: Array) -> bool:
         with np.errstate(over="ignore"):
@@ -187,7 +178,7 @@ _CLASS_ATTRIBUTES = {sb3s: frozenset(dir(sb3s)) for sb3s in _NUMPY}
 """An object that has one of these names in its ``__dict__`` overrides an attribute of its class."""
 
 
-def is_known(distribution: Any) -> bool:
+def is_supported(distribution: Any) -> bool:
     """
     :param distribution: ``policy.action_dist``
     :return: whether ``numpy_distribution`` supports it. Not supported: gSDE, and an object with a method that was replaced, as
@@ -198,7 +189,7 @@ def is_known(distribution: Any) -> bool:
 
 
 def numpy_distribution(policy: ActorCriticPolicy) -> NumpyDistribution:
-    """Return the NumPy version of the policy's distribution, which must be one that ``is_known``."""
+    """Return the NumPy version of the policy's distribution, which must be one that ``is_supported``."""
     return _NUMPY[type(policy.action_dist)](policy)
 
 

@@ -25,7 +25,7 @@ _OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
 _STEP = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _GLOBAL_STEP = ("_global_optimizer_pre_hooks", "_global_optimizer_post_hooks")
 _CHILDREN, _PARAMETERS = "_modules", "_parameters"
-_OWN = {"forward", "forward_actor", "forward_critic", "_call_impl", "_compiled_call_impl"}
+_REPLACED = {"forward", "forward_actor", "forward_critic", "_call_impl", "_compiled_call_impl"}
 """Names in the ``__dict__`` of a module whose computation was replaced, by assignment or by ``module.compile()``."""
 _ADAM = {"lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"}
 _ADAM |= {"decoupled_weight_decay"}
@@ -36,17 +36,17 @@ _UNKNOWN: dict[str, None] = {"unknown": None}
 
 def forward_hooks(modules: Iterable[nn.Module]) -> list[Any]:
     """Return torch's containers of forward hooks: those of these modules, and those that apply to all modules."""
-    everywhere = sys.modules.get(nn.Module.__module__)
+    torch_globals = sys.modules.get(nn.Module.__module__)
     hooks = [getattr(one, name, _UNKNOWN) for one in modules for name in _FORWARD]
-    return hooks + [getattr(everywhere, name, _UNKNOWN) for name in _GLOBAL_FORWARD]
+    return hooks + [getattr(torch_globals, name, _UNKNOWN) for name in _GLOBAL_FORWARD]
 
 
-def is_read_in_place(modules: Iterable[nn.Module]) -> bool:
+def can_be_read_in_place(modules: Iterable[nn.Module]) -> bool:
     """Return whether ``children`` and ``parameters`` can read these modules, and nobody has replaced their computation."""
     for one in modules:
         if not all(isinstance(getattr(one, name, None), dict) for name in (_CHILDREN, _PARAMETERS)):
             return False
-        if _OWN & vars(one).keys() or any(type(p) is not nn.Parameter for p in parameters(one).values() if p is not None):
+        if _REPLACED & vars(one).keys() or any(type(p) is not nn.Parameter for p in parameters(one).values() if p is not None):
             return False
     return True
 
@@ -73,8 +73,8 @@ def only_flattens(extractor: Any) -> bool:
 
 def is_watched_backward(modules: Iterable[nn.Module], tensors: Iterable[th.Tensor]) -> bool:
     """Return whether these modules and parameters have backward hooks."""
-    everywhere = sys.modules.get(nn.Module.__module__)
-    places: list[tuple[Any, tuple[str, ...]]] = [(everywhere, _GLOBAL_BACKWARD)]
+    torch_globals = sys.modules.get(nn.Module.__module__)
+    places: list[tuple[Any, tuple[str, ...]]] = [(torch_globals, _GLOBAL_BACKWARD)]
     places += [(one, _BACKWARD) for one in modules] + [(one, _OF_TENSORS) for one in tensors]
     return any(getattr(owner, name, _UNKNOWN) for owner, names in places for name in names)
 
@@ -83,14 +83,15 @@ def is_plain_adam(optimizer: Optimizer) -> TypeGuard[th.optim.Adam]:
     """Return whether it is Adam without variants, with one parameter group and without hooks."""
     if type(optimizer) is not th.optim.Adam or len(optimizer.param_groups) != 1 or "step" in vars(optimizer):
         return False
-    everywhere = sys.modules.get(Optimizer.__module__)
+    torch_globals = sys.modules.get(Optimizer.__module__)
     hooks = [getattr(optimizer, name, _UNKNOWN) for name in _STEP]
-    hooks += [getattr(everywhere, name, _UNKNOWN) for name in _GLOBAL_STEP]
+    hooks += [getattr(torch_globals, name, _UNKNOWN) for name in _GLOBAL_STEP]
     group = optimizer.param_groups[0]
     return not any(hooks) and optimizer.defaults.keys() <= _ADAM and not any(group.get(name) for name in _SWITCHES)
 
 
-_SPLIT = (
+# The methods that lead from an observation to an action, and those that lead to its value, too
+_ACTING = (
     "__call__",
     "forward",
     "evaluate_actions",
@@ -98,7 +99,7 @@ _SPLIT = (
     "extract_features",
     "_get_action_dist_from_latent",
 )
-_SPLIT_WITH_VALUES = (*_SPLIT, "predict_values", "obs_to_tensor")
+_ACTING_WITH_VALUES = (*_ACTING, "predict_values", "obs_to_tensor")
 
 
 def is_untouched(policy: Any, methods: tuple[str, ...]) -> bool:
@@ -125,7 +126,7 @@ def acts_as_sb3(policy: Any, values: bool = False) -> bool:
         these methods and those that they call are SB3's own. If not, call ``policy(observation)`` to sample actions and
         ``evaluate_actions`` to learn, as SB3's algorithms do
     """
-    if not is_untouched(policy, _SPLIT_WITH_VALUES if values else _SPLIT) or any(forward_hooks([policy])):
+    if not is_untouched(policy, _ACTING_WITH_VALUES if values else _ACTING) or any(forward_hooks([policy])):
         return False
     if not policy.share_features_extractor:
         return True

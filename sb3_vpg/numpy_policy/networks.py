@@ -19,7 +19,7 @@ from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import MlpExtractor
 from torch import nn
 
-from sb3_vpg.numpy_policy.eligibility import children, forward_hooks, is_read_in_place, only_flattens, parameters
+from sb3_vpg.numpy_policy.eligibility import can_be_read_in_place, children, forward_hooks, only_flattens, parameters
 
 Array = npt.NDArray[Any]
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
@@ -75,6 +75,7 @@ class NumpyNetwork:
         self._n_own = sum(map(len, self._own))
         self._modules, self._kinds = modules, [*map(type, modules)]
         self._pointers = []
+        # (transposed weight, bias) of a linear layer, or (None, function) of an activation
         self._steps: list[tuple[Array | None, Any]] = []
         for layer in layers:
             if not isinstance(layer, nn.Linear):
@@ -112,9 +113,9 @@ class NumpyNetwork:
         :return: outputs, shape (n, K)
         """
         if len(observations) <= N_ROWS:
-            return self._run(observations)
+            return self.trace(observations)[-1]
         starts = range(0, len(observations), N_ROWS)
-        return np.concatenate([self._run(observations[start : start + N_ROWS]) for start in starts])
+        return np.concatenate([self.trace(observations[start : start + N_ROWS])[-1] for start in starts])
 
     @property
     def linear_layers(self) -> list[nn.Linear]:
@@ -123,14 +124,16 @@ class NumpyNetwork:
 
     def trace(self, observations: Array) -> list[Array]:
         """Return the input of each linear layer, in their order, and then the output of the network."""
-        passed = [self._input(observations)]
-        for weight, then in self._steps:
+        x = self._input(observations)
+        passed = [x]
+        for weight, bias_or_activation in self._steps:
             if weight is None:
-                then(passed[-1], passed[-1])
+                bias_or_activation(x, x)
                 continue
-            passed.append(passed[-1].dot(weight))
-            if then is not None:
-                passed[-1] += then
+            x = x.dot(weight)
+            if bias_or_activation is not None:
+                x += bias_or_activation
+            passed.append(x)
         return passed
 
     def backward(self, passed: list[Array], gradient: Array) -> list[Array]:
@@ -152,17 +155,6 @@ class NumpyNetwork:
             if entry > 0:
                 gradient = gradient.dot(weight.T)
         return parts
-
-    def _run(self, observations: Array) -> Array:
-        x = self._input(observations)
-        for weight, then in self._steps:
-            if weight is None:
-                then(x, x)
-                continue
-            x = x.dot(weight)
-            if then is not None:
-                x += then
-        return x
 
     def _input(self, observations: Array) -> Array:
         x = self._flatten(observations)
@@ -187,7 +179,7 @@ def numpy_network(policy: ActorCriticPolicy, head: str) -> NumpyNetwork | None:
     if not _is_plain(policy.observation_space, policy.normalize_images) or not _are_known(layers):
         return None
     holders = [policy, body, hidden, extractor, extractor.flatten]
-    if not is_read_in_place([*holders, *layers]) or any(forward_hooks([*holders, *layers])):
+    if not can_be_read_in_place([*holders, *layers]) or any(forward_hooks([*holders, *layers])):
         return None
     return NumpyNetwork(policy, extractor, holders, layers)
 

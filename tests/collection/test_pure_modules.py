@@ -116,7 +116,7 @@ def test_impure_extractor_is_called_at_each_step_with_n_episodes(extractor: Any)
     actor = model._choose_actor()
     actor.start(model._rng)
     assert isinstance(actor, StepwiseActor)
-    assert not actor.values_wait
+    assert not actor.defers_values
 
 
 def test_extractor_calls_with_n_episodes() -> None:
