@@ -11,7 +11,6 @@ from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
@@ -19,11 +18,10 @@ from torch.optim import Optimizer
 
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_plain_adam, is_watched_backward
-from sb3_vpg.numpy_policy.networks import N_ROWS, NumpyNetwork, numpy_network
+from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.optimizers import trainable_parameters
 from sb3_vpg.optimization.updates import evaluate_values, take_step
 
-Array = npt.NDArray[Any]
 Batch = tuple[Any, ...]
 """Tensors of some steps: observations, returns and actions. Only ``evaluate_values`` needs the actions."""
 _MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -31,6 +29,8 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 class TorchCriticFit:
     """
+    Fits every critic.
+
     :param policy: whose values are fitted: those of ``predict_values``, or those of ``evaluate_actions`` if they may differ
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
@@ -46,7 +46,7 @@ class TorchCriticFit:
         :return: the loss of each batch before its step
         :raises NotFiniteError: if a loss or a gradient is not finite; the step is not taken then
         """
-        # The actor may share the batch statistics, which the policy's step has updated with this rollout already
+        # Eval mode for batch norm: the actor may share its statistics, and the policy's step has updated them already
         for module in self.policy.modules():
             module.training = module.training and not any(True for _ in module.buffers(recurse=False))
         values_alone, losses = acts_as_sb3(self.policy, values=True), []
@@ -63,6 +63,8 @@ class TorchCriticFit:
 
 class NumpyCriticFit:
     """
+    Fits a plain network with Adam.
+
     :param network: the critic's; it shares the memory of the parameters
     :param optimizer: Adam with these parameters in one group
     :param max_grad_norm: bound on the norm of the gradient
@@ -79,16 +81,9 @@ class NumpyCriticFit:
         moments = [self._moment(state, name) for name in _MOMENTS]
         n_before = float(state[0]["step"]) if state[0] else 0.0
         losses: list[float] = []
-        keeps_weights = True
-        try:
-            gradient = self._descend(batches, moments, n_before, losses)
-        except NotFiniteError:
-            # The caller restores the weights from before the fit; the moments are unchanged as well
-            keeps_weights = False
-            raise
-        finally:
-            if keeps_weights:
-                self._store(state, moments, n_before + len(losses))
+        # If it raises, rollback_unless_finite restores the weights, and the moments are unchanged
+        gradient = self._descend(batches, moments, n_before, losses)
+        self._store(state, moments, n_before + len(losses))
         # Callbacks may log the gradient of the last step, which torch leaves here
         for parameter, part in zip(self.parameters, self._parts(gradient), strict=True):
             parameter.grad = th.from_numpy(part.copy())
@@ -101,7 +96,7 @@ class NumpyCriticFit:
         with np.errstate(all="ignore"):
             for observations, returns, *_ in batches:
                 loss, gradient = self._gradient(observations.numpy(), returns.numpy())
-                _clip(gradient, self.max_grad_norm, loss)
+                _check_and_clip(gradient, self.max_grad_norm, loss)
                 self._step(gradient, moments, n_before + len(losses) + 1)
                 losses.append(loss)
         return gradient
@@ -165,18 +160,21 @@ def critic_fit(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: f
     network = numpy_network(policy, "value_net") if acts_as_sb3(policy, values=True) else None
     if network is None or not is_plain_adam(optimizer):
         return TorchCriticFit(policy, optimizer, max_grad_norm)
-    fitted = NumpyCriticFit(network, optimizer, max_grad_norm)
-    # The optimiser holds exactly the network's parameters, each once and none frozen
-    complete = sorted(map(id, trainable_parameters(optimizer))) == sorted(map(id, fitted.parameters))
-    # All parameters have taken the same number of steps
-    state = [optimizer.state.get(parameter, {}) for parameter in fitted.parameters]
-    complete = complete and len({float(entry.get("step", 0.0)) for entry in state}) == 1
-    complete = complete and all(not entry or entry.keys() >= {"step", *_MOMENTS} for entry in state)
-    watched = is_watched_backward(policy.modules(), fitted.parameters)
-    return fitted if complete and not watched else TorchCriticFit(policy, optimizer, max_grad_norm)
+    fit = NumpyCriticFit(network, optimizer, max_grad_norm)
+    state = [optimizer.state.get(parameter, {}) for parameter in fit.parameters]
+    computes_the_same = (
+        # The optimiser holds exactly the network's parameters, each once and none frozen
+        sorted(map(id, trainable_parameters(optimizer))) == sorted(map(id, fit.parameters))
+        # All parameters have taken the same number of steps
+        and len({float(entry.get("step", 0.0)) for entry in state}) == 1
+        and all(not entry or entry.keys() >= {"step", *_MOMENTS} for entry in state)
+        and not is_watched_backward(policy.modules(), fit.parameters)
+    )
+    return fit if computes_the_same else TorchCriticFit(policy, optimizer, max_grad_norm)
 
 
-def _clip(gradient: Array, max_grad_norm: float, loss: float) -> None:
+def _check_and_clip(gradient: Array, max_grad_norm: float, loss: float) -> None:
+    """Clip the gradient in place. Raises NotFiniteError if the loss or the gradient's norm is not finite."""
     norm = sqrt(float(np.vdot(gradient, gradient)))
     for quantity, number in (("loss", loss), ("gradient norm", norm)):
         if not isfinite(number):

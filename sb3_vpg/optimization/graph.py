@@ -12,16 +12,18 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from sb3_vpg.common.libraries import is_library
 
 _LONGEST = 1000
+"""Longer containers are data of the user, and are not searched."""
 _NO_TENSORS = {int, float, bool, str, type(None), type}
 _CONTAINERS = (dict, list, deque)
 _HOLDERS = (tuple, *_CONTAINERS, Distribution, th.distributions.Distribution)
+# Attributes that torch gives every module; only the buffers among them may hold results of a call
 _OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
 
 
 def drop_graph(policy: ActorCriticPolicy) -> None:
     """
-    Detach the tensors that the policy's modules and its distribution keep from their last call. With SB3's loop, the next step
-    replaces them, so that an A2C policy can be copied.
+    Detach the tensors that the policy's modules and its distribution keep from their last call. In SB3's loop the next step,
+    under ``no_grad``, replaces them; ours may not call these modules.
     """
     seen: set[int] = set()
     for module in policy.modules():
@@ -74,7 +76,6 @@ def _detached_tuple(value: Any, seen: set[int], depth: int) -> Any:
 
 
 def _detach_items(value: Any, seen: set[int], depth: int) -> None:
-    # Long containers are data of the user
     if not isinstance(value, _CONTAINERS) or len(value) > _LONGEST:
         return
     for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):

@@ -18,8 +18,10 @@ from sb3_vpg.policies import check_policy_class, original
 
 ACTOR, CRITIC = "policy.optimizer", "critic_optimizer"
 """Names of the two optimisers in ``model.get_parameters()``."""
-_NAMES = "split"
-_SPLIT = "_vpg_split"
+_SPLIT_KEY = "split"
+"""Key in the state dict of the actor's optimiser, see ``save_split``."""
+_SPLIT_ATTRIBUTE = "_vpg_split"
+"""Attribute of the policy that holds its ``Split``."""
 
 
 @dataclass
@@ -56,7 +58,7 @@ def split_of(policy: ActorCriticPolicy) -> Split:
     :raises ValueError: if VPG cannot train the policy, or if its optimiser holds no parameter of the actor
     """
     policy = original(policy)
-    split: Split | None = vars(policy).get(_SPLIT)
+    split: Split | None = vars(policy).get(_SPLIT_ATTRIBUTE)
     optimizer = getattr(policy, "optimizer", None)
     if not isinstance(optimizer, Optimizer):
         raise ValueError(
@@ -73,7 +75,7 @@ def split_of(policy: ActorCriticPolicy) -> Split:
     owned = owners_by_probe(policy) if new.unassigned else None
     if owned is not None:
         _assign(policy, new, owned)
-    setattr(policy, _SPLIT, new)
+    setattr(policy, _SPLIT_ATTRIBUTE, new)
     return new
 
 
@@ -87,7 +89,7 @@ def assign_by_rollout(policy: ActorCriticPolicy, observations: Any, actions: th.
     :param actions: of the rollout, shape (n, A)
     """
     policy = original(policy)
-    split: Split = vars(policy)[_SPLIT]
+    split: Split = vars(policy)[_SPLIT_ATTRIBUTE]
     if not split.unassigned:
         return
     try:
@@ -166,7 +168,7 @@ def save_split(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]) -
     """
     names = _SplitNames.of(policy, split)
     if names is not None:
-        saved[ACTOR][_NAMES] = vars(names)
+        saved[ACTOR][_SPLIT_KEY] = vars(names)
 
 
 def restore_split(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]) -> None:
@@ -180,14 +182,14 @@ def restore_split(policy: ActorCriticPolicy, split: Split, saved: dict[str, Any]
     :raises ValueError: for names that the policy does not have or that contradict each other, and for a split that
         contradicts the policy's gradients
     """
-    if not (isinstance(saved.get(ACTOR), dict) and _NAMES in saved[ACTOR]):
+    if not (isinstance(saved.get(ACTOR), dict) and _SPLIT_KEY in saved[ACTOR]):
         return
-    names = _SplitNames.read(saved[ACTOR][_NAMES])
+    names = _SplitNames.read(saved[ACTOR][_SPLIT_KEY])
     by_name = dict(original(policy).named_parameters())
     names.check(by_name)
     for what, groups in ((ACTOR, names.actor), (CRITIC, names.critic)):
-        if what in saved and _sizes(what, saved[what]) != [len(group) for group in groups]:
-            raise ValueError(f"{_NAMES!r} in {ACTOR} and the param_groups of {what} differ in their numbers of parameters")
+        if what in saved and _group_sizes(what, saved[what]) != [len(group) for group in groups]:
+            raise ValueError(f"{_SPLIT_KEY!r} in {ACTOR} and the param_groups of {what} differ in their numbers of parameters")
     if names == _SplitNames.of(policy, split):
         return
     actors, critics = {*split.held} - split.unassigned, {*parameters_of(split.critic)}
@@ -225,7 +227,7 @@ def check_class(what: str, optimizer: Optimizer, state: Any) -> None:
         return
     # Torch fills in flags that state dicts of older versions lack
     numbers = {name for name, value in optimizer.defaults.items() if type(value) in (int, float, tuple)}
-    present = set(state["param_groups"][0]) if _sizes(what, state) else numbers
+    present = set(state["param_groups"][0]) if _group_sizes(what, state) else numbers
     if not numbers <= present:
         raise ValueError(
             f"{what} is a {type(optimizer).__name__} here, but the stored one has no {', '.join(sorted(numbers - present))}, "
@@ -234,7 +236,8 @@ def check_class(what: str, optimizer: Optimizer, state: Any) -> None:
         )
 
 
-def _sizes(what: str, state: Any) -> list[int]:
+def _group_sizes(what: str, state: Any) -> list[int]:
+    """:raises ValueError: if the state dict has no readable ``param_groups``"""
     try:
         return [len(group["params"]) for group in state["param_groups"]]
     except (TypeError, LookupError) as error:
@@ -271,10 +274,10 @@ class _SplitNames:
     def read(value: Any) -> "_SplitNames":
         """:raises ValueError: if the value is not what ``save_split`` writes"""
         if not isinstance(value, dict) or set(value) != {"actor", "critic", "unassigned"}:
-            raise ValueError(f"{_NAMES!r} in {ACTOR} must name actor, critic and unassigned, but is {value!r:.200}")
+            raise ValueError(f"{_SPLIT_KEY!r} in {ACTOR} must name actor, critic and unassigned, but is {value!r:.200}")
         for groups in (value["actor"], value["critic"], [value["unassigned"]]):
             if not isinstance(groups, list) or not all(isinstance(g, list) and all(type(n) is str for n in g) for g in groups):
-                raise ValueError(f"{_NAMES!r} in {ACTOR} must hold lists of names, but holds {groups!r:.200}")
+                raise ValueError(f"{_SPLIT_KEY!r} in {ACTOR} must hold lists of names, but holds {groups!r:.200}")
         return _SplitNames(**value)
 
     def check(self, known: dict[str, Any]) -> None:
