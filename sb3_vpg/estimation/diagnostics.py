@@ -7,6 +7,7 @@ import torch as th
 from sb3_vpg.estimation.score_function import flat_gradient
 
 N_PARTS = 8
+"""Parts of a batch, each with its own gradient."""
 
 
 def part_losses(losses: th.Tensor, lengths: Sequence[int] | None) -> list[th.Tensor]:
@@ -34,7 +35,7 @@ def signal_to_noise(losses: Sequence[th.Tensor], parameters: Sequence[th.Tensor]
 
     :param losses: of the parts, scalars with their graph
     :param parameters: with respect to which the losses are differentiated
-    :return: the ratio; NaN for fewer than two parts, and if all parts have the same gradient
+    :return: the ratio; NaN for fewer than two parts, without parameters, and if all parts have the same gradient
     """
     if len(losses) < 2 or not parameters:
         return float("nan")
@@ -45,8 +46,11 @@ def signal_to_noise(losses: Sequence[th.Tensor], parameters: Sequence[th.Tensor]
 
 def approximate_kl(old_log_prob: th.Tensor, new_log_prob: th.Tensor) -> float:
     """
-    Return the KL divergence of the new policy from the old one, as PPO logs it: the mean of ``r - 1 - log r`` over the old
-    policy's actions, with the ratio ``r`` of their probabilities (http://joschu.net/blog/kl-approx.html).
+    Estimate the KL divergence KL(old, new) as SB3's PPO does: the mean of ``r - 1 - log r`` over actions of the old policy,
+    with ``r = new / old`` of their probabilities (http://joschu.net/blog/kl-approx.html).
+
+    :param old_log_prob: of each action, shape (n,)
+    :param new_log_prob: of each action, shape (n,)
     """
     log_ratio = new_log_prob - old_log_prob
     return float((log_ratio.exp() - 1.0 - log_ratio).mean())

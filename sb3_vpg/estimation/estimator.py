@@ -94,6 +94,7 @@ class Estimator:
             mean, compared_EM = float(returns_EM[alive_EM].mean()), alive_EM
         else:
             returns_EM = total_returns(rewards_EM, self.gamma)
+            # Every step has the return of the whole episode, so each one is compared with all other episodes
             mean, compared_EM = float(returns_EM[:, 0].mean()), np.ones_like(alive_EM)
         weights_M = self.weights(episodes)
 
