@@ -20,7 +20,11 @@ from sb3_vpg.vec_env.vec_normalize import fill_statistics
 
 
 def has_statistics(path: str | os.PathLike[str]) -> bool:
-    """Return True if a model's file holds statistics of a ``VecNormalize``; False also for files of other programs."""
+    """
+    Return True if a model's file holds statistics of a ``VecNormalize``; False also for files of other programs.
+
+    :raises FileNotFoundError: if there is no such file
+    """
     try:
         return STATISTICS in read_archive(path)
     except RefusedFileError:
@@ -46,21 +50,23 @@ def load_vec_normalize(path: str | os.PathLike[str] | io.BufferedIOBase, venv: V
     with _refusing(name):
         state = decode(loads(members[STATISTICS]))
         arguments = _arguments(state)
-    try:
+    with _refusing(name, (ValueError, KeyError)):
         env = VecNormalize(venv, **arguments)
-    except (ValueError, KeyError) as error:
-        raise RefusedFileError(f"{name}: {STATISTICS!r} does not fit this environment: {error}") from error
     with _refusing(name):
         fill_statistics(env, state)
     return env
 
 
+# For code that uses nothing but the file's values
+_ERRORS = (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RecursionError)
+
+
 @contextmanager
-def _refusing(name: str) -> Iterator[None]:
-    """Turn errors into ``RefusedFileError``. Only for code that uses nothing but the file's values."""
+def _refusing(name: str, errors: tuple[type[Exception], ...] = _ERRORS) -> Iterator[None]:
+    """Turn errors into ``RefusedFileError``."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError, RecursionError) as error:
+    except errors as error:
         raise RefusedFileError(f"{name}: {STATISTICS!r} does not fit this environment: {error}") from error
 
 

@@ -121,8 +121,8 @@ def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
 
 class LinearDecisionPolicy(BasePolicy):
     """
-    A linear policy without bias. Each action has a row of weights, and the action whose row has the largest product with the
-    features is chosen. ``Box`` actions are the products, clipped to the bounds.
+    A linear policy without bias. Each ``Discrete`` action has a row of weights, and the action whose row has the largest
+    product with the features is chosen. Each component of a ``Box`` action is the product of its row, clipped to its bounds.
 
     The F features are the flattened observation. Discrete observations are one-hot, images are divided by 255, and the entries
     of a ``Dict`` are concatenated in the order of the space.

@@ -56,7 +56,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
             update_learning_rate(critic, self.vf_lr_schedule(1.0))
 
     def _check_policy(self) -> None:
-        """Warn if every parameter is frozen. Raises ValueError if the policy cannot be trained at all."""
+        """Warn if every parameter is frozen. Raises ValueError if VPG cannot train the policy."""
         split = self._split()
         critic = split.critic if self._estimator.has_critic else None
         if not any(trainable_parameters(optimizer) for optimizer in (split.optimizer, critic) if optimizer is not None):
@@ -91,10 +91,10 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
                 "The parameters of another module must be created by a policy class of your own"
             )
         if split.critic is not None and type(split.critic) is not type(split.optimizer):
-            actors, critics = type(split.optimizer).__name__, type(split.critic).__name__
+            actor_class, critic_class = type(split.optimizer).__name__, type(split.critic).__name__
             reasons["critic_optimizer"] = (
-                f"policy.optimizer is a {actors} and critic_optimizer a {critics}, but load builds both of one class; replace "
-                "policy.optimizer by an optimizer of all parameters, which is then split"
+                f"policy.optimizer is a {actor_class} and critic_optimizer a {critic_class}, but load builds both of one "
+                "class; replace policy.optimizer by an optimizer of all parameters, which is then split"
             )
         return reasons
 
@@ -113,7 +113,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
-        """See ``LeanOnPolicyAlgorithm.collect_rollouts``. Raises ValueError first if the policy cannot be trained."""
+        """See ``LeanOnPolicyAlgorithm.collect_rollouts``. Raises ValueError first if VPG cannot train the policy."""
         self._split()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
@@ -129,7 +129,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         split = self._split()
         restore_split(self.policy, split, states)
         for what, optimizer in ((ACTOR, split.optimizer), (CRITIC, split.critic)):
-            # Without param_groups, torch says what is wrong, and the policy's state dict comes first
+            # A state dict without param_groups is left to torch, which says what is wrong with it
             if optimizer is not None and "param_groups" in states.get(what, ()):
                 check_class(what, optimizer, states[what])
         # A callback may load weights in the middle of a rollout: the steps so far keep the values of the old weights

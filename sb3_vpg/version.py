@@ -1,3 +1,3 @@
-"""The version of this package, for whoever must not import the rest of it."""
+"""The version of this package. The build reads it without importing the rest."""
 
 __version__ = "0.1.0"
