@@ -65,13 +65,7 @@ class Actor(Protocol):
         """Return the log-probability of every action since ``start``, as it was sampled, shape (T, N). Call it once."""
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
-        """
-        Return the values of observations that ``act`` has seen.
-
-        :param observations: n observations, those of ``rows``
-        :param rows: rows of the rollout
-        :return: values, shape (n,)
-        """
+        """Return the values of n observations that ``act`` has seen in these rows of the rollout, shape (n,)."""
 
     def values(self, observations: Any) -> Array:
         """Return the critic's value of each of n observations, shape (n,)."""

@@ -180,9 +180,7 @@ def _check_unchanged(model: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, 
 def env_replaced(model: OnPolicyAlgorithm) -> ValueError:
     """Return the error for a ``set_env`` during a rollout, and let ``learn`` reset the new environment."""
     model._last_obs = None
-    return _changed(
-        "model.set_env was called", "; _on_rollout_start() is too late, because the rollout has its first observation"
-    )
+    return _changed("model.set_env was called", "; _on_rollout_start() is too late")
 
 
 def _changed(what: str, more: str = "") -> ValueError:

@@ -1,10 +1,4 @@
-"""
-The critic's fit: gradient descent on the mean squared error between its values and the returns.
-
-``TorchCriticFit`` fits every critic. ``NumpyCriticFit`` fits plain networks with Adam and is several times as fast for small
-batches: it computes the same gradient and the same step of Adam in NumPy, whose calls cost less. Its weights agree with
-torch's to rounding. ``critic_fit`` chooses between the two.
-"""
+"""The critic's fit: gradient descent on the mean squared error between its values and the returns."""
 
 from collections.abc import Iterable
 from math import isfinite, sqrt
@@ -63,7 +57,8 @@ class TorchCriticFit:
 
 class NumpyCriticFit:
     """
-    Fits a plain network with Adam.
+    Fits a plain network with Adam, several times as fast for small batches, because NumPy's calls cost less than torch's. The
+    weights are those of ``TorchCriticFit``, to rounding.
 
     :param network: the critic's; it shares the memory of the parameters
     :param optimizer: Adam with these parameters in one group
