@@ -58,7 +58,7 @@ def collect(
     policy, model_env, n_envs, n_episodes = model.policy, model.env, env.num_envs, estimator.n_episodes
     # Once per rollout: calling locals() at every step costs as much as a layer of the network
     callback.update_locals({**locals(), "self": model})
-    shown = _lazy_locals(model, actor, callback, rollout_buffer)
+    lazy_locals = _lazy_locals(model, actor, callback, rollout_buffer)
     step, check, is_bounded = fast_step(env), raw_check(env, policy), isinstance(model.action_space, spaces.Box)
     episode_buffer = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
     n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
@@ -80,8 +80,8 @@ def collect(
         if not callback.on_step():
             return False
 
-        if shown.computed:
-            late.remember(shown.forget())
+        if lazy_locals.computed:
+            late.remember(lazy_locals.forget())
         _note_ends(model, infos, dones, counted, n_steps, late)
         store_step(rollout_buffer, actions, rewards)
         if episode_buffer is not None:
@@ -91,7 +91,7 @@ def collect(
 
     _check_unchanged(model, policy, model_env, actor)
     _complete(model, late, rollout_buffer)
-    shown.set_lazy({})
+    lazy_locals.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})
     return True
 
@@ -151,20 +151,20 @@ def begin_rollout(
 
 def _lazy_locals(model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, buffer: RolloutBuffer) -> Locals:
     """Return the callback's ``locals``, with entries that are computed only when a callback reads them."""
-    shown = locals_of(callback)
+    lazy_locals = locals_of(callback)
 
     def latest() -> tuple[th.Tensor, th.Tensor]:
         # From the buffer: the environment may have overwritten _last_obs
         return actor.latest(take(buffer.observations, buffer.pos))
 
-    shown.set_lazy(
+    lazy_locals.set_lazy(
         {
             "obs_tensor": lambda: obs_as_tensor(model._last_obs, model.device),  # type: ignore[arg-type]  # SB3 declares None
             "values": lambda: latest()[0],
             "log_probs": lambda: latest()[1],
         }
     )
-    return shown
+    return lazy_locals
 
 
 def _check_unchanged(model: OnPolicyAlgorithm, policy: Any, env: VecEnv | None, actor: Actor) -> None:

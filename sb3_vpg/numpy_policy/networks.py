@@ -67,13 +67,13 @@ class NumpyNetwork:
         self._input_of = policy.observation_space, policy.normalize_images
         self._flatten = _flattening(policy.observation_space)
         self._dtype = np.dtype(np.float32)
-        self._held = [(children(holder), list(children(holder).values())) for holder in holders]
+        self._children = [(children(holder), list(children(holder).values())) for holder in holders]
         modules = [*holders, *layers]
         self._hooks = forward_hooks(modules)
         # Replacing the forward method of an object adds an entry to its __dict__
-        self._own = [vars(one) for one in modules]
-        self._n_own = sum(map(len, self._own))
-        self._modules, self._kinds = modules, [*map(type, modules)]
+        self._attributes = [vars(one) for one in modules]
+        self._n_attributes = sum(map(len, self._attributes))
+        self._modules, self._types = modules, [*map(type, modules)]
         self._pointers = []
         # (transposed weight, bias) of a linear layer, or (None, function) of an activation
         self._steps: list[tuple[Array | None, Any]] = []
@@ -81,26 +81,26 @@ class NumpyNetwork:
             if not isinstance(layer, nn.Linear):
                 self._steps.append((None, _ACTIVATIONS[type(layer)]))
                 continue
-            held = parameters(layer)
-            self._pointers += [(held, name, None if p is None else p.data_ptr()) for name, p in held.items()]
+            owned = parameters(layer)
+            self._pointers += [(owned, name, None if p is None else p.data_ptr()) for name, p in owned.items()]
             bias = None if layer.bias is None else layer.bias.detach().numpy()
             self._steps.append((layer.weight.detach().numpy().T, bias))
             self._dtype = layer.weight.detach().numpy().dtype
 
     def is_current(self) -> bool:
         """Return whether modules and memory are still those of the policy, and no module has a hook."""
-        for modules, held in self._held:
-            if [*modules.values()] != held:
+        for modules, built in self._children:
+            if [*modules.values()] != built:
                 return False
-        for held_there, name, pointer in self._pointers:
-            parameter = held_there.get(name)
+        for owned, name, pointer in self._pointers:
+            parameter = owned.get(name)
             if (None if parameter is None else parameter.data_ptr()) != pointer:
                 return False
         return not any(self._hooks)
 
     def is_bypassed(self) -> bool:
         """Return whether a method or a setting may have been replaced since, so that the policy computes something else."""
-        if self._n_own != sum(map(len, self._own)) or self._kinds != [*map(type, self._modules)]:
+        if self._n_attributes != sum(map(len, self._attributes)) or self._types != [*map(type, self._modules)]:
             return True
         space, normalizes = self._input_of
         if self._policy.observation_space is not space or self._policy.normalize_images != normalizes:
