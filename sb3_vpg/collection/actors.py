@@ -101,11 +101,7 @@ class LeanActor:
         self._remembered: list[Array] = []
         self._sampled: list[Array] = []
         # Building a network takes as long as ten steps
-        self._networks = {
-            head: network
-            for head, network in self._networks.items()
-            if network is not None and network.is_current() and not network.is_bypassed()
-        }
+        self._networks = {head: one for head, one in self._networks.items() if one is not None and one.can_be_kept()}
 
     def fits(self) -> bool:
         if not _is_lean(self.policy) or self.policy.action_dist is not self.distribution.sb3:

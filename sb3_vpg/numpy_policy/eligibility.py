@@ -46,6 +46,8 @@ def can_be_read_in_place(modules: Iterable[nn.Module]) -> bool:
     for one in modules:
         if not all(isinstance(getattr(one, name, None), dict) for name in (_CHILDREN, _PARAMETERS)):
             return False
+        if isinstance(one, nn.Linear) and not {"weight", "bias"} <= parameters(one).keys():
+            return False
         if _REPLACED & vars(one).keys() or any(type(p) is not nn.Parameter for p in parameters(one).values() if p is not None):
             return False
     return True

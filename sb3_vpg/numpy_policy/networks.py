@@ -74,7 +74,7 @@ class NumpyNetwork:
         self._attributes = [vars(one) for one in modules]
         self._n_attributes = sum(map(len, self._attributes))
         self._modules, self._types = modules, [*map(type, modules)]
-        self._pointers = []
+        self._parameters: list[tuple[dict[str, th.Tensor], str, int | None, th.Tensor | None]] = []
         # (transposed weight, bias) of a linear layer, or (None, function) of an activation
         self._steps: list[tuple[Array | None, Any]] = []
         for layer in layers:
@@ -82,7 +82,9 @@ class NumpyNetwork:
                 self._steps.append((None, _ACTIVATIONS[type(layer)]))
                 continue
             owned = parameters(layer)
-            self._pointers += [(owned, name, None if p is None else p.data_ptr()) for name, p in owned.items()]
+            self._parameters += [
+                (owned, name, *((None, None) if p is None else (p.data_ptr(), p.detach()))) for name, p in owned.items()
+            ]
             bias = None if layer.bias is None else layer.bias.detach().numpy()
             self._steps.append((layer.weight.detach().numpy().T, bias))
             self._dtype = layer.weight.detach().numpy().dtype
@@ -92,20 +94,34 @@ class NumpyNetwork:
         for modules, built in self._children:
             if [*modules.values()] != built:
                 return False
-        for owned, name, pointer in self._pointers:
+        for owned, name, pointer, _ in self._parameters:
             parameter = owned.get(name)
             if (None if parameter is None else parameter.data_ptr()) != pointer:
                 return False
         return not any(self._hooks)
 
     def is_bypassed(self) -> bool:
-        """Return whether a method or a setting may have been replaced since, so that the policy computes something else."""
+        """
+        Return whether the policy may compute something else with the same modules and memory, because a method, a setting or
+        the shape or strides of a parameter have been replaced since.
+        """
         if self._n_attributes != sum(map(len, self._attributes)) or self._types != [*map(type, self._modules)]:
             return True
         space, normalizes = self._input_of
         if self._policy.observation_space is not space or self._policy.normalize_images != normalizes:
             return True
+        for owned, name, pointer, tensor in self._parameters:
+            parameter = owned.get(name)
+            if tensor is None or parameter is None or parameter.data_ptr() != pointer:
+                # is_current notices
+                continue
+            if not tensor.is_set_to(parameter):
+                return True
         return not only_flattens(self._extractor)
+
+    def can_be_kept(self) -> bool:
+        """Return whether ``numpy_network`` would build the same network again."""
+        return self.is_current() and not self.is_bypassed() and can_be_read_in_place(self._modules)
 
     def __call__(self, observations: Array) -> Array:
         """

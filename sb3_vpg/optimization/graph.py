@@ -2,7 +2,7 @@
 
 from collections import deque
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch as th
@@ -14,8 +14,9 @@ from sb3_vpg.common.libraries import is_library
 _LONGEST = 1000
 """Longer containers are data of the user, and are not searched."""
 _NO_TENSORS = {int, float, bool, str, type(None), type}
-_CONTAINERS = (dict, list, deque)
-_HOLDERS = (tuple, *_CONTAINERS, Distribution, th.distributions.Distribution)
+_CONTAINERS = (dict, list, deque, set)
+_IMMUTABLE = (tuple, frozenset)
+_HOLDERS = (*_IMMUTABLE, *_CONTAINERS, Distribution, th.distributions.Distribution)
 # Attributes that torch gives every module; only the buffers among them may hold results of a call
 _OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
 
@@ -32,12 +33,12 @@ def drop_graph(policy: ActorCriticPolicy) -> None:
             held[name] = _detached(held[name], seen)
 
 
-def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
+def _detached(value: Any, seen: set[int], depth: int = 10) -> Any:
     """
     :param value: anything
     :param seen: ids of the objects that were searched already
     :param depth: levels of containers to search
-    :return: the value, in which tensors were replaced in place; a new tuple if one of its items was replaced
+    :return: the value, in which tensors were replaced in place; a new tuple or frozenset if an item was replaced
     """
     cls: Any = type(value)
     if cls in _NO_TENSORS:
@@ -48,7 +49,7 @@ def _detached(value: Any, seen: set[int], depth: int = 4) -> Any:
         return value
     # An object of the user's class may not allow assignment; then it stays as it is
     with suppress(Exception):
-        if isinstance(value, tuple):
+        if isinstance(value, _IMMUTABLE):
             return _detached_tuple(value, seen, depth - 1)
         if id(value) not in seen:
             seen.add(id(value))
@@ -78,12 +79,20 @@ def _detached_tuple(value: Any, seen: set[int], depth: int) -> Any:
 def _detach_items(value: Any, seen: set[int], depth: int) -> None:
     if not isinstance(value, _CONTAINERS) or len(value) > _LONGEST:
         return
+    if isinstance(value, set):
+        items = [_detached(item, seen, depth) for item in value]
+        value.clear()
+        value.update(items)
+        return
     for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
         if (new := _detached(item, seen, depth)) is not item:
             value[key] = new
 
 
 def _detach_attributes(value: Any, seen: set[int], depth: int) -> None:
+    if isinstance(value, partial):
+        args, keywords = (_detached(part, seen, depth) for part in (value.args, value.keywords))
+        value.__setstate__((value.func, args, keywords, vars(value)))  # type: ignore[attr-defined]  # missing in typeshed
     slots = [getattr(cls, "__slots__", ()) for cls in type(value).__mro__]
     names = [*getattr(value, "__dict__", ()), *(name for own in slots for name in ([own] if isinstance(own, str) else own))]
     for name in names[:_LONGEST]:

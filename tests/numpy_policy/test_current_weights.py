@@ -128,6 +128,26 @@ def test_bias_that_is_added_later_acts():
     assert_up_to_date(model)
 
 
+def test_transposed_weight_acts():
+    """A weight acts whose strides were changed, which leaves it in the same memory."""
+    model = model_for("box", "discrete", "tanh")
+    body = model.policy.mlp_extractor
+    assert_up_to_date(model)
+    for _ in range(2):
+        for weight in (body.policy_net[2].weight, body.value_net[2].weight):
+            weight.data = weight.data.t()
+        assert_up_to_date(model)
+
+
+def test_tensor_in_the_place_of_a_weight_may_be_replaced():
+    """A weight that is a plain tensor, and no parameter, acts each time it is replaced."""
+    model = used_model("discrete")
+    CHANGES["weight_as_attribute"](model)
+    for _ in range(3):
+        model.policy.action_net.weight = model.policy.action_net.weight * -1.5
+        assert_up_to_date(model)
+
+
 def test_change_of_the_critic_alone_acts():
     """Changes of the critic's layers act on the next rollout if the actor stays the same."""
     model = used_model("discrete")

@@ -4,6 +4,7 @@ import pickle
 from collections import OrderedDict, deque
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -95,6 +96,10 @@ RECORDS = {
     "nested": lambda features, owner: Frozen([Pair(features, None)]),
     "ordered_dict": lambda features, owner: Items(value=features),
     "deque": lambda features, owner: deque([features]),
+    "set": lambda features, owner: {features, "features"},
+    "frozenset": lambda features, owner: frozenset([features]),
+    "partial": lambda features, owner: partial(th.add, features, alpha=features),
+    "deeply_nested": lambda features, owner: [[[{"features": [[(features,)]]}]]],
 }
 
 

@@ -139,6 +139,27 @@ def frozen_and_moved(model: VPG) -> None:
     exchange(model.policy.action_net.weight)
 
 
+def remove_units(model: VPG) -> None:
+    """Prune hidden units by slices, which share the memory of the whole weights."""
+    first, last = hidden(model)[0], model.policy.action_net
+    first.weight.data, first.bias.data = first.weight.data[:4], first.bias.data[:4]
+    last.weight.data = last.weight.data[:, :4]
+
+
+def weight_as_attribute(model: VPG) -> None:
+    """Replace a parameter by a tensor, as hypernetworks do."""
+    weight = model.policy.action_net.weight.detach() * -1.5
+    del model.policy.action_net.weight
+    model.policy.action_net.weight = weight
+
+
+def weight_as_buffer(model: VPG) -> None:
+    """Replace a parameter by a buffer."""
+    weight = model.policy.action_net.weight.detach() * -1.5
+    del model.policy.action_net.weight
+    model.policy.action_net.register_buffer("weight", weight)
+
+
 def into_shared_memory(model: VPG) -> None:
     model.policy.share_memory()
     for_each_parameter(lambda parameter: parameter.add_(0.5))(model)
@@ -183,6 +204,9 @@ CHANGES: dict[str, Change] = {
     "log_std": other_deviation,
     "frozen": frozen_and_moved,
     "shared_memory": into_shared_memory,
+    "units_removed": remove_units,
+    "weight_as_attribute": weight_as_attribute,
+    "weight_as_buffer": weight_as_buffer,
 }
 
 
