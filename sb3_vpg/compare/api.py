@@ -56,20 +56,19 @@ def compare(
     :param engine: ``"local"`` to run processes on this machine, ``"ray"`` for a Ray cluster
     :param n_jobs: number of runs in parallel; None: one per core
     :param address: address of an existing Ray cluster; None: start a cluster on this machine
-    :param thresholds: return with the normalised score 1, by environment; otherwise the environment's ``reward_threshold``
+    :param thresholds: return with the normalised score 1, by environment; for others see ``sb3_vpg.zoo.thresholds``
     :param n_evaluations: number of evaluations during each run, evenly spread
     :param eval_episodes: episodes of each of these evaluations
     :param final_episodes: episodes to evaluate each finished agent with
     :param gym_packages: modules to import, which register environments
-    :param report_only: run nothing, and report the finished runs even if hyperparameter files have changed since
+    :param report_only: run nothing; report the finished runs, even if hyperparameter files have changed since
     :param command: the command that the report shows; None: this call
     :return: the results, with the failures
-    :raises ValueError: if a setting is not valid, or if the folder holds runs with other settings or other files
+    :raises ValueError: if a setting is not valid, if the folder holds runs with other settings or other files, or if another
+        process uses it
     """
     seed_list = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     steps = dict.fromkeys(env_ids, n_timesteps) if isinstance(n_timesteps, int) else dict(n_timesteps or {})
-    if any(number < 1 for number in steps.values()):
-        raise ValueError(f"n_timesteps must be at least 1, but is {steps}")
     evaluation = {"n_evaluations": n_evaluations, "eval_episodes": eval_episodes, "final_episodes": final_episodes}
     tasks = Plan(algos, env_ids, seed_list, steps, **evaluation, gym_packages=gym_packages).tasks()
     folder = Path(folder)
@@ -96,18 +95,17 @@ def _call(arguments: Sequence[object], keywords: Mapping[str, object]) -> str:
 
 
 def _print_untuned(algos: Sequence[str], env_ids: Sequence[str]) -> None:
-    untuned = {algo: without_entry(algo, env_ids) for algo in algos}
-    names = [f"{algo} on {env_id}" for env_id in env_ids for algo in algos if env_id in untuned[algo]]
+    names = [f"{algo} on {env_id}" for algo in algos for env_id in without_entry(algo, env_ids)]
     if names:
-        print(f"Trained with default hyperparameters, which are not tuned: {', '.join(names)}", flush=True)
+        print(f"With default hyperparameters, which are not tuned: {', '.join(names)}", flush=True)
 
 
 @contextmanager
 def _locked(folder: Path, report_only: bool) -> Iterator[None]:
     """
-    Lock the folder for this comparison, which removes incomplete runs from it.
+    Make the folder of a comparison if there is none, and lock it for this process.
 
-    :raises ValueError: if it is no folder of a comparison, if another process uses it, or if there is nothing to report
+    :raises ValueError: if it holds other files, if another process uses it, or if there is nothing to report
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--folder {folder} is a file; name a folder")
@@ -144,7 +142,7 @@ def _cores() -> int:
 
 
 def _references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, float], file: Path) -> dict[str, Reference]:
-    """Read saved references, which need no installed environment, and measure and save the missing ones."""
+    """Read saved references, so that a report needs no installed environment; measure and save the missing ones."""
     saved: dict[str, Reference] = {}
     if file.is_file():
         try:
@@ -152,10 +150,9 @@ def _references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str,
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"{file} is damaged ({error}); remove it to measure the references again") from error
     # A threshold that an earlier call was given is not used again
-    kept = {env_id: each for env_id, each in saved.items() if env_id not in given and each.source != GIVEN}
-    measured = references({env_id: kwargs for env_id, kwargs in env_kwargs.items() if env_id not in kept}, given)
+    valid = {env_id: each for env_id, each in saved.items() if env_id not in given and each.source != GIVEN}
+    measured = references({env_id: kwargs for env_id, kwargs in env_kwargs.items() if env_id not in valid}, given)
     if measured:
-        everything = {env_id: asdict(each) for env_id, each in {**saved, **measured}.items()}
         with atomic_write(file) as stream:
-            stream.write(json.dumps(everything, indent=1).encode())
-    return {env_id: {**kept, **measured}[env_id] for env_id in env_kwargs}
+            stream.write(json.dumps({env_id: asdict(each) for env_id, each in (saved | measured).items()}, indent=1).encode())
+    return {env_id: (valid | measured)[env_id] for env_id in env_kwargs}

@@ -1,6 +1,7 @@
 """The command ``sb3-vpg compare``."""
 
 import argparse
+import inspect
 import math
 import shlex
 import sys
@@ -10,7 +11,8 @@ from sb3_vpg.compare.report.pages import HTML
 from sb3_vpg.compare.results import Comparison
 from sb3_vpg.zoo.flags import add_gym_packages
 
-_DEFAULTS = {"n_evaluations": 20, "eval_episodes": 5, "final_episodes": 50}
+_EVALUATION = ("n_evaluations", "eval_episodes", "final_episodes")
+_DEFAULTS = {name: inspect.signature(compare).parameters[name].default for name in _EVALUATION}
 
 
 def main() -> None:
@@ -21,7 +23,7 @@ def main() -> None:
     """
     args = _parser().parse_args()
     try:
-        comparison = _compare(args, _command(args))
+        comparison = _compare(args)
     except KeyboardInterrupt:
         print(f"Stopped. To continue, run the same command: {shlex.join(['sb3-vpg', 'compare', *sys.argv[1:]])}")
         raise
@@ -32,7 +34,7 @@ def main() -> None:
         raise RuntimeError(f"{failed} run{'s' * (failed > 1)} failed: {'; '.join(comparison.failures.values())}")
 
 
-def _compare(args: argparse.Namespace, command: str) -> Comparison:
+def _compare(args: argparse.Namespace) -> Comparison:
     return compare(
         args.algos,
         args.envs,
@@ -48,7 +50,7 @@ def _compare(args: argparse.Namespace, command: str) -> Comparison:
         final_episodes=args.final_episodes,
         gym_packages=args.gym_packages,
         report_only=args.report_only,
-        command=command,
+        command=_command(args),
     )
 
 
@@ -72,7 +74,8 @@ def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:
     :return: steps by environment id
     :raises ValueError: if a value has another form, or if two contradict each other
     """
-    steps: dict[str | None, int] = {}
+    # The key "" is for all environments
+    steps: dict[str, int] = {}
     for text in given or ():
         env_id, equals, number = text.rpartition("=")
         try:
@@ -81,11 +84,10 @@ def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:
                 raise ValueError(text)
         except (ValueError, OverflowError):
             raise ValueError(f"-n {text}: must be a whole number N for all environments, or ENV=N for one") from None
-        if steps.setdefault(env_id or None, value) != value:
-            raise ValueError(f"-n {text}: {env_id or 'all environments'} already had {steps[env_id or None]}")
-    for_all = steps.pop(None, None)
-    common = {} if for_all is None else dict.fromkeys(env_ids, for_all)
-    return common | {env_id: value for env_id, value in steps.items() if env_id}
+        if steps.setdefault(env_id, value) != value:
+            raise ValueError(f"-n {text}: {env_id or 'all environments'} already had {steps[env_id]}")
+    for_all = dict.fromkeys(env_ids, steps.pop("")) if "" in steps else {}
+    return for_all | steps
 
 
 def _threshold(text: str) -> tuple[str, float]:
@@ -116,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine", choices=ENGINES, default="local", help="processes on this machine, or a Ray cluster (default: local)")
     add("-j", "--n-jobs", type=int, help="number of runs in parallel (default: one per core)")
     add("--address", help="address of an existing Ray cluster (default: start a cluster on this machine)")
-    text = "return with the normalised score 1 (default: the reward threshold of the environment)"
+    text = "return with the normalised score 1 (default: the environment's reward threshold, or ours where it has none)"
     add("--threshold", type=_threshold, nargs="+", default=[], metavar="ENV=VALUE", help=text)
     parser.set_defaults(**_DEFAULTS)
     add("--n-evaluations", type=int, help="evaluations during each run, evenly spread (default: %(default)s)")

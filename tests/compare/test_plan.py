@@ -22,7 +22,8 @@ ENVS = ("CartPole-v1", "Pendulum-v1")
 
 
 def plan(**changed: Any) -> Plan:
-    return Plan(**{"algos": ("vpg", "a2c"), "env_ids": ENVS, "seeds": (3, 4), "n_timesteps": {}, **changed})
+    usual = Plan(("vpg", "a2c"), ENVS, (3, 4), {}, n_evaluations=20, eval_episodes=5, final_episodes=50, gym_packages=())
+    return replace(usual, **changed)
 
 
 def test_steps_are_common_or_those_of_each_entry() -> None:
@@ -49,6 +50,7 @@ def test_every_task_has_its_own_run_folder_and_tasks_are_ordered_by_seed() -> No
         ({"env_ids": ("CartPole-v9",)}, "CartPole-v9"),
         ({"seeds": ()}, "no seed"),
         ({"n_timesteps": {"Acrobot-v1": 5}}, "Acrobot-v1"),
+        ({"n_timesteps": {"CartPole-v1": 0}}, "n_timesteps of CartPole-v1 must be at least 1, but is 0"),
         ({"eval_episodes": 0}, "eval_episodes"),
         ({"algos": ("her",)}, "her"),
         ({"seeds": (-1, 0)}, "seeds must be from 0 .* one is -1"),

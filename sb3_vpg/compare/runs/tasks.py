@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +90,10 @@ class Plan:
     env_ids: Sequence[str]
     seeds: Sequence[int]
     n_timesteps: Mapping[str, int]
-    n_evaluations: int = 20
-    eval_episodes: int = 5
-    final_episodes: int = 50
-    gym_packages: Sequence[str] = ()
+    n_evaluations: int
+    eval_episodes: int
+    final_episodes: int
+    gym_packages: Sequence[str]
 
     def tasks(self) -> list[Task]:
         """
@@ -108,13 +109,12 @@ class Plan:
         entries = {(algo, env_id): entry(algo, env_id) for algo in self.algos for env_id in self.env_ids}
         _check_same_environments(entries)
         tasks = []
-        for seed in self.seeds:
-            for env_id in self.env_ids:
-                for algo in self.algos:
-                    hyperparams = entries[algo, env_id]
-                    steps = self.n_timesteps.get(env_id) or int(float(hyperparams["n_timesteps"]))
-                    evaluation = (max(steps // self.n_evaluations, 1), self.eval_episodes, self.final_episodes)
-                    tasks.append(Task(algo, env_id, seed, steps, *evaluation, hyperparams, list(self.gym_packages)))
+        for seed, env_id, algo in product(self.seeds, self.env_ids, self.algos):
+            hyperparams = entries[algo, env_id]
+            steps = self.n_timesteps.get(env_id) or int(float(hyperparams["n_timesteps"]))
+            eval_freq = max(steps // self.n_evaluations, 1)
+            episodes = (self.eval_episodes, self.final_episodes)
+            tasks.append(Task(algo, env_id, seed, steps, eval_freq, *episodes, hyperparams, list(self.gym_packages)))
         return tasks
 
     def _check(self) -> None:
@@ -135,9 +135,11 @@ class Plan:
                 raise ValueError(f"seeds must be from 0 to {FINAL_SEED - 1:,}, but one is {seed}")
         for env_id in set(self.n_timesteps) - set(self.env_ids):
             raise ValueError(f"n_timesteps has {env_id}, which is not one of the environments")
-        for name in ("n_evaluations", "eval_episodes", "final_episodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
+        counts = {f"n_timesteps of {env_id}": steps for env_id, steps in self.n_timesteps.items()}
+        counts |= {name: getattr(self, name) for name in ("n_evaluations", "eval_episodes", "final_episodes")}
+        for name, number in counts.items():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, but is {number}")
 
 
 def _check_distinct(what: str, given: Sequence[object]) -> None:
