@@ -116,5 +116,5 @@ def area(curves: np.ndarray) -> np.ndarray:
 
 
 def machine(record: Record) -> str:
-    """:return: the machine of a run"""
-    return record.where.partition("\n")[0].strip()
+    """:return: processor, cores and system of a run, from the first line of ``where``"""
+    return record.where.partition("\n")[0].strip().removeprefix("Machine: ").rstrip(".")

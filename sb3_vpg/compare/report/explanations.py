@@ -1,6 +1,6 @@
 """Texts of a report that explain its tables and figures."""
 
-TUNED = (
+HYPERPARAMETERS = (
     "Hyperparameters from the files that the zoo reads; each title has the steps that they are made for. Those of VPG are "
     "ours, and hyperparams/vpg.yml says how each was chosen: none by its scores on seeds below 100. However, older ones for "
     "CartPole-v1 and Acrobot-v1 had been run on such seeds, and their results were a reason to search again, on other seeds. "
@@ -33,5 +33,5 @@ IMPROVEMENT = (
     "Probability that a random run of one algorithm scores higher than a random run of the other, averaged over "
     "environments. A tie counts as one half."
 )
-MADE = "A comparison needs a folder of its own: -f FOLDER (default: logs/comparison)."
+FOLDER = "A comparison needs a folder of its own: -f FOLDER (default: logs/comparison)."
 REFERENCES = "Normalised score: (return - random) / (threshold - random)."

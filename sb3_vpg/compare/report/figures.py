@@ -34,11 +34,13 @@ class Figures:
 
     :param comparison: the results
     :param overall: aggregates of each algorithm with at least one complete seed
-    :param against: probability that the first algorithm improves on each other one; empty if it has no complete seed
+    :param improvements: probability that the first algorithm improves on each other one; empty if it has no complete seed
     """
 
-    def __init__(self, comparison: Comparison, overall: dict[str, dict[str, Estimate]], against: dict[str, Estimate]) -> None:
-        self.comparison, self.algos, self.overall, self.against = comparison, list(overall), overall, against
+    def __init__(
+        self, comparison: Comparison, overall: dict[str, dict[str, Estimate]], improvements: dict[str, Estimate]
+    ) -> None:
+        self.comparison, self.algos, self.overall, self.improvements = comparison, list(overall), overall, improvements
         self._colours = {algo: _COLOURS[number % len(_COLOURS)] for number, algo in enumerate(comparison.algos)}
 
     def all(self) -> dict[str, bytes]:
@@ -46,7 +48,7 @@ class Figures:
         drawn: dict[str, Callable[[], Figure]] = {"learning_curves": self.learning_curves}
         if self.algos:
             drawn |= {"aggregates": self.aggregates, "sample_efficiency": self.sample_efficiency, "profiles": self.profiles}
-        if self.against:
+        if self.improvements:
             drawn["improvement"] = self.improvement
         with plt.rc_context(_STYLE):
             return {name: _png(draw()) for name, draw in drawn.items()}
@@ -62,8 +64,8 @@ class Figures:
 
     def improvement(self) -> Figure:
         """:return: the probability that a run of the first algorithm scores higher than one of each other algorithm"""
-        figure, axis = plt.subplots(figsize=(6, 1.0 + 0.38 * len(self.against)))
-        self._intervals(axis, self.against)
+        figure, axis = plt.subplots(figsize=(6, 1.0 + 0.38 * len(self.improvements)))
+        self._intervals(axis, self.improvements)
         axis.set_xlim(-0.02, 1.02)
         axis.axvline(0.5, color="#555555", linewidth=1, linestyle="--")
         axis.set_xlabel(f"probability that a run of {label(self.comparison.algos[0])} scores higher than one of …")

@@ -53,18 +53,18 @@ def write(comparison: Comparison, folder: Path, command: str) -> None:
     finals = {algo: comparison.final(algo) for algo in comparison.algos if comparison.complete_seeds(algo)}
     overall = {algo: stats.aggregates(scores) for algo, scores in finals.items()}
     ours = finals.pop(comparison.algos[0], None)
-    against = {} if ours is None else {algo: stats.improvement(ours, theirs) for algo, theirs in finals.items()}
-    pictures = Figures(comparison, overall, against).all()
+    improvements = {} if ours is None else {algo: stats.improvement(ours, theirs) for algo, theirs in finals.items()}
+    pictures = Figures(comparison, overall, improvements).all()
     content: dict[str, Any] = {
         "title": _title(comparison),
         "summary": _summary(comparison),
         "notes": _notes(comparison),
-        "sections": _sections(comparison, overall, against),
+        "sections": _sections(comparison, overall, improvements),
         "entries": _entries(comparison),
         "failures": list(comparison.failures.values()),
-        "tuned": explanations.TUNED,
+        "hyperparameters": explanations.HYPERPARAMETERS,
         "command": command,
-        "made": explanations.MADE,
+        "folder": explanations.FOLDER,
         "machines": _machines(comparison),
         "images": {name: base64.b64encode(png).decode() for name, png in pictures.items()},
     }
@@ -88,12 +88,10 @@ def _title(comparison: Comparison) -> str:
 
 
 def _summary(comparison: Comparison) -> str:
-    n_tasks = len(comparison.algos) * len(comparison.env_ids) * len(comparison.seeds)
-    envs, seeds = len(comparison.env_ids), len(comparison.seeds)
-    counts = f"{_count(len(comparison.algos), 'algorithm')} on {_count(envs, 'environment')} with {_count(seeds, 'seed')} each"
-    return (
-        f"{counts}: {len(comparison.records)} of {n_tasks} runs are finished. Intervals: 95 %, stratified bootstrap over runs."
-    )
+    algos, envs, seeds = len(comparison.algos), len(comparison.env_ids), len(comparison.seeds)
+    counts = f"{_count(algos, 'algorithm')} on {_count(envs, 'environment')} with {_count(seeds, 'seed')} each"
+    finished = f"{len(comparison.records)} of {algos * envs * seeds} runs are finished"
+    return f"{counts}: {finished}. Intervals: 95 %, stratified bootstrap over runs."
 
 
 def _count(number: int, noun: str) -> str:
@@ -118,8 +116,7 @@ def _notes(comparison: Comparison) -> list[str]:
             "in all results. Areas and percentages of the steps refer to each algorithm's own steps."
         )
     if len(comparison.machines) > 1:
-        short = (name.removeprefix("Machine: ").rstrip(".") for name in comparison.machines)
-        names = "; ".join(f"({number}) {name}" for number, name in enumerate(short, 1))
+        names = "; ".join(f"({number}) {name}" for number, name in enumerate(comparison.machines, 1))
         notes.append(f"The runs used {len(comparison.machines)} kinds of machine; seconds are given for each: {names}.")
     uneven = [label(algo) for algo in comparison.algos if _is_uneven(comparison, algo)]
     if uneven:
@@ -145,7 +142,9 @@ def _is_uneven(comparison: Comparison, algo: str) -> bool:
     return any(len(comparison.of(algo, env_id)) != complete for env_id in comparison.env_ids)
 
 
-def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], against: dict[str, Estimate]) -> list[Section]:
+def _sections(
+    comparison: Comparison, overall: dict[str, dict[str, Estimate]], improvements: dict[str, Estimate]
+) -> list[Section]:
     first, sections = label(comparison.algos[0]), []
     scores = {env_id: tables.env_scores(comparison, env_id) for env_id in comparison.env_ids}
     if overall:
@@ -155,9 +154,9 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
     alt = "learning curves of each environment"
     sections.append(Section("Learning curves", explanations.CURVES, "learning_curves", alt))
     if len(comparison.algos) > 1:
-        lost = shortfalls(comparison, scores)
-        text = explanations.LOSSES.format(first=first) if lost else "Nowhere among these runs."
-        sections.append(Section(f"Where {first} loses", text, lines=lost))
+        lines = shortfalls(comparison, scores)
+        text = explanations.LOSSES.format(first=first) if lines else "Nowhere among these runs."
+        sections.append(Section(f"Where {first} loses", text, lines=lines))
     for number, (env_id, by_algo) in enumerate(scores.items()):
         # The first table has the explanation of all
         text = "" if number else explanations.TABLES
@@ -166,9 +165,9 @@ def _sections(comparison: Comparison, overall: dict[str, dict[str, Estimate]], a
         alt = "sample-efficiency curves"
         sections.append(Section("Sample efficiency", explanations.EFFICIENCY, "sample_efficiency", alt))
         sections.append(Section("Performance profiles", explanations.PROFILES, "profiles", "performance profiles"))
-    if against:
-        table = tables.improvement(comparison.algos[0], against)
-        alt = _alt(against, f"probability that {first} scores higher than")
+    if improvements:
+        table = tables.improvement(comparison.algos[0], improvements)
+        alt = _alt(improvements, f"probability that {first} scores higher than")
         sections.append(Section("Probability of improvement", explanations.IMPROVEMENT, "improvement", alt, table, plain=True))
     sections.append(Section("References", explanations.REFERENCES, table=tables.references(comparison), plain=True))
     return sections

@@ -6,7 +6,7 @@ import numpy as np
 
 from sb3_vpg.compare.report import stats
 from sb3_vpg.compare.report.stats import Estimate
-from sb3_vpg.compare.report.tables import EnvScores, form, seconds_text
+from sb3_vpg.compare.report.tables import EnvScores, number_format, seconds_text
 from sb3_vpg.compare.results import Comparison, label, points
 
 
@@ -32,18 +32,18 @@ def shortfalls(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) 
             ("area under the curve", ours.area, {algo: theirs.area for algo, theirs in others.items()}),
         ]
         for name, own, of_others in measures:
-            better = _above(own, of_others)
-            if better:
-                sentences.append(f"{env_id}, {name}: {label(first)} {own.text(form([own.point]))}, below {'; '.join(better)}")
+            sentences += [f"{env_id}, {name}: {label(first)} {text}" for text in _below(own, of_others)]
         sentences += [f"{env_id}, learning curve: {text}" for text in _behind(comparison, env_id, list(others))]
         sentences += [f"{env_id}, CPU seconds: {text}" for text in _slower(label(first), ours, others)]
     return sentences
 
 
-def _above(ours: Estimate, others: dict[str, Estimate]) -> list[str]:
-    digits = form([ours.point])
+def _below(ours: Estimate, others: dict[str, Estimate]) -> list[str]:
+    """:return: the estimate of the first algorithm, and those of the algorithms above it"""
+    digits = number_format([ours.point])
     above = {algo: theirs for algo, theirs in others.items() if theirs.point > ours.point}
-    return [f"{label(algo)} {theirs.text(digits)}{_overlap(ours, theirs)}" for algo, theirs in above.items()]
+    texts = [f"{label(algo)} {theirs.text(digits)}{_overlap(ours, theirs)}" for algo, theirs in above.items()]
+    return [f"{ours.text(digits)}, below {'; '.join(texts)}"] if texts else []
 
 
 def _overlap(ours: Estimate, theirs: Estimate) -> str:
@@ -64,8 +64,8 @@ def _behind(comparison: Comparison, env_id: str, others: list[str]) -> list[str]
     ahead = []
     for algo in others:
         their_steps, theirs = iqm_curve(algo)
-        behind = np.interp(steps, their_steps, theirs) > ours
-        behind &= steps <= their_steps[-1]
+        # Only while the other algorithm was trained
+        behind = (np.interp(steps, their_steps, theirs) > ours) & (steps <= their_steps[-1])
         if behind.any():
             ahead.append(f"{label(algo)} at {_spans(steps, behind)} steps")
     return [f"{label(first)} is behind {'; '.join(ahead)}"] if ahead else []

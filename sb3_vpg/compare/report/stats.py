@@ -63,7 +63,7 @@ def _seeded() -> Iterator[None]:
 
 
 def _estimates(scores: np.ndarray, func: Callable[[np.ndarray], np.ndarray]) -> list[Estimate]:
-    """Estimate each number that ``func`` returns for scores of shape (n_runs, n_envs, …)."""
+    """Estimate each element of the vector that ``func`` computes from scores of shape (n_runs, n_envs, ...)."""
     if len(scores) < MIN_RUNS:
         return [Estimate(float(value), None, None) for value in func(scores)]
     with _seeded():
@@ -78,8 +78,8 @@ def aggregates(scores: np.ndarray) -> dict[str, Estimate]:
 
 
 def iqm(values: np.ndarray) -> Estimate:
-    """Estimate the interquartile mean of values of shape (n_runs,)."""
-    (estimate,) = _estimates(np.asarray(values)[:, None], lambda x: np.array([metrics.aggregate_iqm(x)]))
+    """Estimate the interquartile mean of values of shape (n_runs,) or (n_runs, n_envs)."""
+    (estimate,) = _estimates(values.reshape(len(values), -1), lambda x: np.array([metrics.aggregate_iqm(x)]))
     return estimate
 
 

@@ -40,8 +40,8 @@ class EnvScores:
     seconds: Sequence[float | None]
 
 
-def form(values: Sequence[float]) -> str:
-    """:return: the number format for returns: three decimals if all are below 10, otherwise one"""
+def number_format(values: Sequence[float]) -> str:
+    """:return: the format of returns: one decimal if any is at least 10 in size, otherwise three"""
     return ".1f" if max(abs(value) for value in values) >= 10 else ".3f"
 
 
@@ -70,7 +70,7 @@ def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvSco
             rows.append([label(algo), "0", *["-"] * (len(head) - 2)])
             continue
         finals = [final_return(run) for run in runs]
-        digits = form(finals)
+        digits = number_format(finals)
         spread = f" ± {np.std(finals, ddof=1):{digits}}" if len(finals) > 1 else ""
         returns = [scores[algo].final.text(digits), f"{np.mean(finals):{digits}}{spread}", scores[algo].area.text(digits)]
         wall = _medians(comparison, runs, lambda run: run.wall_seconds)
@@ -80,6 +80,7 @@ def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvSco
 
 
 def _best(comparison: Comparison, env_id: str, scores: dict[str, EnvScores]) -> frozenset[tuple[int, int]]:
+    """:return: the cells of the best final return (column 3) and of the best area (column 5)"""
     columns = {3: {algo: each.final.point for algo, each in scores.items()}}
     # Areas over different numbers of steps cannot be compared
     if len(comparison.budgets(env_id)) < 2:
@@ -115,15 +116,15 @@ def aggregates(comparison: Comparison, overall: dict[str, dict[str, Estimate]]) 
     """:return: a table of the aggregates over all environments"""
     rows = []
     for algo, estimates in overall.items():
-        height = stats.iqm_curve(area(comparison.curves(algo))[..., None])[0]
+        height = stats.iqm(area(comparison.curves(algo)))
         seeds = str(len(comparison.complete_seeds(algo)))
         rows.append([label(algo), seeds, *(estimate.text() for estimate in estimates.values()), height.text()])
     return Table(["", "seeds", *stats.AGGREGATES, "area under the curve (IQM)"], rows)
 
 
-def improvement(first: str, against: dict[str, Estimate]) -> Table:
+def improvement(first: str, improvements: dict[str, Estimate]) -> Table:
     """:return: a table of the probabilities that the first algorithm scores higher than each other one"""
-    rows = [[label(algo), estimate.text()] for algo, estimate in against.items()]
+    rows = [[label(algo), estimate.text()] for algo, estimate in improvements.items()]
     return Table(["against", f"P({label(first)} higher) [95%]"], rows)
 
 
