@@ -16,8 +16,8 @@ from sb3_vpg.zoo.thresholds import scale_threshold
 
 GIVEN = "given"
 """Source of a threshold that the user has given."""
-N_EPISODES = 100
 _MAX_STEPS = 1000
+# Used by no training and no evaluation of a comparison
 _SEED = 2_000_000
 
 
@@ -71,7 +71,7 @@ def _threshold(env_id: str, given: Mapping[str, float]) -> tuple[float, str]:
     return found
 
 
-def random_return(env_id: str, n_episodes: int = N_EPISODES, env_kwargs: Mapping[str, Any] | None = None) -> float:
+def random_return(env_id: str, n_episodes: int = 100, env_kwargs: Mapping[str, Any] | None = None) -> float:
     """
     Measure the mean undiscounted return of random actions, with fixed seeds.
 

@@ -17,11 +17,11 @@ from sb3_vpg.compare.runs.records import Record
 from sb3_vpg.compare.runs.tasks import Task
 from sb3_vpg.zoo.own_modules import command_of
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class FailedRunError(RuntimeError):
-    """A run failed. The message has the last line of its output, and names the file with all of it."""
+    """A run failed. The message has the error from its output, and names the file with all of it."""
 
 
 class Processes:
@@ -42,7 +42,7 @@ class Processes:
         :return: the process
         :raises FailedRunError: if ``stop`` has been called
         """
-        environment = {**os.environ, **dict.fromkeys(_THREADS, "1")}
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1")}
         with self._lock:
             if self._stopped:
                 raise FailedRunError("the comparison was stopped before this run started")
@@ -89,7 +89,7 @@ def execute(task: Task, folder: Path, processes: Processes | None = None) -> Rec
         with (processes or Processes()).start(command, output) as process:
             cpu_seconds = _wait(process)
         if process.returncode != 0 or not score_file.is_file():
-            raise FailedRunError(f"{_last_line(log, process.returncode)} (see {log})")
+            raise FailedRunError(f"{_error_in(log, process.returncode)} (see {log})")
         score = json.loads(score_file.read_text())
     costs: dict[str, float | None] = {"wall_seconds": time.perf_counter() - start, "cpu_seconds": cpu_seconds}
     if score.pop("is_resumed"):
@@ -110,7 +110,8 @@ def _wait(process: "subprocess.Popen[bytes]") -> float | None:
     return usage.ru_utime + usage.ru_stime
 
 
-def _last_line(log: Path, code: int) -> str:
+def _error_in(log: Path, code: int) -> str:
+    """:return: the last error message of ``sb3-vpg train``, else the last line; with the signal if one killed the process"""
     lines = log.read_text(errors="replace").strip().splitlines()
     errors = [line for line in lines if line.startswith("sb3-vpg train:")] or lines[-1:] or ["it wrote nothing"]
     return f"killed by signal {-code}; {errors[-1]}" if code < 0 else errors[-1]

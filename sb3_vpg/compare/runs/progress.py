@@ -75,7 +75,7 @@ class Display:
         left = self._seconds_left(waiting)
         if left is None:
             return f"{counts}, time left not known yet"
-        # 0 if a run takes longer than the runs before it
+        # It is 0 when the last run already takes longer than those before it
         return f"{counts}, {'less than a minute' if left < 60 else f'about {timedelta(seconds=round(left))}'} left"
 
     def _seconds_left(self, waiting: list[Task]) -> float | None:

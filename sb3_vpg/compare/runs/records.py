@@ -15,6 +15,8 @@ import numpy as np
 
 from sb3_vpg.compare.runs.tasks import Task
 
+RECORDS = "records.jsonl"
+
 
 @dataclass(frozen=True)
 class Record:
@@ -64,9 +66,6 @@ class Record:
         return record
 
 
-RECORDS = "records.jsonl"
-
-
 def read(file: Path) -> list[Record]:
     """
     Read the records of a file, which need not exist. A last line that was cut off is ignored.
@@ -85,7 +84,7 @@ def read(file: Path) -> list[Record]:
             continue
         try:
             records.append(Record.from_json(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(
                 f"{file}, line {number}, is not a record ({error}); remove the line to do that run again"
             ) from error
