@@ -14,15 +14,16 @@ from torch import nn
 
 from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class
-from sb3_vpg.zoo.tuning.study import StudyOrigin, load_study
+from sb3_vpg.zoo.tuning.study import StudyOrigin, count_trials, load_study
 from sb3_vpg.zoo.tuning.yaml_editor import write_entry
 
+# An entry begins with these; the others are sorted
 _FIRST = ("n_envs", "n_timesteps", "policy")
 # Without effect if there is no critic
 _CRITIC = ("vf_learning_rate", "n_critic_updates", "batch_size")
 # Without effect if there is no critic and rollouts are complete episodes
 _FIXED_LENGTH = ("n_steps", "gae_lambda")
-_PLAIN = (bool, int, float, str, type(None))
+_SCALARS = (bool, int, float, str, type(None))
 
 
 def best_entry() -> None:
@@ -56,7 +57,8 @@ def entry_text(study: optuna.Study) -> tuple[str, str]:
     """
     :param study: a study of ``sb3-vpg optimize``
     :return: environment id, and the best trial as the text of an entry
-    :raises ValueError: if no trial was completed, or if YAML cannot express its hyperparameters
+    :raises ValueError: if no trial was completed, if YAML cannot express its hyperparameters, or if another program created
+        the study
     """
     origin = StudyOrigin.read(study)
     if origin.entry is None:
@@ -87,7 +89,7 @@ def best_hyperparams(origin: StudyOrigin, trial: FrozenTrial) -> dict[str, Any]:
     if origin.algo in ALGORITHMS:
         parameters = inspect.signature(algorithm_class(origin.algo)).parameters
         defaults = {name: parameter.default for name, parameter in parameters.items()}
-        # A drawn default has overruled the entry that the search began with; here it needs no line
+        # A drawn default needs no line here, although it may have overruled the entry that the search began with
         entry = {name: value for name, value in entry.items() if name not in drawn or defaults.get(name, ...) != value}
     if origin.algo == DEFAULT_ALGORITHM and entry.get("baseline", "value") != "value":
         unused = _CRITIC if entry.get("n_episodes") is None else (*_CRITIC, *_FIXED_LENGTH)
@@ -108,11 +110,11 @@ def as_text(name: str, value: Any) -> Any:
 
     :raises ValueError: if there is no such code
     """
-    return value if isinstance(value, _PLAIN) else _python(name, value)
+    return value if isinstance(value, _SCALARS) else _python(name, value)
 
 
 def _python(name: str, value: Any) -> str:
-    if isinstance(value, _PLAIN) or type(value) in (list, tuple):
+    if isinstance(value, _SCALARS) or type(value) in (list, tuple):
         return repr(value)
     if isinstance(value, dict) and all(isinstance(key, str) and key.isidentifier() for key in value):
         return f"dict({', '.join(f'{key}={_python(name, inner)}' for key, inner in value.items())})"
@@ -124,12 +126,12 @@ def _python(name: str, value: Any) -> str:
 
 def _comment_lines(study: optuna.Study, trial: FrozenTrial) -> list[str]:
     """:return: comments that say which search and trial the entry comes from, without a date"""
-    states = [other.state for other in study.get_trials(deepcopy=False)]
+    trials = study.get_trials(deepcopy=False)
     n_episodes, steps = (trial.user_attrs.get(name) for name in ("n_eval_episodes", "n_timesteps"))
-    seeds = sorted({other.user_attrs["seed"] for other in study.get_trials(deepcopy=False) if "seed" in other.user_attrs})
-    kinds = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in TrialState if states.count(state))
+    seeds = sorted({other.user_attrs["seed"] for other in trials if "seed" in other.user_attrs})
+    counts = count_trials(study)
     return [
-        f"Best of {len(states)} trials ({kinds}) of sb3-vpg optimize, study {study.study_name}: trial {trial.number}",
+        f"Best of {len(trials)} trials ({counts}) of sb3-vpg optimize, study {study.study_name}: trial {trial.number}",
         f"Mean return of its last evaluation, over {n_episodes or '?'} episodes: {trial.value:.6g}. This is the best of many "
         "single runs and partly luck: try other seeds",
         f"Budget of a trial: {steps if steps is None else f'{steps:,}'} steps. Seeds of the environments: "

@@ -14,6 +14,7 @@ from optuna.visualization.matplotlib import plot_optimization_history, plot_para
 
 from sb3_vpg.common.atomic_files import atomic_replace
 from sb3_vpg.zoo.tuning.best_entry import entry_text
+from sb3_vpg.zoo.tuning.study import count_trials
 
 
 def report(study: optuna.Study, storage: str | None, folder: Path | None) -> None:
@@ -24,9 +25,7 @@ def report(study: optuna.Study, storage: str | None, folder: Path | None) -> Non
     :param storage: storage of the study; None if it is only in memory
     :param folder: folder for the plots; None for no plots
     """
-    trials = study.get_trials(deepcopy=False)
-    counts = {state.name.lower(): sum(trial.state == state for trial in trials) for state in TrialState}
-    print(f"\nStudy {study.study_name}: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}")
+    print(f"\nStudy {study.study_name}: {count_trials(study)}")
     try:
         _, text = entry_text(study)
     except ValueError as error:
@@ -48,13 +47,13 @@ def draw(study: optuna.Study, folder: Path) -> None:
     :param folder: folder for the PNG files
     """
     matplotlib.use("Agg")
-    stem = folder / f"study_{re.sub(r'[^A-Za-z0-9._-]+', '_', study.study_name)}"
-    drawn = [_save(plot_optimization_history(study), Path(f"{stem}_history.png"))]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", study.study_name)
+    drawn = [_save(plot_optimization_history(study), folder / f"study_{name}_history.png")]
     if len({trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}) > 1:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            drawn.append(_save(plot_param_importances(study), Path(f"{stem}_importances.png")))
+            drawn.append(_save(plot_param_importances(study), folder / f"study_{name}_importances.png"))
         if caught:
             print("The importances of some hyperparameters are not accurate: there are too few trials.")
     pyplot.close("all")

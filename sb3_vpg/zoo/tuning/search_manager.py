@@ -63,6 +63,7 @@ class SearchManager(ExperimentManager):
         except (Exception, KeyboardInterrupt) as error:
             failure = error
         self._note_failure(trial, failure)
+        # Optuna marks a trial with this value as failed
         return math.nan
 
     def _note_failure(self, trial: optuna.Trial, failure: BaseException) -> None:
@@ -102,8 +103,8 @@ class SearchManager(ExperimentManager):
             # The zoo asks for the best trial, and there is none
             if self._study is None or self._study.get_trials(states=(TrialState.COMPLETE,)):
                 raise
-            for reason in self._errors:
-                raise reason from None
+            if self._errors:
+                raise self._errors[0] from None
             if self._signals.received is not None:
                 raise KeyboardInterrupt from None
             n_trials = len(self._study.trials)

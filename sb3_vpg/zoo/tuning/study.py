@@ -12,6 +12,7 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import create_study
+from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 HEARTBEAT = 60
@@ -70,10 +71,10 @@ def _difference(name: str, before: Any, now: Any) -> str:
 def as_json(entry: dict[str, Any]) -> dict[str, Any] | None:
     """:return: a copy of an entry, or None if JSON cannot express it"""
     try:
-        same: dict[str, Any] = json.loads(json.dumps(entry))
+        copy: dict[str, Any] = json.loads(json.dumps(entry))
     except TypeError:
         return None
-    return same
+    return copy
 
 
 @contextmanager
@@ -136,9 +137,15 @@ def create_or_load(study_name: str | None, storage: BaseStorage | None, **kwargs
         return create_study(storage=storage, study_name=study_name, **kwargs), True
     except optuna.exceptions.DuplicatedStudyError:
         study = create_study(storage=storage, study_name=study_name, load_if_exists=True, **kwargs)
-    # Before running trials are counted
+    # For --max-total-trials the zoo counts running trials, and those of killed workers are not running
     fail_stale_trials(study)
     return study, False
+
+
+def count_trials(study: optuna.Study) -> str:
+    """:return: the number of trials in each state, for example "3 complete, 1 pruned" """
+    states = [trial.state for trial in study.get_trials(deepcopy=False)]
+    return ", ".join(f"{states.count(state)} {state.name.lower()}" for state in TrialState if state in states)
 
 
 @contextmanager

@@ -49,17 +49,8 @@ def test_the_entry_trains_with_the_hyperparameters_of_the_best_trial(
     monkeypatch.chdir(tmp_path)
     search = ["optimize", "--verbose", "0", "--eval-episodes", "1", "--n-startup-trials", "2", "--no-optim-plots"]
     # The search begins with an entry that learns nothing, so it is not the best
-    search += [
-        "--seed",
-        "5",
-        "-params",
-        "learning_rate:0.0",
-        "n_envs:1",
-        "--storage",
-        "logs/study.log",
-        "--study-name",
-        "mine",
-    ]
+    search += ["--seed", "5", "-params", "learning_rate:0.0", "n_envs:1"]
+    search += ["--storage", "logs/study.log", "--study-name", "mine"]
     assert main([*search, "--n-trials", "4", "-n", "800"]) == 0
     assert main(["best_entry", "--storage", "logs/study.log", "-o", "mine.yml"]) == 0
     printed = capsys.readouterr().out
