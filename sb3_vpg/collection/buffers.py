@@ -162,7 +162,8 @@ def store_observations(buffer: RolloutBuffer, observations: Any, starts: np.ndar
         for key, array in stored.items():
             array[row] = observations[key].reshape(array.shape[1:])
     else:
-        stored[row] = observations.reshape(stored.shape[1:])
+        # Observations of discrete spaces have a dimension less
+        stored[row] = observations if observations.ndim == stored.ndim - 1 else observations.reshape(stored.shape[1:])
     buffer.episode_starts[row] = starts
 
 

@@ -24,7 +24,7 @@ def claimed(run: Path, seconds: float = 0.0) -> Iterator[None]:
         # A soft lock would outlive a killed process
         held = FileLock(run / _LOCK, timeout=seconds, fallback_to_soft=False).acquire()
     except Timeout:
-        raise ValueError(f"{run} is being trained by another process; wait for it, or stop it first") from None
+        raise ValueError(f"{run} is in use by another process; wait for it, or stop it first") from None
     except PermissionError:
         # The lock file of another user, which may be in use
         raise

@@ -44,11 +44,13 @@ def forward_hooks(modules: Iterable[nn.Module]) -> list[Any]:
 def can_be_read_in_place(modules: Iterable[nn.Module]) -> bool:
     """Return whether ``children`` and ``parameters`` can read these modules, and nobody has replaced their computation."""
     for one in modules:
-        if not all(isinstance(getattr(one, name, None), dict) for name in (_CHILDREN, _PARAMETERS)):
+        own = vars(one)
+        if not (isinstance(own.get(_CHILDREN), dict) and isinstance(own.get(_PARAMETERS), dict)):
             return False
-        if isinstance(one, nn.Linear) and not {"weight", "bias"} <= parameters(one).keys():
+        held = parameters(one)
+        if not own.keys().isdisjoint(_REPLACED) or (isinstance(one, nn.Linear) and not {"weight", "bias"} <= held.keys()):
             return False
-        if _REPLACED & vars(one).keys() or any(type(p) is not nn.Parameter for p in parameters(one).values() if p is not None):
+        if held and any(type(p) is not nn.Parameter for p in held.values() if p is not None):
             return False
     return True
 

@@ -7,7 +7,7 @@ memory or a module has been replaced.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -67,38 +67,33 @@ class NumpyNetwork:
         self._input_of = policy.observation_space, policy.normalize_images
         self._flatten = _flattening(policy.observation_space)
         self._dtype = np.dtype(np.float32)
-        self._children = [(children(holder), list(children(holder).values())) for holder in holders]
+        # Views of torch's dicts, in which replaced modules and parameters appear
+        self._children = [children(holder).values() for holder in holders]
+        self._built_children = [*chain.from_iterable(self._children)]
         modules = [*holders, *layers]
         self._hooks = forward_hooks(modules)
         # Replacing the forward method of an object adds an entry to its __dict__
         self._attributes = [vars(one) for one in modules]
         self._n_attributes = sum(map(len, self._attributes))
         self._modules, self._types = modules, [*map(type, modules)]
-        self._parameters: list[tuple[dict[str, th.Tensor], str, int | None, th.Tensor | None]] = []
         # (transposed weight, bias) of a linear layer, or (None, function) of an activation
         self._steps: list[tuple[Array | None, Any]] = []
         for layer in layers:
             if not isinstance(layer, nn.Linear):
                 self._steps.append((None, _ACTIVATIONS[type(layer)]))
                 continue
-            owned = parameters(layer)
-            self._parameters += [
-                (owned, name, *((None, None) if p is None else (p.data_ptr(), p.detach()))) for name, p in owned.items()
-            ]
             bias = None if layer.bias is None else layer.bias.detach().numpy()
             self._steps.append((layer.weight.detach().numpy().T, bias))
             self._dtype = layer.weight.detach().numpy().dtype
+        self._parameters = [parameters(layer).values() for layer in self.linear_layers]
+        self._tensors = [None if p is None else p.detach() for p in chain.from_iterable(self._parameters)]
+        self._pointers = [None if p is None else p.data_ptr() for p in self._tensors]
 
     def is_current(self) -> bool:
         """Return whether modules and memory are still those of the policy, and no module has a hook."""
-        for modules, built in self._children:
-            if [*modules.values()] != built:
-                return False
-        for owned, name, pointer, _ in self._parameters:
-            parameter = owned.get(name)
-            if (None if parameter is None else parameter.data_ptr()) != pointer:
-                return False
-        return not any(self._hooks)
+        if [*chain.from_iterable(self._children)] != self._built_children or any(self._hooks):
+            return False
+        return [None if p is None else p.data_ptr() for p in chain.from_iterable(self._parameters)] == self._pointers
 
     def is_bypassed(self) -> bool:
         """
@@ -110,12 +105,10 @@ class NumpyNetwork:
         space, normalizes = self._input_of
         if self._policy.observation_space is not space or self._policy.normalize_images != normalizes:
             return True
-        for owned, name, pointer, tensor in self._parameters:
-            parameter = owned.get(name)
-            if tensor is None or parameter is None or parameter.data_ptr() != pointer:
-                # is_current notices
-                continue
-            if not tensor.is_set_to(parameter):
+        for tensor, parameter in zip(self._tensors, chain.from_iterable(self._parameters), strict=False):
+            # is_current notices other memory
+            same_memory = tensor is not None and parameter is not None and tensor.data_ptr() == parameter.data_ptr()
+            if same_memory and not tensor.is_set_to(parameter):
                 return True
         return not only_flattens(self._extractor)
 

@@ -1,6 +1,7 @@
 """The critic's fit: gradient descent on the mean squared error between its values and the returns."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 from math import isfinite, sqrt
 from typing import Any
 
@@ -69,6 +70,8 @@ class NumpyCriticFit:
         self.network, self.optimizer, self.max_grad_norm = network, optimizer, max_grad_norm
         self.parameters = [parameter for layer in network.linear_layers for parameter in layer.parameters()]
         self.views: list[Array] = [parameter.detach().numpy() for parameter in self.parameters]
+        ends = [*accumulate(view.size for view in self.views)]
+        self.slices = [slice(end - view.size, end) for end, view in zip(ends, self.views, strict=True)]
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
         """See ``TorchCriticFit.run``."""
@@ -98,8 +101,7 @@ class NumpyCriticFit:
 
     def _parts(self, flat: Array) -> list[Array]:
         """Return the part of each parameter, in its shape."""
-        ends = np.cumsum([view.size for view in self.views])
-        return [part.reshape(view.shape) for part, view in zip(np.split(flat, ends[:-1]), self.views, strict=True)]
+        return [flat[rows].reshape(view.shape) for rows, view in zip(self.slices, self.views, strict=True)]
 
     def _moment(self, state: list[dict[str, Any]], name: str) -> Array:
         """Return Adam's moment of this name for all parameters, concatenated; zero before the first step."""
@@ -130,10 +132,8 @@ class NumpyCriticFit:
         scale += group["eps"]
         step = mean / scale
         step *= float(group["lr"]) / (1.0 - beta1**n_steps)
-        start = 0
-        for view in self.views:
-            view -= step[start : start + view.size].reshape(view.shape)
-            start += view.size
+        for view, part in zip(self.views, self._parts(step), strict=True):
+            view -= part
 
     def _store(self, state: list[dict[str, Any]], moments: list[Array], n_steps: float) -> None:
         """Write the moments into the optimiser's state, from where they are saved and torch can continue."""

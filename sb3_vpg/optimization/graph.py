@@ -29,7 +29,7 @@ def drop_graph(policy: ActorCriticPolicy) -> None:
     seen: set[int] = set()
     for module in policy.modules():
         held = vars(module)
-        for name in held.keys() - _OF_EVERY_MODULE:
+        for name in [name for name, value in held.items() if name not in _OF_EVERY_MODULE and type(value) not in _NO_TENSORS]:
             held[name] = _detached(held[name], seen)
 
 
@@ -45,7 +45,7 @@ def _detached(value: Any, seen: set[int], depth: int = 10) -> Any:
         return value
     if isinstance(value, th.Tensor):
         return value if value.grad_fn is None else value.detach()
-    if depth == 0 or not _may_hold_tensors(cls):
+    if depth == 0 or not _may_hold_tensors(cls) or (cls in _CONTAINERS and not value):
         return value
     # An object of the user's class may not allow assignment; then it stays as it is
     with suppress(Exception):

@@ -39,7 +39,7 @@ def another_process(name: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 def test_run_of_another_process_is_refused_until_that_process_is_killed(tmp_path: Path) -> None:
     with another_process("claimed", tmp_path) as process:
-        with pytest.raises(ValueError, match="is being trained by another process"), claimed(tmp_path):
+        with pytest.raises(ValueError, match="is in use by another process"), claimed(tmp_path):
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()

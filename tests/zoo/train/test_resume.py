@@ -247,7 +247,7 @@ def test_flags_that_contradict_the_run_are_refused(name: str, short: Path, capsy
 def test_a_run_that_another_process_trains_is_refused(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with claimed(short):
         assert resume(short, *NETWORK) == 1
-    assert "is being trained by another process" in capsys.readouterr().err
+    assert "is in use by another process" in capsys.readouterr().err
 
 
 def test_damaged_checkpoints_change_no_other_file(short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
