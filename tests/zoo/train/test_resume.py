@@ -87,7 +87,9 @@ def episodes(run: Path) -> dict[str, list[list[str]]]:
 
 
 def modification_times(run: Path) -> dict[str, int]:
-    return {str(file.relative_to(run)): file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
+    """:return: of each file, except for the lock: filelock's release for Python 3.10 opens it for writing"""
+    files = (file for file in run.rglob("*") if file.is_file() and file.name != ".lock")
+    return {str(file.relative_to(run)): file.stat().st_mtime_ns for file in files}
 
 
 def assert_same_run(run: Path, other: Path) -> None:
