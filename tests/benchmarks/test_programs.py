@@ -9,7 +9,7 @@ import pytest
 from sb3_vpg import VPG
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py"), ROOT / "scripts/train_agents.py"]
+PROGRAMS = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*_notebook.py"), ROOT / "scripts/train_agents.py"]
 
 
 @pytest.fixture(autouse=True)
