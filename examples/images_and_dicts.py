@@ -44,7 +44,9 @@ class Target(gym.Env[Any, np.int64]):
 def main(total_timesteps: int = 2_000) -> None:
     # "CnnPolicy" is for images, "MultiInputPolicy" for dicts; both scale pixels to [0, 1]
     for policy, env in (("CnnPolicy", Target()), ("MultiInputPolicy", Target(with_hint=True))):
-        model = VPG(policy, env, n_steps=64, learning_rate=3e-4, n_critic_updates=4, seed=0).learn(total_timesteps)
+        # An action changes only the next reward, so gamma is 0
+        model = VPG(policy, env, n_steps=64, gamma=0.0, learning_rate=1e-3, n_critic_updates=4, seed=0)
+        model.learn(total_timesteps)
         recent = np.mean([episode["r"] / episode["l"] for episode in model.ep_info_buffer])
         print(f"{policy}: reward of a step in the last {len(model.ep_info_buffer)} episodes: {recent:.2f} (at random: 0.5)")
 

@@ -7,14 +7,28 @@ Normalise observations and rewards, save the statistics with the model, and eval
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
+from torch import nn
 
 from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
 
 
 def main(total_timesteps: int = 200_000) -> None:
-    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=8, seed=0), gamma=0.9)
-    model = VPG("MlpPolicy", env, n_steps=64, gamma=0.9, learning_rate=1e-3, vf_learning_rate=3e-3, seed=0)
+    env = VecNormalize(make_vec_env("Pendulum-v1", n_envs=4, seed=0), gamma=0.9)
+    # As in hyperparams/vpg.yml
+    model = VPG(
+        "MlpPolicy",
+        env,
+        n_steps=16,
+        gamma=0.9,
+        gae_lambda=0.9,
+        learning_rate="lin_0.0015",
+        vf_learning_rate="lin_0.003",
+        n_critic_updates=8,
+        normalize_advantage=True,
+        policy_kwargs={"log_std_init": -0.5, "activation_fn": nn.ReLU},
+        seed=0,
+    )
     model.learn(total_timesteps)
     model.save("pendulum.zip")
 
