@@ -116,7 +116,7 @@ def test_no_other_line_assigns_to_a_module_or_class_of_others() -> None:
             if isinstance(node, (ast.AugAssign, ast.AnnAssign)):
                 assigned = [node.target]
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "setattr":
-                assigned = [ast.Attribute(node.args[0])]
+                assigned = [ast.Attribute(node.args[0], "", ast.Load())]
             owners = [ast.unparse(target.value) for target in assigned if isinstance(target, ast.Attribute)]
             found += [f"{source.name}:{node.lineno}" for owner in owners if owner.partition(".")[0] in imports]
     assert not found, f"{found} change other libraries for good: use patched()"
