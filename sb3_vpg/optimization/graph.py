@@ -50,7 +50,7 @@ def _detached(value: Any, seen: set[int], depth: int = 10) -> Any:
     # An object of the user's class may not allow assignment; then it stays as it is
     with suppress(Exception):
         if isinstance(value, _IMMUTABLE):
-            return _detached_tuple(value, seen, depth - 1)
+            return _detached_immutable(value, seen, depth - 1)
         if id(value) not in seen:
             seen.add(id(value))
             _detach_items(value, seen, depth - 1)
@@ -66,7 +66,7 @@ def _may_hold_tensors(cls: Any) -> bool:
     return is_users or issubclass(cls, _HOLDERS)
 
 
-def _detached_tuple(value: Any, seen: set[int], depth: int) -> Any:
+def _detached_immutable(value: Any, seen: set[int], depth: int) -> Any:
     if len(value) > _LONGEST:
         return value
     items = [_detached(item, seen, depth) for item in value]
