@@ -246,7 +246,8 @@ class VPG(TwoOptimizers):
         if self.vf_learning_rate is not None:
             self._note_step_size("vf_learning_rate", optimizer)
         batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
-        losses = critic_fit(self.policy, optimizer, self.max_grad_norm).run(batches)
+        network = self._actor.critic_network() if self._actor is not None and self._actor.policy is self.policy else None
+        losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
         before = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())

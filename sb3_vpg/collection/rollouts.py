@@ -76,7 +76,8 @@ def collect(
             check(n_steps + 1)
 
         played = {"n_steps": n_steps, "actions": actions, "clipped_actions": clipped_actions, "new_obs": new_obs}
-        callback.update_locals({**played, "rewards": rewards, "dones": dones, "infos": infos})
+        played["rewards"], played["dones"], played["infos"] = rewards, dones, infos
+        callback.update_locals(played)
         if not callback.on_step():
             return False
 

@@ -68,6 +68,11 @@ class NumpyDistribution(ABC):
     def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
         """Return the log-probability of each action, shape (n,)."""
 
+    def log_prob_of_sample(self, remembered_nR: Array, noise_nK: Array) -> Array:
+        """Return the log-probability of each action that ``sample`` returned with this noise, shape (n,)."""
+        actions = self.mode(remembered_nR + noise_nK)
+        return self.log_prob(remembered_nR, actions.reshape(len(actions), -1))
+
 
 class NumpyCategorical(NumpyDistribution):
     """``Discrete`` actions: the index of the largest logit plus Gumbel noise has the softmax distribution (Gumbel 1954)."""
@@ -79,6 +84,11 @@ class NumpyCategorical(NumpyDistribution):
     def in_range(self, outputs: Array) -> Array:
         shifted: Array = outputs - outputs.max(axis=-1, keepdims=True)
         return shifted
+
+    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+        # For speed, without the call of mode
+        actions: Array = (outputs_NK + noise_NK).argmax(axis=1)
+        return actions
 
     def mode(self, outputs_NK: Array) -> Array:
         actions: Array = outputs_NK.argmax(axis=1)
@@ -160,6 +170,10 @@ class NumpyDiagGaussian(NumpyDistribution):
         log_prob_nA = -0.5 * np.square((actions_nA - mean_nA) / scale_nA) - np.log(scale_nA) - 0.5 * np.log(2 * np.pi)
         log_prob: Array = log_prob_nA.sum(axis=1)
         return log_prob
+
+    def log_prob_of_sample(self, remembered_nR: Array, noise_nK: Array) -> Array:
+        mean_nA, scale_nA = np.split(remembered_nR, 2, axis=1)
+        return self.log_prob(remembered_nR, mean_nA + scale_nA * noise_nK)
 
     def _scale(self) -> Array:
         # Read each time, since an update changes it

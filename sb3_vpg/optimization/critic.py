@@ -110,14 +110,15 @@ class NumpyCriticFit:
 
     def _gradient(self, observations: Array, returns: Array) -> tuple[float, Array]:
         """Return the mean squared error and its gradient with respect to all parameters, concatenated."""
-        total, gradient = 0.0, np.zeros(sum(view.size for view in self.views), dtype=self.views[0].dtype)
+        total, gradient = 0.0, np.empty(0)
         for start in range(0, len(returns), N_ROWS):
             rows = slice(start, start + N_ROWS)
             activations = self.network.trace(observations[rows])
             errors = activations[-1][:, 0] - returns[rows]
             total += float(np.vdot(errors, errors))
             parts = self.network.backward(activations, (2.0 / len(returns)) * errors[:, None])
-            gradient += np.concatenate([part.ravel() for part in parts])
+            flat = np.concatenate([part.ravel() for part in parts])
+            gradient = flat if start == 0 else gradient + flat
         return total / len(returns), gradient
 
     def _step(self, gradient: Array, moments: list[Array], n_steps: float) -> None:
@@ -144,15 +145,20 @@ class NumpyCriticFit:
             entry["step"] = th.tensor(n_steps, dtype=th.float32)
 
 
-def critic_fit(policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float) -> TorchCriticFit | NumpyCriticFit:
+def critic_fit(
+    policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float, network: NumpyNetwork | None = None
+) -> TorchCriticFit | NumpyCriticFit:
     """
     Return ``NumpyCriticFit`` if it computes the same, else ``TorchCriticFit``.
 
     :param policy: whose critic is fitted
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
+    :param network: the critic's, if it has been built already
     """
-    network = numpy_network(policy, "value_net") if acts_as_sb3(policy, values=True) else None
+    if not acts_as_sb3(policy, values=True):
+        return TorchCriticFit(policy, optimizer, max_grad_norm)
+    network = network or numpy_network(policy, "value_net")
     if network is None or not is_plain_adam(optimizer):
         return TorchCriticFit(policy, optimizer, max_grad_norm)
     fit = NumpyCriticFit(network, optimizer, max_grad_norm)

@@ -17,8 +17,8 @@ _NO_TENSORS = {int, float, bool, str, type(None), type}
 _CONTAINERS = (dict, list, deque, set)
 _IMMUTABLE = (tuple, frozenset)
 _HOLDERS = (*_IMMUTABLE, *_CONTAINERS, Distribution, th.distributions.Distribution)
-# Attributes that torch gives every module; only the buffers among them may hold results of a call
-_OF_EVERY_MODULE = vars(th.nn.Module()).keys() - {"_buffers"}
+_OF_EVERY_MODULE = vars(th.nn.Module()).keys()
+"""Attributes that torch gives every module; only the buffers among them may hold results of a call."""
 
 
 def drop_graph(policy: ActorCriticPolicy) -> None:
@@ -29,7 +29,8 @@ def drop_graph(policy: ActorCriticPolicy) -> None:
     seen: set[int] = set()
     for module in policy.modules():
         held = vars(module)
-        for name in [name for name, value in held.items() if name not in _OF_EVERY_MODULE and type(value) not in _NO_TENSORS]:
+        names = [name for name, value in held.items() if name not in _OF_EVERY_MODULE and type(value) not in _NO_TENSORS]
+        for name in names if not held.get("_buffers") else [*names, "_buffers"]:
             held[name] = _detached(held[name], seen)
 
 
