@@ -99,7 +99,7 @@ class LeanActor:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
         self._remembered: list[Array] = []
-        self._noises: list[Array] = []
+        self._sampled: list[Array] = []
         # Building a network takes as long as ten steps
         self._networks = {head: one for head, one in self._networks.items() if one is not None and one.can_be_kept()}
 
@@ -116,22 +116,23 @@ class LeanActor:
             self._noise = iter(self.distribution.noise(self._rng, (n_rows, *outputs.shape)))
             noise = next(self._noise)
         self._remembered.append(self.distribution.remembered(outputs))
-        # Not the actions, to which a callback may write: their log-probabilities are those before
-        self._noises.append(noise)
-        return self._shaped(self.distribution.sample(outputs, noise))
+        actions = self.distribution.sample(outputs, noise)
+        # A copy, because a callback may write to the actions, whose log-probabilities are those before
+        self._sampled.append(actions.copy())
+        return self._shaped(actions)
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
-        remembered, device = self._remembered[-1], self.policy.device
-        log_probs_N = self.distribution.log_prob_of_sample(remembered, self._noises[-1])
+        remembered, actions, device = self._remembered[-1], self._sampled[-1], self.policy.device
+        log_probs_N = self.distribution.log_prob(remembered, actions.reshape(len(actions), -1))
         values_N1 = th.as_tensor(self.values(observations)[:, None], device=device)
         return values_N1, th.as_tensor(log_probs_N.astype(remembered.dtype, copy=False), device=device)
 
     def log_probs(self) -> Array:
-        remembered_nR, noise_nK = np.concatenate(self._remembered), np.concatenate(self._noises)
+        remembered_nR, actions = np.concatenate(self._remembered), np.concatenate(self._sampled)
         n_rows = len(self._remembered)
         self._remembered.clear()
-        self._noises.clear()
-        return self.distribution.log_prob_of_sample(remembered_nR, noise_nK).reshape(n_rows, -1)
+        self._sampled.clear()
+        return self.distribution.log_prob(remembered_nR, actions.reshape(len(actions), -1)).reshape(n_rows, -1)
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
         return self.values(observations)

@@ -192,12 +192,15 @@ def _note_ends(
     model: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
 ) -> None:
     """Add finished episodes to SB3's statistics, and note the last observation of each episode that a time limit ended."""
+    reported = []
     for index in compress(range(len(infos)), infos):
         info = infos[index]
         if ("episode" in info or "is_success" in info) and (counted is None or counted[index]):
-            model._update_info_buffer([info], dones[index : index + 1])
+            reported.append(index)
         if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
             late.add_time_out(row, index, _copied(info["terminal_observation"]))
+    if reported:
+        model._update_info_buffer([infos[index] for index in reported], dones[reported])
 
 
 def _copied(observation: Any) -> Any:

@@ -68,11 +68,6 @@ class NumpyDistribution(ABC):
     def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
         """Return the log-probability of each action, shape (n,)."""
 
-    def log_prob_of_sample(self, remembered_nR: Array, noise_nK: Array) -> Array:
-        """Return the log-probability of each action that ``sample`` returned with this noise, shape (n,)."""
-        actions = self.mode(remembered_nR + noise_nK)
-        return self.log_prob(remembered_nR, actions.reshape(len(actions), -1))
-
 
 class NumpyCategorical(NumpyDistribution):
     """``Discrete`` actions: the index of the largest logit plus Gumbel noise has the softmax distribution (Gumbel 1954)."""
@@ -170,10 +165,6 @@ class NumpyDiagGaussian(NumpyDistribution):
         log_prob_nA = -0.5 * np.square((actions_nA - mean_nA) / scale_nA) - np.log(scale_nA) - 0.5 * np.log(2 * np.pi)
         log_prob: Array = log_prob_nA.sum(axis=1)
         return log_prob
-
-    def log_prob_of_sample(self, remembered_nR: Array, noise_nK: Array) -> Array:
-        mean_nA, scale_nA = np.split(remembered_nR, 2, axis=1)
-        return self.log_prob(remembered_nR, mean_nA + scale_nA * noise_nK)
 
     def _scale(self) -> Array:
         # Read each time, since an update changes it

@@ -21,6 +21,8 @@ def is_too_deep(value: Any, limit: int = MAX_DEPTH) -> bool:
     """:return: True if JSON has more than ``limit`` levels of nested lists and objects"""
     level = [value]
     for _ in range(limit):
+        if not level:
+            return False
         parents = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, (dict, list))]
         level = [item for parent in parents for item in parent]
     return any(isinstance(item, (dict, list)) for item in level)

@@ -145,7 +145,9 @@ class GymVecEnv(VecEnv):
             # Rounded as in Monitor, but not if it is an integer: rounding would take as long as the rest of this loop
             episode = {"r": round(total, 6) if total % 1 else total, "l": length, "t": seconds}
             ending = {"TimeLimit.truncated": time_out, "terminal_observation": terminal, "episode": episode}
-            infos[index] = {**result.infos.get(index, {}), **ending}
+            if index in result.infos:
+                ending = {**result.infos[index], **ending}
+            infos[index] = ending
             if self._info_keywords:
                 episode.update(self._logged(infos[index]))
             self.reset_infos[index] = result.reset_infos.get(index, {})
