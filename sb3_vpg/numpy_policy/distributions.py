@@ -42,7 +42,9 @@ class NumpyDistribution(ABC):
     def surely_valid(self, outputs: Array) -> bool:
         """Return True if the outputs are certainly valid and in range. If False, ``is_valid`` decides. This test is faster."""
         # A sum of squares below the limit has no large term, and NaN is not below it
-        return bool(np.vdot(outputs, outputs) < _LARGE)
+        flat = outputs.ravel()
+        is_small: bool = flat.dot(flat) < _LARGE
+        return is_small
 
     def is_valid(self, outputs: Array) -> bool:
         """Return whether the outputs define a distribution."""
