@@ -18,7 +18,7 @@ LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_normalization test_
 LOWEST_DAY := 2026-11-29
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-lowest test-pythons format clean
+.PHONY: help train test docs test-lowest test-pythons format clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ test: $(READY) ## run every check: lint, format, imports, types, tests with cove
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy `$(BIN)/python -c 'import sys; print("--allow-any-generics" * (sys.version_info < (3, 11)))'`
 	$(BIN)/$(PYTEST) --cov --durations=10
+
+# Each lesson's kernel gets one thread, because small networks train fastest with one
+docs: $(READY) ## build the documentation site in docs/_build/html; run the longer commands of its pages
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going -d docs/_build/doctrees docs docs/_build/html
 
 # Old releases call functions that newer Python or NumPy versions deprecate
 test-lowest: $(LOWEST)/ready ## run a part of the tests with the lowest versions that pyproject.toml allows

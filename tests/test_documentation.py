@@ -5,12 +5,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sb3_vpg.version import __version__
 from sb3_vpg.zoo.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem if page.parent == ROOT else f"docs-{page.stem}")
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+PAGES += [page for page in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in page.parts]
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).with_suffix("").as_posix())
 # Folders of the repository; logs/ is made by the reader
 FOLDERS = ("sb3_vpg", "tests", "benchmarks", "examples", "scripts", "hyperparams", "docs")
 
@@ -72,10 +75,24 @@ def test_python_is_python(page: Path) -> None:
         compile(block, page.name, "exec")
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = (ROOT / "docs/README.md").read_text()
+def test_every_page_is_in_the_readme() -> None:
+    """The site's index is checked when the site is built; README is the index on GitHub."""
+    readme = (ROOT / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
-        assert page.name == "README.md" or f"({page.name})" in index, page.name
+        assert page.stem in ("index", "changelog", "contributing") or f"(docs/{page.name})" in readme, page.name
+
+
+def test_the_first_program_of_readme_is_that_of_the_site() -> None:
+    """The site runs it at each build and shows what it prints."""
+    [program] = code_blocks(ROOT / "docs/index.md", re.escape("{code-cell} ipython3"))
+    assert program == code_blocks(ROOT / "README.md", "python")[0]
+    assert "mean return of 100 episodes: 500.0 of 500" in (ROOT / "README.md").read_text()
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert citation["license"] == "MIT"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/speed.md"])

@@ -45,7 +45,7 @@ class GymVecEnv(VecEnv):
         the name if it is missing. None: no file
     :param info_keywords: entries of the infos at an episode's end to log as well, as in ``Monitor``
     :param reset_hook: for an environment that resets in the next step: ``hook(env, mask)`` resets at once the environments
-        where ``mask``, bool of shape (n_envs,), is True, and returns their observations, shape (mask.sum(), *shape)
+        where ``mask``, bool of shape (n_envs,), is True, and returns their observations, shape ``(mask.sum(), *shape)``
     :param override_existing: replace an existing file; False: append to it. As in ``Monitor``
     :raises ValueError: if SB3 does not support the environment's spaces, if its metadata has no autoreset mode, or if it
         resets in the next step without a hook (also CartPole inside of vector wrappers, which the built-in hook would bypass)
