@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness.report import Goal, goal_table, make_parser, results_folder, table, write_report
+from harness.report import Goal, goal_table, make_parser, results_folder, short, table, write_report
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from stable_baselines3 import A2C
@@ -37,6 +37,7 @@ ALGORITHMS: dict[str, tuple[Any, dict[str, Any]]] = {
     NO_CRITIC: (VPG, {"baseline": "average"}),
     A2C_NAME: (A2C, {}),
 }
+TITLE = "Speed of collection"
 # Okabe and Ito's palette, which colour-blind readers can distinguish
 COLOURS = {VPG_NAME: "#0072B2", NO_CRITIC: "#56B4E9", A2C_NAME: "#D55E00", LIMIT: "#000000", NO_COPIES: "#777777"}
 STYLES = {VPG_NAME: "o-", NO_CRITIC: "s-", A2C_NAME: "^-.", LIMIT: "x--", NO_COPIES: "+:"}
@@ -105,6 +106,15 @@ def goals(rates: Rates) -> list[Goal]:
     return result
 
 
+def overview(rates: Rates) -> list[str]:
+    """:return: the rounded rates, with one column for each kind and number of environments"""
+    columns = [(kind, n_envs) for kind, by_size in rates.items() for n_envs in by_size]
+    prefixes = {"dummy": "", "native": "vector env, "}
+    head = ["steps/s", *(f"{prefixes[kind]}{n_envs:,}" for kind, n_envs in columns)]
+    rows = [[name, *(short(float(np.median(rates[kind][n_envs][name]))) for kind, n_envs in columns)] for name in COLOURS]
+    return ["## Overview", "", "By number of environments; without a name, they are in `DummyVecEnv`.", "", *table(head, rows)]
+
+
 def rate_table(rates: Rates) -> list[str]:
     head = ["environment", "n_envs", "n_steps", *(f"{name}, steps/s" for name in COLOURS)]
     head += [f"{ours} / {theirs}" for ours in (VPG_NAME, NO_CRITIC) for theirs in (A2C_NAME, LIMIT)]
@@ -159,15 +169,8 @@ def draw(rates: Rates, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    parser = make_parser(__doc__)
-    parser.add_argument(
-        "--repetitions", type=int, default=7, help="number of rounds; each measures everything (default: %(default)s)"
-    )
-    parser.add_argument("--seconds", type=float, default=0.5, help="CPU time of each measurement (default: %(default)s)")
-    args = parser.parse_args()
-    repetitions, seconds = (2, 0.01) if args.quick else (args.repetitions, args.seconds)
-    rates = {kind: {n_envs: measure(kind, n_envs, seconds, repetitions) for n_envs in sizes} for kind, sizes in N_ENVS.items()}
+def report(rates: Rates, seconds: float, repetitions: int) -> list[str]:
+    """:return: the lines of the report"""
     introduction = [
         "Only `collect_rollouts`, on CartPole-v1: steps per CPU second of one core, 64-64 networks, A2C and VPG with their",
         'defaults except for the same `n_steps`; without a critic means `baseline="average"`. The policy is untrained, so',
@@ -180,8 +183,20 @@ def main() -> None:
         "![Steps per second](collection.png)",
         "",
     ]
-    lines = [*introduction, *rate_table(rates), *goal_table(goals(rates))]
-    write_report(parser, args, "Speed of collection", lines, {"steps_per_cpu_second": rates})
+    measured = ["## Measurements", "", *rate_table(rates)]
+    return [*introduction, *overview(rates), *measured, *goal_table(goals(rates))]
+
+
+def main() -> None:
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--repetitions", type=int, default=7, help="number of rounds; each measures everything (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=0.5, help="CPU time of each measurement (default: %(default)s)")
+    args = parser.parse_args()
+    repetitions, seconds = (2, 0.01) if args.quick else (args.repetitions, args.seconds)
+    rates = {kind: {n_envs: measure(kind, n_envs, seconds, repetitions) for n_envs in sizes} for kind, sizes in N_ENVS.items()}
+    write_report(parser, args, TITLE, report(rates, seconds, repetitions), {"steps_per_cpu_second": rates})
     folder = results_folder(args)
     if folder is not None:
         draw(rates, folder / "collection.png")

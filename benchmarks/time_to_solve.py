@@ -28,10 +28,11 @@ from typing import Any
 
 from harness.cache import cached
 from harness.measure import KINDS, in_fresh_process
-from harness.milestones import MILESTONES, Runs, goals, milestone_table, run_table
+from harness.milestones import MILESTONES, Runs, goals, milestone_table, overview, run_table
 from harness.report import goal_table, make_parser, table, write_report
 from tqdm import tqdm
 
+TITLE = "Time to solve CartPole-v1"
 # Found by a search on seeds from 200 on, which are not measured here
 SETTINGS = {
     "fast": Setting(
@@ -112,6 +113,9 @@ def page(settings: dict[str, Setting], runs: Runs) -> list[str]:
         "Medians and quartiles over seeds; a run that misses a milestone counts as later than any other; in brackets the 95 %",
         "bootstrap interval of the median. No seed was left out.",
         "",
+        *overview(labels, runs),
+        "## Milestones",
+        "",
         *milestone_table(labels, runs),
         *goal_table(goals(runs)),
         "## Settings",
@@ -156,7 +160,7 @@ def main() -> None:
             seeds, args.folder = 2, Path(stack.enter_context(tempfile.TemporaryDirectory()))
         runs = run_all(settings, seeds, args.folder, args.jobs)
     raw = {"settings": {name: asdict(setting) for name, setting in settings.items()}, "runs": runs}
-    write_report(parser, args, "Time to solve CartPole-v1", page(settings, runs), raw, complete=len(settings) == len(SETTINGS))
+    write_report(parser, args, TITLE, page(settings, runs), raw, complete=len(settings) == len(SETTINGS))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from harness.report import Goal, goal_table, make_parser, table, write_report
+from harness.report import Goal, goal_table, make_parser, short, table, write_report
 from stable_baselines3 import A2C, PPO
 
 from sb3_vpg import VPG
@@ -24,6 +24,7 @@ from sb3_vpg import VPG
 ALGORITHMS: dict[str, Any] = {"VPG": VPG, "A2C": A2C, "PPO": PPO}
 NATIVE_ENVS, NATIVE_STEPS = 1024, 32
 PHASES = {"collection": "collect_rollouts", "step of the policy": "_train_policy", "fit of the critic": "_train_critic"}
+TITLE = "Speed of training"
 NONE, AVERAGE, DEFAULT = (
     'VPG, baseline="none"',
     'VPG, baseline="average"',
@@ -142,6 +143,36 @@ def rate_table(rates: dict[str, list[float]], sizes: dict[str, int]) -> list[str
     return table(["environment", "n_envs", "", "steps measured", "steps/s", "ratio to A2C", "ratio to PPO"], rows)
 
 
+def overview(rates: dict[str, list[float]]) -> list[str]:
+    """:return: the rounded rates, with one column for each kind and number of environments"""
+    columns = {"DummyVecEnv, 1 env": "dummy, 1", "8": "dummy, 8", f"vector env, {NATIVE_ENVS:,}": f"native, {NATIVE_ENVS}"}
+    rows = []
+    for label in dict.fromkeys(training.label for training in TRAININGS if training.label != DEFAULT):
+        names = [f"{label}, {where}" for where in columns.values()]
+        if label == "VPG":
+            names[-1] = f"{DEFAULT}, native, {NATIVE_ENVS}"
+        rows.append([label, *(short(float(np.median(rates[name]))) if name in rates else "" for name in names)])
+    return ["## Overview", "", *table(["steps/s", *columns], rows)]
+
+
+def report(
+    rates: dict[str, list[float]], sizes: dict[str, int], parts: dict[str, dict[str, float]], repetitions: int
+) -> list[str]:
+    """:return: the lines of the report"""
+    introduction = [
+        "`learn()` of a new model (seed 0) on CartPole-v1: steps per CPU second of one core; the construction of the model is",
+        "not counted. On `DummyVecEnv` every algorithm has its defaults: VPG makes 16 critic steps per 256 steps of an",
+        "environment, A2C one update per 5, PPO ten passes of minibatches per 2,048. On the vector environment all have",
+        f"`n_steps={NATIVE_STEPS}`, and otherwise the defaults except for what is named.",
+        "",
+        f"Medians over {repetitions} rounds, each of which measures everything once; a ratio is the median of the ratios",
+        "within each round.",
+        "",
+    ]
+    measured = ["## Measurements", "", *rate_table(rates, sizes)]
+    return [*introduction, *overview(rates), *measured, *goal_table(goals(rates)), *share_table(parts)]
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument(
@@ -153,20 +184,10 @@ def main() -> None:
     for training in TRAININGS[: len(ALGORITHMS)]:
         trainer(training, 1)()  # exclude what torch loads at its first use
     rates = interleaved({training.name: trainer(training, sizes[training.name]) for training in TRAININGS}, repetitions)
-    introduction = [
-        "`learn()` of a new model (seed 0) on CartPole-v1: steps per CPU second of one core; the construction of the model is",
-        "not counted. On `DummyVecEnv` every algorithm has its defaults: VPG makes 16 critic steps per 256 steps of an",
-        "environment, A2C one update per 5, PPO ten passes of minibatches per 2,048. On the vector environment all have",
-        f"`n_steps={NATIVE_STEPS}`, and otherwise the defaults except for what is named.",
-        "",
-        f"Medians over {repetitions} rounds, each of which measures everything once; a ratio is the median of the ratios",
-        "within each round.",
-        "",
-    ]
     ours = [training for training in TRAININGS if training.algorithm == "VPG"]
     parts = {training.name: shares(training, sizes[training.name]) for training in ours}
-    lines = [*introduction, *rate_table(rates, sizes), *goal_table(goals(rates)), *share_table(parts)]
-    write_report(parser, args, "Speed of training", lines, {"steps_per_cpu_second": rates, "steps": sizes, "shares": parts})
+    lines = report(rates, sizes, parts, repetitions)
+    write_report(parser, args, TITLE, lines, {"steps_per_cpu_second": rates, "steps": sizes, "shares": parts})
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import time
 import numpy as np
 from harness.report import Goal, goal_table, make_parser, table, write_report
 
+TITLE = "The command line"
 FLAGS = ["--env", "CartPole-v1", "--num-threads", "1", "--verbose", "0"]
 RUNS = {
     "vpg": [],
@@ -64,6 +65,17 @@ def goals(measured: dict[str, dict[str, list[float]]]) -> list[Goal]:
     return result
 
 
+def report(measured: dict[str, dict[str, list[float]]], repetitions: int) -> list[str]:
+    """:return: the lines of the report"""
+    introduction = [
+        "Each command is a new process with one thread; its time includes imports and the zoo's evaluations. Each trains for",
+        "the steps of its tuned hyperparameters, A2C for five times as many as the others. Medians over rounds in which every",
+        f"command is measured once ({repetitions} rounds); a ratio is the median of the ratios within each round.",
+        "",
+    ]
+    return [*introduction, *run_table(measured), *goal_table(goals(measured))]
+
+
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument(
@@ -85,14 +97,8 @@ def main() -> None:
             for what, number in zip((WALL, CPU), measure([*RUNS[name], *short], seed), strict=True):
                 seconds[what].append(number)
             print(name, seed, {what: round(numbers[-1], 2) for what, numbers in seconds.items()}, flush=True)
-    introduction = [
-        "Each command is a new process with one thread; its time includes imports and the zoo's evaluations. Each trains for",
-        "the steps of its tuned hyperparameters, A2C for five times as many as the others. Medians over rounds in which every",
-        f"command is measured once ({repetitions} rounds); a ratio is the median of the ratios within each round.",
-        "",
-    ]
-    lines = [*introduction, *run_table(measured), *goal_table(goals(measured))]
-    write_report(parser, args, "The command line", lines, {"seconds": measured}, complete=len(measured) == len(RUNS))
+    lines, complete = report(measured, repetitions), len(measured) == len(RUNS)
+    write_report(parser, args, TITLE, lines, {"seconds": measured}, complete)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.report import Goal, table
+from harness.report import Goal, short, table
 from harness.training_run import THRESHOLD
 
 MILESTONES = ("first", "stays", "training")
@@ -80,6 +80,25 @@ def milestone_table(labels: dict[str, str], runs: Runs) -> list[str]:
             rows.append(cells + [f"{value:.2f}" if math.isfinite(value) else "" for value in ratios])
     head = ["", "milestone", "reached by", "CPU s: median, quartiles [95 %]", "steps: median, quartiles [95 %]"]
     return table([*head, "CPU s / PPO's", "steps / PPO's"], rows)
+
+
+def overview(labels: dict[str, str], runs: Runs) -> list[str]:
+    """:return: a row for each setting: how many runs reach each milestone, and the medians with intervals of the seconds"""
+    rows = []
+    for name, label in labels.items():
+        cells = [label]
+        for milestone in MILESTONES:
+            n, values = summary(runs[name], milestone)
+            text = "never"
+            if np.isfinite(values).any():
+                middle = float(np.median(values[SECONDS]))
+                steps = float(np.median(values[STEPS]))
+                times = [formatted(number, ",.2f") for number in (middle, *median_interval(values[SECONDS]))]
+                after = f", {short(steps)} steps" if math.isfinite(steps) else ""
+                text = f"{times[0]} s [{times[1]}, {times[2]}]{after}"
+            cells.append(f"{text} ({n} of {len(runs[name])})")
+        rows.append(cells)
+    return ["## Overview", "", *table(["", *MILESTONES], rows)]
 
 
 def goals(runs: Runs) -> list[Goal]:

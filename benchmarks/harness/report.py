@@ -50,6 +50,20 @@ def goal_table(goals: Sequence[Goal]) -> list[str]:
     return ["## Goals", "", *table(["", "goal", "measured", "goal met"], [goal.row() for goal in goals])]
 
 
+def short(number: float) -> str:
+    """:return: a rounded number of steps for an overview: ``"5.8k"``, ``"58k"``, ``"2.4M"``"""
+    if number >= 1e6:
+        return f"{number / 1e6:.1f}M"
+    if number >= 1e3:
+        return f"{number / 1e3:.{0 if number >= 1e4 else 1}f}k"
+    return f"{number:.0f}"
+
+
+def page(title: str, command: str, lines: Sequence[str], machine: str) -> str:
+    """:return: the text of a report"""
+    return "\n".join([f"# {title}", "", f"Command: `{command}`", "", *lines, machine, ""])
+
+
 def make_parser(description: str | None) -> argparse.ArgumentParser:
     """:return: a parser with the flags that all benchmarks have"""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,7 +106,7 @@ def write_report(
 ) -> None:
     """Print the page. If there is a ``results_folder``, write page and raw numbers there, named like the program."""
     warning = ["**A quick run, to see that the program works: these numbers say nothing.**", ""] if args.quick else []
-    text = "\n".join([f"# {title}", "", f"Command: `{command(parser, args)}`", "", *warning, *lines, describe(), ""])
+    text = page(title, command(parser, args), [*warning, *lines], describe())
     print(text)
     folder = results_folder(args, complete)
     if folder is not None:

@@ -1,0 +1,47 @@
+"""The committed pages of benchmarks/results are what the programs write from the committed raw numbers."""
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks/results"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / "benchmarks")
+    report = import_module("harness.report")
+    programs = {name: import_module(name) for name in ("collection", "training", "time_to_solve", "zoo_run")}
+
+
+def collection(program: ModuleType, raw: dict[str, Any]) -> list[str]:
+    rates = {
+        kind: {int(n_envs): measured for n_envs, measured in by_size.items()}
+        for kind, by_size in raw["steps_per_cpu_second"].items()
+    }
+    return program.report(rates, 0.5, len(rates["dummy"][1]["VPG"]))
+
+
+def training(program: ModuleType, raw: dict[str, Any]) -> list[str]:
+    rates = raw["steps_per_cpu_second"]
+    return program.report(rates, raw["steps"], raw["shares"], len(rates["VPG, dummy, 1"]))
+
+
+def time_to_solve(program: ModuleType, raw: dict[str, Any]) -> list[str]:
+    settings = {name: program.Setting(**setting) for name, setting in raw["settings"].items()}
+    return program.page(settings, raw["runs"])
+
+
+def zoo_run(program: ModuleType, raw: dict[str, Any]) -> list[str]:
+    return program.report(raw["seconds"], len(raw["seconds"]["vpg"]["CPU"]))
+
+
+@pytest.mark.parametrize("lines", [collection, training, time_to_solve, zoo_run], ids=lambda lines: lines.__name__)
+def test_the_page_is_made_from_the_raw_numbers(lines: Callable[[ModuleType, dict[str, Any]], list[str]]) -> None:
+    name = lines.__name__
+    program, raw = programs[name], json.loads((RESULTS / f"{name}.json").read_text())
+    text = report.page(program.TITLE, raw["command"], lines(program, raw), raw["machine"])
+    assert (RESULTS / f"{name}.md").read_text() == text
