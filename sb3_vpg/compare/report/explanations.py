@@ -13,6 +13,7 @@ OVERALL = (
     "environment with most of its runs in these quarters has little influence on the IQM, but full influence on the mean and "
     "the optimality gap. Median: median over environments of the means over runs. Optimality gap: mean shortfall below 1."
 )
+FINALS = "Final return of the finished agents on each environment: IQM [95%], and the steps of the training. Bold: the best."
 CURVES = (
     "Interquartile means over runs, with intervals. Each evaluation of a run has few episodes. Dashed: the threshold. All "
     "curves begin with the return of random actions. An algorithm that stops before its steps are used up, as RandomSearch "

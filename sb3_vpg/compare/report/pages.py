@@ -151,6 +151,7 @@ def _sections(
         alt = "intervals of four aggregates; " + _alt({algo: estimates["IQM"] for algo, estimates in overall.items()}, "IQM")
         table = tables.aggregates(comparison, overall)
         sections.append(Section("Over all environments", explanations.OVERALL, "aggregates", alt, table))
+    sections.append(Section("Final returns", explanations.FINALS, table=tables.final_returns(comparison, scores), plain=True))
     alt = "learning curves of each environment"
     sections.append(Section("Learning curves", explanations.CURVES, "learning_curves", alt))
     if len(comparison.algos) > 1:

@@ -57,6 +57,31 @@ def env_scores(comparison: Comparison, env_id: str) -> dict[str, EnvScores]:
     return scores
 
 
+def final_returns(comparison: Comparison, scores: dict[str, dict[str, EnvScores]]) -> Table:
+    """
+    :param scores: by environment and algorithm
+    :return: a table with one row for each environment: the final return of each algorithm, and the steps it was given
+    """
+    same_steps = all(len(comparison.budgets(env_id)) < 2 for env_id in comparison.env_ids)
+    rows, best = [], set()
+    for number, (env_id, by_algo) in enumerate(scores.items()):
+        cells = [", ".join(f"{steps:,}" for steps in comparison.budgets(env_id)) or "-"] if same_steps else []
+        n_before = 1 + len(cells)
+        for column, algo in enumerate(comparison.algos, n_before):
+            runs = comparison.of(algo, env_id)
+            if not runs:
+                cells.append("-")
+                continue
+            final = by_algo[algo].final
+            after = "" if same_steps else f" after {runs[0].task.n_timesteps:,}"
+            cells.append(f"{final.text(number_format([final_return(run) for run in runs]))}{after}")
+            if final.point == max(other.final.point for other in by_algo.values()):
+                best.add((number, column))
+        rows.append([env_id, *cells])
+    head = ["", *(["steps"] if same_steps else []), *map(label, comparison.algos)]
+    return Table(head, rows, frozenset(best))
+
+
 def of_environment(comparison: Comparison, env_id: str, scores: dict[str, EnvScores]) -> Table:
     """:return: a table with one row for each algorithm: final return, area under the curve, seconds"""
     head = ["", "runs", "steps", "final return: IQM [95%]", "mean ± std", "area under the curve: IQM [95%]"]
