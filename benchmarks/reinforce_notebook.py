@@ -102,8 +102,15 @@ def report(folder: Path) -> str:
         "none was left out.",
         "",
     ]
-    published = ["The weights that the notebook published, after 5,000 of its episodes, seed 0 of the environments:", ""]
-    return "\n".join([*introduction, *summary(folder), *run_table(folder), *published, *replays(), describe(), ""])
+    published = [
+        "## Published weights",
+        "",
+        "The weights that the notebook published, after 5,000 of its episodes, seed 0 of the environments:",
+        "",
+    ]
+    summaries = ["## Episodes until it is solved", "", *summary(folder)]
+    runs = ["## Every run", "", *run_table(folder)]
+    return "\n".join([*introduction, *summaries, *runs, *published, *replays(), describe(), ""])
 
 
 def main() -> None:
