@@ -103,10 +103,11 @@ def mean_and_interval(values: Sequence[float]) -> str:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table in Markdown, with aligned columns."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    print(f"\n{title}")
+    print(f"\n{title}\n")
     for row in (header, ["-" * width for width in widths], *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |")
 
 
 def episodes_until_solved(seed: int) -> int:
@@ -220,7 +221,7 @@ def fit_two_labels(plan: Plan) -> None:
         [[f"{epoch}", *(f"{value:.3f}" for value in epochs[epoch])] for epoch in range(0, 51, 10)],
     )
     double, single = (f"{np.mean([record[-1, 1] > 0.9 for record in records]):.0%}" for records in (doubles, singles))
-    print(f"P(right label) above 0.9 after 50 epochs: in {double} of the seeds with the double softmax, in {single} without")
+    print(f"\nP(right label) above 0.9 after 50 epochs: in {double} of the seeds with the double softmax, in {single} without")
 
 
 def epsilon(updates: float) -> float:
