@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -90,11 +91,27 @@ def _evaluate(agent: Agent, args: argparse.Namespace) -> Evaluation:
     return evaluate_run(folder, agent.algo, agent.env_id, number, args.n_eval_episodes, args.seed, **how)
 
 
-def _write(args: argparse.Namespace, records: list[dict[str, Any]], left_out: list[str]) -> None:
-    """Print the page, and write it and the numbers into the folder ``--benchmark-dir``."""
-    actions = "sampled" if args.stochastic else "deterministic"
-    command = shlex.join(["sb3-vpg", "benchmark", *_without_output(sys.argv[1:])])
-    rows = list(map(_cells, records))
+def _overview(record: dict[str, Any]) -> dict[str, str]:
+    """Return the row of an agent in the overview, by the names of the columns."""
+    cells, (low, high) = _cells(record), record["interval"]
+    # The interval is infinite after a single episode
+    interval = f" [{low:.3f}, {high:.3f}]" if math.isfinite(low) else ""
+    return {
+        "environment": record["env_id"],
+        "algo": record["algo"],
+        "steps": cells["n_timesteps"],
+        "mean return [95 %]": f"{cells['mean_reward']}{interval}",
+        **{name: cells[name] for name in ("solved at", "solved")},
+    }
+
+
+def _table(rows: list[dict[str, str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows))] + [""]
+
+
+def _page(command: str, deterministic: bool, records: list[dict[str, Any]], left_out: list[str], machine: str) -> str:
+    """Return the text of ``benchmark.md``."""
+    actions = "deterministic" if deterministic else "sampled"
     lines = [
         "# Performance of trained agents",
         "",
@@ -104,13 +121,23 @@ def _write(args: argparse.Namespace, records: list[dict[str, Any]], left_out: li
         "trained for `n_timesteps`, so that it says what an agent can do, and not how reliably training gets there.",
         "`solved at` is the mean return of 100 episodes that the environment's registration asks for, where it asks for one.",
         "",
-        *(f"| {' | '.join(cells)} |" for cells in (rows[0], ["---"] * len(rows[0]), *(row.values() for row in rows))),
-        "",
+        *_table(list(map(_cells, records))),
         *(f"Left out: {text}\n" for text in left_out),
-        describe(),
+        "## Overview",
+        "",
+        "In brackets is Student's 95 % interval of the mean over the episodes of this agent.",
+        "",
+        *_table(list(map(_overview, records))),
+        machine,
         "",
     ]
-    text = "\n".join(lines)
+    return "\n".join(lines)
+
+
+def _write(args: argparse.Namespace, records: list[dict[str, Any]], left_out: list[str]) -> None:
+    """Print the page, and write it and the numbers into the folder ``--benchmark-dir``."""
+    command = shlex.join(["sb3-vpg", "benchmark", *_without_output(sys.argv[1:])])
+    text = _page(command, not args.stochastic, records, left_out, describe())
     raw = {"command": command, "machine": describe(), "seed": args.seed, "deterministic": not args.stochastic}
     print(f"\n{text}")
     for name, content in (("benchmark.md", text), ("benchmark.json", f"{json.dumps({**raw, 'agents': records}, indent=1)}\n")):
