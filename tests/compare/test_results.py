@@ -83,3 +83,28 @@ def test_figures_of_the_documentation_stand_in_the_reports(page: str) -> None:
     reports = twin(SAME_BUDGET) + twin(OWN_BUDGETS)
     for figure in figures:
         assert figure in reports, figure
+
+
+def test_sentences_of_the_documentation_agree_with_the_records() -> None:
+    text = " ".join((ROOT / "docs/comparisons.md").read_text().split())
+    lunar = {
+        algo: [
+            float(np.mean(record.final_returns))
+            for record in read(SAME_BUDGET / RECORDS)
+            if (record.task.algo, record.task.env_id) == (algo, "LunarLander-v3")
+        ]
+        for algo in NAMES
+    }
+    n_solved = {algo: sum(score >= 200 for score in finals) for algo, finals in lunar.items()}
+    assert n_solved == {"vpg": 1, "a2c": 0, "ppo": 0, "trpo": 1, "random_search": 0}
+    assert "only one run of ten of VPG and one of TRPO reach the threshold" in text
+    scale = read_yaml(OWN_BUDGETS / "references.json")
+    scores = [
+        (float(np.mean(record.final_returns)) - scale[record.task.env_id]["random"])
+        / (scale[record.task.env_id]["threshold"] - scale[record.task.env_id]["random"])
+        for record in read(OWN_BUDGETS / RECORDS)
+        if record.task.algo == "vpg"
+    ]
+    assert f"The worst of its {len(scores)} runs has a normalised score of {min(scores):.3f}" in text
+    assert "LunarLander-v3, learning curve: VPG is behind PPO at 20,000 to 60,000 steps" in twin(SAME_BUDGET)
+    assert "is below PPO's until 60,000 steps" in text

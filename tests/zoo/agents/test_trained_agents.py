@@ -20,7 +20,7 @@ from stable_baselines3.common.monitor import load_results
 
 from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
-from sb3_vpg.zoo.agents.benchmark import in_thousands
+from sb3_vpg.zoo.agents.benchmark import _page, in_thousands
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.agents.trained_agents import Agent, agents_in, shipped_folder
 from sb3_vpg.zoo.cli import main
@@ -31,6 +31,7 @@ with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[3] / "scripts")
     train_agents, ship_agent = map(import_module, ("train_agents", "ship_agent"))
 
+ROOT = Path(__file__).parents[3]
 SHIPPED = agents_in(shipped_folder())
 SHORT = ["train", "-n", "1000", "--verbose", "0", "--num-threads", "1", "--eval-freq", "500", "--eval-episodes", "2"]
 NORMALIZED = ["-params", "normalize:dict(norm_obs=True,norm_reward=True)"]
@@ -162,7 +163,17 @@ def test_the_table_agrees_with_evaluate_policy_of_sb3(trained: Path, tmp_path: P
     names = ("mean_reward", "std_reward", "eval_timesteps", "n_timesteps", "reward_threshold", "solved")
     assert tuple(row[name] for name in names) == pytest.approx(expected)
     cells = [f"{row['mean_reward']:.3f}", f"{row['std_reward']:.3f}", "1k", str(sum(lengths)), "10", "475", "no"]
-    assert f"| vpg | CartPole-v1 | {' | '.join(cells)} |" in (tmp_path / "table/benchmark.md").read_text()
+    page, (low, high) = (tmp_path / "table/benchmark.md").read_text(), row["interval"]
+    assert f"| vpg | CartPole-v1 | {' | '.join(cells)} |" in page
+    overview = f"| CartPole-v1 | vpg | 1k | {row['mean_reward']:.3f} [{low:.3f}, {high:.3f}] | 475 | no |"
+    assert overview in page.partition("## Overview")[2]
+
+
+@pytest.mark.parametrize("folder", ["trained_agents", "benchmarks/results/unshipped_agents"])
+def test_the_committed_page_is_made_from_the_raw_numbers(folder: str) -> None:
+    raw = json.loads((ROOT / folder / "benchmark.json").read_text())
+    text = _page(raw["command"], raw["deterministic"], raw["agents"], [], raw["machine"])
+    assert (ROOT / folder / "benchmark.md").read_text() == text
 
 
 def test_a_folder_without_agents_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -240,22 +251,45 @@ def test_a_training_that_fails_ships_nothing(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "out").exists()
 
 
+def values(env: Any, actions: np.ndarray | None = None) -> np.ndarray:
+    """:return: the expected return from each state, with the time limit as horizon, of a policy or of the best one"""
+    transitions, result = env.unwrapped.P, np.zeros(env.observation_space.n)
+    for _ in range(env.spec.max_episode_steps):
+        result = np.array(
+            [
+                max(
+                    sum(p * (reward + (not ends) * result[to]) for p, to, reward, ends in outcomes)
+                    for action, outcomes in transitions[state].items()
+                    if actions is None or action == actions[state]
+                )
+                for state in range(len(result))
+            ]
+        )
+    return result
+
+
+def documented_environments() -> str:
+    return " ".join((ROOT / "docs/environments.md").read_text().split())
+
+
+def test_the_probabilities_of_frozen_lake_in_the_documentation() -> None:
+    env: Any = gym.make("FrozenLake-v1")
+    (agent,) = (agent for agent in agents_in(shipped_folder()) if agent.env_id == "FrozenLake-v1")
+    model = VPG.load(agent.run / "FrozenLake-v1.zip", device="cpu")
+    actions, _ = model.predict(np.arange(env.observation_space.n), deterministic=True)
+    ours, best = values(env, actions)[0], values(env)[0]
+    assert f"with probability {ours:.3f}, computed from the transitions. The best policy has {best:.3f}." in (
+        documented_environments()
+    )
+
+
 @pytest.mark.skipif("Taxi-v4" not in gym.registry, reason="gymnasium has it from 1.3 on")
 def test_no_policy_reaches_the_threshold_of_taxi() -> None:
     """Value iteration over the task's transitions, with its time limit as horizon, gives the best possible mean."""
     env: Any = gym.make("Taxi-v4")
-    transitions, values = env.unwrapped.P, np.zeros(env.observation_space.n)
-    for _ in range(env.spec.max_episode_steps):
-        values = np.array(
-            [
-                max(
-                    sum(p * (reward + (not ends) * values[to]) for p, to, reward, ends in outcomes)
-                    for outcomes in acts.values()
-                )
-                for acts in transitions.values()
-            ]
-        )
-    assert values @ env.unwrapped.initial_state_distrib < env.spec.reward_threshold
+    best = values(env) @ env.unwrapped.initial_state_distrib
+    assert best < env.spec.reward_threshold
+    assert f"the mean of the best policy is {best:.2f}" in documented_environments()
     assert reward_threshold("Taxi-v4") is None
     assert reward_threshold("CartPole-v1") == 475
 
