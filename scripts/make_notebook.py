@@ -34,8 +34,8 @@ This notebook holds the lessons of `docs/learn/`, one after another:
 
 {titles}
 
-You need NumPy and a little calculus, and no knowledge of reinforcement learning. Each lesson starts with its own imports, so you
-can run one alone.
+You need NumPy and a little calculus, and no knowledge of reinforcement learning. Each lesson starts with its own imports, so
+you can run one alone.
 
 To run the cells, install the package in a clone of sb3-vpg: `pip install '.[docs]'`. Each lesson ends with exercises. Their
 solutions are folded; click on a folded cell to open it.
