@@ -141,7 +141,7 @@ def printed(cell: NotebookNode) -> str:
 @each_lesson
 def test_cells_are_short(lesson: Path) -> None:
     for cell in code_cells(lesson):
-        assert len(cell.source.splitlines()) <= 25, cell.source
+        assert len(cell.source.splitlines()) <= 40, cell.source
         assert max(map(len, cell.source.splitlines())) <= 127, cell.source
 
 
