@@ -131,6 +131,11 @@ class NumpyNetwork:
         """The linear layers, in their order."""
         return [layer for layer in self._layers if isinstance(layer, nn.Linear)]
 
+    @property
+    def parameters(self) -> list[th.Tensor]:
+        """The parameters of the linear layers: weight, bias, weight, …"""
+        return [parameter for layer in self.linear_layers for parameter in layer.parameters()]
+
     def trace(self, observations: Array) -> list[Array]:
         """Return the input of each linear layer, in their order, and then the output of the network."""
         x = self._input(observations)
