@@ -13,6 +13,7 @@ from stable_baselines3.common.utils import explained_variance, update_learning_r
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
+from sb3_vpg.collection.actors import kept_network
 from sb3_vpg.collection.advantages import normalize
 from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, full_batch
 from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
@@ -22,7 +23,8 @@ from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import critic_fit
 from sb3_vpg.optimization.graph import drop_graph
 from sb3_vpg.optimization.optimizers import assign_by_rollout, trainable_parameters
-from sb3_vpg.optimization.updates import evaluate_steps, minibatches, rollback_unless_finite, take_step
+from sb3_vpg.optimization.policy_step import numpy_policy_step, torch_policy_step
+from sb3_vpg.optimization.updates import evaluate_steps, minibatches, rollback_unless_finite
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
 from sb3_vpg.vec_env.env_checks import check_policy_supports
@@ -192,15 +194,13 @@ class VPG(TwoOptimizers):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         self._note_step_size("learning_rate", self.policy.optimizer)
-        # Logs are dumped before train(), so these diagnostics appear in the next log. Without one (as with verbose=0), they
-        # are not computed
-        log_follows = bool(self._log_interval and self.logger.output_formats)
-        log_follows = log_follows and (self._iteration + 1) % self._log_interval == 0
+        # Logs are dumped before train(), so the diagnostics of this update appear in the next log, if there is one
+        logged = self._log_interval if self.logger.output_formats else 0
+        log_follows = bool(logged and (self._iteration + 1) % logged == 0)
 
         critic = self.critic_optimizer if self._estimator.has_critic else None
-        optimizers = [self.policy.optimizer] if critic is None else [self.policy.optimizer, critic]
         try:
-            with rollback_unless_finite(optimizers):
+            with rollback_unless_finite([self.policy.optimizer, *([] if critic is None else [critic])]):
                 self._train_policy(rollout, log_follows)
                 if critic is not None:
                     self._train_critic(rollout, critic)
@@ -221,24 +221,24 @@ class VPG(TwoOptimizers):
         self._step_sizes[name] = max(self._step_sizes.get(name, 0.0), present)
 
     def _train_policy(self, rollout: RolloutBufferSamples, log_follows: bool) -> None:
-        log_prob, entropy = self._evaluate(rollout)
         advantages = normalize(rollout.advantages) if self.normalize_advantage else rollout.advantages
         # A mean over steps, or over whole episodes
         n_terms = len(advantages) if self.n_episodes is None else self.n_episodes * self.n_envs
-        losses = -(advantages * log_prob)
-        policy_loss, entropy_loss = losses.sum() / n_terms, -entropy.sum() / n_terms
+        ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
+        network = kept_network(self._actor, self.policy, "action_net")
+        numpy_step = numpy_policy_step(self.policy, self.max_grad_norm, self._estimator.has_critic, network)
+        if numpy_step is None or log_follows:
+            log_prob, entropy = self._evaluate(rollout)
+            losses = -(advantages * log_prob)
         if log_follows:
             parts = part_losses(by_environment(self.rollout_buffer, losses), episode_lengths(self.rollout_buffer))
-            snr = signal_to_noise(parts, trainable_parameters(self.policy.optimizer))
-            self.logger.record("train/gradient_snr", snr)
-
-        ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
-        loss = policy_loss + ent_coef * entropy_loss if ent_coef else policy_loss
-        norm = take_step(self.policy.optimizer, loss, self.max_grad_norm, "policy")
-
-        self.logger.record("train/policy_gradient_loss", policy_loss.item())
-        self.logger.record("train/entropy_loss", entropy_loss.item())
-        self.logger.record("train/grad_norm", norm)
+            self.logger.record("train/gradient_snr", signal_to_noise(parts, trainable_parameters(self.policy.optimizer)))
+        if numpy_step is None:
+            step = torch_policy_step(self.policy.optimizer, losses, entropy, n_terms, ent_coef, self.max_grad_norm)
+        else:
+            step = numpy_step.run(rollout.observations, rollout.actions, advantages, n_terms, ent_coef)
+        for name, number in step._asdict().items():
+            self.logger.record(f"train/{name}", number)
 
     def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
@@ -246,12 +246,12 @@ class VPG(TwoOptimizers):
         if self.vf_learning_rate is not None:
             self._note_step_size("vf_learning_rate", optimizer)
         batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
-        network = self._actor.critic_network() if self._actor is not None and self._actor.policy is self.policy else None
+        network = kept_network(self._actor, self.policy, "value_net")
         losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
-        before = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
-        self.logger.record("train/explained_variance", before)
+        explained = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
+        self.logger.record("train/explained_variance", explained)
 
     def _record_change(self, rollout: RolloutBufferSamples) -> None:
         """Log how much the update has changed policy and values, in eval mode as they will be used."""
@@ -261,8 +261,8 @@ class VPG(TwoOptimizers):
             self.logger.record("train/approx_kl", approximate_kl(rollout.old_log_prob, log_prob))
             if self._estimator.has_critic:
                 values = self.policy.predict_values(rollout.observations).flatten().cpu().numpy()
-                after = explained_variance(values, rollout.returns.cpu().numpy())
-                self.logger.record("train/explained_variance_after", after)
+                explained = explained_variance(values, rollout.returns.cpu().numpy())
+                self.logger.record("train/explained_variance_after", explained)
 
     def learn(
         self,

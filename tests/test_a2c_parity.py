@@ -25,9 +25,10 @@ SHARED = {"learning_rate": 3e-3, "n_steps": 16, "gamma": 0.98, "gae_lambda": 0.9
 def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     A2C shuffles its single batch, VPG reads it in the order of the buffer: environment by environment, here two of them. The
-    order of a sum decides its last bit, so A2C is made to read in the same order. The critic's fit in NumPy rounds
-    differently from torch's (see optimization/test_critic.py), so VPG fits in torch here.
+    order of a sum decides its last bit, so A2C is made to read in the same order. NumPy's steps of policy and critic round
+    differently from torch's (see optimization/test_policy_step.py and test_critic.py), so torch takes them here.
     """
+    monkeypatch.setattr("sb3_vpg.vpg.numpy_policy_step", lambda *arguments: None)
     monkeypatch.setattr("sb3_vpg.vpg.critic_fit", lambda *arguments: TorchCriticFit(*arguments[:3]))
     monkeypatch.setattr(np.random, "permutation", lambda n: np.arange(n).reshape(2, -1).T.flatten())
 

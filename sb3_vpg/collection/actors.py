@@ -141,11 +141,6 @@ class LeanActor:
         network = self._network("value_net")
         return values_of(self.policy, observations) if network is None else network(observations)[:, 0]
 
-    def critic_network(self) -> NumpyNetwork | None:
-        """Return the critic's network from the last rollout; None if it has to be built again."""
-        network = self._networks.get("value_net")
-        return network if network is not None and network.can_be_kept() else None
-
     def terminal_values(self, observations: Sequence[Any]) -> Array:
         return self.values(stacked(observations))
 
@@ -226,6 +221,12 @@ def lean_actor(policy: Any, current: LeanActor | None = None) -> LeanActor | Non
     if current is not None and current.policy is policy and current.distribution.sb3 is policy.action_dist:
         return current
     return LeanActor(policy, numpy_distribution(policy))
+
+
+def kept_network(actor: LeanActor | None, policy: Any, head: str) -> NumpyNetwork | None:
+    """Return the network of the last rollout that ends in this layer of the policy; None if it has to be built again."""
+    network = actor._networks.get(head) if actor is not None and actor.policy is policy else None
+    return network if network is not None and network.can_be_kept() else None
 
 
 def _is_lean(policy: Any) -> bool:

@@ -6,9 +6,10 @@ needs of a step.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.distributions import (
     BernoulliDistribution,
     CategoricalDistribution,
@@ -24,6 +25,22 @@ _LARGE = 1e8
 _TINY = np.finfo(np.float32).tiny
 
 
+class PolicyTerms(NamedTuple):
+    """
+    The parts of a policy's loss, ``- sum(weights * log_prob) - entropy_weight * sum(entropy)``, and its gradient.
+
+    :param log_prob: of each action, shape (n,)
+    :param entropy: of each distribution, shape (n,)
+    :param gradient: of the loss with respect to the outputs, shape (n, K)
+    :param own_gradients: of the loss with respect to each of the distribution's own parameters
+    """
+
+    log_prob: Array
+    entropy: Array
+    gradient: Array
+    own_gradients: list[Array]
+
+
 class NumpyDistribution(ABC):
     """
     Computes actions from the outputs of the action network. The noise is drawn separately, for many steps at once.
@@ -34,6 +51,11 @@ class NumpyDistribution(ABC):
     def __init__(self, policy: ActorCriticPolicy) -> None:
         self.policy = policy
         self.sb3: Any = policy.action_dist
+
+    @property
+    def parameters(self) -> list[th.Tensor]:
+        """The parameters of the distribution itself."""
+        return []
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Return the noise for ``sample``, one number for each output."""
@@ -70,6 +92,10 @@ class NumpyDistribution(ABC):
     def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
         """Return the log-probability of each action, shape (n,)."""
 
+    @abstractmethod
+    def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
+        """Return the parts and the gradient of a policy's loss."""
+
 
 class NumpyCategorical(NumpyDistribution):
     """``Discrete`` actions: the index of the largest logit plus Gumbel noise has the softmax distribution (Gumbel 1954)."""
@@ -94,6 +120,9 @@ class NumpyCategorical(NumpyDistribution):
     def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
         return log_softmax_at(remembered_nR, actions_nA[:, 0])
 
+    def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
+        return _softmax_terms(outputs_nK, actions_nA[:, 0], weights_n, entropy_weight)
+
 
 class NumpyMultiCategorical(NumpyDistribution):
     """``MultiDiscrete`` actions: one ``Discrete`` action for each dimension, each with its own part of the outputs."""
@@ -116,6 +145,12 @@ class NumpyMultiCategorical(NumpyDistribution):
         log_prob: Array = np.sum([log_softmax_at(part, actions) for part, actions in parts], axis=0)
         return log_prob
 
+    def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
+        pairs = zip(self._split(outputs_nK), actions_nA.T, strict=True)
+        parts = [_softmax_terms(outputs, actions, weights_n, entropy_weight) for outputs, actions in pairs]
+        log_probs, entropies, gradients, _ = zip(*parts, strict=True)
+        return PolicyTerms(np.sum(log_probs, axis=0), np.sum(entropies, axis=0), np.concatenate(gradients, axis=1), [])
+
     def _split(self, outputs: Array) -> list[Array]:
         return np.split(outputs, self.ends, axis=-1)
 
@@ -135,12 +170,23 @@ class NumpyBernoulli(NumpyDistribution):
         log_prob: Array = -np.logaddexp(0.0, np.where(actions_nA > 0, -remembered_nR, remembered_nR)).sum(axis=1)
         return log_prob
 
+    def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
+        positive_nK = 0.5 + 0.5 * np.tanh(0.5 * outputs_nK)
+        entropy_n = (np.logaddexp(0.0, outputs_nK) - outputs_nK * positive_nK).sum(axis=1)
+        gradient_nK = weights_n[:, None] * (positive_nK - actions_nA)
+        gradient_nK += entropy_weight * outputs_nK * positive_nK * (1.0 - positive_nK)
+        return PolicyTerms(self.log_prob(outputs_nK, actions_nA), entropy_n, gradient_nK, [])
+
 
 class NumpyDiagGaussian(NumpyDistribution):
     """``Box`` actions: the outputs plus independent normal noise, whose standard deviations are in ``policy.log_std``."""
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
+
+    @property
+    def parameters(self) -> list[th.Tensor]:
+        return [self.policy.log_std]
 
     def surely_valid(self, outputs: Array) -> bool:
         log_std = self.policy.log_std.detach().cpu().numpy()
@@ -167,6 +213,17 @@ class NumpyDiagGaussian(NumpyDistribution):
         log_prob_nA = -0.5 * np.square((actions_nA - mean_nA) / scale_nA) - np.log(scale_nA) - 0.5 * np.log(2 * np.pi)
         log_prob: Array = log_prob_nA.sum(axis=1)
         return log_prob
+
+    def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
+        scale_A = self._scale()
+        deviation_nA = (actions_nA - outputs_nK) / scale_A
+        log_scale = np.log(scale_A).sum() + 0.5 * len(scale_A) * np.log(2 * np.pi)
+        squares_nA = np.square(deviation_nA)
+        log_prob_n = -0.5 * squares_nA.sum(axis=1) - log_scale
+        entropy_n = np.full_like(log_prob_n, log_scale + 0.5 * len(scale_A))
+        # d log_prob / d log_std = deviation^2 - 1, and d entropy / d log_std = 1
+        own = weights_n.sum() - weights_n.dot(squares_nA) - entropy_weight * len(outputs_nK)
+        return PolicyTerms(log_prob_n, entropy_n, -weights_n[:, None] * deviation_nA / scale_A, [own])
 
     def _scale(self) -> Array:
         # Read each time, since an update changes it
@@ -214,3 +271,22 @@ def log_softmax_at(logits_nK: Array, indices_n: Array) -> Array:
     chosen_n = np.take_along_axis(shifted_Kn, indices_n[None].astype(np.intp), axis=0)[0]
     log_prob: Array = chosen_n - np.log(np.exp(shifted_Kn).sum(axis=0))
     return log_prob
+
+
+def _softmax_terms(logits_nK: Array, indices_n: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
+    """Return the terms of a softmax over each row."""
+    # Transposed as above
+    shifted_Kn = np.ascontiguousarray(logits_nK.T)
+    shifted_Kn = shifted_Kn - shifted_Kn.max(axis=0)
+    exp_Kn = np.exp(shifted_Kn)
+    sums_n = exp_Kn.sum(axis=0)
+    log_prob_Kn, probability_Kn = shifted_Kn - np.log(sums_n), exp_Kn / sums_n
+    at = indices_n.astype(np.intp), np.arange(len(indices_n))
+    # As torch's distribution: an action of probability 0 adds 0, though its logarithm is infinite
+    finite_Kn = np.maximum(log_prob_Kn, np.finfo(log_prob_Kn.dtype).min)
+    entropy_n = -(probability_Kn * finite_Kn).sum(axis=0)
+    gradient_Kn = probability_Kn * weights_n
+    gradient_Kn[at] -= weights_n
+    if entropy_weight:
+        gradient_Kn += entropy_weight * probability_Kn * (finite_Kn + entropy_n)
+    return PolicyTerms(log_prob_Kn[at], entropy_n, gradient_Kn.T, [])

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -16,6 +15,7 @@ from sb3_vpg.optimization.updates import evaluate_values, take_step
 
 Batch = tuple[Any, ...]
 """Tensors of some steps: observations, returns and actions. Only ``evaluate_values`` needs the actions."""
+
 
 class TorchCriticFit:
     """

@@ -61,19 +61,17 @@ def test_an_old_model_goes_on_learning(name: str) -> None:
 @pytest.mark.parametrize("name", old.RUNS)
 @pytest.mark.filterwarnings("ignore:training goes on, but perhaps not to the last bit:UserWarning")
 def test_an_old_checkpoint_resumes_to_the_same_weights(name: str, tmp_path: Path) -> None:
-    """They are bitwise equal with the libraries and the processor that wrote the files, and close elsewhere."""
+    """They are close, but not bitwise equal: NumPy, which rounds otherwise, takes the policy's step since then."""
     shutil.copy(CHECKPOINTS[name], tmp_path / CHECKPOINTS[name].name.removeprefix(f"{name}_"))
     model = old.run(name, tmp_path)
     assert model.num_timesteps >= old.TOTAL
     expected = VPG.load(old.FILES / f"{name}_at_the_end.zip", device="cpu")
     assert model.num_timesteps == expected.num_timesteps
-    same_machine = old.written_by() == json.loads((old.FILES / "written_by.json").read_text())
-    tolerance = {"rtol": 0.0, "atol": 0.0} if same_machine else {"rtol": 1e-5, "atol": 1e-5}
     found, wanted = model.get_parameters(), expected.get_parameters()
     assert found.keys() == wanted.keys()
     # The names of each optimiser's parameters, which the file does not hold
     assert found["policy.optimizer"].pop("split") == wanted["policy.optimizer"].pop("split")
-    th.testing.assert_close(found, wanted, **tolerance)
+    th.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_the_old_checkpoints_are_from_the_middle_of_a_run() -> None:
