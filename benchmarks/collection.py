@@ -23,7 +23,7 @@ from stable_baselines3 import A2C
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg import VPG
-from sb3_vpg.vec_env.dummy_step import fast_step
+from sb3_vpg.vec_env.fast_step import fast_step
 
 VPG_NAME, NO_CRITIC, A2C_NAME, LIMIT, NO_COPIES = (
     "VPG",

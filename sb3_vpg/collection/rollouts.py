@@ -26,7 +26,7 @@ from sb3_vpg.collection.check_nan import check_rollout, raw_check
 from sb3_vpg.collection.late_values import LateValues
 from sb3_vpg.common.observations import take
 from sb3_vpg.estimation.estimator import Estimator
-from sb3_vpg.vec_env.dummy_step import fast_step
+from sb3_vpg.vec_env.fast_step import fast_step
 
 Infos = list[dict[str, Any]]
 

@@ -1,0 +1,122 @@
+"""
+The step of an SB3 ``VecEnv`` through SB3's wrappers, without needless copies.
+
+``DummyVecEnv`` makes deep copies of observations and infos in each step, and ``VecNormalize`` of observations. A fast step
+returns the same numbers and leaves the same state in each wrapper. A wrapper of the user's keeps its own step, and so does a
+wrapper of SB3's in which a step method is overridden; the wrappers around it are fast again.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    VecCheckNan,
+    VecEnv,
+    VecExtractDictObs,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+)
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from sb3_vpg.vec_env import dummy_step, normalize_step
+
+Step = Callable[[Any], VecEnvStepReturn]
+After = Callable[[Any, VecEnvStepReturn], VecEnvStepReturn]
+_METHODS = {"step", "step_async", "step_wait", "transpose_observations", "_check_val"} | normalize_step.METHODS
+"""A wrapper on which a user has set one of these keeps its own step."""
+
+
+def fast_step(env: VecEnv) -> Step:
+    """:return: a function that takes actions and returns what ``env.step`` returns"""
+    if type(env) is DummyVecEnv and dummy_step.METHODS.isdisjoint(vars(env)):
+        return partial(dummy_step.step, env)
+    after = _AFTER.get(type(env))
+    if after is None or not _METHODS.isdisjoint(vars(env)):
+        return env.step
+    if isinstance(env, VecNormalize) and not normalize_step.can_normalize(env):
+        return env.step
+    inner = fast_step(env.venv)  # type: ignore[attr-defined]  # all in _AFTER are wrappers
+    if isinstance(env, VecCheckNan):
+        inner = partial(_check_actions, env, inner)
+    return partial(step, env, inner, after)
+
+
+def step(env: VecEnv, inner: Step, after: After, actions: Any) -> VecEnvStepReturn:
+    """``env.step`` of a wrapper: the step of the environment inside, and what the wrapper does after it."""
+    return after(env, inner(actions))
+
+
+def _monitor(env: VecMonitor, result: VecEnvStepReturn) -> VecEnvStepReturn:
+    observations, rewards, dones, infos = result
+    env.episode_returns += rewards
+    env.episode_lengths += 1
+    infos = list(infos)
+    for index in np.flatnonzero(dones) if dones.any() else ():
+        info = infos[index] = infos[index].copy()
+        seconds = round(time.time() - env.t_start, 6)
+        episode = {"r": env.episode_returns[index], "l": env.episode_lengths[index], "t": seconds}
+        info["episode"] = episode | {key: info[key] for key in env.info_keywords}
+        env.episode_count += 1
+        env.episode_returns[index] = 0
+        env.episode_lengths[index] = 0
+        if env.results_writer:
+            env.results_writer.write_row(info["episode"])
+    return observations, rewards, dones, infos
+
+
+def _stack_frames(env: VecFrameStack, result: VecEnvStepReturn) -> VecEnvStepReturn:
+    observations: Any
+    observations, rewards, dones, infos = result
+    observations, infos = env.stacked_obs.update(observations, dones, infos)
+    return observations, rewards, dones, infos
+
+
+def _transpose_images(env: VecTransposeImage, result: VecEnvStepReturn) -> VecEnvStepReturn:
+    observations: Any
+    observations, rewards, dones, infos = result
+    for index in np.flatnonzero(dones):
+        if "terminal_observation" in infos[index]:
+            infos[index]["terminal_observation"] = env.transpose_observations(infos[index]["terminal_observation"])
+    if isinstance(observations, dict) and not env.skip:
+        images = {key: env.transpose_image(observations[key]) for key in env.image_space_keys}
+        return {**observations, **images}, rewards, dones, infos
+    return env.transpose_observations(observations), rewards, dones, infos
+
+
+def _extract(env: VecExtractDictObs, result: VecEnvStepReturn) -> VecEnvStepReturn:
+    observations: Any
+    observations, rewards, dones, infos = result
+    for info in infos:
+        if "terminal_observation" in info:
+            info["terminal_observation"] = info["terminal_observation"][env.key]
+    return observations[env.key], rewards, dones, infos
+
+
+def _check_actions(env: VecCheckNan, inner: Step, actions: Any) -> VecEnvStepReturn:
+    env._check_val(event="step_async", actions=actions)
+    env._actions = actions
+    return inner(actions)
+
+
+def _check_result(env: VecCheckNan, result: VecEnvStepReturn) -> VecEnvStepReturn:
+    observations, rewards, dones, _ = result
+    env._check_val(event="step_wait", observations=observations, rewards=rewards, dones=dones)
+    env._observations = observations
+    return result
+
+
+_AFTER: dict[type[VecEnv], After] = {
+    VecNormalize: normalize_step.normalized,
+    VecMonitor: _monitor,
+    VecFrameStack: _stack_frames,
+    VecTransposeImage: _transpose_images,
+    VecExtractDictObs: _extract,
+    VecCheckNan: _check_result,
+}
+"""What a wrapper's ``step_wait`` does after the step of the environment inside."""
