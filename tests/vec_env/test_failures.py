@@ -166,9 +166,13 @@ def test_an_environment_whose_step_has_a_decorator_is_named():
         make_model(env=VecNormalize(env)).learn(480)
 
 
+class MyNormalize(VecNormalize):
+    """A subclass, which steps itself and what it wraps."""
+
+
 @pytest.mark.parametrize(
     ("wrap", "who"),
-    [(lambda env: env, "environment 1"), (VecNormalize, "an environment of DummyVecEnv")],
+    [(VecNormalize, "environment 1"), (MyNormalize, "an environment of DummyVecEnv")],
     ids=["ours", "sb3s"],
 )
 def test_infos_that_cannot_be_copied_are_not_attributed_to_the_last_environment(wrap, who):
