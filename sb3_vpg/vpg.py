@@ -73,7 +73,7 @@ class VPG(TwoOptimizers):
         Steps an environment takes while others finish their episodes count in ``num_timesteps`` and appear in ``Monitor``'s
         files, but are not learned from
     :param reward_to_go: weight a step by the return from this step on. False: by the return of its whole episode, as in the
-        first form of REINFORCE, which has the same mean and more variance; needs ``n_episodes`` and no critic
+        first form of REINFORCE: the mean of ``discount_steps=True`` with more variance; needs ``n_episodes``, no critic
     :param discount_steps: also weight step t of an episode by gamma^t. The policy gradient theorem has this factor. Without
         it, as usual in practice, the update follows the gradient of no function (https://arxiv.org/abs/1906.07073). Needs
         ``n_episodes``
