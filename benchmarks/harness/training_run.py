@@ -68,13 +68,13 @@ def scheduled(options: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def evaluate(model: BaseAlgorithm, env: VecEnv) -> float:
-    """Every call plays the same initial states. :return: mean deterministic return of one episode in each environment"""
+def evaluate(model: BaseAlgorithm, env: VecEnv, deterministic: bool = True) -> float:
+    """Every call plays the same initial states. :return: mean return of one episode in each environment"""
     env.seed(EVALUATION_SEED)
     observations: Any = env.reset()
     returns_N, playing_N = np.zeros(env.num_envs), np.ones(env.num_envs, dtype=bool)
     while playing_N.any():
-        actions, _ = model.predict(observations, deterministic=True)
+        actions, _ = model.predict(observations, deterministic=deterministic)
         observations, rewards_N, dones_N, _ = env.step(actions)
         returns_N += rewards_N * playing_N
         playing_N &= ~dones_N
