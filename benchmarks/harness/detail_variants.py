@@ -209,5 +209,5 @@ def read_policy_kwargs(text: str) -> dict[str, Any]:
 
 TASKS = {
     "CartPole-v1": Task("CartPole-v1", 50_000, 10, CARTPOLE, from_file=False),
-    "Pendulum-v1": Task("Pendulum-v1", 100_000, 5, PENDULUM, from_file=True),
+    "Pendulum-v1": Task("Pendulum-v1", 50_000, 5, PENDULUM, from_file=True),
 }

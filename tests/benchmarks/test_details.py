@@ -16,7 +16,7 @@ from sb3_vpg import VPG
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    details, variants = import_module("details"), import_module("harness.detail_variants")
+    details, variants, report = map(import_module, ("details", "harness.detail_variants", "harness.report"))
 
 CARTPOLE = variants.TASKS["CartPole-v1"]
 PENDULUM = variants.TASKS["Pendulum-v1"]
@@ -182,7 +182,7 @@ def finished(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_report_has_the_seeds_that_all_variants_have_finished(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, out = finished
-    monkeypatch.setattr(details, "N_POOL", 128)
+    monkeypatch.setattr(details, "N_UPDATES", 2)
     monkeypatch.setattr("sys.argv", ["details.py", "--report", "--folder", str(folder), "--out", str(out)])
     details.main()
     page, raw = (out / "details.md").read_text(), json.loads((out / "details.json").read_text())
@@ -198,3 +198,34 @@ def test_a_short_run_has_a_result() -> None:
     assert result["failure"] is None
     assert len(result["curve"]) == details.N_BINS
     assert 8 < result["area"] < 500
+
+
+# What docs/details.md says about the area of each variant; the others differ by less than their intervals show
+LOWER = {
+    "CartPole-v1": {"one_pass", "average", "none", "shared", "torch_init", "lambda_0", "long_rollouts", "episodes"},
+    "Pendulum-v1": {"raw_rewards", "tanh", "raw_advantages", "one_pass"},
+}
+HIGHER = {
+    "CartPole-v1": {"large_last_layer", "rmsprop", "decay", "lambda_1", "short_rollouts"},
+    "Pendulum-v1": {"raw_observations", "wide_noise"},
+}
+LOWER_AT_THE_END = {
+    "CartPole-v1": {"one_pass", "average", "none", "shared", "lambda_0", "long_rollouts"},
+    "Pendulum-v1": {"raw_rewards", "tanh", "one_pass"},
+}
+HIGHER_AT_THE_END: dict[str, set[str]] = {"CartPole-v1": set(), "Pendulum-v1": {"raw_observations"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "lower", "higher"), [("area", LOWER, HIGHER), ("deterministic", LOWER_AT_THE_END, HIGHER_AT_THE_END)]
+)
+@pytest.mark.parametrize("task", [CARTPOLE, PENDULUM], ids=lambda task: task.env_id)
+def test_the_page_says_what_the_committed_intervals_show(task: Any, key: str, lower: Any, higher: Any) -> None:
+    runs = json.loads((report.RESULTS / "details.json").read_text())["runs"][task.env_id]
+    values = {name: np.array([result[key] for result in results]) for name, results in runs.items()}
+    found: dict[str, set[str]] = {"lower": set(), "higher": set()}
+    for name, variant in task.variants.items():
+        _, low, high = details.mean_interval(values[name] - values[variant.reference])
+        if low > 0 or high < 0:
+            found["lower" if high < 0 else "higher"].add(name)
+    assert found == {"lower": lower[task.env_id], "higher": higher[task.env_id]}
