@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,31 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """See pytest."""
+    parser.addoption("--documentation", action="store_true", help="also run the long blocks and commands of the documentation")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long items of the documentation, unless all are asked for."""
+    if not config.getoption("--documentation"):
+        long = [item for item in items if item.get_closest_marker("documentation")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many blocks and commands of the documentation ran."""
+    kinds: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed", "skipped"):
+        reports = [report for report in terminalreporter.stats.get(outcome, ()) if report.when == "call"]
+        names = [value for report in reports for name, value in report.user_properties if name == "documentation"]
+        kinds[outcome] = Counter("commands" if kind == "command" else "blocks" for kind in names)
+    if any(kinds.values()):
+        counts = [f"{number['blocks']} blocks and {number['commands']} commands {name}" for name, number in kinds.items()]
+        terminalreporter.write_line(f"Documentation: {', '.join(counts)}")
 
 
 @pytest.fixture(autouse=True)
