@@ -4,9 +4,9 @@ Every Python block and every command of the documentation runs.
 One test for each block and each command; the items of a page run in order, in a folder of their own. ``make test`` leaves out
 the long ones. All of them, with their number at the end:
 
-    python -m pytest tests/test_documentation_runs.py --documentation --numprocesses 2 --dist loadgroup
+    python -m pytest tests/test_documentation_runs.py --documentation --numprocesses 2 --dist loadscope
 
-``-k command_line`` runs a page. Code cells of the lessons run when the site is built. A failure says where the block is;
+``-k command_line`` runs a page, always in one process, because loadscope splits a test's id at its last ``::``. Code cells of the lessons run when the site is built. A failure says where the block is;
 ``tests/support/documentation.py`` has the tables of what is made short, of what is long, and of what does not run.
 """
 
@@ -31,8 +31,9 @@ def parameters() -> list[object]:
         name = page.relative_to(ROOT).with_suffix("").as_posix()
         long = long_items(of_page)
         for item in of_page:
-            marks = [pytest.mark.xdist_group(name), *([pytest.mark.documentation] if item in long else [])]
-            found.append(pytest.param(item, id=f"{name}:{item.line} {item.first_words}", marks=marks))
+            words = item.first_words.replace("::", ":")
+            marks = [pytest.mark.documentation] if item in long else []
+            found.append(pytest.param(item, id=f"{name}::{item.line} {words}", marks=marks))
     return found
 
 
