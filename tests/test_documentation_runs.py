@@ -6,8 +6,9 @@ the long ones. All of them, with their number at the end:
 
     python -m pytest tests/test_documentation_runs.py --documentation --numprocesses 2 --dist loadscope
 
-``-k command_line`` runs a page, always in one process, because loadscope splits a test's id at its last ``::``. Code cells of the lessons run when the site is built. A failure says where the block is;
-``tests/support/documentation.py`` has the tables of what is made short, of what is long, and of what does not run.
+``-k command_line`` runs a page, always in one process, because loadscope splits a test's id at its last ``::``. Code cells of
+the lessons run when the site is built. A failure says where the block is; ``tests/support/documentation.py`` has the tables of
+what is made short, of what is long, and of what does not run.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,13 +16,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from documentation import AFTER, HERE, NOT_RUN, ROOT, Item, items, long_items, pages, parse
+from documentation import AFTER, HERE, NOT_RUN, ROOT, Item, items, long_items, pages, parse, repeated_items
 from short_runs import PageRun, page_run
 
 from sb3_vpg.zoo.cli import COMMANDS
 
 BY_PAGE = {page: items(page) for page in pages()}
 ALL = [item for of_page in BY_PAGE.values() for item in of_page]
+REPEATED = repeated_items(BY_PAGE.values())
 
 
 def parameters() -> list[object]:
@@ -61,6 +63,8 @@ def test_it_runs(item: Item, read: Callable[[Item], None], record_property: Call
     record_property("documentation", item.kind)
     if key := item.not_run():
         pytest.skip(f"{key}: {NOT_RUN[key]}")
+    if item in REPEATED:
+        pytest.skip(f"{REPEATED[item].where} runs it")
     read(item)
 
 

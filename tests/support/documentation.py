@@ -10,8 +10,9 @@ Finds the Python blocks and the commands of the documentation pages, and shorten
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -57,8 +58,11 @@ AFTER = {
 """Flags put after the page's, so that they replace them: small budgets. Of a program, the most specific entry counts."""
 NOT_RUN = {
     "pip": "installs packages, and the tests must need no network",
+    "CONTRIBUTING.md: python scripts/make_notebook.py": "executes the lessons for minutes, and so does the site's build",
 }
 """What does not run, with the reason: a program, or ``page: first words`` for an item of a page."""
+REQUIRED = {"compare": "--envs", "push_to_hub": "-orga", "load_from_hub": "-orga", "best_entry": "--storage"}
+"""Flags without which a command in the text is not complete."""
 IN_NEW_PROCESS = {
     "record_video": "loads a window library",
     "record_training": "loads a window library",
@@ -251,9 +255,23 @@ def _is_complete(text: str) -> bool:
     if not re.match(r"(sb3-vpg|python) \S", text):
         return False
     words = text.split()
-    named_file = words[0] == "python" and words[1].endswith(".py")
-    given = words[1 if named_file else Command(tuple(words), ()).n_names :]
-    return bool(given) and not any(_PLACEHOLDER.search(word) for word in given)
+    command = Command(tuple(words), ())
+    given = words[1 if words[0] == "python" and words[1].endswith(".py") else command.n_names :]
+    is_pattern = any(_PLACEHOLDER.search(word) for word in given)
+    return bool(given) and not is_pattern and REQUIRED.get(command.name, given[0]) in given
+
+
+def repeated_items(of_pages: Collection[Sequence[Item]]) -> dict[Item, Item]:
+    """
+    Return the commands of the repository's programs that an earlier page has, too, with the item of that page.
+
+    Such a program takes long and does not depend on the page.
+    """
+    first: dict[str, Item] = {}
+    for item in chain.from_iterable(of_pages):
+        if re.match(r"python (benchmarks|examples|scripts)/", item.text):
+            first.setdefault(item.text, item)
+    return {item: first[item.text] for item in chain.from_iterable(of_pages) if first.get(item.text, item) != item}
 
 
 def long_items(of_page: Sequence[Item]) -> set[Item]:
