@@ -30,7 +30,7 @@ BEFORE = {
 """Flags put before the page's, which may replace them: a folder instead of the hub, a file instead of a window."""
 AFTER = {
     # all_plots of the zoo fails if there is one run, and one episode in each evaluation
-    "train": "-n 512 --eval-freq 256 --eval-episodes 2 --save-freq 256 --verbose 0",
+    "train": "-n 512 --eval-freq 256 --eval-episodes 2 --save-freq 512 --verbose 0",
     "optimize": "-n 256 --n-trials 2 --n-evaluations 1 --eval-episodes 1 --verbose 0",
     "evaluate": "-n 3",
     "enjoy": "--no-render -n 50",
@@ -73,6 +73,7 @@ LONG = {
     **IN_NEW_PROCESS,
     "push_to_hub": "films",
     "load_from_hub": "follows push_to_hub",
+    "sac": "learns at each step",
 }
 """
 Commands and flags that take more than about two seconds. So do programs of ``python``, and ``compare`` with several
