@@ -58,9 +58,10 @@ AFTER = {
 """Flags put after the page's, so that they replace them: small budgets. Of a program, the most specific entry counts."""
 NOT_RUN = {
     "pip": "installs packages, and the tests must need no network",
-    "CONTRIBUTING.md: python scripts/make_notebook.py": "executes the lessons for minutes, and so does the site's build",
+    "python benchmarks/variance.py": "has no --quick; tests/benchmarks/test_variance.py runs its parts",
+    "python scripts/make_notebook.py": "executes the lessons for minutes, and so does the site's build",
 }
-"""What does not run, with the reason: a program, or ``page: first words`` for an item of a page."""
+"""What does not run, with the reason: the first words of commands, or ``page: first words`` of an item."""
 REQUIRED = {"compare": "--envs", "push_to_hub": "-orga", "load_from_hub": "-orga", "best_entry": "--storage"}
 """Flags without which a command in the text is not complete."""
 IN_NEW_PROCESS = {
@@ -79,8 +80,6 @@ LONG = {
 Commands and flags that take more than about two seconds. So do programs of ``python``, and ``compare`` with several
 environments or on a cluster.
 """
-
-
 _FILE_NAME = re.compile(r"# (\w[\w./-]*\.\w+)\s*$", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"(^|=)[A-Z][A-Z_]*$|…|\.\.\.")
 
@@ -123,9 +122,9 @@ class Item:
 
     def not_run(self) -> str | None:
         """Return the key of ``NOT_RUN`` that means this item."""
-        program = parse(self).words[0] if self.kind == "command" else None
-        name = self.page.relative_to(ROOT).as_posix()
-        return next((key for key in NOT_RUN if key == program or f"{name}: {self.first_words}".startswith(key)), None)
+        start = f"{self.page.relative_to(ROOT).as_posix()}: {self.first_words}"
+        keys = (key for key in NOT_RUN if start.startswith(key) or f"{self.text} ".startswith(f"{key} "))
+        return next(keys, None)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ OFFLINE = {
     "SDL_VIDEODRIVER": "dummy",
     "MPLBACKEND": "Agg",
 }
-"""Variables with which no command needs a network or a screen."""
+"""Variables with which nothing needs a network or a screen."""
 COPIED = ("benchmarks", "examples", "scripts", "hyperparams")
 """Folders of the repository that its programs need. A program writes beside itself, so it runs in a copy."""
 
@@ -59,6 +59,8 @@ class PageRun:
         """Run an item of the page, in its folder."""
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
+            for name, value in OFFLINE.items():
+                patch.setenv(name, value)
             {"block": self._block, "file": self._file, "command": self._command, "mistake": self._mistake}[item.kind](item)
         # The zoo leaves files open; they must not be found in a later test, where warnings are errors
         gc.collect()
@@ -87,7 +89,7 @@ class PageRun:
     def _command(self, item: Item) -> None:
         command = parse(item)
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in (*OFFLINE.items(), *command.environment):
+            for name, value in command.environment:
                 patch.setenv(name, value)
             if command.words[0] == "make":
                 code = run_process("make", *command.arguments, cwd=ROOT)
