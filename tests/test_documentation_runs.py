@@ -106,7 +106,9 @@ not_run()
 ```{code-block} python
 :caption: x
 
-print("directive")
+if True:
+
+    print("directive")
 ```
 
 1. A list:
@@ -139,8 +141,8 @@ def test_blocks_and_commands_are_found(tmp_path: Path) -> None:
         (10, "mistake"),
         (16, "block"),
         (28, "block"),
-        (34, "file"),
-        (43, "mistake"),
+        (36, "file"),
+        (45, "mistake"),
     ]
     texts = [text for _, _, text in found]
     assert texts[:4] == [
@@ -149,7 +151,7 @@ def test_blocks_and_commands_are_found(tmp_path: Path) -> None:
         "A=1 sb3-vpg optimize --env X -n 5",
         "cd here",
     ]
-    assert texts[5:8] == ['import sb3_vpg\nprint("card")\n', 'print("directive")\n', "# my.yml\na: 1\n"]
+    assert texts[5:8] == ['import sb3_vpg\nprint("card")\n', 'if True:\n\n    print("directive")\n', "# my.yml\na: 1\n"]
     command = parse(items(page)[2])
     assert command.environment == (("A", "1"),)
     assert command.arguments[:4] == ("--env", "X", "-n", "5")

@@ -173,8 +173,9 @@ class Command:
 
 def pages() -> list[Path]:
     """Return the pages of the documentation, also those of folders in ``docs``, but not what a build of the site wrote."""
-    inside = [path for path in (ROOT / "docs").rglob("*.md") if not any(part[0] in "._" for part in path.parts[-3:])]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(inside)]
+    inside = [path.relative_to(ROOT) for path in sorted((ROOT / "docs").rglob("*.md"))]
+    written = [path for path in inside if not any(part[0] in "._" for part in path.parts)]
+    return [ROOT / path for path in (Path("README.md"), Path("CONTRIBUTING.md"), *written)]
 
 
 def items(page: Path) -> list[Item]:
@@ -197,9 +198,9 @@ def _of_fence(page: Path, info: str, content: str, first: int) -> Iterator[Item]
     directive, _, argument = info.partition("}")
     if directive in ("{code-block", "{code", "{sourcecode"):
         info = argument.strip()
-        options = [line for line in content.splitlines() if re.match(r":[\w-]+:|$", line)]
-        content = content.removeprefix("\n".join(options) + "\n") if options else content
-        first += len(options)
+        code = re.sub(r"\A(?:(?::[\w-]+:.*|\s*)\n)*", "", content)
+        first += content.count("\n") - code.count("\n")
+        content = code
     elif info.startswith("{code-cell}"):
         return
     elif info.startswith("{"):
@@ -262,11 +263,7 @@ def _is_complete(text: str) -> bool:
 
 
 def repeated_items(of_pages: Collection[Sequence[Item]]) -> dict[Item, Item]:
-    """
-    Return the commands of the repository's programs that an earlier page has, too, with the item of that page.
-
-    Such a program takes long and does not depend on the page.
-    """
+    """Return the repository's programs that an earlier page runs, too, with its item: they do not depend on the page."""
     first: dict[str, Item] = {}
     for item in chain.from_iterable(of_pages):
         if re.match(r"python (benchmarks|examples|scripts)/", item.text):
