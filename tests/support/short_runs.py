@@ -40,7 +40,7 @@ OFFLINE = {
     "MPLBACKEND": "Agg",
 }
 """Variables with which nothing needs a network or a screen."""
-COPIED = ("benchmarks", "examples", "scripts", "hyperparams")
+COPIED = ("benchmarks", "examples", "scripts", "hyperparams", "tests/support")
 """Folders of the repository that its programs need. A program writes beside itself, so it runs in a copy."""
 
 
