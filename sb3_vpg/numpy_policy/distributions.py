@@ -29,10 +29,10 @@ class PolicyTerms(NamedTuple):
     """
     The parts of a policy's loss, ``- sum(weights * log_prob) - entropy_weight * sum(entropy)``, and its gradient.
 
-    :param log_prob: of each action, shape (n,)
-    :param entropy: of each distribution, shape (n,)
-    :param gradient: of the loss with respect to the outputs, shape (n, K)
-    :param own_gradients: of the loss with respect to each of the distribution's own parameters
+    :param log_prob: log-probability of each action, shape (n,)
+    :param entropy: entropy of each step's distribution, shape (n,)
+    :param gradient: gradient of the loss with respect to the outputs, shape (n, K)
+    :param own_gradients: gradients of the loss with respect to the distribution's own ``parameters``
     """
 
     log_prob: Array
@@ -94,7 +94,7 @@ class NumpyDistribution(ABC):
 
     @abstractmethod
     def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
-        """Return the parts and the gradient of a policy's loss."""
+        """Return the parts and the gradient of the loss that ``PolicyTerms`` defines."""
 
 
 class NumpyCategorical(NumpyDistribution):
@@ -274,7 +274,7 @@ def log_softmax_at(logits_nK: Array, indices_n: Array) -> Array:
 
 
 def _softmax_terms(logits_nK: Array, indices_n: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
-    """Return the terms of a softmax over each row."""
+    """Return the ``PolicyTerms`` of a softmax over each row."""
     # Transposed as above
     shifted_Kn = np.ascontiguousarray(logits_nK.T)
     shifted_Kn = shifted_Kn - shifted_Kn.max(axis=0)

@@ -19,9 +19,9 @@ Batch = tuple[Any, ...]
 
 class TorchCriticFit:
     """
-    Fits every critic.
+    Fits any critic, in torch.
 
-    :param policy: whose values are fitted: those of ``predict_values``, or those of ``evaluate_actions`` if they may differ
+    :param policy: its values are fitted: those of ``predict_values``, or those of ``evaluate_actions`` if they may differ
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
     """
@@ -53,8 +53,8 @@ class TorchCriticFit:
 
 class NumpyCriticFit:
     """
-    Fits a plain network with Adam, several times as fast for small batches, because NumPy's calls cost less than torch's. The
-    weights are those of ``TorchCriticFit``, to rounding.
+    Fits a plain network with Adam, in NumPy. For small batches it is several times as fast as ``TorchCriticFit``, because
+    NumPy's calls cost less than torch's. The weights are the same, to rounding.
 
     :param network: the critic's; it shares the memory of the parameters
     :param adam: of the network's parameters
@@ -98,7 +98,7 @@ def critic_fit(
     """
     Return ``NumpyCriticFit`` if it computes the same, else ``TorchCriticFit``.
 
-    :param policy: whose critic is fitted
+    :param policy: the policy whose critic is fitted
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
     :param network: the critic's, if it has been built already

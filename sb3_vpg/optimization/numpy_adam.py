@@ -20,7 +20,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 class NumpyAdam:
     """
     Takes the steps of ``torch.optim.Adam``, whose calls cost more than the arithmetic of a small network. Call ``load``, then
-    ``step`` any number of times, then ``store``; until then the optimiser's state is unchanged.
+    ``step`` any number of times, then ``store``. The optimiser's state changes only in ``store``.
 
     :param optimizer: Adam with one parameter group
     :param parameters: all of its parameters
@@ -65,9 +65,9 @@ class NumpyAdam:
 
     def store(self, gradient: Array) -> None:
         """
-        Write the moments into the optimiser's state, from where they are saved and torch can continue.
+        Write the moments into the optimiser's state, so that they are saved and torch can continue.
 
-        :param gradient: of the last step; callbacks may log it, as torch leaves it
+        :param gradient: of the last step; it becomes the parameters' ``grad``, as in torch, since callbacks may log it
         """
         state = [self.optimizer.state[parameter] for parameter in self.parameters]
         for name, flat in zip(_MOMENTS, self._moments, strict=True):
@@ -85,10 +85,11 @@ class NumpyAdam:
 
 def numpy_adam(policy: ActorCriticPolicy, optimizer: Optimizer, parameters: list[th.Tensor]) -> NumpyAdam | None:
     """
-    :param policy: that has the parameters
-    :param optimizer: of these parameters
-    :param parameters: whose gradient NumPy computes
-    :return: None if ``NumpyAdam`` would not do the same as the optimiser, or if a hook observes the gradients
+    Return ``NumpyAdam``; None if it would not do the same as the optimiser, or if a hook observes the gradients.
+
+    :param policy: the policy that has the parameters
+    :param optimizer: the optimiser of these parameters
+    :param parameters: the parameters whose gradient NumPy computes
     """
     # The optimiser must hold exactly these parameters, each once and none frozen
     if not is_plain_adam(optimizer) or sorted(map(id, trainable_parameters(optimizer))) != sorted(map(id, parameters)):
@@ -107,9 +108,9 @@ def check_and_clip(gradient: Array, max_grad_norm: float, loss: float, who: str)
     """
     Clip the gradient in place.
 
-    :param gradient: flat
+    :param gradient: the gradient with respect to all parameters, concatenated
     :param max_grad_norm: bound on its norm
-    :param loss: whose gradient it is
+    :param loss: the loss that has this gradient; it is only checked
     :param who: "policy" or "critic", for the error message
     :return: the norm before clipping
     :raises NotFiniteError: if the loss or the norm is not finite

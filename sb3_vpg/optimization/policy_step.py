@@ -1,4 +1,4 @@
-"""The policy's step: in torch, or in NumPy for small networks, whose time torch spends mostly on the overhead of its calls."""
+"""The policy's step, in torch or in NumPy. NumPy is faster for small networks, where most of torch's time is overhead."""
 
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from sb3_vpg.optimization.updates import take_step
 
 class PolicyStep(NamedTuple):
     """
+    What the log shows of a step.
+
     :param policy_gradient_loss: minus the mean of advantage times log-probability
     :param entropy_loss: minus the mean of the entropy
     :param grad_norm: norm of the gradient before clipping
@@ -38,7 +40,7 @@ def torch_policy_step(
     :param n_terms: number of terms in the mean: of steps, or of episodes
     :param ent_coef: weight of the entropy
     :param max_grad_norm: bound on the norm of the gradient
-    :return: losses before the step
+    :return: losses and norm of the gradient before the step
     :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
     """
     policy_loss, entropy_loss = losses.sum() / n_terms, -entropy.sum() / n_terms
@@ -69,7 +71,7 @@ class NumpyPolicyStep:
         :param advantages: of these steps, shape (n,)
         :param n_terms: number of terms in the mean: of steps, or of episodes
         :param ent_coef: weight of the entropy
-        :return: losses before the step
+        :return: losses and norm of the gradient before the step
         :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
         """
         x, actions_nA, weights_n = observations.numpy(), actions.numpy(), advantages.numpy() / np.float32(n_terms)
@@ -96,11 +98,12 @@ def numpy_policy_step(
     policy: ActorCriticPolicy, max_grad_norm: float, has_critic: bool, network: NumpyNetwork | None = None
 ) -> NumpyPolicyStep | None:
     """
+    Return ``NumpyPolicyStep`` if it computes the same as torch, else None.
+
     :param policy: its optimiser is the actor's
     :param max_grad_norm: bound on the norm of the gradient
     :param has_critic: whether the value network learns too, so that its batch norm must see the rollout
     :param network: the actor's, if it has been built already
-    :return: the step; None if torch must take it
     """
     if not (acts_as_sb3(policy) and is_supported(policy.action_dist)):
         return None

@@ -9,12 +9,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 METHODS = {"step", "step_async", "step_wait", "_save_obs", "_obs_from_buf"}
-"""``step`` replaces these. An environment on which a user has set one of them keeps its own ``step``."""
+"""Methods that ``step`` replaces. An environment on which a user has set one of them keeps its own ``step``."""
 _UNCHANGING = {bool, int, float, str, type(None), np.float64, np.float32, np.bool_, np.int64}
+"""Types whose objects never change, so they need no copy."""
 
 
 def step(env: DummyVecEnv, actions: Any) -> VecEnvStepReturn:
-    """``DummyVecEnv.step`` with fewer deep copies. It takes two thirds of the time."""
+    """Do what ``DummyVecEnv.step`` does, with fewer deep copies. It takes two thirds of the time."""
     env.actions = actions
     rewards, dones, buffers = env.buf_rews, env.buf_dones, env.buf_obs
     array = buffers.get(None)  # type: ignore[call-overload]  # SB3's key for observations that are not dicts
@@ -38,7 +39,7 @@ def step(env: DummyVecEnv, actions: Any) -> VecEnvStepReturn:
 
 
 def _copied(info: dict[str, Any]) -> dict[str, Any]:
-    """Return a deep copy, in which numbers and texts are not copied one by one."""
+    """Return a deep copy; if all values are numbers or texts, a shallow copy, which is the same."""
     return info.copy() if _UNCHANGING.issuperset(map(type, info.values())) else deepcopy(info)
 
 

@@ -1,9 +1,9 @@
 """
 The step of an SB3 ``VecEnv`` through SB3's wrappers, without needless copies.
 
-``DummyVecEnv`` makes deep copies of observations and infos in each step, and ``VecNormalize`` of observations. A fast step
-returns the same numbers and leaves the same state in each wrapper. A wrapper of the user's keeps its own step, and so does a
-wrapper of SB3's in which a step method is overridden; the wrappers around it are fast again.
+In each step, ``DummyVecEnv`` makes deep copies of observations and infos, and ``VecNormalize`` of observations. A fast step
+returns the same numbers and leaves the same state in each wrapper. A user's wrapper keeps its own step. So does a wrapper of
+SB3's on which a method of the step has been replaced. The wrappers around these are fast again.
 """
 
 import time
@@ -48,7 +48,7 @@ def fast_step(env: VecEnv) -> Step:
 
 
 def step(env: VecEnv, inner: Step, after: After, actions: Any) -> VecEnvStepReturn:
-    """``env.step`` of a wrapper: the step of the environment inside, and what the wrapper does after it."""
+    """Do what ``env.step`` of a wrapper does: the step of the environment inside, then ``after``."""
     return after(env, inner(actions))
 
 

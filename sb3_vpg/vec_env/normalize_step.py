@@ -1,7 +1,7 @@
 """
-``VecNormalize.step_wait`` with less overhead: the same arithmetic in the same order, so all numbers are the same to the last
-bit, but without copies of observations and without NumPy's Python functions, which take most of the time for a few
-environments.
+``VecNormalize.step_wait`` with less overhead. The arithmetic and its order are the same, so all numbers are the same to the
+last bit. What is left out are copies of observations, and NumPy's functions that are written in Python, which take most of
+the time with few environments.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ METHODS = {"normalize_obs", "normalize_reward", "_normalize_obs", "_update_rewar
 
 
 def can_normalize(env: VecNormalize) -> bool:
-    """Return whether all of its statistics are SB3's own."""
+    """Return whether all statistics of the environment are objects of SB3's own class."""
     of_observations: Any = env.obs_rms if env.norm_obs else {}
     parts = of_observations.values() if isinstance(of_observations, dict) else [of_observations]
     return all(type(rms) is RunningMeanStd for rms in (env.ret_rms, *parts))
@@ -26,8 +26,8 @@ def normalized(env: VecNormalize, result: VecEnvStepReturn) -> VecEnvStepReturn:
     """
     Do what ``env.step_wait`` does after the step of the environment inside.
 
-    :param env: for which ``can_normalize`` is True
-    :param result: of the step of the environment inside; the infos are changed, as SB3 changes them
+    :param env: an environment for which ``can_normalize`` is True
+    :param result: what the step of the environment inside returned; its infos are changed in place, as SB3 does
     :return: the result with normalised observations and rewards
     """
     observations: Any
