@@ -37,7 +37,7 @@ test: $(READY) ## run every check: lint, format, imports, types, tests with cove
 
 # Each lesson's kernel gets one thread, because small networks train fastest with one
 docs: $(READY) ## build the documentation site in docs/_build/html; run the longer commands of its pages
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --jobs 2 -d docs/_build/doctrees docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --jobs 2 -d docs/_build/doctrees docs docs/_build/html
 	$(BIN)/python -m pytest tests/test_documentation_runs.py --documentation --numprocesses 2 --dist loadscope -q -rs
 
 # Old releases call functions that newer Python or NumPy versions deprecate

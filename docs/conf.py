@@ -1,7 +1,5 @@
 """Settings of the documentation site. `make docs` builds it."""
 
-from pathlib import Path
-
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
@@ -20,8 +18,7 @@ exclude_patterns = ["_build"]
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3  # in GitHub's form, so that the same links work there
 
-nb_execution_mode = "cache"
-nb_execution_cache_path = str(Path(__file__).parent / "_build/executed")
+nb_execution_mode = "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True

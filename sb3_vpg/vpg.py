@@ -237,7 +237,7 @@ class VPG(TwoOptimizers):
             step = torch_policy_step(self.policy.optimizer, losses, entropy, n_terms, ent_coef, self.max_grad_norm)
         else:
             step = numpy_step.run(rollout.observations, rollout.actions, advantages, n_terms, ent_coef)
-        for name, number in step._asdict().items():
+        for name, number in vars(step).items():
             self.logger.record(f"train/{name}", number)
 
     def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:

@@ -32,7 +32,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, VecVideoRecorder
+from stable_baselines3.common.vec_env import DummyVecEnv, VecCheckNan, VecMonitor, VecNormalize, VecVideoRecorder
 from torch import nn
 
 import sb3_vpg
@@ -241,6 +241,21 @@ def buffered_observations() -> None:
     assert env._obs_from_buf() is not env.buf_obs[None]
     for name in ("_save_obs", "_obs_from_buf"):
         assert calls(DummyVecEnv.step_wait, name)
+
+
+@takes("VecCheckNan._check_val", "VecCheckNan._actions", "VecCheckNan._observations")
+def checked_numbers() -> None:
+    """It is called before and after a step, with these arguments, and the messages name these attributes."""
+    env = VecCheckNan(vec_env(), raise_exception=True)
+    first = env.reset()
+    assert env._observations is first
+    actions = np.zeros(2, int)
+    env.step(actions)
+    assert env._actions is actions
+    with pytest.raises(ValueError, match="environment, Last given value"):
+        env._check_val(event="step_wait", observations=first, rewards=np.array([np.nan]), dones=np.zeros(1, bool))
+    for method in (VecCheckNan.step_async, VecCheckNan.step_wait):
+        assert calls(method, "_check_val")
 
 
 @takes("Env._np_random", "Env._np_random_seed")

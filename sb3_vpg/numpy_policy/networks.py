@@ -134,7 +134,9 @@ class NumpyNetwork:
     @property
     def parameters(self) -> list[th.Tensor]:
         """The parameters of the linear layers: weight, bias, weight, …"""
-        return [parameter for layer in self.linear_layers for parameter in layer.parameters()]
+        # By name: a layer may hold its bias first, or more parameters
+        held = [parameter for layer in self.linear_layers for parameter in (layer.weight, layer.bias)]
+        return [parameter for parameter in held if parameter is not None]
 
     def trace(self, observations: Array) -> list[Array]:
         """Return the input of each linear layer, in their order, and then the output of the network."""

@@ -50,14 +50,14 @@ class NumpyAdam:
         :param gradient: with respect to all parameters, concatenated
         """
         group = self.optimizer.param_groups[0]
-        (beta1, beta2), (mean, square) = group["betas"], self._moments
+        (beta1, beta2), (mean, square) = map(float, group["betas"]), self._moments
         self._n_steps += 1.0
         mean += (1.0 - beta1) * (gradient - mean)
         square *= beta2
         square += (1.0 - beta2) * gradient * gradient
         scale = np.sqrt(square)
         scale /= sqrt(1.0 - beta2**self._n_steps)
-        scale += group["eps"]
+        scale += float(group["eps"])
         step = mean / scale
         step *= float(group["lr"]) / (1.0 - beta1**self._n_steps)
         for view, part in zip(self.views, self._parts(step), strict=True):

@@ -1,6 +1,7 @@
 """The policy's step, in torch or in NumPy. NumPy is faster for small networks, where most of torch's time is overhead."""
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -14,7 +15,8 @@ from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened
 from sb3_vpg.optimization.updates import take_step
 
 
-class PolicyStep(NamedTuple):
+@dataclass(frozen=True)
+class PolicyStep:
     """
     What the log shows of a step.
 
@@ -113,6 +115,10 @@ def numpy_policy_step(
     if network is None:
         return None
     distribution: Any = numpy_distribution(policy)
+    n_outputs = network.linear_layers[-1].out_features
+    if any(parameter.shape != (n_outputs,) for parameter in distribution.parameters):
+        # One standard deviation for several actions, for example
+        return None
     parameters: list[th.Tensor] = [*network.parameters, *distribution.parameters]
     adam = numpy_adam(policy, policy.optimizer, parameters)
     return None if adam is None else NumpyPolicyStep(network, distribution, adam, max_grad_norm)

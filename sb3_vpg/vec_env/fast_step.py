@@ -34,22 +34,40 @@ _METHODS = {"step", "step_async", "step_wait", "transpose_observations", "_check
 
 def fast_step(env: VecEnv) -> Step:
     """:return: a function that takes actions and returns what ``env.step`` returns"""
+    return _fast_step(env, env.step)
+
+
+def _fast_step(env: VecEnv, own: Step) -> Step:
+    """:param own: the environment's own step, where a fast one might differ"""
     if type(env) is DummyVecEnv and dummy_step.METHODS.isdisjoint(vars(env)):
         return partial(dummy_step.step, env)
     after = _AFTER.get(type(env))
-    if after is None or not _METHODS.isdisjoint(vars(env)):
-        return env.step
-    if isinstance(env, VecNormalize) and not normalize_step.can_normalize(env):
-        return env.step
-    inner = fast_step(env.venv)  # type: ignore[attr-defined]  # all in _AFTER are wrappers
+    if after is None:
+        return own
+    venv: Any = env.venv  # type: ignore[attr-defined]  # all in _AFTER are wrappers
+    inner = _fast_step(venv, partial(_inner_step, venv))
     if isinstance(env, VecCheckNan):
         inner = partial(_check_actions, env, inner)
-    return partial(step, env, inner, after)
+    return own if _is_changed(env) else partial(step, env, own, inner, after)
 
 
-def step(env: VecEnv, inner: Step, after: After, actions: Any) -> VecEnvStepReturn:
+def step(env: VecEnv, own: Step, inner: Step, after: After, actions: Any) -> VecEnvStepReturn:
     """Do what ``env.step`` of a wrapper does: the step of the environment inside, then ``after``."""
+    if _is_changed(env):
+        # A callback has replaced something in the middle of a rollout
+        return own(actions)
     return after(env, inner(actions))
+
+
+def _inner_step(env: VecEnv, actions: Any) -> VecEnvStepReturn:
+    """Step as a wrapper of SB3's steps the environment inside; it does not call ``env.step``."""
+    env.step_async(actions)
+    return env.step_wait()
+
+
+def _is_changed(env: VecEnv) -> bool:
+    changed = not vars(env).keys().isdisjoint(_METHODS)
+    return changed or (isinstance(env, VecNormalize) and not normalize_step.can_normalize(env))
 
 
 def _monitor(env: VecMonitor, result: VecEnvStepReturn) -> VecEnvStepReturn:
@@ -84,8 +102,9 @@ def _transpose_images(env: VecTransposeImage, result: VecEnvStepReturn) -> VecEn
         if "terminal_observation" in infos[index]:
             infos[index]["terminal_observation"] = env.transpose_observations(infos[index]["terminal_observation"])
     if isinstance(observations, dict) and not env.skip:
-        images = {key: env.transpose_image(observations[key]) for key in env.image_space_keys}
-        return {**observations, **images}, rewards, dones, infos
+        copies = {key: array.copy() for key, array in observations.items()}
+        images = {key: env.transpose_image(copies[key]) for key in env.image_space_keys}
+        return {**copies, **images}, rewards, dones, infos
     return env.transpose_observations(observations), rewards, dones, infos
 
 

@@ -15,11 +15,15 @@ METHODS = {"normalize_obs", "normalize_reward", "_normalize_obs", "_update_rewar
 """Methods that ``normalized`` replaces. A ``VecNormalize`` on which a user has set one of them keeps its own step."""
 
 
+_N_NUMBERS = len(vars(RunningMeanStd()))
+"""More attributes than these mean that a method was replaced on the object."""
+
+
 def can_normalize(env: VecNormalize) -> bool:
-    """Return whether all statistics of the environment are objects of SB3's own class."""
+    """Return whether SB3's own methods update all statistics of the environment."""
     of_observations: Any = env.obs_rms if env.norm_obs else {}
     parts = of_observations.values() if isinstance(of_observations, dict) else [of_observations]
-    return all(type(rms) is RunningMeanStd for rms in (env.ret_rms, *parts))
+    return all(type(rms) is RunningMeanStd and len(vars(rms)) == _N_NUMBERS for rms in (env.ret_rms, *parts))
 
 
 def normalized(env: VecNormalize, result: VecEnvStepReturn) -> VecEnvStepReturn:
@@ -54,10 +58,12 @@ def _normalize_observations(env: VecNormalize, observations: Any) -> Any:
         if env.training:
             _update(statistics, observations)
         return _scaled(observations - statistics.mean, statistics.var + env.epsilon, env.clip_obs)
-    normalized = {key: array.copy() for key, array in observations.items() if key not in statistics}
-    for key, rms in statistics.items():
-        if env.training:
+    if env.training:
+        for key, rms in statistics.items():
             _update(rms, observations[key])
+    normalized = {key: array.copy() for key, array in observations.items()}
+    for key in env.norm_obs_keys or ():
+        rms = statistics[key]
         normalized[key] = _scaled(observations[key] - rms.mean, rms.var + env.epsilon, env.clip_obs)
     return normalized
 

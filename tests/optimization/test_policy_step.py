@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch as th
 from gymnasium import spaces
 from helpers import CONTINUOUS, IMAGE, RandomEnv, make_model, weights
 from torch import nn
+from torch.nn.utils import prune
 
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import NotFiniteError
+from sb3_vpg.optimization.critic import TorchCriticFit
 from sb3_vpg.optimization.policy_step import NumpyPolicyStep, PolicyStep, numpy_policy_step, torch_policy_step
 from sb3_vpg.optimization.updates import evaluate_steps
 
@@ -69,7 +72,7 @@ def test_both_steps_end_at_the_same_weights(make: Callable[[], VPG], ent_coef: f
         gradients = {name: parameter.grad for name, parameter in model.policy.named_parameters()}
         results.append((weights(model), taken, model.policy.optimizer.state_dict()["state"], gradients))
     (torch_weights, torch_steps, torch_state, torch_grads), (numpy_weights, numpy_steps, numpy_state, numpy_grads) = results
-    np.testing.assert_allclose(numpy_steps, torch_steps, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([*map(astuple, numpy_steps)], [*map(astuple, torch_steps)], rtol=1e-4, atol=1e-5)
     # Where a gradient is nearly zero, Adam turns rounding into a step; the tolerance is small for 3 steps of 0.01
     th.testing.assert_close(numpy_weights, torch_weights, rtol=1e-4, atol=2e-4)
     th.testing.assert_close(numpy_state, torch_state, rtol=1e-3, atol=1e-5)
@@ -124,7 +127,7 @@ def test_an_action_that_is_ruled_out_changes_nothing_but_itself() -> None:
         model = deepcopy(start)
         observations, actions, advantages = steps_of(model, 30)
         ends.append((take(model, (observations, actions % 2, advantages), 30, 0.3, 0.5), weights(model)))
-    np.testing.assert_allclose(ends[1][0], ends[0][0], rtol=1e-5)
+    np.testing.assert_allclose(astuple(ends[1][0]), astuple(ends[0][0]), rtol=1e-5)
     th.testing.assert_close(ends[1][1], ends[0][1], rtol=1e-5, atol=1e-5)
     assert ends[1][1]["action_net.bias"][2] == -float("inf")
 
@@ -172,8 +175,21 @@ def with_another_optimizer(model: VPG) -> Any:
     model.policy.optimizer = th.optim.SGD(model.policy.parameters(), lr=0.1)
 
 
+def with_one_scale_for_all_actions(model: VPG) -> Any:
+    model.policy.log_std = nn.Parameter(th.zeros(1))
+    model.policy.optimizer = th.optim.Adam(model.policy.parameters())
+    model._split()
+
+
+def with_another_parameter_in_a_layer(model: VPG) -> Any:
+    model.policy.action_net.register_parameter("temperature", nn.Parameter(th.ones(())))
+    model.policy.optimizer = th.optim.Adam(model.policy.parameters())
+    model._split()
+
+
 CHANGES = [with_a_frozen_scale, with_a_gradient_hook, with_a_step_hook, with_own_evaluation, with_a_backward_hook]
 CHANGES += [with_batch_norm_in_the_critic, with_another_optimizer]
+CHANGES += [with_one_scale_for_all_actions, with_another_parameter_in_a_layer]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
@@ -183,6 +199,43 @@ def test_torch_takes_the_step_of_other_policies(change: Callable[[VPG], Any]) ->
     assert numpy_policy_step(model.policy, 0.5, has_critic=True) is not None
     change(model)
     assert numpy_policy_step(model.policy, 0.5, has_critic=True) is None
+
+
+@pytest.mark.filterwarnings("ignore:load.path. alone will not read this model:UserWarning")
+@pytest.mark.parametrize("change", [with_one_scale_for_all_actions, with_another_parameter_in_a_layer])
+def test_policies_that_numpy_cannot_train_learn(change: Callable[[VPG], Any]) -> None:
+    model = MODELS["continuous"]()
+    change(model)
+    before = weights(model)
+    model.learn(32)
+    assert not th.equal(weights(model)["action_net.weight"], before["action_net.weight"])
+
+
+@pytest.mark.parametrize("part", ["policy_net", "value_net"])
+def test_a_layer_that_holds_its_bias_first_is_trained_as_by_torch(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``torch.prune.remove`` leaves such layers: NumPy finds weight and bias by name."""
+    ends = []
+    for numpy_steps in (True, False):
+        if not numpy_steps:
+            monkeypatch.setattr("sb3_vpg.vpg.numpy_policy_step", lambda *arguments: None)
+            monkeypatch.setattr("sb3_vpg.vpg.critic_fit", lambda *arguments: TorchCriticFit(*arguments[:3]))
+        model = make_model()
+        layer = getattr(model.policy.mlp_extractor, part)[0]
+        prune.l1_unstructured(layer, "weight", 0.2)
+        prune.remove(layer, "weight")
+        assert next(iter(layer._parameters)) == "bias"
+        ends.append(weights(model.learn(64)))
+    th.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-4)
+
+
+def test_options_of_adam_may_be_tensors() -> None:
+    start, ends = MODELS["discrete"](), []
+    start.policy.optimizer.param_groups[0]["betas"] = (th.tensor(0.9), th.tensor(0.99))
+    for take in (by_torch, by_numpy):
+        model = deepcopy(start)
+        take(model, steps_of(model, 20), 20, 0.0, 0.5)
+        ends.append(weights(model))
+    th.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-5)
 
 
 def test_torch_takes_the_step_of_images() -> None:

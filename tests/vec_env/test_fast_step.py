@@ -122,7 +122,9 @@ def assert_equal_steps(fast: VecEnv, slow: VecEnv, n_steps: int = 25) -> None:
         ours, theirs = step(actions), slow.step(actions)
         for one, other in zip(ours[:3], theirs[:3], strict=True):
             assert_same(one, other, rtol=0, atol=0)
-            if not isinstance(one, dict):
+            if isinstance(one, dict):
+                assert list(one) == list(other)
+            else:
                 assert (one.dtype, one.shape) == (other.dtype, other.shape)
         assert_same(without_seconds(ours[3]), without_seconds(theirs[3]), rtol=0, atol=0)
         assert_same(state_of(fast), state_of(slow), rtol=0, atol=0)
@@ -254,6 +256,70 @@ def test_statistics_of_the_users_class_are_updated_by_its_methods() -> None:
     env: Any = wrapped(RandomEnv, [VecNormalize], 2)
     env.obs_rms = type("MyStatistics", (type(env.obs_rms),), {})(shape=env.observation_space.shape)
     assert fast_step(env) == env.step
+
+
+def test_statistics_whose_update_was_replaced_stay_frozen() -> None:
+    env: Any = wrapped(RandomEnv, [VecNormalize, VecMonitor], 2)
+    env.reset()
+    env.venv.obs_rms.update = lambda batch: None
+    before, step = env.venv.obs_rms.mean.copy(), fast_step(env)
+    for _ in range(5):
+        step(np.zeros(2, int))
+    np.testing.assert_array_equal(env.venv.obs_rms.mean, before)
+
+
+@pytest.mark.parametrize("layers", [[VecNormalize], [VecNormalize, VecMonitor]], ids=["outer", "inner"])
+def test_a_method_that_a_callback_replaces_works_from_the_next_step_on(layers: list[Wrap]) -> None:
+    env: Any = wrapped(RandomEnv, layers, 2)
+    env.reset()
+    step = fast_step(env)
+    assert step(np.zeros(2, int))[1].any()
+    normalizer = env if len(layers) == 1 else env.venv
+    normalizer.normalize_reward = lambda rewards: 0.0 * rewards
+    assert not step(np.zeros(2, int))[1].any()
+
+
+def test_other_keys_to_normalise_are_used_from_the_next_step_on() -> None:
+    """SB3 updates the statistics of the keys that it was built with, and normalises those that are set."""
+    envs: Any = [wrapped(lambda: RandomEnv(STACKABLE), [VecNormalize], 2) for _ in range(2)]
+    for env in envs:
+        env.norm_obs_keys = ["vector"]
+    assert_equal_steps(*envs)
+
+
+class CountsSteps(VecEnvWrapper):
+    """A user's wrapper with a step of its own, which SB3's wrappers around it do not call."""
+
+    n_steps = 0
+
+    def reset(self) -> Any:
+        return self.venv.reset()
+
+    def step_wait(self) -> Any:
+        return self.venv.step_wait()
+
+    def step(self, actions: Any) -> Any:
+        self.n_steps += 1
+        return super().step(actions)
+
+
+def test_a_wrapper_inside_is_stepped_as_by_sb3() -> None:
+    envs: Any = [wrapped(RandomEnv, [CountsSteps, VecNormalize], 2) for _ in range(2)]
+    assert_equal_steps(*envs)
+    assert [env.venv.n_steps for env in envs] == [0, 0]
+
+
+def test_observations_share_no_memory_with_the_stack_of_frames() -> None:
+    """A callback may write to the observations of a step."""
+    layers: list[Wrap] = [lambda env: VecFrameStack(env, 2), VecTransposeImage]
+    envs = [wrapped(lambda: RandomEnv(STACKABLE), layers, 2) for _ in range(2)]
+    steps: Any = [fast_step(envs[0]), envs[1].step]
+    for env in envs:
+        env.reset()
+    for _ in range(4):
+        ours, theirs = (step(np.zeros(2, int))[0] for step in steps)
+        assert_same(ours, theirs, rtol=0, atol=0)
+        ours["vector"][...] = theirs["vector"][...] = 9.0
 
 
 def test_a_failing_environment_is_named_through_wrappers() -> None:
