@@ -28,6 +28,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
 html_math_renderer = "mathml"
+pygments_dark_style = "github-dark"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
