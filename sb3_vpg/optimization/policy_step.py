@@ -9,10 +9,9 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.optim import Optimizer
 
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
-from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import N_ROWS, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened, numpy_adam
-from sb3_vpg.optimization.updates import take_step
+from sb3_vpg.optimization.updates import needs_no_values, take_step
 
 
 @dataclass(frozen=True)
@@ -107,9 +106,7 @@ def numpy_policy_step(
     :param has_critic: whether the value network learns too, so that its batch norm must see the rollout
     :param network: the actor's, if it has been built already
     """
-    if not (acts_as_sb3(policy) and is_supported(policy.action_dist)):
-        return None
-    if has_critic and any(True for _ in policy.buffers()):
+    if not (needs_no_values(policy, has_critic) and is_supported(policy.action_dist)):
         return None
     network = network or numpy_network(policy, "action_net")
     if network is None:

@@ -33,7 +33,7 @@ def evaluate_steps(
     :raises ValueError: if the policy returns another number of log-probabilities or entropies
     """
     n_steps, actions = len(actions), _as_evaluated(policy, actions)
-    if acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers())):
+    if needs_no_values(policy, has_critic):
         distribution = policy.get_distribution(observations)
         log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
     else:
@@ -41,6 +41,11 @@ def evaluate_steps(
     log_prob = _per_step(policy, "log-probability", log_prob, n_steps)
     # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
     return log_prob, -log_prob if entropy is None else _per_step(policy, "entropy", entropy, n_steps)
+
+
+def needs_no_values(policy: ActorCriticPolicy, has_critic: bool) -> bool:
+    """Return whether the policy's step can leave out the values; parameters: see ``evaluate_steps``."""
+    return acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers()))
 
 
 def _per_step(policy: ActorCriticPolicy, quantity: str, numbers: th.Tensor, n_steps: int) -> th.Tensor:

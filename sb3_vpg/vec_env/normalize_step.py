@@ -13,8 +13,6 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 METHODS = {"normalize_obs", "normalize_reward", "_normalize_obs", "_update_reward"}
 """Methods that ``normalized`` replaces. A ``VecNormalize`` on which a user has set one of them keeps its own step."""
-
-
 _N_NUMBERS = len(vars(RunningMeanStd()))
 """More attributes than these mean that a method was replaced on the object."""
 
