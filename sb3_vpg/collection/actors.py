@@ -115,8 +115,9 @@ class LeanActor:
             n_rows = max(1, _N_NOISE // max(1, outputs.size))
             self._noise = iter(self.distribution.noise(self._rng, (n_rows, *outputs.shape)))
             noise = next(self._noise)
-        self._remembered.append(self.distribution.remembered(outputs))
-        actions = self.distribution.sample(outputs, noise)
+        remembered = self.distribution.remembered(outputs)
+        self._remembered.append(remembered)
+        actions = self.distribution.sample(remembered, noise)
         # A copy, because a callback may write to the actions, whose log-probabilities are those before
         self._sampled.append(actions.copy())
         return self._shaped(actions)
@@ -183,7 +184,8 @@ class LeanActor:
         if deterministic:
             actions = self.distribution.mode(outputs)
         else:
-            actions = self.distribution.sample(outputs, self.distribution.noise(rng, outputs.shape))
+            noise = self.distribution.noise(rng, outputs.shape)
+            actions = self.distribution.sample(self.distribution.remembered(outputs), noise)
         actions = executable(self.policy, self._shaped(actions))
         return actions.reshape(actions.shape[1:]) if single else actions
 

@@ -76,16 +76,16 @@ class NumpyDistribution(ABC):
         """Return outputs of the same distribution, small enough that adding noise does not round the noise away."""
         return outputs
 
-    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+    def sample(self, remembered_NR: Array, noise_NK: Array) -> Array:
         """Return N actions, in the form that SB3's distribution returns."""
-        return self.mode(outputs_NK + noise_NK)
+        return self.mode(remembered_NR + noise_NK)
 
     @abstractmethod
     def mode(self, outputs_NK: Array) -> Array:
         """Return the N likeliest actions."""
 
     def remembered(self, outputs_NK: Array) -> Array:
-        """Return what ``log_prob`` needs of a step later, when the policy may have changed, shape (N, R)."""
+        """Return what ``sample`` needs, and ``log_prob`` later, when the policy may have changed, shape (N, R)."""
         return outputs_NK
 
     @abstractmethod
@@ -108,9 +108,9 @@ class NumpyCategorical(NumpyDistribution):
         shifted: Array = outputs - outputs.max(axis=-1, keepdims=True)
         return shifted
 
-    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
+    def sample(self, remembered_NR: Array, noise_NK: Array) -> Array:
         # For speed, without the call of mode
-        actions: Array = (outputs_NK + noise_NK).argmax(axis=1)
+        actions: Array = (remembered_NR + noise_NK).argmax(axis=1)
         return actions
 
     def mode(self, outputs_NK: Array) -> Array:
@@ -181,6 +181,10 @@ class NumpyBernoulli(NumpyDistribution):
 class NumpyDiagGaussian(NumpyDistribution):
     """``Box`` actions: the outputs plus independent normal noise, whose standard deviations are in ``policy.log_std``."""
 
+    def __init__(self, policy: ActorCriticPolicy) -> None:
+        super().__init__(policy)
+        self._read_log_std()
+
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
 
@@ -189,7 +193,7 @@ class NumpyDiagGaussian(NumpyDistribution):
         return [self.policy.log_std]
 
     def surely_valid(self, outputs: Array) -> bool:
-        log_std = self.policy.log_std.detach().cpu().numpy()
+        log_std = self._log_std()
         # exp of numbers up to 80 is finite and positive in float32, and NaN is not below the limit
         return super().surely_valid(outputs) and bool(np.vdot(log_std, log_std) < 80**2)
 
@@ -198,12 +202,18 @@ class NumpyDiagGaussian(NumpyDistribution):
             scale = self._scale()
         return super().is_valid(outputs) and super().is_valid(scale) and bool((scale > 0).all())
 
-    def sample(self, outputs_NK: Array, noise_NK: Array) -> Array:
-        actions: Array = outputs_NK + self._scale() * noise_NK
+    def sample(self, remembered_NR: Array, noise_NK: Array) -> Array:
+        n_outputs = noise_NK.shape[1]
+        actions: Array = remembered_NR[:, n_outputs:] * noise_NK
+        actions += remembered_NR[:, :n_outputs]
         return actions
 
     def remembered(self, outputs_NK: Array) -> Array:
-        return np.concatenate([outputs_NK, np.broadcast_to(self._scale(), outputs_NK.shape)], axis=1)
+        n_steps, n_outputs = outputs_NK.shape
+        remembered_NR = np.empty((n_steps, 2 * n_outputs), outputs_NK.dtype)
+        remembered_NR[:, :n_outputs] = outputs_NK
+        remembered_NR[:, n_outputs:] = self._scale()
+        return remembered_NR
 
     def mode(self, outputs_NK: Array) -> Array:
         return outputs_NK
@@ -226,9 +236,22 @@ class NumpyDiagGaussian(NumpyDistribution):
         return PolicyTerms(log_prob_n, entropy_n, -weights_n[:, None] * deviation_nA / scale_A, [own])
 
     def _scale(self) -> Array:
-        # Read each time, since an update changes it
-        scale: Array = np.exp(self.policy.log_std.detach().cpu().numpy())
+        scale: Array = np.exp(self._log_std())
         return scale
+
+    def _log_std(self) -> Array:
+        # On the CPU, the array shares the parameter's memory, and follows each update
+        log_std = self.policy.log_std
+        is_same = self._tensor.is_set_to(log_std) and log_std.data_ptr() == self._pointer
+        if not is_same or self._tensor.device.type != "cpu":
+            self._read_log_std()
+        return self._array
+
+    def _read_log_std(self) -> None:
+        self._tensor = self.policy.log_std.detach()
+        # share_memory() moves the memory of both tensors
+        self._pointer = self._tensor.data_ptr()
+        self._array: Array = self._tensor.cpu().numpy()
 
 
 _NUMPY: dict[type, type[NumpyDistribution]] = {

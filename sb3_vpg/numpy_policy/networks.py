@@ -24,7 +24,8 @@ from sb3_vpg.numpy_policy.eligibility import can_be_read_in_place, children, for
 Array = npt.NDArray[Any]
 _ACTIVATIONS: dict[type[nn.Module], Callable[[Array, Array], Any]] = {
     nn.Tanh: np.tanh,
-    nn.ReLU: lambda x, out: np.maximum(x, 0.0, out=out),
+    # With a row of zeros: with a single 0, NumPy takes three times as long
+    nn.ReLU: lambda x, out: np.maximum(x, np.zeros(x.shape[1], x.dtype), out=out),
     nn.Identity: lambda x, out: None,
 }
 """Functions of input and output array, which may be the same array."""
@@ -161,13 +162,14 @@ class NumpyNetwork:
         :return: gradient of the loss with respect to each parameter of the linear layers: weight, bias, weight, …
         """
         parts: list[Array] = []
-        entry = len(passed) - 1
+        entry, ones = len(passed) - 1, np.ones(len(gradient), gradient.dtype)
         for layer, (weight, _) in zip(reversed(self._layers), reversed(self._steps), strict=True):
             if weight is None:
                 gradient = _BACKWARD[type(layer)](passed[entry], gradient)
                 continue
             entry -= 1
-            parts = [gradient.T.dot(passed[entry]), *([] if layer.bias is None else [gradient.sum(axis=0)]), *parts]
+            # A product with ones takes a third of the time of sum
+            parts = [gradient.T.dot(passed[entry]), *([] if layer.bias is None else [ones.dot(gradient)]), *parts]
             if entry > 0:
                 gradient = gradient.dot(weight.T)
         return parts

@@ -37,6 +37,8 @@ class NumpyAdam:
         state = [self.optimizer.state[parameter] for parameter in self.parameters]
         self._moments = [self._moment(state, name) for name in _MOMENTS]
         self._n_steps = float(state[0]["step"]) if state[0] else 0.0
+        self._change = np.empty_like(self._moments[0])
+        self._changes = [*zip(self.views, self._parts(self._change), strict=True)]
 
     def _moment(self, state: list[dict[str, Any]], name: str) -> Array:
         """Return the moment of this name for all parameters, concatenated; zero before the first step."""
@@ -50,17 +52,17 @@ class NumpyAdam:
         :param gradient: with respect to all parameters, concatenated
         """
         group = self.optimizer.param_groups[0]
-        (beta1, beta2), (mean, square) = map(float, group["betas"]), self._moments
+        (beta1, beta2), (mean, square), change = map(float, group["betas"]), self._moments, self._change
         self._n_steps += 1.0
         mean += (1.0 - beta1) * (gradient - mean)
         square *= beta2
         square += (1.0 - beta2) * gradient * gradient
-        scale = np.sqrt(square)
-        scale /= sqrt(1.0 - beta2**self._n_steps)
-        scale += float(group["eps"])
-        step = mean / scale
-        step *= float(group["lr"]) / (1.0 - beta1**self._n_steps)
-        for view, part in zip(self.views, self._parts(step), strict=True):
+        np.sqrt(square, out=change)
+        change /= sqrt(1.0 - beta2**self._n_steps)
+        change += float(group["eps"])
+        np.divide(mean, change, out=change)
+        change *= float(group["lr"]) / (1.0 - beta1**self._n_steps)
+        for view, part in self._changes:
             view -= part
 
     def store(self, gradient: Array) -> None:

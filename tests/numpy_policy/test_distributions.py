@@ -38,7 +38,7 @@ def draw(sampler: NumpyDistribution, outputs: list[float], n: int = N) -> np.nda
     """:return: n samples for one vector of outputs, drawn in blocks as a rollout draws them"""
     outputs_NK = np.tile(np.array(outputs, np.float32), (1000, 1))
     noise = sampler.noise(np.random.default_rng(7), (n // 1000, *outputs_NK.shape))
-    return np.concatenate([sampler.sample(outputs_NK, block) for block in noise])
+    return np.concatenate([sampler.sample(sampler.remembered(outputs_NK), block) for block in noise])
 
 
 def p_value(actions: np.ndarray, probabilities: np.ndarray) -> float:
@@ -152,7 +152,7 @@ def test_log_probabilities_and_modes_are_those_of_torch(kind, data):
         with th.no_grad():
             policy.log_std.copy_(th.as_tensor(data.draw(arrays(np.float32, 6, elements=st.floats(-4, 4, width=32)))))
     distribution = torch_distribution(policy, outputs)
-    actions = sampler.sample(outputs, sampler.noise(np.random.default_rng(0), outputs.shape))
+    actions = sampler.sample(sampler.remembered(outputs), sampler.noise(np.random.default_rng(0), outputs.shape))
     with th.no_grad():
         expected = distribution.log_prob(th.as_tensor(actions)).numpy()
         mode = distribution.mode()
