@@ -10,6 +10,7 @@ from typing import Any
 
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.locks import claimed
+from sb3_vpg.compare.flags import ENGINES, EVAL_EPISODES, FINAL_EPISODES, N_EVALUATIONS
 from sb3_vpg.compare.report import pages
 from sb3_vpg.compare.results import Comparison
 from sb3_vpg.compare.runs import attempts
@@ -20,7 +21,6 @@ from sb3_vpg.compare.runs.scheduler import run_all
 from sb3_vpg.compare.runs.tasks import Plan, without_entry
 from sb3_vpg.compare.score_normalization import GIVEN, Reference, references
 
-ENGINES = ("local", "ray")
 _REFERENCES = "references.json"
 
 
@@ -35,9 +35,9 @@ def compare(
     n_jobs: int | None = None,
     address: str | None = None,
     thresholds: Mapping[str, float] | None = None,
-    n_evaluations: int = 20,
-    eval_episodes: int = 5,
-    final_episodes: int = 50,
+    n_evaluations: int = N_EVALUATIONS,
+    eval_episodes: int = EVAL_EPISODES,
+    final_episodes: int = FINAL_EPISODES,
     gym_packages: Sequence[str] = (),
     report_only: bool = False,
     command: str | None = None,

@@ -1,18 +1,15 @@
 """The command ``sb3-vpg compare``."""
 
 import argparse
-import inspect
-import math
 import shlex
 import sys
 
-from sb3_vpg.compare.api import ENGINES, compare
+from sb3_vpg.compare.api import compare
+from sb3_vpg.compare.flags import compare_parser
 from sb3_vpg.compare.report.pages import HTML
 from sb3_vpg.compare.results import Comparison
-from sb3_vpg.zoo.flags import add_gym_packages
 
 _EVALUATION = ("n_evaluations", "eval_episodes", "final_episodes")
-_DEFAULTS = {name: inspect.signature(compare).parameters[name].default for name in _EVALUATION}
 
 
 def main() -> None:
@@ -21,7 +18,7 @@ def main() -> None:
 
     :raises RuntimeError: if runs failed; all others have then run, and the report is written
     """
-    args = _parser().parse_args()
+    args = compare_parser().parse_args()
     try:
         comparison = _compare(args)
     except KeyboardInterrupt:
@@ -61,8 +58,9 @@ def _command(args: argparse.Namespace) -> str:
     words += ["-n", *args.n_timesteps] if args.n_timesteps else []
     words += ["--threshold", *(f"{env_id}={value:g}" for env_id, value in args.threshold)] if args.threshold else []
     words += ["--gym-packages", *args.gym_packages] if args.gym_packages else []
-    for name, default in _DEFAULTS.items():
-        if getattr(args, name) != default:
+    parser = compare_parser()
+    for name in _EVALUATION:
+        if getattr(args, name) != parser.get_default(name):
             words += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
     return shlex.join(["sb3-vpg", "compare", *words])
 
@@ -88,42 +86,3 @@ def _steps(given: list[str] | None, env_ids: list[str]) -> dict[str, int]:
             raise ValueError(f"-n {text}: {env_id or 'all environments'} already had {steps[env_id]}")
     for_all = dict.fromkeys(env_ids, steps.pop("")) if "" in steps else {}
     return for_all | steps
-
-
-def _threshold(text: str) -> tuple[str, float]:
-    env_id, _, number = text.rpartition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not env_id or not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be ENV=VALUE, where VALUE is a number, but is {text!r}")
-    return env_id, value
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Train algorithms on environments with several seeds, and report the results with confidence intervals. "
-        "If the command is run again, it runs only what is missing."
-    )
-    add = parser.add_argument
-    text = "algorithms of the zoo; the report compares the first with the others (default: %(default)s)"
-    add("--algos", nargs="+", default=["vpg", "a2c", "ppo", "trpo", "random_search"], metavar="ALGO", help=text)
-    add("--envs", nargs="+", required=True, metavar="ENV", help="environment ids")
-    add("--seeds", type=int, default=10, help="number of seeds (default: %(default)s)")
-    add("--seed", type=int, default=0, help="first seed (default: %(default)s)")
-    text = "environment steps of every run: N for all environments, ENV=N for one (default: those of the hyperparameters)"
-    add("-n", "--n-timesteps", nargs="+", metavar="N", help=text)
-    add("-f", "--folder", default="logs/comparison", help="folder for runs, records and report (default: %(default)s)")
-    add("--engine", choices=ENGINES, default="local", help="processes on this machine, or a Ray cluster (default: local)")
-    add("-j", "--n-jobs", type=int, help="number of runs in parallel (default: one per core)")
-    add("--address", help="address of an existing Ray cluster (default: start a cluster on this machine)")
-    text = "return with the normalised score 1 (default: the environment's reward threshold, or ours where it has none)"
-    add("--threshold", type=_threshold, nargs="+", default=[], metavar="ENV=VALUE", help=text)
-    parser.set_defaults(**_DEFAULTS)
-    add("--n-evaluations", type=int, help="evaluations during each run, evenly spread (default: %(default)s)")
-    add("--eval-episodes", type=int, help="episodes of each evaluation (default: %(default)s)")
-    add("--final-episodes", type=int, help="episodes to evaluate each finished agent with (default: %(default)s)")
-    add("--report-only", action="store_true", help="run nothing; report the finished runs of the same command")
-    add_gym_packages(parser)
-    return parser

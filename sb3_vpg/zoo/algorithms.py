@@ -1,5 +1,8 @@
-"""The algorithms that this package adds to rl-zoo3."""
+"""The algorithms that this package adds to rl-zoo3, and the names of all."""
 
+import ast
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import sb3_vpg
@@ -17,3 +20,29 @@ def algorithm_class(algo: str) -> "type[BaseAlgorithm]":
     """:return: the class of one of our algorithms, given its name on the command line"""
     algorithm: type[BaseAlgorithm] = getattr(sb3_vpg, ALGORITHMS[algo])
     return algorithm
+
+
+def algorithm_names() -> list[str]:
+    """:return: the names of rl_zoo3's algorithms and ours on the command line; if possible, without the import of rl_zoo3"""
+    try:
+        names = _names_in_source()
+    except (OSError, ValueError):
+        # The source has another form than we know
+        from rl_zoo3 import ALGOS
+
+        names = list(ALGOS)
+    return list(dict.fromkeys([*names, *ALGORITHMS]))
+
+
+def _names_in_source() -> list[str]:
+    """
+    :return: the keys of ``rl_zoo3.ALGOS``, read from its source
+    :raises OSError: if there is no such file
+    :raises ValueError: if it does not define this table, or if its keys are not plain strings
+    """
+    package = find_spec("rl_zoo3")
+    file = Path(package.origin if package and package.origin else "").with_name("utils.py")
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "ALGOS" and isinstance(node.value, ast.Dict):
+            return [ast.literal_eval(key) for key in node.value.keys if key is not None]
+    raise ValueError(f"{file} does not define ALGOS")

@@ -1,7 +1,8 @@
 """
 The command line ``sb3-vpg``: rl-zoo3's programs with our algorithms, and commands of our own.
 
-This module imports nothing heavy, so that ``sb3-vpg``, ``sb3-vpg --help`` and ``sb3-vpg --version`` answer at once.
+This module imports nothing heavy before the flags are checked, so that ``--version``, and help and usage errors of our own
+commands, come at once. The zoo's programs import torch before they read their flags.
 """
 
 import argparse
@@ -12,13 +13,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from textwrap import shorten
 
 from sb3_vpg.common.system_info import versions
 from sb3_vpg.zoo.advice import IMPORT_ADVICE
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
-from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, non_negative, positive
+from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, LOGS, non_negative, positive
 from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 
@@ -32,6 +35,7 @@ class Command:
     :param reads_runs: whether it plays a trained agent: by default that of the latest run in ``logs``, or one that ships
     :param plots: whether it draws with matplotlib, and takes ``--savefig``
     :param vec_envs: choices of ``--vec-env``; empty if this module does not read that flag
+    :param parser: of a program of ours, ``"module:function"`` that returns its parser; the module imports nothing heavy
     """
 
     summary: str
@@ -40,6 +44,7 @@ class Command:
     reads_runs: bool = False
     plots: bool = False
     vec_envs: tuple[str, ...] = ()
+    parser: str = ""
 
 
 _NATIVE = "native"
@@ -52,9 +57,17 @@ COMMANDS = {
     "optimize": Command(
         "search hyperparameters", _TRAIN, (*_ONE_THREAD, "--optimize-hyperparameters"), vec_envs=_TRAIN_VEC_ENVS
     ),
-    "best_entry": Command("write the best trial of a search as a YAML entry", "sb3_vpg.zoo.tuning.best_entry:best_entry", ()),
+    "best_entry": Command(
+        "write the best trial of a search as a YAML entry",
+        "sb3_vpg.zoo.tuning.best_entry:best_entry",
+        (),
+        parser="sb3_vpg.zoo.tuning.flags:best_entry_parser",
+    ),
     "evaluate": Command(
-        "score a trained agent and draw its learning curve", "sb3_vpg.zoo.agents.evaluation:evaluate", reads_runs=True
+        "score a trained agent and draw its learning curve",
+        "sb3_vpg.zoo.agents.evaluation:evaluate",
+        reads_runs=True,
+        parser="sb3_vpg.zoo.agents.flags:evaluate_parser",
     ),
     "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=(_NATIVE,)),
     "record_video": Command(
@@ -65,12 +78,28 @@ COMMANDS = {
         reads_runs=True,
     ),
     "record_training": Command("film the checkpoints of a run", "rl_zoo3.record_training", reads_runs=True),
-    "push_to_hub": Command("share a trained agent on the Hugging Face hub", "sb3_vpg.zoo.hub.push:push_to_hub"),
-    "load_from_hub": Command(
-        "load an agent from the hub without running code of its author", "sb3_vpg.zoo.hub.load:load_from_hub"
+    "push_to_hub": Command(
+        "share a trained agent on the Hugging Face hub",
+        "sb3_vpg.zoo.hub.push:push_to_hub",
+        parser="sb3_vpg.zoo.hub.flags:push_parser",
     ),
-    "benchmark": Command("score all agents of a folder, or those that ship", "sb3_vpg.zoo.agents.benchmark:benchmark", ()),
-    "compare": Command("compare algorithms over several seeds, with confidence intervals", "sb3_vpg.compare.command:main", ()),
+    "load_from_hub": Command(
+        "load an agent from the hub without running code of its author",
+        "sb3_vpg.zoo.hub.load:load_from_hub",
+        parser="sb3_vpg.zoo.hub.flags:load_parser",
+    ),
+    "benchmark": Command(
+        "score all agents of a folder, or those that ship",
+        "sb3_vpg.zoo.agents.benchmark:benchmark",
+        (),
+        parser="sb3_vpg.zoo.agents.flags:benchmark_parser",
+    ),
+    "compare": Command(
+        "compare algorithms over several seeds, with confidence intervals",
+        "sb3_vpg.compare.command:main",
+        (),
+        parser="sb3_vpg.compare.flags:compare_parser",
+    ),
     "plot_train": Command("plot the training returns of runs", "rl_zoo3.plots:plot_train", plots=True),
     "all_plots": Command(
         "plot and tabulate the evaluations of runs", "rl_zoo3.plots:all_plots", ("--algos", DEFAULT_ALGORITHM), plots=True
@@ -118,7 +147,7 @@ def _main(argv: Sequence[str] | None) -> int:
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
     own, zoo_flags = _own_parser(name, command).parse_known_args(arguments)
-    defaults = [*command.defaults, *(("--folder", "logs") if command.reads_runs else ())]
+    defaults = [*command.defaults, *(("--folder", LOGS) if command.reads_runs else ())]
     signals = Signals()
     try:
         # The zoo's programs take their flags from sys.argv only
@@ -139,7 +168,8 @@ def _run(name: str, arguments: list[str]) -> int:
 
 def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Signals) -> None:
     command = COMMANDS[name]
-    # These imports load torch
+    # Help and wrong flags end here, before the imports below load torch
+    args = resolve_name(command.parser)().parse_args() if command.parser else argparse.Namespace()
     if command.target == _TRAIN:
         from sb3_vpg.zoo.train.command import train
 
@@ -148,6 +178,8 @@ def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Si
         return
     from sb3_vpg.zoo import programs
 
+    for module in getattr(args, "gym_packages", ()):
+        import_module(module)
     if command.plots and own.savefig is not None:
         programs.run_plot(command.target, own.savefig)
     elif command.reads_runs:

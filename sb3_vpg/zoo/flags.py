@@ -1,12 +1,12 @@
 """Flags and types of flags that several commands share. Nothing heavy is imported, because ``sb3-vpg`` itself imports this."""
 
 import argparse
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
+from sb3_vpg.zoo.advice import PYTHON_CONF
 
+LOGS = "logs"
+"""Default of ``--folder``: where ``train`` puts its runs."""
 CHECKPOINT_FREQ = 25_000
 """Environment steps between two checkpoints of ``train`` if ``--checkpoint-freq`` is not given."""
 
@@ -29,34 +29,37 @@ def _whole_number(text: str, at_least: int) -> int:
 
 
 def add_gym_packages(parser: argparse.ArgumentParser) -> None:
-    """Add ``--gym-packages``. The modules are imported when the arguments are parsed."""
+    """Add ``--gym-packages``. ``sb3_vpg.zoo.cli`` imports the modules before the command starts."""
     text = "modules to import first; they register environments"
-    parser.add_argument("--gym-packages", nargs="+", default=[], action=_ImportModules, metavar="MODULE", help=text)
+    parser.add_argument("--gym-packages", nargs="+", default=[], metavar="MODULE", help=text)
 
 
-class _ImportModules(argparse.Action):
-    """Import the modules that a flag names, and store their names."""
+class NamedValues(argparse.Action):
+    """Parse ``name:value`` and evaluate the value as Python, as rl_zoo3's ``StoreDict`` does; an error names the bad value."""
 
-    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option_string: str | None = None) -> None:
-        """See ``argparse.Action``. Raise ImportError if a module cannot be imported."""
-        for module in values:
-            import_module(module)
-        setattr(namespace, self.dest, values)
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """
+        See ``argparse.Action``.
 
+        :raises ValueError: if a value cannot be evaluated
+        """
+        # This import loads torch
+        from rl_zoo3.utils import StoreDict
 
-def hub_parser(description: str) -> argparse.ArgumentParser:
-    """:return: a parser with the flags that ``push_to_hub`` and ``load_from_hub`` share"""
-    # This import loads torch
-    from huggingface_sb3 import EnvironmentName
-
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--algo", default=DEFAULT_ALGORITHM, help=f"algorithm of sb3-vpg: {' or '.join(ALGORITHMS)} (default: %(default)s)"
-    )
-    parser.add_argument("--env", type=EnvironmentName, required=True, help="environment ID")
-    parser.add_argument("-f", "--folder", default="logs", help="log folder (default: %(default)s)")
-    parser.add_argument("-orga", "--organization", required=True, help="organization or user on the hub")
-    parser.add_argument("-name", "--repo-name", help="name of the repository (default: ALGO-ENV)")
-    parser.add_argument("--local-hub", type=Path, metavar="FOLDER", help="use this folder instead of the hub")
-    add_gym_packages(parser)
-    return parser
+        store = StoreDict(self.option_strings, self.dest, self.nargs)  # type: ignore[no-untyped-call]  # rl_zoo3's
+        parsed: dict[str, Any] = {}
+        for text in values:
+            try:
+                store(parser, namespace, [text], option_string)
+            except NameError as error:
+                raise ValueError(
+                    f"{option_string} {text}: the name {error.name!r} is unknown. Put quotes around a string, as in "
+                    f"{option_string} \"policy:'MlpPolicy'\"; write classes and functions of your own {PYTHON_CONF}"
+                ) from error
+            except Exception as error:
+                raise ValueError(
+                    f"{option_string} {text}: Python cannot evaluate the value ({type(error).__name__}: {error}); write "
+                    f"name:value, with quotes around a string: {option_string} \"policy:'MlpPolicy'\""
+                ) from error
+            parsed |= getattr(namespace, self.dest)
+        setattr(namespace, self.dest, parsed)

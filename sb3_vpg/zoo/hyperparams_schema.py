@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import rl_zoo3.exp_manager
-from rl_zoo3.utils import StoreDict
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_vpg.common.arguments import OnPolicyKwargs, real_number, refuse_unknown, whole_number
@@ -83,30 +82,3 @@ def evaluated(hyperparams: dict[str, Any], keys: Sequence[str], where: str) -> d
                     "like dict(name=value), or leave it out"
                 ) from error
     return evaluated_entry
-
-
-class NamedValues(StoreDict):
-    """Parse ``name:value`` and evaluate the value as Python, as its parent does; an error message names the bad value."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        """
-        See ``argparse.Action``.
-
-        :raises ValueError: if a value cannot be evaluated
-        """
-        parsed: dict[str, Any] = {}
-        for text in values:
-            try:
-                super().__call__(parser, namespace, [text], option_string)  # type: ignore[no-untyped-call]  # rl_zoo3's
-            except NameError as error:
-                raise ValueError(
-                    f"{option_string} {text}: the name {error.name!r} is unknown. Put quotes around a string, as in "
-                    f"{option_string} \"policy:'MlpPolicy'\"; write classes and functions of your own {PYTHON_CONF}"
-                ) from error
-            except Exception as error:
-                raise ValueError(
-                    f"{option_string} {text}: Python cannot evaluate the value ({type(error).__name__}: {error}); write "
-                    f"name:value, with quotes around a string: {option_string} \"policy:'MlpPolicy'\""
-                ) from error
-            parsed |= getattr(namespace, self.dest)
-        setattr(namespace, self.dest, parsed)

@@ -12,3 +12,8 @@ def packaged(name: str) -> Path:
     """
     installed = _PACKAGE / name
     return installed if installed.is_dir() else _PACKAGE.parent / name
+
+
+def shipped_folder() -> Path:
+    """:return: the folder of the agents that ship, which has the layout of a log folder"""
+    return packaged("trained_agents")

@@ -51,15 +51,6 @@ def test_version_names_our_own_and_the_libraries(capsys: pytest.CaptureFixture[s
     assert "stable-baselines3" in printed
 
 
-def test_overview_and_version_import_nothing_heavy(tmp_path: Path) -> None:
-    """A user who asks for help should not wait for torch."""
-    program = (
-        "import sys; from sb3_vpg.zoo.cli import main; main([]); main(['--version']);"
-        "sys.exit(bool({'torch', 'rl_zoo3', 'numpy'} & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.DEVNULL).returncode == 0
-
-
 def test_an_unknown_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     assert "did you mean 'train'" in capsys.readouterr().err

@@ -3,13 +3,17 @@
 import argparse
 import re
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from rl_zoo3 import ALGOS
 
 import sb3_vpg
-from sb3_vpg.zoo.flags import add_gym_packages, non_negative, positive
+from sb3_vpg.zoo import algorithms
+from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.flags import non_negative, positive
 from sb3_vpg.zoo.thresholds import reward_threshold, scale_threshold
 
 PACKAGE = Path(sb3_vpg.__file__).parent
@@ -28,17 +32,14 @@ def test_a_fact_is_stated_in_one_module(fact: str) -> None:
     assert {file.relative_to(PACKAGE).as_posix() for file in files} == owners
 
 
-def test_gym_packages_imports_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The flag imports the modules when it is parsed, so that commands need not do it."""
+def test_modules_of_gym_packages_are_imported_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "registers_nothing.py").touch()
-    parser = argparse.ArgumentParser()
-    add_gym_packages(parser)
-    assert parser.parse_args([]).gym_packages == []
-    assert parser.parse_args(["--gym-packages", "registers_nothing", "json"]).gym_packages == ["registers_nothing", "json"]
+    assert main(["evaluate", "-f", str(tmp_path), "--gym-packages", "registers_nothing", "nowhere_envs"]) == 1
     assert sys.modules.pop("registers_nothing").__file__ == str(tmp_path / "registers_nothing.py")
-    with pytest.raises(ModuleNotFoundError, match="nowhere_envs"):
-        parser.parse_args(["--gym-packages", "nowhere_envs"])
+    assert "No module named 'nowhere_envs'" in capsys.readouterr().err
 
 
 def test_numbers_that_are_too_small_are_refused() -> None:
@@ -47,6 +48,20 @@ def test_numbers_that_are_too_small_are_refused() -> None:
         non_negative("-1")
     with pytest.raises(argparse.ArgumentTypeError, match="must be at least 1, but is 0"):
         positive("0")
+
+
+@pytest.mark.parametrize(
+    "source", [None, "ALGOS = {}", "ALGOS: dict = {**others, name: 3}"], ids=["rl_zoo3", "other", "computed"]
+)
+def test_the_names_of_all_algorithms(source: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read from the source of the installed rl_zoo3; if it has another form, rl_zoo3 is imported."""
+    if source is not None:
+        (tmp_path / "utils.py").write_text(source)
+        spec = ModuleSpec("rl_zoo3", None, origin=str(tmp_path / "__init__.py"))
+        monkeypatch.setattr(algorithms, "find_spec", lambda name: spec)
+    zoo = [name for name in ALGOS if name not in algorithms.ALGORITHMS]
+    assert len(zoo) > 10
+    assert algorithms.algorithm_names() == [*zoo, *algorithms.ALGORITHMS]
 
 
 def test_thresholds() -> None:

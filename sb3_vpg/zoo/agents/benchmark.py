@@ -5,7 +5,6 @@ import json
 import math
 import shlex
 import sys
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,8 +12,8 @@ import gymnasium as gym
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.system_info import describe
 from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
-from sb3_vpg.zoo.agents.trained_agents import LOGS, Agent, agents_in, shipped_folder
-from sb3_vpg.zoo.flags import add_gym_packages, positive
+from sb3_vpg.zoo.agents.flags import benchmark_parser
+from sb3_vpg.zoo.agents.trained_agents import Agent, agents_in
 from sb3_vpg.zoo.thresholds import reward_threshold
 
 
@@ -66,7 +65,7 @@ def benchmark() -> None:
 
     :raises ValueError: if no agent can be played
     """
-    args = _parser().parse_args()
+    args = benchmark_parser().parse_args()
     agents = agents_in(args.folder)
     if not agents:
         raise ValueError(
@@ -151,17 +150,3 @@ def _without_output(flags: list[str]) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--benchmark-dir")
     return parser.parse_known_args(flags)[1]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Play trained agents and tabulate their scores.")
-    text = "log folder whose latest runs are played (default: the agents that ship)"
-    parser.add_argument("-f", "--folder", type=Path, default=shipped_folder(), help=text)
-    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="episodes of each agent (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: 0)")
-    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
-    parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
-    folder = Path(LOGS) / "benchmark"
-    parser.add_argument("--benchmark-dir", type=Path, default=folder, help=f"folder of the table (default: {folder})")
-    add_gym_packages(parser)
-    return parser

@@ -1,6 +1,5 @@
 """``sb3-vpg evaluate``: the score of a trained agent with its uncertainty, and the learning curve of its run."""
 
-import argparse
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,17 +14,13 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_vpg.zoo.agents.flags import N_ENVS, evaluate_parser
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
 from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import no_run_message
-from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
-from sb3_vpg.zoo.flags import add_gym_packages, positive
 from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import read_yaml
-
-# All environments share one call of the policy. A DummyVecEnv steps them in turn; a native one steps all at once
-N_ENVS = {"dummy": 10, "native": 1000}
 
 
 @dataclass(frozen=True)
@@ -159,7 +154,7 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
 
 def evaluate() -> None:
     """Run the command ``evaluate`` with the arguments in ``sys.argv``."""
-    args = _parser().parse_args()
+    args = evaluate_parser().parse_args()
     how = {"load_best": args.load_best, "deterministic": not args.stochastic, "device": args.device, "vec_env": args.vec_env}
     result = evaluate_run(args.folder, args.algo, args.env, args.exp_id, args.n_eval_episodes, args.seed, **how)
     low, high = result.interval
@@ -180,23 +175,6 @@ def evaluate() -> None:
     except ValueError as error:
         # A damaged curve does not fail the command, which has printed the score
         print(f"Learning curve: none, {error}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Score a trained agent and draw the learning curve of its run.")
-    parser.add_argument("--algo", choices=list(ALGOS), default=DEFAULT_ALGORITHM, help="RL algorithm")
-    parser.add_argument("--env", default="CartPole-v1", help="environment ID")
-    parser.add_argument("-f", "--folder", default="logs", help="log folder")
-    parser.add_argument("-o", "--output-folder", help="folder of the learning curve (default: that of the run)")
-    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0: the latest)")
-    parser.add_argument("-n", "--n-eval-episodes", type=positive, default=100, help="number of episodes (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the environments (default: 0)")
-    parser.add_argument("--load-best", action="store_true", help="score the best model of the evaluations in training")
-    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
-    parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
-    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: gymnasium's own")
-    add_gym_packages(parser)
-    return parser
 
 
 def _saved_argument(settings: Path, name: str) -> Any:

@@ -17,10 +17,10 @@ from rl_zoo3.utils import get_latest_run_id, get_model_path
 
 from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
-from sb3_vpg.zoo.package_data import packaged
+from sb3_vpg.zoo.flags import LOGS
+from sb3_vpg.zoo.package_data import shipped_folder
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
-LOGS = "logs"
 SHIPPED_LOGS = Path(LOGS) / "shipped"
 """Where commands write plots and videos of an agent that ships, whose own folder may be read-only."""
 _HAS_OUTPUT_FOLDER = ("evaluate", "record_video")
@@ -58,11 +58,6 @@ class Agent:
     def args(self) -> dict[str, Any]:
         """Content of ``args.yml``."""
         return read_yaml(self.settings / "args.yml")
-
-
-def shipped_folder() -> Path:
-    """Return the folder of the agents that ship, which has the layout of a log folder."""
-    return packaged("trained_agents")
 
 
 def agents_in(folder: Path) -> list[Agent]:

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id
 
 from sb3_vpg.common.locks import claimed
 from sb3_vpg.zoo.advice import command_line
-from sb3_vpg.zoo.flags import hub_parser
+from sb3_vpg.zoo.hub.flags import load_parser
 from sb3_vpg.zoo.hub.local_run import make_run
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
 from sb3_vpg.zoo.hub.repository import files_wanted, naming_repository, read_repository
@@ -27,7 +28,8 @@ from sb3_vpg.zoo.registration import register
 
 def load_from_hub() -> None:
     """Run the command ``load_from_hub`` with the arguments in ``sys.argv``."""
-    args = _parser().parse_args()
+    args = load_parser().parse_args()
+    args.env = EnvironmentName(args.env)
     register()
     check_registered(args.env.gym_id)
     repo_id = repository_id(args.algo, args.env, args.organization, args.repo_name)
@@ -123,15 +125,3 @@ def _set_aside(run: Path, old: Path, args: argparse.Namespace) -> None:
     with claimed(run):
         pass
     run.rename(old)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = hub_parser("Load an agent from the Hugging Face hub into the log folder, running none of its author's code.")
-    parser.add_argument("--exp-id", type=int, default=0, help="number of the run (default: 0: the next; -1: no exp folder)")
-    parser.add_argument("--force", action="store_true", help="replace the run --exp-id if it exists")
-    parser.add_argument(
-        "--trust",
-        action="store_true",
-        help="unpickle the model and its vec_normalize.pkl, which runs any code that their author has put there",
-    )
-    return parser

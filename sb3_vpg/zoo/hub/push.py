@@ -25,12 +25,11 @@ from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
 from sb3_vpg.zoo.agents.videos import film
 from sb3_vpg.zoo.algorithms import algorithm_class
-from sb3_vpg.zoo.flags import hub_parser, positive
+from sb3_vpg.zoo.hub.flags import push_parser
 from sb3_vpg.zoo.hub.local_run import make_run, repacked, write_yaml
 from sb3_vpg.zoo.hub.model_card import CardSubject, card
 from sb3_vpg.zoo.hub.remotes import open_hub, repository_id
 from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, ENV_KWARGS, METRICS, METRICS_SIZE, naming_repository, read_repository
-from sb3_vpg.zoo.hyperparams_schema import NamedValues
 from sb3_vpg.zoo.own_modules import import_modules_of, modules_named_by
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import has_python_tag, read_yaml
@@ -43,7 +42,8 @@ _NAMES = (_CARD, _RESULTS, _FILM, CONFIG, ARGS, ENV_KWARGS, METRICS, "vec_normal
 
 def push_to_hub() -> None:
     """Run the command ``push_to_hub`` with the arguments in ``sys.argv``."""
-    args = _parser().parse_args()
+    args = push_parser().parse_args()
+    args.env = EnvironmentName(args.env)
     register()
     if args.num_threads > 0:
         th.set_num_threads(args.num_threads)
@@ -161,26 +161,3 @@ def _write_results(path: Path, score: Evaluation) -> None:
         "versions": versions(),
     }
     path.write_text(json.dumps(results, indent=2) + "\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = hub_parser("Score and film a trained agent, and share it on the Hugging Face hub.")
-    parser.add_argument("-n", "--n-timesteps", type=positive, default=1000, help="steps of the video (default: %(default)s)")
-    parser.add_argument("--no-render", action="store_true", help="no video")
-    text = "number of episodes for the score (default: %(default)s)"
-    parser.add_argument("--n-eval-episodes", type=positive, default=100, help=text)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the environments for the score (default: 0)")
-    parser.add_argument("--exp-id", type=int, default=0, help="experiment ID (default: 0: latest, -1: no exp folder)")
-    parser.add_argument("--load-best", action="store_true", help="push the best model of the training's evaluations")
-    parser.add_argument("--load-checkpoint", type=int, metavar="STEPS", help="push the checkpoint after so many steps")
-    parser.add_argument("--load-last-checkpoint", action="store_true", help="push the last checkpoint")
-    parser.add_argument(
-        "--deterministic", action="store_true", help="take the likeliest actions (default, except on Atari and MiniGrid)"
-    )
-    parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
-    parser.add_argument("--env-kwargs", nargs="+", action=NamedValues, help="arguments of the environment, as in train")
-    parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
-    parser.add_argument("--num-threads", type=int, default=-1, help="threads of PyTorch (default: as it chooses)")
-    parser.add_argument("-m", "--commit-message", default="Initial commit", help="commit message")
-    parser.add_argument("--install", default="sb3-vpg", help="what the card tells pip to install (default: %(default)s)")
-    return parser

@@ -10,7 +10,7 @@ from typing import Any
 import rl_zoo3.train
 from rl_zoo3.utils import StoreDict
 
-from sb3_vpg.zoo.hyperparams_schema import NamedValues
+from sb3_vpg.zoo.flags import NamedValues
 from sb3_vpg.zoo.own_modules import check_registered
 from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.registration import register

@@ -1,8 +1,6 @@
 """The command ``sb3-vpg best_entry``, which writes the best trial of a search as an entry of a hyperparameter file."""
 
-import argparse
 import inspect
-from pathlib import Path
 from textwrap import indent
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import nn
 
 from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class
+from sb3_vpg.zoo.tuning.flags import best_entry_parser
 from sb3_vpg.zoo.tuning.study import StudyOrigin, count_trials, load_study
 from sb3_vpg.zoo.tuning.yaml_editor import write_entry
 
@@ -28,7 +27,7 @@ _SCALARS = (bool, int, float, str, type(None))
 
 def best_entry() -> None:
     """The command. Its arguments are ``sys.argv``."""
-    args = _parser().parse_args()
+    args = best_entry_parser().parse_args()
     with load_study(args.storage, args.study_name) as study:
         env_id, text = entry_text(study)
         origin = StudyOrigin.read(study)
@@ -38,19 +37,6 @@ def best_entry() -> None:
     write_entry(args.output, env_id, text, args.force)
     flags = ["-conf", str(args.output), *(["--gym-packages", *origin.gym_packages] if origin.gym_packages else [])]
     print(f"{args.output} has the entry. Train with it: {command_line('train', origin.algo, env_id, *flags)}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Write the best trial of a search as an entry of a hyperparameter file.")
-    parser.add_argument(
-        "--storage", required=True, help="the same as for optimize: a journal file (.log), or a URL like sqlite:///FILE"
-    )
-    parser.add_argument("--study-name", help="the same as for optimize; may be left out if the storage has only one study")
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="YAML file to write the entry to (default: print it)"
-    )
-    parser.add_argument("--force", action="store_true", help="replace the entry if the file has one for the environment")
-    return parser
 
 
 def entry_text(study: optuna.Study) -> tuple[str, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
-from sb3_vpg.zoo.agents.trained_agents import shipped_folder
+from sb3_vpg.zoo.package_data import shipped_folder
 
 
 def evaluation(returns: Sequence[float]) -> Evaluation:

@@ -22,8 +22,9 @@ from sb3_vpg import VPG
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.zoo.agents.benchmark import _page, in_thousands
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
-from sb3_vpg.zoo.agents.trained_agents import Agent, agents_in, shipped_folder
+from sb3_vpg.zoo.agents.trained_agents import Agent, agents_in
 from sb3_vpg.zoo.cli import main
+from sb3_vpg.zoo.package_data import shipped_folder
 from sb3_vpg.zoo.safe_yaml import read_yaml
 from sb3_vpg.zoo.thresholds import reward_threshold
 
