@@ -7,13 +7,11 @@ How long does the command line take to train on CartPole-v1 with tuned hyperpara
 Results: zoo_run.md and zoo_run.json in benchmarks/results.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
+from harness.measure import process_seconds
 from harness.report import Goal, goal_table, make_parser, table, write_report
 
 TITLE = "The command line"
@@ -31,16 +29,11 @@ def measure(flags: list[str], seed: int) -> tuple[float, float]:
     """
     Run the command in a temporary folder.
 
-    :return: wall-clock seconds and CPU seconds, with those of child processes
+    :return: wall-clock seconds and CPU seconds
     :raises CalledProcessError: if the command fails
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sb3_vpg", "train", *FLAGS, *flags, "--seed", str(seed), "-f", folder]
-        before, start = os.times(), time.perf_counter()
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        wall, after = time.perf_counter() - start, os.times()
-    user, system = after.children_user - before.children_user, after.children_system - before.children_system
-    return wall, user + system
+        return process_seconds([sys.executable, "-m", "sb3_vpg", "train", *FLAGS, *flags, "--seed", str(seed), "-f", folder])
 
 
 def run_table(measured: dict[str, dict[str, list[float]]]) -> list[str]:
@@ -90,7 +83,6 @@ def main() -> None:
     )
     args = parser.parse_args()
     repetitions, short = (1, ["-n", "1000"]) if args.quick else (args.repetitions, [])
-    os.environ["OMP_NUM_THREADS"] = "1"
     measured: dict[str, dict[str, list[float]]] = {name: {WALL: [], CPU: []} for name in args.runs}
     for seed in range(repetitions):
         for name, seconds in measured.items():

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,3 +71,20 @@ def in_fresh_process(program: str, task: Any) -> Any:
     command = [sys.executable, str(Path(program).resolve()), "--task", json.dumps(task)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def process_seconds(command: Sequence[str], code: int = 0) -> tuple[float, float]:
+    """
+    Run a command from start to end of its process.
+
+    :param code: the exit code that is expected; the errors of a command that is to fail are not shown
+    :return: wall-clock seconds and CPU seconds, with those of child processes
+    :raises CalledProcessError: if it ends with another exit code
+    """
+    before, start = os.times(), time.perf_counter()
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL if code else None)
+    wall, after = time.perf_counter() - start, os.times()
+    if done.returncode != code:
+        raise subprocess.CalledProcessError(done.returncode, command)
+    user, system = after.children_user - before.children_user, after.children_system - before.children_system
+    return wall, user + system
