@@ -17,13 +17,13 @@ from sb3_vpg.collection.actors import kept_network
 from sb3_vpg.collection.advantages import normalize
 from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, full_batch
 from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
-from sb3_vpg.estimation.diagnostics import approximate_kl, part_losses, signal_to_noise
+from sb3_vpg.estimation.diagnostics import approximate_kl, batch_parts, signal_to_noise
 from sb3_vpg.estimation.estimator import Baseline, Estimator
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import critic_fit
 from sb3_vpg.optimization.graph import drop_graph
-from sb3_vpg.optimization.optimizers import assign_by_rollout, trainable_parameters
-from sb3_vpg.optimization.policy_step import numpy_policy_step, torch_policy_step
+from sb3_vpg.optimization.optimizers import assign_by_rollout
+from sb3_vpg.optimization.policy_step import PolicyBatch, policy_step
 from sb3_vpg.optimization.updates import evaluate_steps, minibatches, rollback_unless_finite
 from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
@@ -226,18 +226,13 @@ class VPG(TwoOptimizers):
         n_terms = len(advantages) if self.n_episodes is None else self.n_episodes * self.n_envs
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
         network = kept_network(self._actor, self.policy, "action_net")
-        numpy_step = numpy_policy_step(self.policy, self.max_grad_norm, self._estimator.has_critic, network)
-        if numpy_step is None or log_follows:
-            log_prob, entropy = self._evaluate(rollout)
-            losses = -(advantages * log_prob)
+        batch = PolicyBatch(rollout.observations, rollout.actions, advantages)
+        step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network)
         if log_follows:
-            parts = part_losses(by_environment(self.rollout_buffer, losses), episode_lengths(self.rollout_buffer))
-            self.logger.record("train/gradient_snr", signal_to_noise(parts, trainable_parameters(self.policy.optimizer)))
-        if numpy_step is None:
-            step = torch_policy_step(self.policy.optimizer, losses, entropy, n_terms, ent_coef, self.max_grad_norm)
-        else:
-            step = numpy_step.run(rollout.observations, rollout.actions, advantages, n_terms, ent_coef)
-        for name, number in vars(step).items():
+            rows = by_environment(self.rollout_buffer, th.arange(len(advantages), device=self.device))
+            parts = batch_parts(rows, episode_lengths(self.rollout_buffer))
+            self.logger.record("train/gradient_snr", signal_to_noise(step.part_gradients(parts)))
+        for name, number in vars(step.run(n_terms, ent_coef)).items():
             self.logger.record(f"train/{name}", number)
 
     def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:

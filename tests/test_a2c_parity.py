@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sb3_vpg import VPG
 from sb3_vpg.optimization.critic import TorchCriticFit
+from sb3_vpg.optimization.policy_step import TorchPolicyStep
 
 OPTIMIZERS = {
     "adam": {"optimizer_class": th.optim.Adam, "optimizer_kwargs": {"eps": 1e-5}},
@@ -28,7 +29,7 @@ def _in_the_order_of_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     order of a sum decides its last bit, so A2C is made to read in the same order. NumPy's steps of policy and critic round
     differently from torch's (see optimization/test_policy_step.py and test_critic.py), so torch takes them here.
     """
-    monkeypatch.setattr("sb3_vpg.vpg.numpy_policy_step", lambda *arguments: None)
+    monkeypatch.setattr("sb3_vpg.vpg.policy_step", lambda *arguments: TorchPolicyStep(*arguments[:4]))
     monkeypatch.setattr("sb3_vpg.vpg.critic_fit", lambda *arguments: TorchCriticFit(*arguments[:3]))
     monkeypatch.setattr(np.random, "permutation", lambda n: np.arange(n).reshape(2, -1).T.flatten())
 

@@ -1,7 +1,9 @@
 """Diagnostics of an update. Each costs another pass over the batch, so ``VPG`` computes them only if a log follows."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch as th
 
 from sb3_vpg.estimation.score_function import flat_gradient
@@ -10,21 +12,44 @@ N_PARTS = 8
 """Parts of a batch, each with its own gradient."""
 
 
-def part_losses(losses: th.Tensor, lengths: Sequence[int] | None) -> list[th.Tensor]:
+class Part(NamedTuple):
     """
-    Split the batch into up to ``N_PARTS`` parts of neighbouring steps, and return the loss of each part.
+    A part of a batch. Its loss is the sum over its steps, divided by the number of terms.
 
-    :param losses: of each step in the order of collection, shape (n,), with their graph
+    :param rows: indices of its steps in the batch, shape (n,)
+    :param n_terms: number of steps, or of episodes
+    """
+
+    rows: th.Tensor
+    n_terms: int
+
+
+def batch_parts(rows: th.Tensor, lengths: Sequence[int] | None) -> list[Part]:
+    """
+    Split the batch into up to ``N_PARTS`` parts of neighbouring steps.
+
+    :param rows: indices of the steps in the batch, in the order of collection, shape (n,)
     :param lengths: steps of each episode; no episode is split then, and the loss of a part is a mean over its episodes of
         the sum over their steps. None: the loss of a part is a mean over its steps
     """
     if lengths is None:
-        return [part.mean() for part in losses.tensor_split(min(N_PARTS, len(losses)))]
-    episodes = [episode.sum() for episode in th.split(losses, list(lengths))]
-    return [part.mean() for part in th.stack(episodes).tensor_split(min(N_PARTS, len(episodes)))]
+        return [Part(part, len(part)) for part in rows.tensor_split(min(N_PARTS, len(rows)))]
+    episodes = np.array_split(lengths, min(N_PARTS, len(lengths)))
+    parts = th.split(rows, [int(part.sum()) for part in episodes])
+    return [Part(part, len(own)) for part, own in zip(parts, episodes, strict=True)]
 
 
-def signal_to_noise(losses: Sequence[th.Tensor], parameters: Sequence[th.Tensor]) -> float:
+def part_gradients(losses: th.Tensor, parts: Sequence[Part], parameters: Sequence[th.Tensor]) -> list[th.Tensor]:
+    """
+    :param losses: of each step of the batch, shape (n,), with their graph
+    :param parts: of the batch
+    :param parameters: with respect to which the losses are differentiated
+    :return: the gradient of the loss of each part, one row of numbers; nothing if there are no parameters
+    """
+    return [flat_gradient(losses[rows].sum() / n_terms, parameters) for rows, n_terms in parts] if parameters else []
+
+
+def signal_to_noise(gradients: Sequence[th.Tensor]) -> float:
     """
     Return the squared norm of the mean gradient over the variance of that mean, minus the 1 that pure noise would give. 0
     means that the batch is too small to show a direction; 1, that signal and noise are equally strong. The estimate comes
@@ -33,15 +58,14 @@ def signal_to_noise(losses: Sequence[th.Tensor], parameters: Sequence[th.Tensor]
     The variance is estimated from the differences between parts of the batch, as in McCandlish et al. 2018
     (https://arxiv.org/abs/1812.06162, appendix A).
 
-    :param losses: of the parts, scalars with their graph
-    :param parameters: with respect to which the losses are differentiated
-    :return: the ratio; NaN for fewer than two parts, without parameters, and if all parts have the same gradient
+    :param gradients: of the loss of each part, one row of numbers
+    :return: the ratio; NaN for fewer than two parts, and if all parts have the same gradient
     """
-    if len(losses) < 2 or not parameters:
+    if len(gradients) < 2:
         return float("nan")
-    gradients = th.stack([flat_gradient(loss, parameters) for loss in losses])
-    variance_of_mean = gradients.var(dim=0).sum() / len(losses)
-    return float(gradients.mean(dim=0).square().sum() / variance_of_mean - 1.0) if variance_of_mean > 0 else float("nan")
+    rows = th.stack(list(gradients))
+    variance_of_mean = rows.var(dim=0).sum() / len(rows)
+    return float(rows.mean(dim=0).square().sum() / variance_of_mean - 1.0) if variance_of_mean > 0 else float("nan")
 
 
 def approximate_kl(old_log_prob: th.Tensor, new_log_prob: th.Tensor) -> float:

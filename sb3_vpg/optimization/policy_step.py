@@ -1,21 +1,37 @@
 """The policy's step, in torch or in NumPy. NumPy is faster for small networks, where most of torch's time is overhead."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
-from torch.optim import Optimizer
 
+from sb3_vpg.estimation.diagnostics import Part, part_gradients
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
-from sb3_vpg.numpy_policy.networks import N_ROWS, NumpyNetwork, numpy_network
+from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened, numpy_adam
-from sb3_vpg.optimization.updates import needs_no_values, take_step
+from sb3_vpg.optimization.optimizers import trainable_parameters
+from sb3_vpg.optimization.updates import evaluate_steps, needs_no_values, take_step
+
+
+class PolicyBatch(NamedTuple):
+    """
+    The steps that the policy learns from.
+
+    :param observations: of n steps, shape (n, *observation_space.shape), or a dict of such tensors
+    :param actions: of these steps, as the rollout buffer holds them, shape (n, A)
+    :param advantages: of these steps, shape (n,)
+    """
+
+    observations: Any
+    actions: th.Tensor
+    advantages: th.Tensor
 
 
 @dataclass(frozen=True)
-class PolicyStep:
+class PolicyUpdate:
     """
     What the log shows of a step.
 
@@ -29,93 +45,125 @@ class PolicyStep:
     grad_norm: float
 
 
-def torch_policy_step(
-    optimizer: Optimizer, losses: th.Tensor, entropy: th.Tensor, n_terms: int, ent_coef: float, max_grad_norm: float
-) -> PolicyStep:
+class TorchPolicyStep:
     """
-    Take the step in torch.
+    The step in torch, for any policy.
 
-    :param optimizer: the actor's
-    :param losses: minus advantage times log-probability of each step, with their graph
-    :param entropy: of each step, with its graph
-    :param n_terms: number of terms in the mean: of steps, or of episodes
-    :param ent_coef: weight of the entropy
+    :param policy: its optimiser is the actor's
+    :param batch: the steps to learn from
     :param max_grad_norm: bound on the norm of the gradient
-    :return: losses and norm of the gradient before the step
-    :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
-    """
-    policy_loss, entropy_loss = losses.sum() / n_terms, -entropy.sum() / n_terms
-    loss = policy_loss + ent_coef * entropy_loss if ent_coef else policy_loss
-    norm = take_step(optimizer, loss, max_grad_norm, "policy")
-    return PolicyStep(policy_loss.item(), entropy_loss.item(), norm)
-
-
-class NumpyPolicyStep:
-    """
-    Takes the step that torch would take, to rounding.
-
-    :param network: the actor's; it shares the memory of the parameters
-    :param distribution: of the policy
-    :param adam: of the parameters of both
-    :param max_grad_norm: bound on the norm of the gradient
+    :param has_critic: whether the value network learns too, so that its batch norm must see the rollout
     """
 
-    def __init__(self, network: NumpyNetwork, distribution: NumpyDistribution, adam: NumpyAdam, max_grad_norm: float) -> None:
-        self.network, self.distribution, self.adam, self.max_grad_norm = network, distribution, adam, max_grad_norm
+    def __init__(self, policy: ActorCriticPolicy, batch: PolicyBatch, max_grad_norm: float, has_critic: bool) -> None:
+        self.optimizer, self.max_grad_norm = policy.optimizer, max_grad_norm
+        log_prob, self._entropy = evaluate_steps(policy, batch.observations, batch.actions, has_critic)
+        self._losses = -(batch.advantages * log_prob)
 
-    def run(self, observations: Any, actions: th.Tensor, advantages: th.Tensor, n_terms: int, ent_coef: float) -> PolicyStep:
+    def part_gradients(self, parts: Sequence[Part]) -> list[th.Tensor]:
+        """:return: the gradient of the loss of each part without the entropy, one row of numbers"""
+        return part_gradients(self._losses, parts, trainable_parameters(self.optimizer))
+
+    def run(self, n_terms: int, ent_coef: float) -> PolicyUpdate:
         """
         Take the step.
 
-        :param observations: of n steps, shape (n, *observation_space.shape)
-        :param actions: of these steps, as the rollout buffer holds them, shape (n, A)
-        :param advantages: of these steps, shape (n,)
         :param n_terms: number of terms in the mean: of steps, or of episodes
         :param ent_coef: weight of the entropy
         :return: losses and norm of the gradient before the step
         :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
         """
-        x, actions_nA, weights_n = observations.numpy(), actions.numpy(), advantages.numpy() / np.float32(n_terms)
-        log_prob_loss, entropy_sum, gradient = 0.0, 0.0, np.empty(0)
+        policy_loss, entropy_loss = self._losses.sum() / n_terms, -self._entropy.sum() / n_terms
+        loss = policy_loss + ent_coef * entropy_loss if ent_coef else policy_loss
+        norm = take_step(self.optimizer, loss, self.max_grad_norm, "policy")
+        return PolicyUpdate(policy_loss.item(), entropy_loss.item(), norm)
+
+
+class NumpyPolicyStep:
+    """
+    The step that torch would take, to rounding.
+
+    :param network: the actor's; it shares the memory of the parameters
+    :param distribution: of the policy
+    :param adam: of the parameters of both
+    :param batch: the steps to learn from
+    :param max_grad_norm: bound on the norm of the gradient
+    """
+
+    def __init__(
+        self,
+        network: NumpyNetwork,
+        distribution: NumpyDistribution,
+        adam: NumpyAdam,
+        batch: PolicyBatch,
+        max_grad_norm: float,
+    ) -> None:
+        self.network, self.distribution, self.adam, self.max_grad_norm = network, distribution, adam, max_grad_norm
+        self._arrays = batch.observations.numpy(), batch.actions.numpy(), batch.advantages.numpy()
+
+    def part_gradients(self, parts: Sequence[Part]) -> list[th.Tensor]:
+        """See ``TorchPolicyStep.part_gradients``."""
+        with np.errstate(all="ignore"):
+            results = [self._loss([array[rows.numpy()] for array in self._arrays], n_terms) for rows, n_terms in parts]
+        return [th.from_numpy(gradient) for _, _, gradient in results]
+
+    def run(self, n_terms: int, ent_coef: float) -> PolicyUpdate:
+        """See ``TorchPolicyStep.run``."""
         # An overflow is refused as a number that is not finite
         with np.errstate(all="ignore"):
-            for start in range(0, len(weights_n), N_ROWS):
-                rows = slice(start, start + N_ROWS)
-                activations = self.network.trace(x[rows])
-                terms = self.distribution.terms(activations[-1], actions_nA[rows], weights_n[rows], ent_coef / n_terms)
-                flat = flattened([*self.network.backward(activations, terms.gradient), *terms.own_gradients])
-                gradient = flat if start == 0 else gradient + flat
-                log_prob_loss -= float(weights_n[rows].dot(terms.log_prob))
-                entropy_sum += float(terms.entropy.sum())
-            entropy_loss = -entropy_sum / n_terms
-            norm = check_and_clip(gradient, self.max_grad_norm, log_prob_loss + ent_coef * entropy_loss, "policy")
+            policy_loss, entropy_loss, gradient = self._loss(self._arrays, n_terms, ent_coef)
+            norm = check_and_clip(gradient, self.max_grad_norm, policy_loss + ent_coef * entropy_loss, "policy")
             self.adam.load()
             self.adam.step(gradient)
             self.adam.store(gradient)
-        return PolicyStep(log_prob_loss, entropy_loss, norm)
+        return PolicyUpdate(policy_loss, entropy_loss, norm)
+
+    def _loss(self, arrays: Sequence[Array], n_terms: int, ent_coef: float = 0.0) -> tuple[float, float, Array]:
+        """Return the loss of the policy, that of the entropy, and the gradient of their weighted sum."""
+        observations, actions_nA, advantages_n = arrays
+        weights_n = advantages_n / np.float32(n_terms)
+        policy_loss, entropy_sum, gradient = 0.0, 0.0, np.empty(0)
+        for start in range(0, len(weights_n), N_ROWS):
+            rows = slice(start, start + N_ROWS)
+            activations = self.network.trace(observations[rows])
+            terms = self.distribution.terms(activations[-1], actions_nA[rows], weights_n[rows], ent_coef / n_terms)
+            flat = flattened([*self.network.backward(activations, terms.gradient), *terms.own_gradients])
+            gradient = flat if start == 0 else gradient + flat
+            policy_loss -= float(weights_n[rows].dot(terms.log_prob))
+            entropy_sum += float(terms.entropy.sum())
+        return policy_loss, -entropy_sum / n_terms, gradient
 
 
-def numpy_policy_step(
-    policy: ActorCriticPolicy, max_grad_norm: float, has_critic: bool, network: NumpyNetwork | None = None
-) -> NumpyPolicyStep | None:
+def policy_step(
+    policy: ActorCriticPolicy,
+    batch: PolicyBatch,
+    max_grad_norm: float,
+    has_critic: bool,
+    network: NumpyNetwork | None = None,
+) -> TorchPolicyStep | NumpyPolicyStep:
     """
-    Return ``NumpyPolicyStep`` if it computes the same as torch, else None.
+    Return ``NumpyPolicyStep`` if it computes the same, else ``TorchPolicyStep``.
 
     :param policy: its optimiser is the actor's
+    :param batch: the steps to learn from
     :param max_grad_norm: bound on the norm of the gradient
     :param has_critic: whether the value network learns too, so that its batch norm must see the rollout
     :param network: the actor's, if it has been built already
     """
-    if not (needs_no_values(policy, has_critic) and is_supported(policy.action_dist)):
-        return None
-    network = network or numpy_network(policy, "action_net")
-    if network is None:
-        return None
-    distribution: Any = numpy_distribution(policy)
+    if needs_no_values(policy, has_critic) and is_supported(policy.action_dist):
+        network = network or numpy_network(policy, "action_net")
+        if network is not None:
+            distribution: Any = numpy_distribution(policy)
+            adam = _adam_of(policy, network, distribution)
+            if adam is not None:
+                return NumpyPolicyStep(network, distribution, adam, batch, max_grad_norm)
+    return TorchPolicyStep(policy, batch, max_grad_norm, has_critic)
+
+
+def _adam_of(policy: ActorCriticPolicy, network: NumpyNetwork, distribution: NumpyDistribution) -> NumpyAdam | None:
     n_outputs = network.linear_layers[-1].out_features
     if any(parameter.shape != (n_outputs,) for parameter in distribution.parameters):
         # One standard deviation for several actions, for example
         return None
     parameters: list[th.Tensor] = [*network.parameters, *distribution.parameters]
-    adam = numpy_adam(policy, policy.optimizer, parameters)
-    return None if adam is None else NumpyPolicyStep(network, distribution, adam, max_grad_norm)
+    return numpy_adam(policy, policy.optimizer, parameters)

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Logger
 
 import sb3_vpg.vpg
 from sb3_vpg import VPG
-from sb3_vpg.estimation.diagnostics import N_PARTS, approximate_kl, part_losses, signal_to_noise
+from sb3_vpg.estimation.diagnostics import N_PARTS, approximate_kl, batch_parts, part_gradients, signal_to_noise
 
 COSTLY = {"train/gradient_snr", "train/approx_kl", "train/explained_variance_after"}
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -131,6 +131,10 @@ def test_approximate_kl_is_the_divergence() -> None:
     assert approximate_kl(th.zeros(4), th.zeros(4)) == 0.0
 
 
+def snr(losses: th.Tensor, lengths: list[int] | None, parameters: list[th.Tensor]) -> float:
+    return signal_to_noise(part_gradients(losses, batch_parts(th.arange(len(losses)), lengths), parameters))
+
+
 @pytest.mark.parametrize("signal", [0.0, 0.1, 0.3, 1.0])
 def test_signal_to_noise_of_known_signals(signal: float) -> None:
     """
@@ -143,7 +147,7 @@ def test_signal_to_noise_of_known_signals(signal: float) -> None:
     actual = []
     for _ in range(500):
         gradients = signal + th.randn(n_steps, n_parameters, generator=generator)
-        actual.append(signal_to_noise(part_losses(gradients @ th.cat(parameters), None), parameters))
+        actual.append(snr(gradients @ th.cat(parameters), None, parameters))
     below = n_parameters * (N_PARTS - 1)
     noncentrality = n_parameters * n_steps * signal**2
     mean = below * (n_parameters + noncentrality) / (n_parameters * (below - 2)) - 1.0
@@ -153,6 +157,6 @@ def test_signal_to_noise_of_known_signals(signal: float) -> None:
 
 def test_signal_to_noise_without_variation_is_nan() -> None:
     parameter = th.zeros(3, requires_grad=True)
-    assert math.isnan(signal_to_noise(part_losses(th.randn(1, 3) @ parameter, None), [parameter]))
-    assert math.isnan(signal_to_noise(part_losses(th.randn(20, 3) @ parameter, [20]), [parameter])), "one episode"
-    assert math.isnan(signal_to_noise(part_losses(th.zeros(64, 3) @ parameter, None), [parameter]))
+    assert math.isnan(snr(th.randn(1, 3) @ parameter, None, [parameter]))
+    assert math.isnan(snr(th.randn(20, 3) @ parameter, [20], [parameter])), "one episode"
+    assert math.isnan(snr(th.zeros(64, 3) @ parameter, None, [parameter]))

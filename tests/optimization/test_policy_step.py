@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sb3_vpg import VPG
+from sb3_vpg.estimation.diagnostics import batch_parts
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import TorchCriticFit
-from sb3_vpg.optimization.policy_step import NumpyPolicyStep, PolicyStep, numpy_policy_step, torch_policy_step
-from sb3_vpg.optimization.updates import evaluate_steps
+from sb3_vpg.optimization.policy_step import NumpyPolicyStep, PolicyBatch, PolicyUpdate, TorchPolicyStep, policy_step
 
 MODELS: dict[str, Callable[[], VPG]] = {
     "discrete": lambda: make_model(policy_kwargs={"net_arch": [16, 8]}),
@@ -31,29 +31,30 @@ MODELS: dict[str, Callable[[], VPG]] = {
     "other_adam": lambda: make_model(policy_kwargs={"optimizer_kwargs": {"eps": 1e-3, "betas": (0.5, 0.9)}}),
 }
 NORMS = {"unbounded": float("inf"), "bounded": 0.05}
-Steps = tuple[th.Tensor, th.Tensor, th.Tensor]
 
 
-def steps_of(model: VPG, n_steps: int, seed: int = 0) -> Steps:
-    """:return: observations and actions as in the rollout buffer, and advantages"""
+def steps_of(model: VPG, n_steps: int, seed: int = 0) -> PolicyBatch:
+    """:return: random steps"""
     rng, parts = np.random.default_rng(seed), []
     for space, shape in ((model.observation_space, model.rollout_buffer.obs_shape), (model.action_space, (-1,))):
         space = deepcopy(space)
         space.seed(seed)
         parts.append(th.as_tensor(np.stack([np.reshape(space.sample(), shape) for _ in range(n_steps)])))
-    return parts[0], parts[1].float(), th.as_tensor(rng.normal(1.0, 2.0, n_steps), dtype=th.float32)
+    return PolicyBatch(parts[0], parts[1].float(), th.as_tensor(rng.normal(1.0, 2.0, n_steps), dtype=th.float32))
 
 
-def by_numpy(model: VPG, steps: Steps, n_terms: int, ent_coef: float, max_grad_norm: float) -> PolicyStep:
-    step = numpy_policy_step(model.policy, max_grad_norm, has_critic=True)
+def by_numpy(model: VPG, batch: PolicyBatch, n_terms: int, ent_coef: float, max_grad_norm: float) -> PolicyUpdate:
+    step = policy_step(model.policy, batch, max_grad_norm, has_critic=True)
     assert type(step) is NumpyPolicyStep
-    return step.run(*steps, n_terms, ent_coef)
+    return step.run(n_terms, ent_coef)
 
 
-def by_torch(model: VPG, steps: Steps, n_terms: int, ent_coef: float, max_grad_norm: float) -> PolicyStep:
-    observations, actions, advantages = steps
-    log_prob, entropy = evaluate_steps(model.policy, observations, actions, has_critic=True)
-    return torch_policy_step(model.policy.optimizer, -(advantages * log_prob), entropy, n_terms, ent_coef, max_grad_norm)
+def by_torch(model: VPG, batch: PolicyBatch, n_terms: int, ent_coef: float, max_grad_norm: float) -> PolicyUpdate:
+    return TorchPolicyStep(model.policy, batch, max_grad_norm, has_critic=True).run(n_terms, ent_coef)
+
+
+def is_taken_by_numpy(model: VPG) -> bool:
+    return type(policy_step(model.policy, steps_of(model, 3), 0.5, has_critic=True)) is NumpyPolicyStep
 
 
 @pytest.mark.parametrize("max_grad_norm", NORMS.values(), ids=NORMS.keys())
@@ -86,9 +87,10 @@ def test_in_double_precision_both_gradients_agree_closely(name: str) -> None:
     """So the differences in single precision are rounding. Torch's gradient is that of SB3's own distribution."""
     model = MODELS[name]()
     model.policy.double()
-    observations, actions, advantages = (part.double() for part in steps_of(model, 50))
-    step = numpy_policy_step(model.policy, float("inf"), has_critic=True)
-    assert step is not None
+    batch = PolicyBatch(*(part.double() for part in steps_of(model, 50)))
+    observations, actions, advantages = batch
+    step = policy_step(model.policy, batch, float("inf"), has_critic=True)
+    assert type(step) is NumpyPolicyStep
     outputs = model.policy.action_net(model.policy.mlp_extractor.policy_net(observations)).detach().requires_grad_(True)
     distribution = model.policy.action_dist
     if name == "continuous":
@@ -105,6 +107,19 @@ def test_in_double_precision_both_gradients_agree_closely(name: str) -> None:
     np.testing.assert_allclose(terms.entropy, entropy.detach(), rtol=1e-9)
     for own, gradient in zip([terms.gradient, *terms.own_gradients], gradients, strict=True):
         np.testing.assert_allclose(own, gradient, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 10, 1, 20, 6]], ids=["steps", "episodes"])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS.keys())
+def test_both_steps_have_the_same_gradients_of_parts(make: Callable[[], VPG], lengths: list[int] | None) -> None:
+    """Up to the order of the numbers: NumPy's has the network first, torch's is that of the optimiser."""
+    model = make()
+    batch, parts = steps_of(model, 40), batch_parts(th.arange(40).flip(0), lengths)
+    steps = [TorchPolicyStep(model.policy, batch, 0.5, True), policy_step(model.policy, batch, 0.5, has_critic=True)]
+    of_torch, of_numpy = (th.stack(step.part_gradients(parts)).sort(dim=1).values for step in steps)
+    assert type(steps[1]) is NumpyPolicyStep
+    assert of_torch.shape[0] == (8 if lengths is None else 5)
+    th.testing.assert_close(of_numpy, of_torch, rtol=1e-4, atol=1e-5)
 
 
 def test_each_step_continues_the_other() -> None:
@@ -126,7 +141,7 @@ def test_an_action_that_is_ruled_out_changes_nothing_but_itself() -> None:
     for take in (by_torch, by_numpy):
         model = deepcopy(start)
         observations, actions, advantages = steps_of(model, 30)
-        ends.append((take(model, (observations, actions % 2, advantages), 30, 0.3, 0.5), weights(model)))
+        ends.append((take(model, PolicyBatch(observations, actions % 2, advantages), 30, 0.3, 0.5), weights(model)))
     np.testing.assert_allclose(astuple(ends[1][0]), astuple(ends[0][0]), rtol=1e-5)
     th.testing.assert_close(ends[1][1], ends[0][1], rtol=1e-5, atol=1e-5)
     assert ends[1][1]["action_net.bias"][2] == -float("inf")
@@ -143,7 +158,7 @@ def test_a_number_that_is_not_finite_stops_the_step(broken: str) -> None:
             model.policy.action_net.weight.fill_(float("inf"))
     before = weights(model)
     with pytest.raises(NotFiniteError, match=r"the loss of the policy is (inf|nan|-inf)"):
-        by_numpy(model, (observations, actions, advantages), 8, 0.0, 0.5)
+        by_numpy(model, PolicyBatch(observations, actions, advantages), 8, 0.0, 0.5)
     th.testing.assert_close(weights(model), before, rtol=0, atol=0, equal_nan=True)
 
 
@@ -160,7 +175,8 @@ def with_a_step_hook(model: VPG) -> Any:
 
 
 def with_own_evaluation(model: VPG) -> Any:
-    model.policy.evaluate_actions = lambda observations, actions: None
+    own = model.policy.evaluate_actions
+    model.policy.evaluate_actions = lambda observations, actions: own(observations, actions)
 
 
 def with_a_backward_hook(model: VPG) -> Any:
@@ -168,7 +184,7 @@ def with_a_backward_hook(model: VPG) -> Any:
 
 
 def with_batch_norm_in_the_critic(model: VPG) -> Any:
-    model.policy.mlp_extractor.value_net.append(nn.BatchNorm1d(64))
+    model.policy.mlp_extractor.value_net.append(nn.BatchNorm1d(8))
 
 
 def with_another_optimizer(model: VPG) -> Any:
@@ -196,9 +212,9 @@ CHANGES += [with_one_scale_for_all_actions, with_another_parameter_in_a_layer]
 def test_torch_takes_the_step_of_other_policies(change: Callable[[VPG], Any]) -> None:
     """NumPy leaves the step to torch if somebody observes it or if it would not do the same."""
     model = MODELS["continuous"]()
-    assert numpy_policy_step(model.policy, 0.5, has_critic=True) is not None
+    assert is_taken_by_numpy(model)
     change(model)
-    assert numpy_policy_step(model.policy, 0.5, has_critic=True) is None
+    assert not is_taken_by_numpy(model)
 
 
 @pytest.mark.filterwarnings("ignore:load.path. alone will not read this model:UserWarning")
@@ -217,7 +233,7 @@ def test_a_layer_that_holds_its_bias_first_is_trained_as_by_torch(part: str, mon
     ends = []
     for numpy_steps in (True, False):
         if not numpy_steps:
-            monkeypatch.setattr("sb3_vpg.vpg.numpy_policy_step", lambda *arguments: None)
+            monkeypatch.setattr("sb3_vpg.vpg.policy_step", lambda *arguments: TorchPolicyStep(*arguments[:4]))
             monkeypatch.setattr("sb3_vpg.vpg.critic_fit", lambda *arguments: TorchCriticFit(*arguments[:3]))
         model = make_model()
         layer = getattr(model.policy.mlp_extractor, part)[0]
@@ -240,12 +256,12 @@ def test_options_of_adam_may_be_tensors() -> None:
 
 def test_torch_takes_the_step_of_images() -> None:
     model = make_model("CnnPolicy", env=RandomEnv(IMAGE))
-    assert numpy_policy_step(model.policy, 0.5, has_critic=True) is None
+    assert not is_taken_by_numpy(model)
 
 
 @pytest.mark.parametrize("n_episodes", [None, 2])
 def test_logging_does_not_change_the_weights(n_episodes: int | None) -> None:
-    """The diagnostics of a logged update need torch's graph; the step is the same without them."""
+    """The diagnostics of a logged update are computed apart from the step."""
     ends = []
     for log_interval in (1, 1000):
         model = make_model(env=RandomEnv(action_space=CONTINUOUS), n_episodes=n_episodes, verbose=1)
