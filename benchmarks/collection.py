@@ -7,7 +7,7 @@ Only ``collect_rollouts`` is measured, on one core, with the same ``n_steps`` an
 untrained, so episodes are as short as with random actions. Results: collection.md, .json and .png in benchmarks/results.
 """
 
-from harness.measure import KINDS, interleaved, make_env, rate, ratio
+from harness.measure import KINDS, collector, interleaved, make_env, rate, ratio
 
 # isort: split
 from collections.abc import Callable
@@ -46,18 +46,6 @@ N_STEPS = {"dummy": 256, "native": 128}
 
 Rates = dict[str, dict[int, dict[str, list[float]]]]
 """By kind and number of environments, and by name in the report: steps per CPU second in each round."""
-
-
-def collector(algorithm: Any, options: dict[str, Any], env: VecEnv, n_steps: int) -> Callable[[], int]:
-    """:return: a function that collects a rollout and returns its number of steps"""
-    model = algorithm("MlpPolicy", env, n_steps=n_steps, seed=0, device="cpu", **options)
-    _, callback = model._setup_learn(10**9, None)
-
-    def collect() -> int:
-        model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
-        return n_steps * env.num_envs
-
-    return collect
 
 
 def random_player(env: VecEnv, n_steps: int, step: Callable[[Any], Any]) -> Callable[[], int]:

@@ -10,12 +10,12 @@ benchmarks/results.
 from harness.measure import KINDS, interleaved, make_env, rate, ratio
 
 # isort: split
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from harness.phases import PHASES, REST, shares
 from harness.report import Goal, goal_table, make_parser, short, table, write_report
 from stable_baselines3 import A2C, PPO
 
@@ -23,7 +23,6 @@ from sb3_vpg import VPG
 
 ALGORITHMS: dict[str, Any] = {"VPG": VPG, "A2C": A2C, "PPO": PPO}
 NATIVE_ENVS, NATIVE_STEPS = 1024, 32
-PHASES = {"collection": "collect_rollouts", "step of the policy": "_train_policy", "fit of the critic": "_train_critic"}
 TITLE = "Speed of training"
 NONE, AVERAGE, DEFAULT = (
     'VPG, baseline="none"',
@@ -74,12 +73,16 @@ TRAININGS = [
 ]
 
 
+def new_model(training: Training) -> Any:
+    env = make_env(training.kind, training.n_envs)
+    return ALGORITHMS[training.algorithm]("MlpPolicy", env, seed=0, device="cpu", **training.options)
+
+
 def trainer(training: Training, n_steps: int) -> Callable[[], float]:
     """:return: a function that trains a new model and returns its steps per CPU second"""
 
     def train() -> float:
-        env = make_env(training.kind, training.n_envs)
-        model = ALGORITHMS[training.algorithm]("MlpPolicy", env, seed=0, device="cpu", **training.options)
+        model = new_model(training)
 
         def learn() -> int:
             return int(model.learn(n_steps).num_timesteps)
@@ -89,31 +92,8 @@ def trainer(training: Training, n_steps: int) -> Callable[[], float]:
     return train
 
 
-def shares(training: Training, n_steps: int) -> dict[str, float]:
-    """:return: the share of each of VPG's phases in the CPU time of a training"""
-    env = make_env(training.kind, training.n_envs)
-    model = VPG("MlpPolicy", env, seed=0, device="cpu", **training.options)
-    spent = dict.fromkeys(PHASES, 0.0)
-
-    def timed(phase: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            start = time.process_time()
-            result = method(*args, **kwargs)
-            spent[phase] += time.process_time() - start
-            return result
-
-        return run
-
-    for phase, name in PHASES.items():
-        setattr(model, name, timed(phase, getattr(model, name)))
-    start = time.process_time()
-    model.learn(n_steps)
-    total = time.process_time() - start
-    return {**{phase: seconds / total for phase, seconds in spent.items()}, "all the rest": 1.0 - sum(spent.values()) / total}
-
-
 def share_table(shares: dict[str, dict[str, float]]) -> list[str]:
-    phases = [*PHASES, "all the rest"]
+    phases = [*PHASES, REST]
     rows = [[name, *(f"{parts[phase]:.0%}" for phase in phases)] for name, parts in shares.items()]
     return ["## Where the time goes", "", *table(["VPG", *phases], rows)]
 
@@ -185,7 +165,7 @@ def main() -> None:
         trainer(training, 1)()  # exclude what torch loads at its first use
     rates = interleaved({training.name: trainer(training, sizes[training.name]) for training in TRAININGS}, repetitions)
     ours = [training for training in TRAININGS if training.algorithm == "VPG"]
-    parts = {training.name: shares(training, sizes[training.name]) for training in ours}
+    parts = {training.name: shares(new_model(training), sizes[training.name]) for training in ours}
     lines = report(rates, sizes, parts, repetitions)
     write_report(parser, args, TITLE, lines, {"steps_per_cpu_second": rates, "steps": sizes, "shares": parts})
 

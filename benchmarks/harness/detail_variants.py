@@ -1,9 +1,8 @@
 """The variants of details.py: VPG with one detail changed. Each uses public arguments or a few lines of user code."""
 
-from harness.training_run import scheduled
+from harness.hyperparameters import read_policy_kwargs, scheduled
 
 # isort: split
-import ast
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,18 +192,6 @@ class Task:
         if variant.change is not None:
             variant.change(model)
         return model, env
-
-
-def read_policy_kwargs(text: str) -> dict[str, Any]:
-    """:return: the arguments in the zoo's form ``dict(activation_fn=nn.ReLU, log_std_init=-0.5)``"""
-    call = ast.parse(text, mode="eval").body
-    assert isinstance(call, ast.Call)
-    result = {}
-    for keyword in call.keywords:
-        assert keyword.arg is not None
-        is_layer = isinstance(keyword.value, ast.Attribute)
-        result[keyword.arg] = getattr(nn, keyword.value.attr) if is_layer else ast.literal_eval(keyword.value)
-    return result
 
 
 TASKS = {

@@ -36,15 +36,28 @@ def make_env(kind: str, n_envs: int, seed: int = 0) -> VecEnv:
     return make("CartPole-v1", n_envs, seed=seed)
 
 
-def rate(run: Callable[[], int], seconds: float = 0.0) -> float:
+def collector(algorithm: Any, options: dict[str, Any], env: VecEnv, n_steps: int) -> Callable[[], int]:
+    """:return: a function that collects a rollout and returns its number of steps"""
+    model = algorithm("MlpPolicy", env, n_steps=n_steps, seed=0, device="cpu", **options)
+    _, callback = model._setup_learn(10**9, None)
+
+    def collect() -> int:
+        model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
+        return n_steps * env.num_envs
+
+    return collect
+
+
+def rate(run: Callable[[], int], seconds: float = 0.0, clock: Callable[[], float] = time.process_time) -> float:
     """
-    :param run: returns its number of steps; called at least once, and until ``seconds`` of CPU time are spent
-    :return: steps per CPU second
+    :param run: returns its number of steps; called at least once, and until ``seconds`` are spent
+    :param clock: returns seconds; by default CPU seconds of this process
+    :return: steps per second
     """
-    n_steps, start, spent = 0, time.process_time(), 0.0
+    n_steps, start, spent = 0, clock(), 0.0
     while not n_steps or spent < seconds:
         n_steps += run()
-        spent = time.process_time() - start
+        spent = clock() - start
     return n_steps / spent
 
 

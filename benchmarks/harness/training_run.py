@@ -1,20 +1,17 @@
 """One run of time_to_solve.py: train, evaluate at intervals, and stop the clock during evaluations."""
 
+from harness.hyperparameters import scheduled, zoo_entry
 from harness.measure import make_env
 
 # isort: split
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg import VPG
@@ -46,26 +43,10 @@ class Setting:
 
 def zoo_setting(label: str, algorithm: str, every: int, kind: str = "dummy") -> Setting:
     """:return: rl-zoo3's tuned setting for CartPole-v1, from its hyperparameter file"""
-    # Importing rl_zoo3 would change gymnasium, so only its path is looked up
-    package = find_spec("rl_zoo3")
-    assert package is not None
-    assert package.origin is not None
-    file = Path(package.origin).parent / "hyperparams" / f"{algorithm}.yml"
-    options = yaml.safe_load(file.read_text())["CartPole-v1"]
-    n_envs, budget, policy = options.pop("n_envs"), options.pop("n_timesteps"), options.pop("policy")
-    # Other keys of the zoo would need code of their own here
-    assert policy == "MlpPolicy"
-    assert not options.keys() & {"normalize", "policy_kwargs", "env_wrapper", "frame_stack"}
+    options = zoo_entry(algorithm, "CartPole-v1")
+    n_envs, budget = options.pop("n_envs"), options.pop("n_timesteps")
+    assert not options.keys() & {"normalize", "policy_kwargs"}
     return Setting(label, algorithm, kind, n_envs, int(budget), every, options)
-
-
-def scheduled(options: dict[str, Any]) -> dict[str, Any]:
-    """:return: the options, in which the zoo's ``lin_0.001`` is a schedule that falls linearly to 0 at the end"""
-    result = dict(options)
-    for name, value in options.items():
-        if isinstance(value, str) and value.startswith("lin_"):
-            result[name] = LinearSchedule(float(value.removeprefix("lin_")), 0.0, end_fraction=1.0)
-    return result
 
 
 def evaluate(model: BaseAlgorithm, env: VecEnv, deterministic: bool = True) -> float:

@@ -29,5 +29,5 @@ def test_the_help_has_the_command(program: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_training_measures_methods_that_exist() -> None:
-    phases = runpy.run_path(str(ROOT / "benchmarks/training.py"))["PHASES"]
+    phases = runpy.run_path(str(ROOT / "benchmarks/harness/phases.py"))["PHASES"]
     assert all(callable(getattr(VPG, name)) for name in phases.values())
