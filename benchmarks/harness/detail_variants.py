@@ -1,6 +1,6 @@
 """The variants of details.py: VPG with one detail changed. Each uses public arguments or a few lines of user code."""
 
-from harness.hyperparameters import read_policy_kwargs, scheduled
+from harness.hyperparameters import read_dict, scheduled
 
 # isort: split
 from collections.abc import Callable
@@ -183,7 +183,7 @@ class Task:
             assert options.pop("policy") == "MlpPolicy"
             options.pop("n_timesteps")
         n_envs, normalize = options.pop("n_envs", 1), options.pop("normalize", False)
-        policy_kwargs = {**read_policy_kwargs(options.pop("policy_kwargs", "dict()")), **variant.policy_kwargs}
+        policy_kwargs = {**read_dict(options.pop("policy_kwargs", "dict()")), **variant.policy_kwargs}
         options = scheduled({**options, **variant.options})
         env: VecEnv = make_vec_env(self.env_id, n_envs, seed=seed, wrapper_class=variant.wrapper)
         if normalize:

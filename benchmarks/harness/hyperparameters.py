@@ -36,8 +36,8 @@ def scheduled(options: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def read_policy_kwargs(text: str) -> dict[str, Any]:
-    """:return: the arguments in the zoo's form ``dict(activation_fn=nn.ReLU, net_arch=dict(pi=[64], vf=[64]))``"""
+def read_dict(text: str) -> dict[str, Any]:
+    """:return: the dict that the zoo writes as ``dict(activation_fn=nn.ReLU, net_arch=dict(pi=[64], vf=[64]))``"""
     return _read_dict(ast.parse(text.strip(), mode="eval").body)
 
 

@@ -52,7 +52,7 @@ def test_the_reference_has_the_defaults_of_the_class() -> None:
 
 
 def test_the_zoos_policy_kwargs_are_read_without_running_them() -> None:
-    assert variants.read_policy_kwargs("dict(log_std_init=-0.5, activation_fn=nn.ReLU, net_arch=dict(pi=[8], vf=[4]))") == {
+    assert variants.read_dict("dict(log_std_init=-0.5, activation_fn=nn.ReLU, net_arch=dict(pi=[8], vf=[4]))") == {
         "log_std_init": -0.5,
         "activation_fn": nn.ReLU,
         "net_arch": {"pi": [8], "vf": [4]},
