@@ -7,10 +7,9 @@ Only ``collect_rollouts`` is measured, on one core, with the same ``n_steps`` an
 untrained, so episodes are as short as with random actions. Results: collection.md, .json and .png in benchmarks/results.
 """
 
-from harness.measure import KINDS, collector, interleaved, make_env, rate, ratio
+from harness.measure import KINDS, collector, interleaved, make_env, player, rate, ratio
 
 # isort: split
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from harness.report import Goal, goal_table, make_parser, results_folder, short,
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from stable_baselines3 import A2C
-from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg import VPG
 from sb3_vpg.vec_env.fast_step import fast_step
@@ -48,26 +46,13 @@ Rates = dict[str, dict[int, dict[str, list[float]]]]
 """By kind and number of environments, and by name in the report: steps per CPU second in each round."""
 
 
-def random_player(env: VecEnv, n_steps: int, step: Callable[[Any], Any]) -> Callable[[], int]:
-    """:return: like ``collector``, with random actions that are drawn in advance"""
-    actions_TN = np.random.default_rng(0).integers(0, 2, (n_steps, env.num_envs))
-    env.reset()
-
-    def play() -> int:
-        for actions_N in actions_TN:
-            step(actions_N)
-        return actions_TN.size
-
-    return play
-
-
 def measure(kind: str, n_envs: int, seconds: float, repetitions: int) -> dict[str, list[float]]:
     """:return: steps per CPU second of each algorithm, in each round"""
     n_steps = N_STEPS[kind]
     runs = {name: collector(*algorithm, make_env(kind, n_envs), n_steps) for name, algorithm in ALGORITHMS.items()}
     for name, step_of in ((LIMIT, lambda env: env.step), (NO_COPIES, fast_step)):
         env = make_env(kind, n_envs)
-        runs[name] = random_player(env, n_steps, step_of(env))
+        runs[name] = player(env, np.random.default_rng(0).integers(0, 2, (n_steps, n_envs)), step_of(env))
     for run in runs.values():
         run()  # exclude one-time costs from the measurement
     return interleaved({name: lambda run=run: rate(run, seconds) for name, run in runs.items()}, repetitions)

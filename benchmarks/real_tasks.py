@@ -8,7 +8,7 @@ The tasks are CartPole, Pendulum, Acrobot, LunarLander, HalfCheetah and Hopper. 
 minutes. Results: real_tasks.md, .json and .png in benchmarks/results.
 """
 
-from harness.measure import collector, interleaved, rate
+from harness.measure import collector, interleaved, player, rate
 
 # isort: split
 import sys
@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.phases import shares
 from harness.report import make_parser, results_folder, write_report
-from harness.task_report import A2C_DEFAULT, A2C_LONG, BARE, TITLE, VPG_NAME, Raw, draw, report
+from harness.task_report import A2C_DEFAULT, A2C_LONG, BARE, DUMMY, NORMALIZED, TITLE, VPG_NAME, Raw, draw, report
 from harness.task_settings import (
     N_ENVS,
     VPG_ENTRIES,
@@ -31,6 +31,7 @@ from harness.task_settings import (
     envpool,
     new_model,
     normalized,
+    random_actions,
     subproc,
 )
 from stable_baselines3 import A2C
@@ -38,6 +39,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from sb3_vpg import VPG
+from sb3_vpg.vec_env.fast_step import fast_step
 
 N_STEPS = 256  # VPG's default
 COLLECTORS: dict[str, tuple[Any, int]] = {VPG_NAME: (VPG, N_STEPS), A2C_DEFAULT: (A2C, 5), A2C_LONG: (A2C, N_STEPS)}
@@ -60,8 +62,11 @@ Rates = dict[str, list[float]]
 
 
 def collection(env_id: str, seconds: float, repetitions: int) -> Rates:
-    """:return: steps per CPU second of ``collect_rollouts`` and of the bare environments"""
+    """:return: steps per CPU second of ``collect_rollouts``, and with random actions of the environments that VPG steps"""
     runs = {BARE: bare_environments(env_id, N_STEPS)}
+    plain, inside = dummy(env_id, N_ENVS), normalized(dummy(env_id, N_ENVS), VPG_ENTRIES[env_id])
+    for name, env in ((DUMMY, plain), (NORMALIZED, inside)):
+        runs[name] = player(env, random_actions(env.action_space, N_STEPS), fast_step(env))
     for name, (algorithm, n_steps) in COLLECTORS.items():
         env = normalized(dummy(env_id, N_ENVS), VPG_ENTRIES[env_id])
         runs[name] = collector(algorithm, {}, env, n_steps)

@@ -48,6 +48,22 @@ def collector(algorithm: Any, options: dict[str, Any], env: VecEnv, n_steps: int
     return collect
 
 
+def player(env: VecEnv, actions_TN: np.ndarray, step: Callable[[Any], Any]) -> Callable[[], int]:
+    """
+    :param actions_TN: a vector of actions for each step
+    :param step: ``env.step``, or a faster function that does the same
+    :return: a function that plays these actions and returns the number of steps
+    """
+    env.reset()
+
+    def play() -> int:
+        for actions_N in actions_TN:
+            step(actions_N)
+        return len(actions_TN) * env.num_envs
+
+    return play
+
+
 def rate(run: Callable[[], int], seconds: float = 0.0, clock: Callable[[], float] = time.process_time) -> float:
     """
     :param run: returns its number of steps; called at least once, and until ``seconds`` are spent

@@ -1,16 +1,16 @@
 """The report of real_tasks.py: its tables, its goals and its picture."""
 
-from harness.measure import ratio
-from harness.phases import PHASES, REST
-from harness.report import Goal, goal_table, short, table
-
-# isort: split
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from harness.measure import ratio
+from harness.phases import PHASES, REST
+from harness.report import Goal, goal_table, short, table
 
 Raw = dict[str, Any]
 """
@@ -21,6 +21,14 @@ of VPG's phases, ``"settings"`` the settings by name. ``"repetitions"`` and ``"s
 
 TITLE = "Speed on real tasks"
 BARE, VPG_NAME, A2C_DEFAULT, A2C_LONG = "bare environment", "VPG", "A2C, n_steps=5", "A2C, n_steps=256"
+DUMMY, NORMALIZED = "VPG's step of DummyVecEnv", "VPG's step of VecNormalize"
+LAYERS = {
+    BARE: BARE,
+    DUMMY: "`DummyVecEnv` and `Monitor`",
+    NORMALIZED: "`VecNormalize`",
+    VPG_NAME: "policy, buffer, callback",
+}
+"""Names of measurements, each of which contains the one before, and what it adds."""
 COLLECTION_GOALS = {  # VPG / A2C, VPG / bare environment
     "CartPole-v1": (5.0, 0.5),
     "Pendulum-v1": (3.0, 0.5),
@@ -84,21 +92,32 @@ def training_table(raw: Raw) -> list[str]:
     ]
 
 
-def where_table(raw: Raw) -> list[str]:
-    """:return: the shares of the phases in VPG's training, in which collection is split into environment and the rest"""
-    environment, other, *update = BARE, "collection without it", *list(PHASES)[1:], REST
+def layer_table(raw: Raw) -> list[str]:
+    """:return: the shares of VPG's collection: of the environment, and of what each layer around it adds"""
     rows = []
-    for env_id, shares in raw["shares"].items():
-        bare = ratio(raw["training"][env_id]["VPG"], raw["training"][env_id][BARE])
-        parts = {**shares, environment: bare, other: shares["collection"] - bare}
-        rows.append([env_id, *(f"{parts[name]:.0%}" for name in (environment, other, *update))])
+    for env_id, rates in raw["collection"].items():
+        seconds = [1.0 / np.array(rates[name]) for name in LAYERS]
+        added = [seconds[0], *(outer - inner for inner, outer in pairwise(seconds))]
+        rows.append([env_id, *(f"{np.median(part / seconds[-1]):.0%}" for part in added)])
     return [
-        "## Where VPG's time goes",
+        "## Where the time of collection goes",
         "",
-        f"Shares of the CPU time of VPG's training. The share of the {BARE} is computed from its speed with random actions. A",
-        "trained policy has other episodes, so it is an estimate: if training has fewer resets, it is too large.",
+        "Shares of the CPU time of VPG's collection. The environment and VPG's steps of `DummyVecEnv` and `VecNormalize` were",
+        "measured with random actions; the last column is the rest of the time.",
         "",
-        *table(["VPG", environment, other, *update], rows),
+        *table(["VPG", *LAYERS.values()], rows),
+    ]
+
+
+def phase_table(raw: Raw) -> list[str]:
+    phases = [*PHASES, REST]
+    rows = [[env_id, *(f"{shares[phase]:.0%}" for phase in phases)] for env_id, shares in raw["shares"].items()]
+    return [
+        "## Where the time of training goes",
+        "",
+        "Shares of the CPU time of `learn()`.",
+        "",
+        *table(["VPG", *phases], rows),
     ]
 
 
@@ -153,7 +172,7 @@ def report(raw: Raw) -> list[str]:
         "![Share of the bare environment's speed](real_tasks.png)",
         "",
     ]
-    tables = (overview, collection_table, training_table, where_table, parallel_table, setting_table)
+    tables = (overview, collection_table, layer_table, training_table, phase_table, parallel_table, setting_table)
     return [*introduction, *(line for lines in tables for line in lines(raw)), *goal_table(goals(raw))]
 
 
@@ -169,9 +188,7 @@ def draw_shares(axes: Axes, title: str, rates: dict[str, dict[str, list[float]]]
             axes.barh(y, share, height, color=COLOURS[algorithm], label=algorithm if place == 0 else None)
             label = f" {short(float(np.median(by_name[name])))}"
             axes.annotate(label, (share, y), va="center", fontsize=8, annotation_clip=False)
-    axes.set_yticks(range(len(rates)), list(rates))
-    axes.invert_yaxis()
-    axes.set(title=title, xlim=(0, 1), xlabel="share of the bare environment's steps per CPU second")
+    axes.set(title=title, xlim=(0, 1.08), xlabel="share of the bare environment's steps per CPU second")
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
@@ -183,6 +200,9 @@ def draw(raw: Raw, path: Path) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     draw_shares(left, "Collection", raw["collection"], {"VPG": VPG_NAME, "A2C": A2C_DEFAULT})
     draw_shares(right, "Whole training", raw["training"], {name: name for name in COLOURS})
-    right.legend(frameon=False, loc="lower right")
-    figure.suptitle("One core; the numbers at the bars are steps per second")
+    limits = [f"{env_id}\nbare: {short(float(np.median(rates[BARE])))}" for env_id, rates in raw["collection"].items()]
+    left.set_yticks(range(len(limits)), limits)
+    left.invert_yaxis()
+    figure.legend(*right.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=len(COLOURS))
+    figure.suptitle("One core; at the bars and below the names: steps per CPU second")
     figure.savefig(path, dpi=150)

@@ -1,17 +1,16 @@
 """The tasks of real_tasks.py: the settings with which VPG, A2C and PPO train on them, and the environments."""
 
-from harness.hyperparameters import read_dict, scheduled, zoo_entry
-
-# isort: split
 from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecNormalize
 
+from harness.hyperparameters import read_dict, scheduled, zoo_entry
 from sb3_vpg import VPG
 from sb3_vpg.vec_env import make_vec_env as make_gym_vec_env
 
@@ -127,14 +126,19 @@ def envpool(n_threads: int) -> MakeEnvs:
     return make
 
 
+def random_actions(space: gym.Space[Any], n_steps: int) -> np.ndarray:
+    """:return: actions for ``N_ENVS`` environments, shape (n_steps, N_ENVS, ...)"""
+    space.seed(0)
+    return np.array([[space.sample() for _ in range(N_ENVS)] for _ in range(n_steps)])
+
+
 def bare_environments(env_id: str, n_steps: int) -> Callable[[], int]:
     """
     :return: a function that plays ``n_steps`` random actions, drawn in advance, in each of ``N_ENVS`` environments of
-        gymnasium, and returns the number of steps; nothing is kept but the environments' state
+        gymnasium, and returns the number of steps
     """
     envs = [gym.make(env_id) for _ in range(N_ENVS)]
-    envs[0].action_space.seed(0)
-    actions_TN = [[envs[0].action_space.sample() for _ in envs] for _ in range(n_steps)]
+    actions_TN = random_actions(envs[0].action_space, n_steps)
     for seed, env in enumerate(envs):
         env.reset(seed=seed)
 

@@ -83,8 +83,8 @@ def raw() -> dict[str, Any]:
     def rates(**numbers: float) -> dict[str, list[float]]:
         return {name: list(number * rounds) for name, number in numbers.items()}
 
-    collection = rates(bare=1000, vpg=600, a2c=100, a2c_long=200)
-    names = (report.BARE, report.VPG_NAME, report.A2C_DEFAULT, report.A2C_LONG)
+    collection = rates(bare=1000, dummy=800, normalized=750, vpg=600, a2c=100, a2c_long=200)
+    names = (report.BARE, report.DUMMY, report.NORMALIZED, report.VPG_NAME, report.A2C_DEFAULT, report.A2C_LONG)
     training = rates(bare=1000, VPG=300, A2C=60, PPO=30)
     return {
         "seconds": 0.5,
@@ -105,8 +105,9 @@ def test_ratios_shares_and_goals(raw: dict[str, Any]) -> None:
     assert "| CartPole-v1 | 1.5k | 900 | 150 | 450 | 90 | 45 |" in lines
     assert "| CartPole-v1 | 1,500 | 900 | 150 | 300 | 6.00 | 3.00 | 60% | 10% |" in lines
     assert "| CartPole-v1 | PPO | 1 | 45 | 3% | 10.0 |" in lines
-    # 30 % of the time would be the environment's, so 20 % of the collection is not
-    assert "| CartPole-v1 | 30% | 20% | 10% | 25% | 15% |" in lines
+    # In units of 1/6000 s, a step takes 6 of the environment, 7.5 with DummyVecEnv, 8 with VecNormalize, 10 with VPG
+    assert "| CartPole-v1 | 60% | 15% | 5% | 20% |" in lines
+    assert "| CartPole-v1 | 50% | 10% | 25% | 15% |" in lines
     assert "| CartPole-v1 | 6 |  |" in lines
     assert "| Pendulum-v1 |  | 8 |" in lines
     goals = {goal.what: (goal.value, goal.met) for goal in report.goals(raw)}
