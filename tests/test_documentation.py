@@ -170,3 +170,14 @@ def test_statements_about_ten_seeds_are_those_of_the_results() -> None:
     assert all(cells.startswith("500.0 | 500.0 | ") and cells.endswith(" | 500.0") for _, cells in rows)
     # Clopper and Pearson's interval, if all runs succeed
     assert f"success rate: {100 * 0.025 ** (1 / len(rows)):.0f} % to 100 %" in sentences(ROOT / "docs/reliability.md")
+
+
+def test_figures_of_real_tasks_in_the_readme_stand_in_the_report() -> None:
+    """Each is a whole cell in a row of a task that the paragraph names."""
+    [paragraph] = [text for text in (ROOT / "README.md").read_text().split("\n\n") if "results/real_tasks.md" in text]
+    report = (ROOT / "benchmarks/results/real_tasks.md").read_text()
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in report.splitlines() if row.startswith("| ")]
+    cells = {cell for task, *row in rows if task and task in paragraph for cell in row}
+    figures = re.findall(r"\d[\d,]*\.\d+|\d+ %|\d+k\b", plain(paragraph))
+    assert len(figures) > 2
+    assert {figure.replace(" %", "%") for figure in figures} <= cells

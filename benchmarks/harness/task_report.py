@@ -164,7 +164,7 @@ def report(raw: Raw) -> list[str]:
         'Steps per CPU second of one core, except under "Processes and threads". VPG has 8 environments in `DummyVecEnv`,',
         "with `Monitor` inside and `VecNormalize` around (on LunarLander, that normalises rewards only). The bare environment",
         "is the limit: 8 environments of `gymnasium.make`, stepped one after the other with random actions that were drawn in",
-        "advance.",
+        "advance. As in the zoo, no environment has a `render_mode`.",
         "",
         f"Medians over {raw['repetitions']} rounds. A round of a task measures each collection for {raw['seconds']} seconds",
         "or one rollout, and each training once. A ratio or a share is the median of the ratios within each round.",
@@ -199,7 +199,7 @@ def draw(raw: Raw, path: Path) -> None:
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     draw_shares(left, "Collection", raw["collection"], {"VPG": VPG_NAME, "A2C": A2C_DEFAULT})
-    draw_shares(right, "Whole training", raw["training"], {name: name for name in COLOURS})
+    draw_shares(right, "Whole training (A2C and PPO: settings of rl-zoo3)", raw["training"], {name: name for name in COLOURS})
     limits = [f"{env_id}\nbare: {short(float(np.median(rates[BARE])))}" for env_id, rates in raw["collection"].items()]
     left.set_yticks(range(len(limits)), limits)
     left.invert_yaxis()

@@ -21,6 +21,8 @@ MakeEnvs = Callable[[str, int], VecEnv]
 
 ALGORITHMS: dict[str, Any] = {"VPG": VPG, "A2C": A2C, "PPO": PPO}
 N_ENVS = 8
+# As in the zoo. SB3's make_vec_env sets "rgb_array", with which LunarLander moves sparks in each step
+NO_PICTURES = {"render_mode": None}
 _MUJOCO = {
     "n_envs": N_ENVS,
     "normalize": True,
@@ -108,12 +110,12 @@ def normalized(env: VecEnv, entry: Entry) -> VecEnv:
 
 def dummy(env_id: str, n_envs: int) -> VecEnv:
     """:return: SB3's ``DummyVecEnv``, with ``Monitor`` around each environment"""
-    return make_vec_env(env_id, n_envs, seed=0)
+    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=NO_PICTURES)
 
 
 def subproc(env_id: str, n_envs: int) -> VecEnv:
     """:return: SB3's ``SubprocVecEnv``, which has a process for each environment"""
-    return make_vec_env(env_id, n_envs, seed=0, vec_env_cls=SubprocVecEnv)
+    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=NO_PICTURES, vec_env_cls=SubprocVecEnv)
 
 
 def envpool(n_threads: int) -> MakeEnvs:

@@ -14,9 +14,7 @@ RESULTS = ROOT / "benchmarks/results"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / "benchmarks")
     report = import_module("harness.report")
-    programs = {
-        name: import_module(name) for name in ("collection", "training", "time_to_solve", "zoo_run", "first_key_press")
-    }
+    programs = {name: import_module(name) for name in ("collection", "training", "real_tasks", "time_to_solve", "zoo_run")}
 
 
 def collection(program: ModuleType, raw: dict[str, Any]) -> list[str]:
@@ -32,6 +30,10 @@ def training(program: ModuleType, raw: dict[str, Any]) -> list[str]:
     return program.report(rates, raw["steps"], raw["shares"], len(rates["VPG, dummy, 1"]))
 
 
+def real_tasks(program: ModuleType, raw: dict[str, Any]) -> list[str]:
+    return program.report(raw)
+
+
 def time_to_solve(program: ModuleType, raw: dict[str, Any]) -> list[str]:
     settings = {name: program.Setting(**setting) for name, setting in raw["settings"].items()}
     return program.page(settings, raw["runs"])
@@ -41,13 +43,7 @@ def zoo_run(program: ModuleType, raw: dict[str, Any]) -> list[str]:
     return program.report(raw["seconds"], len(raw["seconds"]["vpg"]["CPU"]))
 
 
-def first_key_press(program: ModuleType, raw: dict[str, Any]) -> list[str]:
-    return program.report(raw["seconds"])
-
-
-@pytest.mark.parametrize(
-    "lines", [collection, training, time_to_solve, zoo_run, first_key_press], ids=lambda lines: lines.__name__
-)
+@pytest.mark.parametrize("lines", [collection, training, real_tasks, time_to_solve, zoo_run], ids=lambda lines: lines.__name__)
 def test_the_page_is_made_from_the_raw_numbers(lines: Callable[[ModuleType, dict[str, Any]], list[str]]) -> None:
     name = lines.__name__
     program, raw = programs[name], json.loads((RESULTS / f"{name}.json").read_text())

@@ -28,6 +28,7 @@ def test_a_model_has_the_settings_of_its_entry(env_id: str, algorithm: str, entr
     assert type(model).__name__ == algorithm
     assert model.n_envs == entry["n_envs"]
     assert model.env.env_is_wrapped(Monitor) == [True] * model.n_envs
+    assert model.env.get_attr("render_mode") == [None] * model.n_envs
     assert (normalizer is not None) == bool(entry.get("normalize"))
     if normalizer is not None:
         assert normalizer.norm_obs == (entry["normalize"] is True)
