@@ -13,7 +13,7 @@ Each run leaves a JSON file, so a killed benchmark repeats only the runs that ar
 variants of an environment have finished. Results: details.md and details.json in benchmarks/results.
 """
 
-from harness.training_run import evaluate
+from harness.training_run import evaluate, evaluation_env
 
 # isort: split
 import tempfile
@@ -29,8 +29,6 @@ from harness.cache import cached
 from harness.detail_variants import TASKS, Task, Variant
 from harness.report import make_parser, table, write_report
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from tqdm import tqdm
 
 FIRST_SEED = 1000  # searches used seeds from 100, 200 and 300 on, comparisons those from 0 on
@@ -85,7 +83,7 @@ def train(task: Task, variant: Variant, seed: int) -> dict[str, Any]:
     except ValueError as error:  # training diverged
         failure = str(error)
     binned = curve.binned(task.steps)
-    played = evaluation_env(task.env_id, env)
+    played = evaluation_env(task.env_id, N_EVALUATED, env)
     final = {name: evaluate(model, played, name == "deterministic") for name in ("deterministic", "sampled")}
     seconds = time.process_time() - start
     return {
@@ -95,16 +93,6 @@ def train(task: Task, variant: Variant, seed: int) -> dict[str, Any]:
         "failure": failure,
         "seconds": seconds,
     }
-
-
-def evaluation_env(env_id: str, trained: VecEnv) -> VecEnv:
-    """:return: environments without the variant's wrapper, whose observations are normalised as those of training"""
-    env: VecEnv = make_vec_env(env_id, N_EVALUATED)
-    if isinstance(trained, VecNormalize):
-        env = VecNormalize(env, training=False, norm_obs=trained.norm_obs, norm_reward=False)
-        if trained.norm_obs:
-            env.obs_rms = trained.obs_rms
-    return env
 
 
 def run_all(tasks: dict[str, Task], folder: Path, only_report: bool) -> dict[str, dict[str, list[dict[str, Any]]]]:

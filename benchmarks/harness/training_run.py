@@ -1,7 +1,7 @@
 """One run of time_to_solve.py: train, evaluate at intervals, and stop the clock during evaluations."""
 
 from harness.hyperparameters import scheduled, zoo_entry
-from harness.measure import make_env
+from harness.measure import make_dummy_env, make_env
 
 # isort: split
 import time
@@ -12,7 +12,7 @@ import numpy as np
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_vpg import VPG
 
@@ -60,6 +60,16 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, deterministic: bool = True) -> f
         returns_N += rewards_N * playing_N
         playing_N &= ~dones_N
     return float(returns_N.mean())
+
+
+def evaluation_env(env_id: str, n_envs: int, trained: VecEnv) -> VecEnv:
+    """:return: environments without the wrappers of ``trained``, but with observations that are normalised as there"""
+    env: VecEnv = make_dummy_env(env_id, n_envs)
+    if isinstance(trained, VecNormalize):
+        env = VecNormalize(env, training=False, norm_obs=trained.norm_obs, norm_reward=False)
+        if trained.norm_obs:
+            env.obs_rms = trained.obs_rms
+    return env
 
 
 class ProgressCallback(BaseCallback):

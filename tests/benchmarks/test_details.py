@@ -129,7 +129,7 @@ def test_evaluation_normalizes_observations_as_training_did() -> None:
     for name, normalized in (("default", True), ("raw_observations", False)):
         _, env = PENDULUM.build(PENDULUM.variants[name], seed=3)
         env.reset()
-        played = details.evaluation_env("Pendulum-v1", env)
+        played = details.evaluation_env("Pendulum-v1", 1, env)
         observation = np.array([[0.5, 0.5, 3.0]], dtype=np.float32)
         expected = env.normalize_obs(observation)
         np.testing.assert_allclose(played.normalize_obs(observation), expected)
