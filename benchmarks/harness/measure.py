@@ -95,9 +95,9 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
     return float(np.median(np.divide(ours, theirs)))
 
 
-def in_fresh_process(program: str, task: Any) -> Any:
+def in_fresh_process(program: str | Path, task: Any, python: str = sys.executable) -> Any:
     """:return: the last line that ``program --task TASK`` prints; task and line are JSON"""
-    command = [sys.executable, str(Path(program).resolve()), "--task", json.dumps(task)]
+    command = [python, str(Path(program).resolve()), "--task", json.dumps(task)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

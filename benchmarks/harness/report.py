@@ -12,7 +12,7 @@ from typing import Any
 from sb3_vpg.common.system_info import describe
 
 RESULTS = Path(__file__).parents[1] / "results"
-_PATH_FLAGS = ("out", "folder")  # these do not change a result
+_PATH_FLAGS = ("out", "folder", "rltools")  # places on this machine
 
 
 @dataclass(frozen=True)
