@@ -5,7 +5,7 @@ What do 300,000 steps of Pendulum-v1 cost, and which return follows? VPG, with P
 
 CPU seconds of one core for the whole training, and the mean return of 100 episodes of gymnasium's Pendulum-v1 after it. VPG
 trains on a vector environment in NumPy, harness/pendulum.py. RLtools is measured if its package is installed (see
-harness/rltools_run.py), also in another Python: ``--rltools PYTHON``. Takes 5 minutes, with ``--no-peers`` half a minute.
+harness/rltools_run.py), also in another Python: ``--rltools PYTHON``. Takes 6 minutes, with ``--no-peers`` half a minute.
 Results: pendulum_300k.md and pendulum_300k.json in benchmarks/results.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium.wrappers.vector import TransformReward
-from harness.hyperparameters import read_dict
+from harness.hyperparameters import read_dict, zoo_entry
 from harness.milestones import spread
 from harness.pendulum import PendulumVectorEnv
 from harness.phases import REST, seconds_in
@@ -146,9 +146,16 @@ def measure(n_steps: int, seeds: int, peers: bool, rltools: str | None, seconds:
         raw["settings"][RLTOOLS] = as_text(result["settings"])
     for name, (algorithm, entry) in entries(ENV_ID).items() if peers else ():
         if algorithm != "VPG":
-            raw["runs"][f"{name} of SB3"] = [train(new_model(ENV_ID, algorithm, entry), n_steps)]
             raw["settings"][f"{name} of SB3"] = as_text(entry)
+            for label, budget in peer_budgets(name, n_steps).items():
+                raw["runs"][label] = [train(new_model(ENV_ID, algorithm, entry), budget)]
     return raw
+
+
+def peer_budgets(name: str, n_steps: int) -> dict[str, int]:
+    """:return: environment steps by name in the report: those of the others, and those of the zoo's entry"""
+    own = int(zoo_entry(name.lower(), ENV_ID)["n_timesteps"])
+    return {f"{name} of SB3": n_steps, f"{name} of SB3, {own:,} steps": n_steps * own // N_STEPS}
 
 
 def numbers(runs: list[Run], key: str) -> np.ndarray:
@@ -207,7 +214,7 @@ def report(raw: dict[str, Any]) -> list[str]:
         "brackets the 95 % bootstrap interval of the median. No seed was left out.",
         "",
         f"VPG trains on {ENTRY['n_envs']} environments in NumPy. A2C and PPO train on `DummyVecEnv` with rl-zoo3's",
-        "hyperparameters, which are made for other numbers of steps; with one seed, their returns say little.",
+        "hyperparameters and one seed, also for the zoo's own number of steps.",
         "",
         *about_rltools(raw["rltools"]),
         *result_table(runs),
