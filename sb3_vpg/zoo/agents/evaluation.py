@@ -3,6 +3,7 @@
 import argparse
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,16 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
-from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
+from sb3_vpg.zoo.agents.play_env import create_test_env, create_vector_test_env
 from sb3_vpg.zoo.agents.trained_agents import no_run_message
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
-from sb3_vpg.zoo.flags import add_gym_packages, positive
+from sb3_vpg.zoo.flags import VEC_ENV_HELP, VECTOR_MODES, add_gym_packages, positive
 from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
-# All environments share one call of the policy. A DummyVecEnv steps them in turn; a native one steps all at once
-N_ENVS = {"dummy": 10, "native": 1000}
+# All environments share one call of the policy. A DummyVecEnv steps them in turn; the others step all at once
+N_ENVS = {"dummy": 10, "native": 1000, "envpool": 100}
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,9 @@ def evaluate_run(
     :param load_best: take the best model of the training's evaluations instead of the last
     :param deterministic: take the likeliest action instead of sampling
     :param device: PyTorch device of the policy
-    :param vec_env: ``"dummy"``, or ``"native"`` for gymnasium's vector environment
+    :param vec_env: ``"dummy"``, ``"native"`` for gymnasium's vector environment, or ``"envpool"`` for EnvPool's
     :return: the score
-    :raises ValueError: if there is no such run, if it has no such model, or if there is no such native environment
+    :raises ValueError: if there is no such run, if it has no such model, or if the environment does not support ``vec_env``
     """
     register()
     env_name = EnvironmentName(env_id)
@@ -143,7 +144,7 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
     """Return the environment that a model was trained in, with the statistics of its ``VecNormalize``."""
     settings = model.parent / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
-    create = create_native_test_env if vec_env == "native" else create_test_env
+    create = partial(create_vector_test_env, vec_env) if vec_env in VECTOR_MODES else create_test_env
     return create(
         env_name.gym_id,
         n_envs=min(N_ENVS[vec_env], n_episodes),
@@ -194,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load-best", action="store_true", help="score the best model of the evaluations in training")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
-    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: gymnasium's own")
+    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help=VEC_ENV_HELP)
     add_gym_packages(parser)
     return parser
 
