@@ -104,16 +104,18 @@ def state_kwargs(env_id: str) -> dict[str, Any]:
     return {"exclude_current_positions_from_observation": False} if PUT_STATE[env_id] is _put_mujoco else {}
 
 
-def largest_differences(env_id: str, env: VectorEnv, policy: Policy, n_steps: int) -> dict[str, float]:
+def largest_differences(
+    env_id: str, env: VectorEnv, policy: Policy, n_steps: int, env_kwargs: dict[str, Any] | None = None
+) -> dict[str, float]:
     """
     Let gymnasium's environment repeat each step of ``env``, from the state before it.
 
-    :param env: made with ``state_kwargs``, in the autoreset mode ``DISABLED``
+    :param env: made with ``state_kwargs`` and ``env_kwargs``, in the autoreset mode ``DISABLED``
     :param n_steps: steps of all environments
     :return: over all steps: the largest difference of ``observation`` and ``reward``, and the number of differing
         ``terminated``
     """
-    single = gym.make(env_id, **state_kwargs(env_id)).unwrapped
+    single = gym.make(env_id, **state_kwargs(env_id), **(env_kwargs or {})).unwrapped
     single.reset(seed=0)
     observations, _ = env.reset(seed=0)
     differences = {"observation": 0.0, "reward": 0.0, "terminated": 0.0}
