@@ -1,6 +1,5 @@
 """EnvPool's environments, which C++ threads step, as a vector environment of gymnasium."""
 
-import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -53,7 +52,7 @@ class EnvPoolVectorEnv(VectorEnv):
 
     * nothing is reset by itself (``AutoresetMode.DISABLED``): ``reset(options={"reset_mask": mask})`` resets those where
       ``mask`` is True at once;
-    * infos are empty, because collecting them would take longer than a step;
+    * infos are empty: to build a dict for each environment would take longer than many of the steps;
     * there is no rendering, and no access to the single environments.
 
     The i-th environment depends on the seed plus i and on its actions only, not on threads. EnvPool reads a seed only when its
@@ -116,11 +115,11 @@ class EnvPoolVectorEnv(VectorEnv):
             self._make_pool(seed)
             mask = None
         if mask is None:
-            self._observations, _ = self._pool.reset()
+            self._observations = self._pool.reset().observation.obs
             self._steps[:] = 0
         elif np.any(mask):
             indices = np.flatnonzero(mask)
-            self._observations[indices], _ = self._pool.reset(indices)
+            self._observations[indices] = self._pool.reset(indices).observation.obs
             self._steps[indices] = 0
         return self._observations, {}
 
@@ -135,9 +134,10 @@ class EnvPoolVectorEnv(VectorEnv):
             np.issubdtype(actions.dtype, np.integer) and actions.min() >= 0 and actions.max() < space.n
         ):
             raise ValueError(f"actions must be in {space}, but are {actions}")
-        self._observations, rewards, terminated, _, _ = self._pool.step(actions)
+        result = self._pool.step(actions)
+        self._observations = result.observation.obs
         self._steps += 1
-        return self._observations, rewards, terminated, self._steps >= self._limit, {}
+        return self._observations, result.reward, result.last(), self._steps >= self._limit, {}
 
     def close_extras(self, **kwargs: Any) -> None:
         """End the threads."""
@@ -151,11 +151,8 @@ class EnvPoolVectorEnv(VectorEnv):
         self._pool = None  # the old threads end before the new ones begin
         # EnvPool has signed seeds of 32 bits
         first = int(seed) % (_SEEDS - self.num_envs)
-        with warnings.catch_warnings():
-            # On the precision of its own spaces, which are not used
-            warnings.simplefilter("ignore")
-            self._pool = _envpool().make(self._env_id, env_type="gymnasium", seed=first, **self._options)
-            _ = self._pool.observation_space
+        # Its gymnasium interface would build spaces that differ from gymnasium's, with warnings
+        self._pool = _envpool().make(self._env_id, env_type="dm", seed=first, **self._options)
 
 
 def make_envpool(env_id: Any, num_envs: int, env_kwargs: dict[str, Any]) -> EnvPoolVectorEnv:
