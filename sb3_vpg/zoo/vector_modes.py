@@ -22,7 +22,8 @@ def make_vector_env(
 
     :param mode: one of ``VECTOR_MODES``
     :raises ImportError: if EnvPool is to be used, but is not installed
-    :raises ValueError: if there is an ``env_wrapper`` or a window, or if the environment does not support the mode
+    :raises ValueError: if there is an ``env_wrapper``, a window or a number of threads, or if the environment does not support
+        the mode
     """
     if wrapper_class is not None:
         raise ValueError(
@@ -31,4 +32,9 @@ def make_vector_env(
         )
     if (env_kwargs or {}).get("render_mode") == "human":
         raise ValueError(f"--vec-env {mode} opens no window; add --no-render, or leave out --vec-env {mode}")
+    if "num_threads" in (env_kwargs or {}):
+        raise ValueError(
+            "the env_kwargs of a run are also those of gymnasium's environment, which has no num_threads; restrict the process "
+            "instead: taskset -c 0-3 sb3-vpg ..."
+        )
     return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs, vectorization_mode=mode, **others)

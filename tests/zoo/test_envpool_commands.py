@@ -87,6 +87,7 @@ def test_optimize_uses_envpool(tmp_path: Path, created: list[int]) -> None:
 REFUSED = {
     "env_wrapper": (["-params", "env_wrapper:'sb3_vpg.wrappers.SurvivalReward'"], "env_wrapper wraps single environments"),
     "not offered": (["--env", "Pendulum-v1"], "EnvPool is offered for CartPole-v1"),
+    "threads": (["--env-kwargs", "num_threads:2"], "has no num_threads; restrict the process instead: taskset"),
     "env_kwargs": (["--env-kwargs", "gravity:1"], "CartPole-v1 of EnvPool does not take the env_kwargs ['gravity']"),
 }
 
