@@ -34,7 +34,7 @@ def make_vector_env(
         raise ValueError(f"--vec-env {mode} opens no window; add --no-render, or leave out --vec-env {mode}")
     if "num_threads" in (env_kwargs or {}):
         raise ValueError(
-            "the env_kwargs of a run are also those of gymnasium's environment, which has no num_threads; restrict the process "
-            "instead: taskset -c 0-3 sb3-vpg ..."
+            "the env_kwargs of a run are also those of gymnasium's environment, which has no num_threads; restrict the "
+            "process instead: taskset -c 0-3 sb3-vpg ..."
         )
     return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs, vectorization_mode=mode, **others)
