@@ -101,6 +101,11 @@ def policy(name: str, env: VecEnv, seed: int, model: VPG) -> Policy:
     return lambda observations: model.predict(observations, deterministic=True)[0]
 
 
+def distribution(played: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """:return: minimum, deciles and maximum of returns and lengths"""
+    return {key: np.quantile(played[key], np.linspace(0, 1, 11)).tolist() for key in ("return", "length")}
+
+
 def summary(played: dict[str, np.ndarray]) -> str:
     mean, error = played["return"].mean(), played["return"].std(ddof=1) / np.sqrt(len(played["return"]))
     return f"{mean:.2f} ± {error:.2f}"
@@ -121,10 +126,7 @@ def compare(env_id: str, n_each: int, quick: bool) -> tuple[list[list[str]], dic
         returns = [summary(played[kind]) for kind in (OURS, THEIRS)]
         numbers = [f"{values['return']:.3g}", f"{values['length']:.3g}", f"{corrected:.3g} ({worst})"]
         rows.append([env_id, name, *returns, *lengths, *time_outs, *numbers])
-        raw[name] = {
-            "p": values,
-            **{kind: {key: played[kind][key].tolist() for key in ("return", "length")} for kind in played},
-        }
+        raw[name] = {"p": values, **{kind: distribution(played[kind]) for kind in played}}
     return rows, raw, lowest
 
 
