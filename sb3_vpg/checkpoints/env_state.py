@@ -14,10 +14,10 @@ methods:
 
 They replace the saving of the layer's attributes, except for those of gymnasium (``np_random``, the streams of spaces).
 
-Limits: environments in other processes cannot be saved. Attributes of a class are not saved but compared: if a plain one
-differs, new episodes begin. Globals of a module, caches and state inside of descriptors are not noticed. An object that the
-environment shares with code outside of it is copied, unless it is a random stream or running statistics. All attributes are
-restored, also those that the constructor sets from its arguments.
+Limits: environments in other processes and those of EnvPool cannot be saved. Attributes of a class are not saved but
+compared: if a plain one differs, new episodes begin. Globals of a module, caches and state inside of descriptors are not
+noticed. An object that the environment shares with code outside of it is copied, unless it is a random stream or running
+statistics. All attributes are restored, also those that the constructor sets from its arguments.
 """
 
 from collections.abc import Sequence
@@ -40,6 +40,7 @@ from sb3_vpg.checkpoints.env_attributes import (
     state_attributes,
 )
 from sb3_vpg.exceptions import NotPlainError
+from sb3_vpg.vec_env.envpool_vector_env import EnvPoolVectorEnv
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 Groups = list[list[Any]]
@@ -112,10 +113,12 @@ def _layers(env: VecEnv) -> tuple[list[VecEnvWrapper], Groups, str | None]:
         return wrappers, [[env], *map(_chain, env.envs)], None
     if isinstance(env, GymVecEnv):
         inside = _chain(env.env)
-        if not isinstance(inside[-1], AsyncVectorEnv):
+        if not isinstance(inside[-1], (AsyncVectorEnv, EnvPoolVectorEnv)):
             envs = inside[-1].envs if isinstance(inside[-1], SyncVectorEnv) else []
             return wrappers, [[env, *inside], *map(_chain, envs)], None
         name = type(inside[-1]).__qualname__
+        if isinstance(inside[-1], EnvPoolVectorEnv):
+            return wrappers, [[env]], f"{name} keeps its environments in C++, which does not save them; use DummyVecEnv"
     elif not isinstance(env, SubprocVecEnv):
         return wrappers, [[env]], f"{name} is an unknown kind of VecEnv; give it state_dict() and load_state_dict(state)"
     return wrappers, [[env]], f"{name} keeps its environments in other processes; use DummyVecEnv"

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,13 @@ def describe() -> str:
     python = packages.pop("python")
     machine = f"Machine: {_processor()}, {os.cpu_count()} cores, {platform.system()}."
     return f"{machine}  \nPython {python}, {', '.join(f'{name} {number}' for name, number in packages.items())}."
+
+
+def usable_cores() -> int:
+    """:return: number of cores that this process may use"""
+    with suppress(AttributeError):  # macOS and Windows do not restrict a process
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -1,15 +1,15 @@
 """The function ``compare``: checks the settings, runs the missing tasks and writes the report."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.locks import claimed
+from sb3_vpg.common.system_info import usable_cores
 from sb3_vpg.compare.flags import ENGINES, EVAL_EPISODES, FINAL_EPISODES, N_EVALUATIONS
 from sb3_vpg.compare.report import pages
 from sb3_vpg.compare.results import Comparison
@@ -131,14 +131,7 @@ def _engine(name: str, folder: Path, n_jobs: int | None, address: str | None) ->
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, but is {name!r}")
     if address is not None:
         raise ValueError(f"address {address} is for a Ray cluster: set engine to 'ray' as well")
-    return LocalEngine(folder, n_jobs or _cores())
-
-
-def _cores() -> int:
-    """:return: number of cores that this process may use"""
-    with suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return LocalEngine(folder, n_jobs or usable_cores())
 
 
 def _references(env_kwargs: Mapping[str, Mapping[str, Any]], given: Mapping[str, float], file: Path) -> dict[str, Reference]:

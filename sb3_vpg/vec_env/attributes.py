@@ -7,6 +7,8 @@
 * A native environment contains no single environments. ``get_attr`` returns its own attribute (which often has an entry per
   environment) for each index. ``set_attr`` and ``env_method`` must be called for all environments; a method is called once,
   and its result is returned for each index.
+* EnvPool's environments are no Python objects. ``get_attr`` and ``env_method`` reach ``EnvPoolVectorEnv`` as if it were a
+  native environment; ``set_attr`` is refused, because no environment would change.
 """
 
 from abc import ABC, abstractmethod
@@ -15,6 +17,8 @@ from typing import Any
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from stable_baselines3.common.env_util import is_wrapped
 from stable_baselines3.common.monitor import Monitor
+
+from sb3_vpg.vec_env.envpool_vector_env import EnvPoolVectorEnv
 
 
 class EnvAttributes(ABC):
@@ -135,9 +139,21 @@ class NativeEnvAttributes(EnvAttributes):
         return [getattr(self._owner(name), name)(*args, **kwargs)] * len(indices)
 
 
+class EnvPoolAttributes(NativeEnvAttributes):
+    """The attributes of ``EnvPoolVectorEnv``."""
+
+    def set(self, name: str, value: Any, indices: list[int]) -> None:
+        """:raises AttributeError: always"""
+        raise AttributeError(
+            f"EnvPool's environments are no Python objects, so {name!r} cannot be set; pass env_kwargs instead"
+        )
+
+
 def env_attributes(env: VectorEnv) -> EnvAttributes:
     """:return: access to the attributes of the environments in ``env``"""
     base = env.unwrapped
     if isinstance(base, SyncVectorEnv):
         return SyncEnvAttributes(env)
+    if isinstance(base, EnvPoolVectorEnv):
+        return EnvPoolAttributes(env)
     return AsyncEnvAttributes(env) if isinstance(base, AsyncVectorEnv) else NativeEnvAttributes(env)

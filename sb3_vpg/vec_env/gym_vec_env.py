@@ -20,6 +20,7 @@ from sb3_vpg.exceptions import VecEnvContractError
 from sb3_vpg.vec_env.attributes import env_attributes
 from sb3_vpg.vec_env.autoreset import ResetHook, autoreset_of
 from sb3_vpg.vec_env.env_checks import check_action_space, check_observation_space
+from sb3_vpg.vec_env.envpool_vector_env import make_envpool
 from sb3_vpg.vec_env.infos import own_observations, split_infos
 
 
@@ -223,8 +224,10 @@ def make_vec_env(
     :param env_kwargs: arguments of the environment. Unlike SB3's function, this one sets no ``render_mode``
     :param monitor_kwargs: ``info_keywords`` and ``override_existing`` are supported
     :param vectorization_mode: ``"native"`` uses the environment's vector entry point, ``"sync"`` steps one environment after
-        the other, ``"async"`` runs each in a process; None: native if the environment has such an entry point, else sync
+        the other, ``"async"`` runs each in a process, ``"envpool"`` steps all in EnvPool's threads (``EnvPoolVectorEnv``);
+        None: native if the environment has such an entry point, else sync
     :return: the environment, not yet reset
+    :raises ImportError: if EnvPool is to be used, but is not installed
     :raises ValueError: if an argument is out of range, if the environment does not exist, if it does not support the
         vectorization mode, or if its constructor refuses ``env_kwargs``
     """
@@ -233,10 +236,7 @@ def make_vec_env(
     info_keywords = tuple(keywords.pop("info_keywords", ()))
     override = bool(keywords.pop("override_existing", True))
     if keywords:
-        raise ValueError(
-            "for a vector environment, monitor_kwargs may hold only 'override_existing' and 'info_keywords', but has "
-            f"{sorted(keywords)}"
-        )
+        raise ValueError(f"monitor_kwargs may hold only 'override_existing' and 'info_keywords' here, not {sorted(keywords)}")
     monitor_file = None if monitor_dir is None else os.path.join(monitor_dir, "0")
     vector_env = _make_vector_env(env_id, n_envs, env_kwargs or {}, vectorization_mode)
     env = GymVecEnv(vector_env, monitor_file, info_keywords, override_existing=override)
@@ -253,8 +253,8 @@ def _make_vector_env(env_id: Any, n_envs: int, env_kwargs: dict[str, Any], mode:
     has_native = spec is not None and spec.vector_entry_point is not None
     if mode is None:
         mode = "native" if has_native else "sync"
-    if mode not in ("native", "sync", "async"):
-        raise ValueError(f"vectorization_mode must be 'native', 'sync', 'async' or None, but is {mode!r}")
+    if mode not in ("native", "sync", "async", "envpool"):
+        raise ValueError(f"vectorization_mode must be 'native', 'sync', 'async', 'envpool' or None, but is {mode!r}")
     if mode == "native" and not has_native:
         raise ValueError(
             f"{env_id} has no native vector environment; use vectorization_mode='sync' or 'async', "
@@ -262,9 +262,11 @@ def _make_vector_env(env_id: Any, n_envs: int, env_kwargs: dict[str, Any], mode:
         )
     same_step = {"autoreset_mode": AutoresetMode.SAME_STEP}
     try:
-        if spec is None:
+        if mode == "envpool":
+            env: VectorEnv = make_envpool(env_id, n_envs, env_kwargs)
+        elif spec is None:
             build: Any = SyncVectorEnv if mode == "sync" else AsyncVectorEnv
-            env: VectorEnv = build([partial(_make_env, env_id, env_kwargs)] * n_envs, **same_step)
+            env = build([partial(_make_env, env_id, env_kwargs)] * n_envs, **same_step)
         elif mode == "native":
             env = gym.make_vec(spec, n_envs, vectorization_mode="vector_entry_point", **env_kwargs)
         else:

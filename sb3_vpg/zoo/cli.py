@@ -21,7 +21,7 @@ from textwrap import shorten
 from sb3_vpg.common.system_info import versions
 from sb3_vpg.zoo.advice import IMPORT_ADVICE
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
-from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, LOGS, non_negative, positive
+from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, LOGS, VEC_ENV_HELP, VECTOR_MODES, non_negative, positive
 from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.signals import CLOSED_PIPE, Signals, is_stdout_closed
 
@@ -47,9 +47,8 @@ class Command:
     parser: str = ""
 
 
-_NATIVE = "native"
 _TRAIN = "rl_zoo3.train:train"
-_TRAIN_VEC_ENVS = ("dummy", "subproc", _NATIVE)
+_TRAIN_VEC_ENVS = ("dummy", "subproc", *VECTOR_MODES)
 # Small networks train fastest with one thread; with more, processes that run side by side slow each other down
 _ONE_THREAD = ("--algo", DEFAULT_ALGORITHM, "--num-threads", "1")
 COMMANDS = {
@@ -69,7 +68,7 @@ COMMANDS = {
         reads_runs=True,
         parser="sb3_vpg.zoo.agents.flags:evaluate_parser",
     ),
-    "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=(_NATIVE,)),
+    "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=VECTOR_MODES),
     "record_video": Command(
         "film a trained agent",
         "rl_zoo3.record_video",
@@ -183,8 +182,8 @@ def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Si
     if command.plots and own.savefig is not None:
         programs.run_plot(command.target, own.savefig)
     elif command.reads_runs:
-        native = getattr(own, "vec_env", None) == _NATIVE
-        programs.run_play(name, command.target, zoo_flags, native, getattr(own, "gif", False))
+        vector_mode, gif = getattr(own, "vec_env", None), getattr(own, "gif", False)
+        programs.run_play(name, command.target, zoo_flags, vector_mode, gif)
     else:
         programs.run(command.target)
 
@@ -210,8 +209,7 @@ def _own_parser(name: str, command: Command) -> argparse.ArgumentParser:
     group = parser.add_argument_group("flags of sb3-vpg")
     group.add_argument("--traceback", action="store_true", help="show the Python traceback of an error, not only one line")
     if command.vec_envs:
-        text = "VecEnv type; native: the vector environment of gymnasium, for environments that have one"
-        group.add_argument("--vec-env", choices=command.vec_envs, help=text)
+        group.add_argument("--vec-env", choices=command.vec_envs, help=VEC_ENV_HELP)
     if name == "train":
         text = "continue the latest run of this algorithm and environment, or the run with this number or folder"
         group.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)

@@ -10,6 +10,10 @@ LOGS = "logs"
 CHECKPOINT_FREQ = 25_000
 """Environment steps between two checkpoints of ``train`` if ``--checkpoint-freq`` is not given."""
 
+VECTOR_MODES = ("native", "envpool")
+"""Values of ``--vec-env`` that use no single environments."""
+VEC_ENV_HELP = "VecEnv type; native: gymnasium's vector environment, for those that have one; envpool: EnvPool's threads"
+
 
 def non_negative(text: str) -> int:
     """A ``type`` of argparse: a whole number that is at least 0."""

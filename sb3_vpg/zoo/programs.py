@@ -17,7 +17,7 @@ from typing import Any
 import imageio_ffmpeg
 
 from sb3_vpg.common.atomic_files import atomic_replace
-from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
+from sb3_vpg.zoo.agents.play_env import create_test_env, create_vector_test_env
 from sb3_vpg.zoo.agents.trained_agents import film_of_training, requested_model, shipped_agent_flags
 from sb3_vpg.zoo.agents.videos import gifs_too, quoted_ffmpeg, without_screen, write_gif
 from sb3_vpg.zoo.own_modules import command_of, import_modules_of
@@ -26,17 +26,17 @@ from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import CLOSED_PIPE
 
 
-def run(target: str, native: bool = False, model: Path | None = None) -> None:
+def run(target: str, vector_mode: str | None = None, model: Path | None = None) -> None:
     """
     Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
 
     :param target: the program; the zoo's video programs have no function to call
-    :param native: whether ``enjoy`` uses the native vector environment
+    :param vector_mode: one of ``VECTOR_MODES``, for ``enjoy``; None: single environments
     :param model: the file whose ``VecNormalize`` statistics are used; None: the last model of the run
     """
     register()
     module, _, function = target.partition(":")
-    create_for_enjoy = create_native_test_env if native else create_test_env
+    create_for_enjoy = create_test_env if vector_mode is None else partial(create_vector_test_env, vector_mode)
     with (
         patched("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
         # record_video, which is run as "__main__", imports it from here
@@ -49,14 +49,14 @@ def run(target: str, native: bool = False, model: Path | None = None) -> None:
                 runpy.run_module(module, run_name="__main__")
 
 
-def run_play(name: str, target: str, flags: Sequence[str], native: bool = False, gif: bool = False) -> None:
+def run_play(name: str, target: str, flags: Sequence[str], vector_mode: str | None = None, gif: bool = False) -> None:
     """
     Run a program that plays a trained agent. By default, it is the agent of the latest run, or else one that ships.
 
     :param name: the command
     :param target: see ``run``
     :param flags: the user's part of ``sys.argv``
-    :param native: see ``run``
+    :param vector_mode: see ``run``
     :param gif: whether to write a GIF beside the video
     :raises ValueError: if there is no such agent
     """
@@ -71,7 +71,7 @@ def run_play(name: str, target: str, flags: Sequence[str], native: bool = False,
         if film is not None:
             sys.argv.extend(["--output-folder", str(film.parent)])
             stack.enter_context(quoted_ffmpeg(film.parent))
-        run(target, native, model)
+        run(target, vector_mode, model)
         if gif and film is not None:
             print(f"Saving gif to {write_gif(film)}")
 

@@ -1,5 +1,6 @@
 """``GymVecEnv`` returns what ``DummyVecEnv`` and ``Monitor`` return."""
 
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -219,3 +220,9 @@ def test_seeds_of_classes_equal_those_of_sb3() -> None:
     ours, theirs = make_vec_env(Limited, 3, seed=5), sb3_make_vec_env(Limited, 3, seed=5)
     assert equal(ours.reset(), theirs.reset())
     assert ours.action_space.sample() == theirs.action_space.sample()
+
+
+def test_a_missing_envpool_is_named_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "envpool", None)
+    with pytest.raises(ImportError, match=r"EnvPool is not installed: pip install 'sb3-vpg\[envpool\]'"):
+        make_vec_env("CartPole-v1", 2, vectorization_mode="envpool")

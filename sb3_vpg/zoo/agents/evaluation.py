@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo.agents.flags import N_ENVS, evaluate_parser
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
-from sb3_vpg.zoo.agents.play_env import create_native_test_env, create_test_env
+from sb3_vpg.zoo.agents.play_env import create_test_env, create_vector_test_env
 from sb3_vpg.zoo.agents.trained_agents import no_run_message
+from sb3_vpg.zoo.flags import VECTOR_MODES
 from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import read_yaml
@@ -103,9 +105,9 @@ def evaluate_run(
     :param load_best: take the best model of the training's evaluations instead of the last
     :param deterministic: take the likeliest action instead of sampling
     :param device: PyTorch device of the policy
-    :param vec_env: ``"dummy"``, or ``"native"`` for gymnasium's vector environment
+    :param vec_env: ``"dummy"``, ``"native"`` for gymnasium's vector environment, or ``"envpool"`` for EnvPool's
     :return: the score
-    :raises ValueError: if there is no such run, if it has no such model, or if there is no such native environment
+    :raises ValueError: if there is no such run, if it has no such model, or if the environment does not support ``vec_env``
     """
     register()
     env_name = EnvironmentName(env_id)
@@ -138,7 +140,7 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
     """Return the environment that a model was trained in, with the statistics of its ``VecNormalize``."""
     settings = model.parent / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
-    create = create_native_test_env if vec_env == "native" else create_test_env
+    create = partial(create_vector_test_env, vec_env) if vec_env in VECTOR_MODES else create_test_env
     return create(
         env_name.gym_id,
         n_envs=min(N_ENVS[vec_env], n_episodes),

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM, algorithm_names
-from sb3_vpg.zoo.flags import LOGS, add_gym_packages, positive
+from sb3_vpg.zoo.flags import LOGS, VEC_ENV_HELP, add_gym_packages, positive
 from sb3_vpg.zoo.package_data import shipped_folder
 
-# All environments share one call of the policy. A DummyVecEnv steps them in turn; a native one steps all at once
-N_ENVS = {"dummy": 10, "native": 1000}
+# All environments share one call of the policy. A DummyVecEnv steps them in turn; the others step all at once
+N_ENVS = {"dummy": 10, "native": 1000, "envpool": 100}
 
 
 def evaluate_parser() -> argparse.ArgumentParser:
@@ -24,7 +24,7 @@ def evaluate_parser() -> argparse.ArgumentParser:
     parser.add_argument("--load-best", action="store_true", help="score the best model of the evaluations in training")
     parser.add_argument("--stochastic", action="store_true", help="sample actions instead of taking the likeliest")
     parser.add_argument("--device", default="auto", help="PyTorch device (ex: cpu, cuda...)")
-    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help="VecEnv type; native: gymnasium's own")
+    parser.add_argument("--vec-env", choices=list(N_ENVS), default="dummy", help=VEC_ENV_HELP)
     add_gym_packages(parser)
     return parser
 

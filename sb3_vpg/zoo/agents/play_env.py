@@ -8,17 +8,18 @@ from rl_zoo3 import create_test_env as create_test_env_of_the_zoo
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
-from sb3_vpg.zoo.native_vec_env import make_native_vec_env
 from sb3_vpg.zoo.patching import patched
+from sb3_vpg.zoo.vector_modes import make_vector_env
 
 
-def create_native_test_env(env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
+def create_vector_test_env(mode: str, env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
     """
-    Return the zoo's test environment on gymnasium's own vector environment.
+    Return the zoo's test environment on a vector environment.
 
-    :raises ValueError: see ``make_native_vec_env``; also for a ``render_mode`` that the environment does not have
+    :param mode: one of ``VECTOR_MODES``
+    :raises ValueError: see ``make_vector_env``; also for a ``render_mode`` that the environment does not have
     """
-    with patched("rl_zoo3.utils:make_vec_env", partial(make_native_vec_env, env_id)):
+    with patched("rl_zoo3.utils:make_vec_env", partial(make_vector_env, mode, env_id)):
         return create_test_env(env_id, *args, **kwargs)
 
 

@@ -17,8 +17,8 @@ from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.atomic_saving import atomic_saving
 from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
-from sb3_vpg.zoo.train.native_manager import NativeExperimentManager
 from sb3_vpg.zoo.train.session import RunComplete, Session
+from sb3_vpg.zoo.train.vector_manager import VectorExperimentManager
 
 _NOT_GIVEN = object()
 
@@ -74,5 +74,6 @@ class _Parser(argparse.ArgumentParser):
 
 def _manager(session: Session, args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:
     """Takes the place of the class ``ExperimentManager`` in ``rl_zoo3.train``."""
-    build = NativeExperimentManager if session.native else VPGExperimentManager
-    return build(args, *others, session=session, **kwargs)
+    if session.vector_mode is not None:
+        return VectorExperimentManager(args, *others, session=session, mode=session.vector_mode, **kwargs)
+    return VPGExperimentManager(args, *others, session=session, **kwargs)

@@ -12,7 +12,7 @@ from typing import Any
 
 from sb3_vpg.common.locks import claimed
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
-from sb3_vpg.zoo.flags import CHECKPOINT_FREQ
+from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, VECTOR_MODES
 from sb3_vpg.zoo.safe_yaml import as_read_back, has_python_tag
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.saved_run import SavedRun, find_run
@@ -38,8 +38,8 @@ class Session:
     """The number of a new run; None: the next number."""
     run: SavedRun | None = None
     """The run that is resumed; also None if it was killed before it wrote its settings."""
-    native = False
-    """Whether to train on native vector environments."""
+    vector_mode: str | None = None
+    """One of ``VECTOR_MODES``; None: single environments."""
 
     def __init__(self, flags: list[str], signals: Signals, own: dict[str, Any], stack: ExitStack) -> None:
         self.flags, self.signals = flags, signals
@@ -80,12 +80,12 @@ class Session:
             args = self._resume(self.folder, args, given)
         if self.run is None:
             vars(args).update(self._own)
-            if args.vec_env == "native" and "n_eval_envs" not in given:
-                # One environment for each episode: see NativeExperimentManager
+            if args.vec_env in VECTOR_MODES and "n_eval_envs" not in given:
+                # One environment for each episode: see VectorExperimentManager
                 args.n_eval_envs = 0
-        if args.vec_env == "native":
-            # The zoo's manager does not know "native"
-            self.native, args.vec_env = True, "dummy"
+        if args.vec_env in VECTOR_MODES:
+            # The zoo's manager does not know them
+            self.vector_mode, args.vec_env = args.vec_env, "dummy"
         return args
 
     def _resume(self, folder: Path, args: argparse.Namespace, given: dict[str, Any]) -> argparse.Namespace:
