@@ -1,0 +1,151 @@
+"""
+The state of MuJoCo's ``MjModel`` and ``MjData`` as plain arrays, and its restoration in objects that were built again.
+
+``mj_getState`` returns what the next physics step reads. An environment may read more before that step, such as the positions
+of bodies from the last one, so all arrays of real numbers whose size is fixed are saved too. Contacts and constraints, whose
+number changes, cannot be restored without a step: an environment must not read those of the last step.
+
+An environment may edit its model, for example masses at each reset. Real numbers of a model are restored. Whole numbers are
+only compared, because many are places in memory, and a file must not change those.
+"""
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from sb3_vpg.exceptions import NotPlainError
+
+_OPTIONS = ("opt", "stat")
+"""Parts of a model on which the physics depends; ``vis`` is only for rendering."""
+_NOT_SAVED = {"nplugin": "plugins", "nhistory": "delays"}
+"""Sizes of a model that must be 0, because the state is more than real numbers."""
+
+
+def simulations_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """:return: those attributes that are a ``MjModel`` or ``MjData``"""
+    # Who has made such an object has imported MuJoCo
+    mujoco = sys.modules.get("mujoco")
+    kinds = tuple(getattr(mujoco, name, None) for name in ("MjModel", "MjData"))
+    return {name: value for name, value in attributes.items() if type(value) in kinds}
+
+
+def check_simulation(value: Any, simulations: Iterable[Any]) -> None:
+    """
+    :param value: a ``MjModel`` or ``MjData``
+    :param simulations: all that are saved
+    :raises NotPlainError: if it has state that cannot be saved
+    """
+    mujoco: Any = sys.modules["mujoco"]
+    if isinstance(value, mujoco.MjData):
+        if not any(value.model is other for other in simulations):
+            raise NotPlainError("a MjData whose MjModel is in no attribute of an environment")
+        return
+    if not hasattr(mujoco, "mj_getState"):
+        raise NotPlainError(f"a MjModel of MuJoCo {mujoco.__version__}, which has no mj_getState")
+    parts = [text for name, text in _NOT_SAVED.items() if getattr(value, name, 0)]
+    sleep = getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0)
+    if value.opt.enableflags & int(sleep):
+        parts.append("bodies that sleep")
+    if parts:
+        raise NotPlainError(f"a MjModel with {' and '.join(parts)}")
+
+
+def is_view(array: np.ndarray, simulations: Iterable[Any]) -> bool:
+    """:return: True if the array is in the memory of a ``MjModel`` or ``MjData``, and changes with it"""
+    return any(np.may_share_memory(array, own) for simulation in simulations for _, own in _arrays(simulation))
+
+
+def simulation_state(value: Any) -> dict[str, Any]:
+    """
+    :param value: a ``MjModel`` or ``MjData`` that ``check_simulation`` accepts
+    :return: plain values, a copy: ``numbers``, the arrays that are restored; ``digests`` of the arrays that are compared;
+        ``state`` from ``mj_getState``, only for ``MjData``
+    """
+    mujoco: Any = sys.modules["mujoco"]
+    content: dict[str, Any] = {"kind": type(value).__name__, "version": mujoco.__version__}
+    if isinstance(value, mujoco.MjData):
+        # In a new object there are no contacts, so that their arrays are empty
+        fixed = {name for name, array in _arrays(mujoco.MjData(value.model)) if array.size}
+        state = np.empty(_state_size(value.model))
+        mujoco.mj_getState(value.model, value, state, mujoco.mjtState.mjSTATE_INTEGRATION)
+        content |= {"state": state, "digests": {}}
+        numbers = {name: array for name, array in _arrays(value) if name in fixed}
+    else:
+        numbers = {name: array for name, array in _arrays(value) if array.size}
+        content["digests"] = {name: _digest(array) for name, array in numbers.items() if array.dtype.kind != "f"}
+    content["numbers"] = {name: array.copy() for name, array in numbers.items() if array.dtype.kind == "f"}
+    return content
+
+
+def difference(content: dict[str, Any], current: Any) -> str | None:
+    """
+    :param content: as ``simulation_state`` returned it
+    :param current: the object that will get the state
+    :return: why it cannot get it; None if it can
+    """
+    kind, mujoco = content["kind"], sys.modules.get("mujoco")
+    if simulations_in({kind: current}) == {} or type(current).__name__ != kind:
+        return f"is {current!r:.80}, but the state is of a {kind}; reset it if a reset sets it"
+    version = getattr(mujoco, "__version__", None)
+    if version != content["version"]:
+        return f"is of MuJoCo {version}, but the state is of MuJoCo {content['version']}"
+    present = {name: array for name, array in _arrays(current) if array.size}
+    saved, digests = content["numbers"], content["digests"]
+    other = [name for name, array in saved.items() if name not in present or not _is_alike(array, present[name])]
+    if kind == "MjModel":
+        other += present.keys() - saved.keys() - digests.keys()
+    elif content["state"].shape != (_state_size(current.model),):
+        other.append("state")
+    if other:
+        return f"has another size of {min(other)!r} than the state"
+    for name, digest in digests.items():
+        if name not in present or _digest(present[name]) != digest:
+            return f"has other whole numbers in {name!r} than the state, and a checkpoint restores only real numbers"
+    return None
+
+
+def _is_alike(saved: np.ndarray, present: np.ndarray) -> bool:
+    return saved.shape == present.shape and saved.dtype == present.dtype and saved.dtype.kind == "f"
+
+
+def restore_simulation(content: dict[str, Any], current: Any) -> None:
+    """
+    :param content: as ``simulation_state`` returned it
+    :param current: an object without a ``difference``; it stays the same object, because wrappers and renderers hold it
+    """
+    mujoco: Any = sys.modules["mujoco"]
+    present = dict(_arrays(current))
+    if content["kind"] == "MjData":
+        mujoco.mj_setState(current.model, current, content["state"], mujoco.mjtState.mjSTATE_INTEGRATION)
+    for name, saved in content["numbers"].items():
+        owner, _, part = name.rpartition(".")
+        if present[name].ndim:
+            present[name][...] = saved
+        else:
+            setattr(getattr(current, owner), part, float(saved))
+
+
+def _arrays(simulation: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """:return: names and arrays of a ``MjModel`` or ``MjData``; numbers of a model's options as arrays without dimensions"""
+    for name in dir(simulation):
+        value = None if name.startswith("_") else getattr(simulation, name)
+        if isinstance(value, np.ndarray):
+            yield name, value
+        elif name in _OPTIONS:
+            for part in dir(value):
+                number = None if part.startswith("_") else getattr(value, part)
+                if isinstance(number, (bool, int, float, np.ndarray)):
+                    yield f"{name}.{part}", np.asarray(number)
+
+
+def _digest(array: np.ndarray) -> str:
+    content = f"{array.dtype.str}{array.shape}".encode() + array.tobytes()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
+
+
+def _state_size(model: Any) -> int:
+    mujoco: Any = sys.modules["mujoco"]
+    return int(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_INTEGRATION))
