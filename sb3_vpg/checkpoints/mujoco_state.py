@@ -61,23 +61,22 @@ def is_view(array: np.ndarray, simulations: Iterable[Any]) -> bool:
 def simulation_state(value: Any) -> dict[str, Any]:
     """
     :param value: a ``MjModel`` or ``MjData`` that ``check_simulation`` accepts
-    :return: plain values, a copy: ``numbers``, the arrays that are restored; ``digests`` of the arrays that are compared;
-        ``state`` from ``mj_getState``, only for ``MjData``
+    :return: plain values, a copy: ``numbers``, all real numbers; ``sizes`` of their arrays; ``digests`` of a model's arrays
+        of whole numbers; ``state`` from ``mj_getState``, of ``MjData``
     """
     mujoco: Any = sys.modules["mujoco"]
-    content: dict[str, Any] = {"kind": type(value).__name__, "version": mujoco.__version__}
+    content: dict[str, Any] = {"kind": type(value).__name__, "version": mujoco.__version__, "digests": {}, "state": None}
+    arrays = dict(_arrays(value))
     if isinstance(value, mujoco.MjData):
         # In a new object there are no contacts, so that their arrays are empty
-        fixed = {name for name, array in _arrays(mujoco.MjData(value.model)) if array.size}
-        state = np.empty(_state_size(value.model))
-        mujoco.mj_getState(value.model, value, state, mujoco.mjtState.mjSTATE_INTEGRATION)
-        content |= {"state": state, "digests": {}}
-        numbers = {name: array for name, array in _arrays(value) if name in fixed}
+        arrays = {name: arrays[name] for name, array in _arrays(mujoco.MjData(value.model)) if array.size}
+        content["state"] = np.empty(_state_size(value.model))
+        mujoco.mj_getState(value.model, value, content["state"], mujoco.mjtState.mjSTATE_INTEGRATION)
     else:
-        numbers = {name: array for name, array in _arrays(value) if array.size}
-        content["digests"] = {name: _digest(array) for name, array in numbers.items() if array.dtype.kind != "f"}
-    content["numbers"] = {name: array.copy() for name, array in numbers.items() if array.dtype.kind == "f"}
-    return content
+        content["digests"] = {name: _digest(array) for name, array in arrays.items() if array.size and not _is_real(array)}
+    real = {name: array for name, array in arrays.items() if array.size and _is_real(array)}
+    content["sizes"] = [[name, array.size] for name, array in real.items()]
+    return content | {"numbers": np.concatenate([np.empty(0), *map(np.ravel, real.values())])}
 
 
 def difference(content: dict[str, Any], current: Any) -> str | None:
@@ -93,10 +92,10 @@ def difference(content: dict[str, Any], current: Any) -> str | None:
     if version != content["version"]:
         return f"is of MuJoCo {version}, but the state is of MuJoCo {content['version']}"
     present = {name: array for name, array in _arrays(current) if array.size}
-    saved, digests = content["numbers"], content["digests"]
-    other = [name for name, array in saved.items() if name not in present or not _is_alike(array, present[name])]
+    sizes, digests = dict(content["sizes"]), content["digests"]
+    other = [name for name, size in sizes.items() if name not in present or present[name].size != size]
     if kind == "MjModel":
-        other += present.keys() - saved.keys() - digests.keys()
+        other += present.keys() - sizes.keys() - digests.keys()
     elif content["state"].shape != (_state_size(current.model),):
         other.append("state")
     if other:
@@ -107,25 +106,26 @@ def difference(content: dict[str, Any], current: Any) -> str | None:
     return None
 
 
-def _is_alike(saved: np.ndarray, present: np.ndarray) -> bool:
-    return saved.shape == present.shape and saved.dtype == present.dtype and saved.dtype.kind == "f"
-
-
 def restore_simulation(content: dict[str, Any], current: Any) -> None:
     """
     :param content: as ``simulation_state`` returned it
     :param current: an object without a ``difference``; it stays the same object, because wrappers and renderers hold it
+    :raises ValueError: if the content names an array of whole numbers or has too few numbers; such a file is damaged
     """
     mujoco: Any = sys.modules["mujoco"]
-    present = dict(_arrays(current))
     if content["kind"] == "MjData":
         mujoco.mj_setState(current.model, current, content["state"], mujoco.mjtState.mjSTATE_INTEGRATION)
-    for name, saved in content["numbers"].items():
-        owner, _, part = name.rpartition(".")
-        if present[name].ndim:
-            present[name][...] = saved
+    present, place = dict(_arrays(current)), 0
+    for name, size in content["sizes"]:
+        array, numbers = present[name], content["numbers"][place : place + size]
+        if not _is_real(array) or numbers.shape != (size,):
+            raise ValueError(f"the state of {name!r} is damaged")
+        place += size
+        if array.ndim:
+            array[...] = numbers.reshape(array.shape)
         else:
-            setattr(getattr(current, owner), part, float(saved))
+            owner, _, part = name.rpartition(".")
+            setattr(getattr(current, owner), part, float(numbers[0]))
 
 
 def _arrays(simulation: Any) -> Iterator[tuple[str, np.ndarray]]:
@@ -139,6 +139,10 @@ def _arrays(simulation: Any) -> Iterator[tuple[str, np.ndarray]]:
                 number = None if part.startswith("_") else getattr(value, part)
                 if isinstance(number, (bool, int, float, np.ndarray)):
                     yield f"{name}.{part}", np.asarray(number)
+
+
+def _is_real(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f"
 
 
 def _digest(array: np.ndarray) -> str:
