@@ -4,10 +4,10 @@ again in the same way continues with the same observations, rewards and infos to
 
 The state is in the attributes of the layers, from the outermost wrapper to the bare environment. Saved are plain values
 (numbers, texts, arrays, and lists, tuples, dicts and deques of them), random streams, spaces, running means and members of
-enumerations, also in slots and in the closures of functions. Classes, code, modules and the settings of rendering are not
-saved: the environment has its own. All other values cannot be saved, such as a physics engine's world or the items of a base
-class that is written in C (``list``, ``dict``, ``ndarray``). For these, an environment, a wrapper or a ``VecEnv`` can have two
-methods:
+enumerations, also in slots and in the closures of functions, and MuJoCo's objects (``sb3_vpg.checkpoints.mujoco_state``).
+Classes, code, modules and the settings of rendering are not saved: the environment has its own. All other values cannot be
+saved, such as Box2D's world or the items of a base class that is written in C (``list``, ``dict``, ``ndarray``). For these,
+an environment, a wrapper or a ``VecEnv`` can have two methods:
 
 * ``state_dict()`` returns its state as plain values;
 * ``load_state_dict(state)`` restores it, also in an environment that has never been reset.

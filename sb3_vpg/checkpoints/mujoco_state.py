@@ -21,7 +21,7 @@ from sb3_vpg.exceptions import NotPlainError
 _OPTIONS = ("opt", "stat")
 """Parts of a model on which the physics depends; ``vis`` is only for rendering."""
 _NOT_SAVED = {"nplugin": "plugins", "nhistory": "delays"}
-"""Sizes of a model that must be 0, because the state is more than real numbers."""
+"""Sizes of a model that must be 0: plugins have memory of their own, and delays have places in memory among their numbers."""
 
 
 def simulations_in(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,12 +45,17 @@ def check_simulation(value: Any, simulations: Iterable[Any]) -> None:
         return
     if not hasattr(mujoco, "mj_getState"):
         raise NotPlainError(f"a MjModel of MuJoCo {mujoco.__version__}, which has no mj_getState")
-    parts = [text for name, text in _NOT_SAVED.items() if getattr(value, name, 0)]
-    sleep = getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0)
-    if value.opt.enableflags & int(sleep):
-        parts.append("bodies that sleep")
+    parts = _not_saved(value)
     if parts:
         raise NotPlainError(f"a MjModel with {' and '.join(parts)}")
+
+
+def _not_saved(model: Any) -> list[str]:
+    """:return: what a model has whose state is more than real numbers"""
+    mujoco: Any = sys.modules["mujoco"]
+    parts = [text for name, text in _NOT_SAVED.items() if getattr(model, name, 0)]
+    is_asleep = model.opt.enableflags & int(getattr(mujoco.mjtEnableBit, "mjENBL_SLEEP", 0))
+    return [*parts, "bodies that sleep"] if is_asleep else parts
 
 
 def is_view(array: np.ndarray, simulations: Iterable[Any]) -> bool:
@@ -91,6 +96,9 @@ def difference(content: dict[str, Any], current: Any) -> str | None:
     version = getattr(mujoco, "__version__", None)
     if version != content["version"]:
         return f"is of MuJoCo {version}, but the state is of MuJoCo {content['version']}"
+    parts = _not_saved(current if kind == "MjModel" else current.model)
+    if parts:
+        return f"is of a model with {' and '.join(parts)}, whose state cannot be restored"
     present = {name: array for name, array in _arrays(current) if array.size}
     sizes, digests = dict(content["sizes"]), content["digests"]
     other = [name for name, size in sizes.items() if name not in present or present[name].size != size]

@@ -236,6 +236,7 @@ def test_state_that_cannot_be_saved_is_named(build: Any, why: str) -> None:
     [
         (lambda: Bare(TWO), "the attribute 'data' of Bare has another size of"),
         (lambda: Bare(ONE.replace("'1'", "'1' user='2'")), "the attribute 'model' of Bare has another size of 'geom_user'"),
+        (lambda: Bare(DELAY), "the attribute 'data' of Bare is of a model with delays, whose state cannot be restored"),
         (lambda: Bare(ONE, keep=False), "the attribute 'model' of Bare is None, but the state is of a MjModel"),
     ],
 )
