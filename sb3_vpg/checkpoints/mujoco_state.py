@@ -39,13 +39,12 @@ def check_simulation(value: Any, simulations: Iterable[Any]) -> None:
     :raises NotPlainError: if it has state that cannot be saved
     """
     mujoco: Any = sys.modules["mujoco"]
-    if isinstance(value, mujoco.MjData):
-        if not any(value.model is other for other in simulations):
-            raise NotPlainError("a MjData whose MjModel is in no attribute of an environment")
-        return
-    if not hasattr(mujoco, "mj_getState"):
-        raise NotPlainError(f"a MjModel of MuJoCo {mujoco.__version__}, which has no mj_getState")
-    parts = _not_saved(value)
+    name = type(value).__name__
+    if not hasattr(mujoco.MjData, "model"):
+        raise NotPlainError(f"a {name} of MuJoCo {mujoco.__version__}, which is older than 3")
+    if name == "MjData" and not any(value.model is other for other in simulations):
+        raise NotPlainError("a MjData whose MjModel is in no attribute of an environment")
+    parts = _not_saved(value) if name == "MjModel" else []
     if parts:
         raise NotPlainError(f"a MjModel with {' and '.join(parts)}")
 
