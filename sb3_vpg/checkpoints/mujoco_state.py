@@ -41,7 +41,7 @@ def check_simulation(value: Any, simulations: Iterable[Any]) -> None:
     mujoco: Any = sys.modules["mujoco"]
     name = type(value).__name__
     if not hasattr(mujoco.MjData, "model"):
-        raise NotPlainError(f"a {name} of MuJoCo {mujoco.__version__}, which is older than 3")
+        raise NotPlainError(f"a {name} of MuJoCo {mujoco.__version__}, which is too old")
     if name == "MjData" and not any(value.model is other for other in simulations):
         raise NotPlainError("a MjData whose MjModel is in no attribute of an environment")
     parts = _not_saved(value) if name == "MjModel" else []
