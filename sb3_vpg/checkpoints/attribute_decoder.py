@@ -25,6 +25,7 @@ from sb3_vpg.checkpoints.attribute_encoder import (
     seeds_of,
     values_in_closure,
 )
+from sb3_vpg.checkpoints.env_attributes import present_attributes
 from sb3_vpg.common.random_state import BIT_GENERATORS
 
 
@@ -149,6 +150,11 @@ class AttributeDecoder:
             raise ValueError(f"was the method {name} of {type(self._layers[index]).__qualname__}, which does not exist")
         return method
 
+    def _simulation(self, place: Any, current: Any) -> Any:
+        index, name = place
+        simulation = present_attributes(self._layers[index]).get(name)
+        return current if simulation is None else simulation
+
     def _function(self, content: Any, current: Any) -> Any:
         name, (defaults, keyword_defaults, attributes, cells) = content
         self._keep(self._constant(name, current))
@@ -181,6 +187,7 @@ class AttributeDecoder:
     _DECODERS: ClassVar[dict[Any, Callable[["AttributeDecoder", Any, Any], Any]]] = {
         "@seen": lambda self, number, current: self._decoded[number],
         "@layer": lambda self, index, current: self._layers[index],
+        "@mujoco": _simulation,
         "@method": _method,
         "@constant": _constant,
         "@function": _function,

@@ -27,12 +27,15 @@ from gymnasium.wrappers.utils import RunningMeanStd as GymRunningMeanStd
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
 
+from sb3_vpg.checkpoints.mujoco_state import check_simulation, is_view
 from sb3_vpg.common.random_state import BIT_GENERATORS
 from sb3_vpg.exceptions import NotPlainError
 
 _IMMUTABLE = (type(None), bool, int, float, str)
 OBJECTS = (RunningMeanStd, GymRunningMeanStd, StackedObservations)
 """Objects whose state is all of their attributes, created by the constructor of the layer that holds them."""
+_RENDERING = "gymnasium.envs.mujoco.mujoco_rendering"
+"""Its classes hold windows and cameras, which no step reads."""
 
 
 class AttributeEncoder:
@@ -40,10 +43,14 @@ class AttributeEncoder:
     Encodes the attributes of several layers. Objects that attributes share are shared again after decoding.
 
     :param layers: the environments and wrappers themselves; an attribute that holds one is encoded as its number
+    :param simulations: MuJoCo's objects, by the number of a layer and the name of its attribute, which encode them.
+        ``sb3_vpg.checkpoints.mujoco_state`` saves their content
     """
 
-    def __init__(self, layers: Sequence[Any]) -> None:
+    def __init__(self, layers: Sequence[Any], simulations: Mapping[tuple[int, str], Any] | None = None) -> None:
         self._layers = {id(layer): index for index, layer in enumerate(layers)}
+        self._simulations = simulations or {}
+        self._places = {id(simulation): place for place, simulation in self._simulations.items()}
         # The values are kept, so that no other object gets the same id()
         self._encoded: dict[Hashable, tuple[int, Any]] = {}
 
@@ -68,6 +75,9 @@ class AttributeEncoder:
             return tuple(map(self._encode, value))
         if id(value) in self._layers:
             return {"@layer": self._layers[id(value)]}
+        if id(value) in self._places:
+            check_simulation(value, self._simulations.values())
+            return {"@mujoco": list(self._places[id(value)])}
         encode = self._ENCODERS.get(kind)
         if encode is not None and not _is_constant_function(value):
             return self._once(id(value), value, lambda: encode(self, value))
@@ -111,6 +121,8 @@ class AttributeEncoder:
         root = value
         while type(root.base) is np.ndarray:
             root = root.base
+        if root.base is not None and is_view(root, self._simulations.values()):
+            raise NotPlainError("an array that is a part of MuJoCo's memory")
         if root is value and value.flags.c_contiguous:
             return value.copy()
         if root is not value and root.flags.c_contiguous:
@@ -171,6 +183,8 @@ def constant_name(value: Any) -> str | None:
         return value.__qualname__ if isinstance(value.__self__, (types.ModuleType, type)) else None
     if isinstance(value, EnvSpec):
         return value.id
+    if type(value).__module__ == _RENDERING:
+        return type(value).__qualname__
     if isinstance(value, (type, types.ModuleType, np.ufunc, logging.Logger)):
         return getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or str(value)
     return str(value) if isinstance(value, np.dtype) else None

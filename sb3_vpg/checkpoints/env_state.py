@@ -4,10 +4,10 @@ again in the same way continues with the same observations, rewards and infos to
 
 The state is in the attributes of the layers, from the outermost wrapper to the bare environment. Saved are plain values
 (numbers, texts, arrays, and lists, tuples, dicts and deques of them), random streams, spaces, running means and members of
-enumerations, also in slots and in the closures of functions. Classes, code, modules and the settings of rendering are not
-saved: the environment has its own. All other values cannot be saved, such as a physics engine's world or the items of a base
-class that is written in C (``list``, ``dict``, ``ndarray``). For these, an environment, a wrapper or a ``VecEnv`` can have two
-methods:
+enumerations, also in slots and in the closures of functions, and MuJoCo's objects (``sb3_vpg.checkpoints.mujoco_state``).
+Classes, code, modules and the settings of rendering are not saved: the environment has its own. All other values cannot be
+saved, such as Box2D's world or the items of a base class that is written in C (``list``, ``dict``, ``ndarray``). For these,
+an environment, a wrapper or a ``VecEnv`` can have two methods:
 
 * ``state_dict()`` returns its state as plain values;
 * ``load_state_dict(state)`` restores it, also in an environment that has never been reset.
@@ -39,6 +39,7 @@ from sb3_vpg.checkpoints.env_attributes import (
     slots_of,
     state_attributes,
 )
+from sb3_vpg.checkpoints.mujoco_state import difference, restore_simulation, simulation_state, simulations_in
 from sb3_vpg.exceptions import NotPlainError
 from sb3_vpg.vec_env.envpool_vector_env import EnvPoolVectorEnv
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
@@ -52,12 +53,15 @@ def get_state(env: VecEnv) -> dict[str, Any]:
     :param env: between two steps
     :return: plain values, a copy: ``num_envs``; ``wrappers``, the plain attributes of each ``VecEnvWrapper``; ``base``, the
         state of the environments, or None if an attribute of them or of a wrapper is not plain; ``missing``, which one, and
-        what to do; ``classes``, digests of the attributes of classes
+        what to do; ``classes``, digests of the attributes of classes; ``mujoco``, the state of MuJoCo's objects
     """
     wrappers, groups, missing = _layers(env)
-    encoder = AttributeEncoder([*wrappers, *chain(*groups)])
+    layers = [*wrappers, *chain(*groups)]
+    simulations = _simulations(layers)
+    encoder = AttributeEncoder(layers, simulations)
     encoded = [_encode_layer(encoder, wrapper) for wrapper in wrappers]
-    state: dict[str, Any] = {"num_envs": env.num_envs, "wrappers": [row for row, _ in encoded], "base": None, "classes": {}}
+    state: dict[str, Any] = {"num_envs": env.num_envs, "wrappers": [row for row, _ in encoded], "base": None}
+    state |= {"classes": {}, "mujoco": []}
     missing = missing or next((text for _, text in encoded if text), None)
     base = []
     for number, group in enumerate(groups):
@@ -66,7 +70,8 @@ def get_state(env: VecEnv) -> dict[str, Any]:
             base.append([row for row, _ in encoded])
             missing = next((_prefix(number) + text for _, text in encoded if text), None)
     if missing is None:
-        state |= {"base": base, "classes": class_attributes([*wrappers, *chain(*groups)])}
+        state |= {"base": base, "classes": class_attributes(layers)}
+        state["mujoco"] = [[*place, simulation_state(value)] for place, value in simulations.items()]
     return {**state, "missing": missing}
 
 
@@ -89,9 +94,13 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
             raise ValueError(f"the state is of a {base[0][0]['class']} and its environments, but {missing}")
         for number, (group, rows) in enumerate(zip(groups, base, strict=True)):
             _check_layers(group, rows, _prefix(number))
-    reason: str | None = state["missing"] or _changed_class(state, [*wrappers, *chain(*groups)])
+    layers = [*wrappers, *chain(*groups)]
+    reason: str | None = state["missing"] or _changed_class(state, layers) or _changed_simulation(state, layers)
+    if reason is None:
+        for index, name, content in state.get("mujoco", ()):
+            restore_simulation(content, present_attributes(layers[index])[name])
     base = base if reason is None else []
-    decoder = AttributeDecoder([*wrappers, *chain(*groups)])
+    decoder = AttributeDecoder(layers)
     for layer, row in zip(wrappers, state["wrappers"], strict=True):
         _decode_layer(decoder, layer, row, "")
     for number, rows in enumerate(base):
@@ -144,6 +153,23 @@ def _changed_class(state: dict[str, Any], layers: Sequence[Any]) -> str | None:
                     f"the attribute {name!r} of the class {kind} had another value in the process that wrote the state; keep "
                     f"changing state on the instance, or give {kind} the methods state_dict() and load_state_dict(state)"
                 )
+    return None
+
+
+def _simulations(layers: Sequence[Any]) -> dict[tuple[int, str], Any]:
+    """:return: MuJoCo's objects, each once, by the number of the innermost layer that has it and the name of the attribute"""
+    attributes = [(index, state_attributes(layer)) for index, layer in enumerate(layers)]
+    found = [((index, name), value) for index, row in attributes for name, value in simulations_in(row).items()]
+    return dict({id(value): (place, value) for place, value in found}.values())
+
+
+def _changed_simulation(state: dict[str, Any], layers: Sequence[Any]) -> str | None:
+    """:return: which of MuJoCo's objects cannot get its state, and why; None if each can"""
+    # Older checkpoints do not have this entry
+    for index, name, content in state.get("mujoco", ()):
+        text = difference(content, present_attributes(layers[index]).get(name))
+        if text is not None:
+            return f"the attribute {name!r} of {type(layers[index]).__qualname__} {text}"
     return None
 
 

@@ -4,6 +4,7 @@ from contextlib import closing
 from copy import deepcopy
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from env_continuation import Builder, HidingEnv, World, bits, cart_poles, holding, play, registered
@@ -185,3 +186,11 @@ def test_the_state_of_another_environment_is_refused(build: Builder, other: Buil
     first.reset()
     with closing(other()) as second, pytest.raises(ValueError, match=message):
         set_state(second, get_state(first))
+
+
+def test_box2d_begins_new_episodes() -> None:
+    pytest.importorskip("Box2D")
+    first, second = (DummyVecEnv([lambda: gym.make("LunarLander-v3")]) for _ in range(2))
+    first.reset()
+    reason = set_state(second, get_state(first)) or ""
+    assert reason.startswith("environment 0: the attribute 'world' of LunarLander holds a b2World, which is not plain")

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def test_resumed_training_equals_uninterrupted_training(build, tmp_path):
 
 
 KILLS = {"plain": [1300, 2200], "normalised": [2200], "native": [2200], "gsde": [2200]}
+if find_spec("mujoco"):
+    KILLS["mujoco"] = [2200]
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +77,19 @@ def killed_runs(tmp_path_factory):
 
 @pytest.mark.parametrize("case", KILLS)
 def test_a_killed_process_resumes_in_another(case, killed_runs, tmp_path):
-    """After ``kill -9`` in the middle of rollouts, weights, evaluations, best model and monitor files are equal."""
+    """After ``kill -9`` in the middle of rollouts, models, evaluations, episodes and statistics are equal."""
     uninterrupted, killed = tmp_path / "uninterrupted", killed_runs / case
     model = run(uninterrupted, case, kill_at=0)
     resumed = VPG.load(killed / "final.zip", device="cpu")
     assert resumed.num_timesteps >= TOTAL
     assert not differing(weights(model), weights(resumed))
     assert not differing(weights(VPG.load(uninterrupted / "best_model")), weights(VPG.load(killed / "best_model")))
-    first, second = np.load(uninterrupted / "evaluations.npz"), np.load(killed / "evaluations.npz")
-    assert len(first["timesteps"]) >= 2
-    for key in first:
-        np.testing.assert_array_equal(first[key], second[key])
+    assert len(np.load(killed / "evaluations.npz")["timesteps"]) >= 2
+    assert (killed / "statistics.npz").is_file() == (case in ("normalised", "mujoco"))
+    for path in uninterrupted.glob("*.npz"):
+        first, second = np.load(path), np.load(killed / path.name)
+        for key in first:
+            np.testing.assert_array_equal(first[key], second[key])
     for path in uninterrupted.glob("*.monitor.csv"):
         assert rows(path) == rows(killed / path.name)
     assert case == "native" or list(uninterrupted.glob("*.monitor.csv"))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -41,9 +42,11 @@ def make_env(case: str, folder: Path | None) -> VecEnv:
     where: dict[str, Any] = {}
     if folder is not None:
         where = {"monitor_dir": str(folder), "monitor_kwargs": {"override_existing": latest(folder / "checkpoints") is None}}
-    env_id = "Pendulum-v1" if case == "gsde" else "CartPole-v1"
+    env_id = {"gsde": "Pendulum-v1", "mujoco": "HalfCheetah-v5"}.get(case, "CartPole-v1")
+    if case == "mujoco":
+        where["env_kwargs"] = {"max_episode_steps": 150}
     env = make_vec_env(env_id, n_envs=4, seed=3, **where)
-    return VecNormalize(env) if case == "normalised" else env
+    return VecNormalize(env) if case in ("normalised", "mujoco") else env
 
 
 def run(folder: Path, case: str, kill_at: int) -> VPG:
@@ -57,6 +60,9 @@ def run(folder: Path, case: str, kill_at: int) -> VPG:
     )
     checkpoint = TrainingCheckpoint(folder / "checkpoints", save_freq=500, monitor_dir=folder, verbose=0)
     model.learn(TOTAL, callback=[evaluation, checkpoint, KillAt(kill_at)])
+    if isinstance(env, VecNormalize):
+        statistics = {**vars(env.obs_rms), **{f"return_{name}": value for name, value in vars(env.ret_rms).items()}}
+        np.savez(folder / "statistics.npz", returns=env.returns, **statistics)
     env.close()
     return model
 
