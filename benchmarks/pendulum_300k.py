@@ -1,11 +1,13 @@
 """
-What do 300,000 steps of Pendulum-v1 cost, and which return follows? VPG, with PPO of RLtools (C++), and A2C and PPO of SB3.
+How many CPU seconds does VPG need for 300,000 steps of Pendulum-v1, and which return does it reach?
+
+Compared with RLtools' PPO (C++), and SB3's A2C and PPO.
 
     python benchmarks/pendulum_300k.py
 
 CPU seconds of one core for the whole training, and the mean return of 100 episodes of gymnasium's Pendulum-v1 after it. VPG
 trains on a vector environment in NumPy, harness/pendulum.py. RLtools is measured if its package is installed (see
-harness/rltools_run.py), also in another Python: ``--rltools PYTHON``. Takes 6 minutes, with ``--no-peers`` half a minute.
+harness/rltools_run.py), also in another Python: ``--rltools PYTHON``. Takes 6 minutes, with ``--skip-sb3`` half a minute.
 Results: pendulum_300k.md and pendulum_300k.json in benchmarks/results.
 """
 
@@ -26,14 +28,14 @@ from harness.milestones import spread
 from harness.pendulum import PendulumVectorEnv
 from harness.phases import REST, seconds_in
 from harness.report import Goal, goal_table, make_parser, table, write_report
-from harness.task_settings import Entry, MakeEnvs, as_text, dummy, entries, envpool, new_model
+from harness.task_settings import Entry, MakeEnvs, as_text, dummy, entries, new_model
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from sb3_vpg import VPG
 from sb3_vpg.collection.actors import LeanActor
-from sb3_vpg.vec_env import GymVecEnv
+from sb3_vpg.vec_env import EnvPoolVectorEnv, GymVecEnv
 
 TITLE = "300,000 steps of Pendulum-v1"
 ENV_ID, N_STEPS, N_EPISODES = "Pendulum-v1", 300_000, 100
@@ -70,7 +72,12 @@ def vector_env(env_id: str, n_envs: int) -> GymVecEnv:
     return GymVecEnv(PendulumVectorEnv(n_envs))
 
 
-ENVIRONMENTS: dict[str, MakeEnvs] = {"NumPy": vector_env, "EnvPool, C++": envpool(1), "DummyVecEnv": dummy}
+def envpool(env_id: str, n_envs: int) -> GymVecEnv:
+    """:return: EnvPool's, in C++, which differ a little from gymnasium's"""
+    return GymVecEnv(EnvPoolVectorEnv(env_id, n_envs, num_threads=1))
+
+
+ENVIRONMENTS: dict[str, MakeEnvs] = {"NumPy": vector_env, "EnvPool, C++": envpool, "DummyVecEnv": dummy}
 
 
 def new_vpg(seed: int) -> VPG:
@@ -112,8 +119,8 @@ def environment_rates(seconds: float) -> dict[str, float]:
     return rates
 
 
-def parts(n_steps: int) -> dict[str, float]:
-    """:return: the share of each part in the CPU time of a training; they sum to 1"""
+def phase_shares(n_steps: int) -> dict[str, float]:
+    """:return: the share of each phase in the CPU time of a training; they sum to 1"""
     model = new_vpg(0)
     spent, total = seconds_in(METHODS, lambda: model.learn(n_steps))
     in_collection = ("environment", "choice of actions")
@@ -130,30 +137,30 @@ def run_rltools(python: str, seeds: int, n_steps: int) -> dict[str, Any]:
     return result
 
 
-def measure(n_steps: int, seeds: int, peers: bool, rltools: str | None, seconds: float) -> dict[str, Any]:
+def measure(n_steps: int, seeds: int, sb3: bool, rltools: str | None, seconds: float) -> dict[str, Any]:
     """
-    :param peers: whether to run A2C and PPO, with one seed
+    :param sb3: whether to run A2C and PPO, with one seed
     :param rltools: the Python that has the package; None: not measured
     :param seconds: time of the measurement of an environment
     """
     new_vpg(0).learn(QUICK_STEPS)  # exclude what torch loads at its first use
     raw: dict[str, Any] = {"runs": {VPG_NAME: [train(new_vpg(seed), n_steps) for seed in tqdm(range(seeds))]}}
-    raw["shares"], raw["environments"] = parts(n_steps), environment_rates(seconds)
+    raw["shares"], raw["environments"] = phase_shares(n_steps), environment_rates(seconds)
     raw["settings"], raw["rltools"] = {VPG_NAME: as_text(ENTRY)}, {}
     if rltools is not None:
         result = run_rltools(rltools, seeds, n_steps)
         raw["runs"][RLTOOLS], raw["rltools"] = result["runs"], result["versions"]
         raw["settings"][RLTOOLS] = as_text(result["settings"])
-    for name, (algorithm, entry) in entries(ENV_ID).items() if peers else ():
+    for name, (algorithm, entry) in entries(ENV_ID).items() if sb3 else ():
         if algorithm != "VPG":
             raw["settings"][f"{name} of SB3"] = as_text(entry)
-            for label, budget in peer_budgets(name, n_steps).items():
+            for label, budget in sb3_budgets(name, n_steps).items():
                 raw["runs"][label] = [train(new_model(ENV_ID, algorithm, entry), budget)]
     return raw
 
 
-def peer_budgets(name: str, n_steps: int) -> dict[str, int]:
-    """:return: environment steps by name in the report: those of the others, and those of the zoo's entry"""
+def sb3_budgets(name: str, n_steps: int) -> dict[str, int]:
+    """:return: environment steps by name in the report: those of VPG, and those of the zoo's entry"""
     own = int(zoo_entry(name.lower(), ENV_ID)["n_timesteps"])
     return {f"{name} of SB3": n_steps, f"{name} of SB3, {own:,} steps": n_steps * own // N_STEPS}
 
@@ -191,7 +198,7 @@ def about_rltools(versions: dict[str, str]) -> list[str]:
     published = "Its authors' figure is 0.57 s, on another machine."
     if not versions:
         return [f"RLtools was not measured. {published}", ""]
-    blas = f"with MKL {versions['mkl']}" if "mkl" in versions else "without MKL, which takes several times as long"
+    blas = f"with MKL {versions['mkl']}" if "mkl" in versions else "without MKL, with which it is several times as fast"
     return [
         f"RLtools {versions['rltools']} ran on this machine, {blas}. It has its own Pendulum in C++ and its own settings for",
         f"{N_STEPS:,} steps of it. Its compilation is not counted. {published}",
@@ -211,7 +218,7 @@ def report(raw: dict[str, Any]) -> list[str]:
         f"CPU seconds of one core for the whole training, {N_STEPS:,} environment steps rounded up to complete rollouts,",
         f"without imports and the construction of the model; and the mean return of {N_EPISODES} deterministic episodes after",
         "it, in gymnasium's own environment and from the same initial states for all. Medians and quartiles over seeds; in",
-        "brackets the 95 % bootstrap interval of the median. No seed was left out.",
+        "brackets the 95 % bootstrap interval of the median. All seeds from 0 on are shown.",
         "",
         f"VPG trains on {ENTRY['n_envs']} environments in NumPy. A2C and PPO train on `DummyVecEnv` with rl-zoo3's",
         "hyperparameters and one seed, also for the zoo's own number of steps.",
@@ -241,13 +248,13 @@ def report(raw: dict[str, Any]) -> list[str]:
 def main() -> None:
     parser = make_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 0 (default: %(default)s)")
-    parser.add_argument("--no-peers", action="store_true", help="without A2C and PPO, which take most of the time")
+    parser.add_argument("--skip-sb3", action="store_true", help="without A2C and PPO, which take most of the time")
     parser.add_argument("--rltools", metavar="PYTHON", help="Python that has the package rltools (default: this one)")
     args = parser.parse_args()
     rltools = args.rltools or (sys.executable if find_spec("rltools") else None)
     n_steps, seeds, seconds = (QUICK_STEPS, 2, 0.01) if args.quick else (N_STEPS, args.seeds, 1.0)
-    raw = measure(n_steps, seeds, not args.no_peers, rltools, seconds)
-    write_report(parser, args, TITLE, report(raw), raw, complete=not args.no_peers)
+    raw = measure(n_steps, seeds, not args.skip_sb3, rltools, seconds)
+    write_report(parser, args, TITLE, report(raw), raw, complete=not args.skip_sb3)
 
 
 if __name__ == "__main__":

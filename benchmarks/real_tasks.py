@@ -55,7 +55,7 @@ PARALLEL: dict[str, tuple[int, MakeEnvs]] = {
     f"EnvPool, {N_ENVS} environments, 1 thread": (N_ENVS, envpool(1)),
     f"EnvPool, {N_ENVS} environments, 2 threads": (N_ENVS, envpool(2)),
 }
-"""Environments in processes and threads, each after those in one process that have the same number."""
+"""By name in the report: number of environments, and how they are made. ``DummyVecEnv`` comes first for each number."""
 
 Rates = dict[str, list[float]]
 """By name in the report: steps per second in each round."""
@@ -64,8 +64,8 @@ Rates = dict[str, list[float]]
 def collection(env_id: str, seconds: float, repetitions: int) -> Rates:
     """:return: steps per CPU second of ``collect_rollouts``, and with random actions of the environments that VPG steps"""
     runs = {BARE: bare_environments(env_id, N_STEPS)}
-    plain, inside = dummy(env_id, N_ENVS), normalized(dummy(env_id, N_ENVS), VPG_ENTRIES[env_id])
-    for name, env in ((DUMMY, plain), (NORMALIZED, inside)):
+    plain, wrapped = dummy(env_id, N_ENVS), normalized(dummy(env_id, N_ENVS), VPG_ENTRIES[env_id])
+    for name, env in ((DUMMY, plain), (NORMALIZED, wrapped)):
         runs[name] = player(env, random_actions(env.action_space, N_STEPS), fast_step(env))
     for name, (algorithm, n_steps) in COLLECTORS.items():
         env = normalized(dummy(env_id, N_ENVS), VPG_ENTRIES[env_id])
@@ -94,7 +94,7 @@ def training(env_id: str, quick: bool, seconds: float, repetitions: int) -> tupl
 
 
 def parallel(env_id: str, seconds: float, repetitions: int) -> Rates:
-    """:return: VPG's collection in steps per second of wall-clock time, without what is not installed"""
+    """:return: VPG's collection in steps per second of wall-clock time, without what is not available"""
     entry = VPG_ENTRIES[env_id]
     runs: dict[str, Callable[[], int]] = {}
     opened: list[VecEnv] = []

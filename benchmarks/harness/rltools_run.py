@@ -1,7 +1,8 @@
 """
 RLtools' PPO on its own Pendulum, both in C++ (Eschmann et al. 2024, https://arxiv.org/abs/2306.03530). It needs the package
-rltools, a C++ compiler, and best the packages mkl and mkl-include: without them it takes five times as long. pendulum_300k.py
-starts this program, which imports nothing of the benchmarks, since torch and RLtools' MKL do not fit into one process.
+rltools and a C++ compiler and, for speed, the packages mkl and mkl-include: without them it takes several times as long.
+pendulum_300k.py starts this program, which imports nothing of the benchmarks, since torch and RLtools' MKL cannot be loaded
+into one process.
 
     python benchmarks/harness/rltools_run.py --task TASK
 """

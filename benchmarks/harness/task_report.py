@@ -1,4 +1,4 @@
-"""The report of real_tasks.py: its tables, its goals and its picture."""
+"""The report of real_tasks.py: its tables, its goals and its figure."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,7 @@ second by name, one number for each round; ``"steps"`` has the steps of each tra
 of VPG's phases, ``"settings"`` the settings by name. ``"repetitions"`` and ``"seconds"`` are numbers.
 """
 
-TITLE = "Speed on real tasks"
+TITLE = "Steps per second on six environments"
 BARE, VPG_NAME, A2C_DEFAULT, A2C_LONG = "bare environment", "VPG", "A2C, n_steps=5", "A2C, n_steps=256"
 DUMMY, NORMALIZED = "VPG's step of DummyVecEnv", "VPG's step of VecNormalize"
 LAYERS = {
@@ -69,7 +69,7 @@ def collection_table(raw: Raw) -> list[str]:
         "## Collection",
         "",
         "`collect_rollouts` of untrained models with the defaults of their classes, VPG with its `n_steps=256`. A2C is",
-        "measured twice: with its default `n_steps=5`, with which people run it, and with VPG's.",
+        "measured twice: with its default `n_steps=5`, and with VPG's.",
         "",
         *table(head, rows),
     ]
@@ -105,7 +105,7 @@ def layer_table(raw: Raw) -> list[str]:
         "Shares of the CPU time of VPG's collection. The environment and VPG's steps of `DummyVecEnv` and `VecNormalize` were",
         "measured with random actions; the last column is the rest of the time.",
         "",
-        *table(["VPG", *LAYERS.values()], rows),
+        *table(["environment", *LAYERS.values()], rows),
     ]
 
 
@@ -115,9 +115,9 @@ def phase_table(raw: Raw) -> list[str]:
     return [
         "## Where the time of training goes",
         "",
-        "Shares of the CPU time of `learn()`.",
+        "Shares of the CPU time of one more `learn()` of VPG, with seed 0.",
         "",
-        *table(["VPG", *phases], rows),
+        *table(["environment", *phases], rows),
     ]
 
 
@@ -133,7 +133,7 @@ def parallel_table(raw: Raw) -> list[str]:
         "`SubprocVecEnv` has one process for each environment, beside the one of the policy. A cell is empty if the",
         "environment was not available.",
         "",
-        *table(["steps per second of wall-clock time", *names], rows),
+        *table(["environment", *names], rows),
     ]
 
 
@@ -163,11 +163,13 @@ def report(raw: Raw) -> list[str]:
     introduction = [
         'Steps per CPU second of one core, except under "Processes and threads". VPG has 8 environments in `DummyVecEnv`,',
         "with `Monitor` inside and `VecNormalize` around (on LunarLander, that normalises rewards only). The bare environment",
-        "is the limit: 8 environments of `gymnasium.make`, stepped one after the other with random actions that were drawn in",
-        "advance. As in the zoo, no environment has a `render_mode`.",
+        "is `gymnasium.make` without SB3's wrappers, 8 of them, stepped one after the other with random actions that were",
+        "drawn in advance. It is the limit for everything that steps these environments in turn. As in the zoo, no",
+        "environment has a `render_mode`.",
         "",
         f"Medians over {raw['repetitions']} rounds. A round of a task measures each collection for {raw['seconds']} seconds",
-        "or one rollout, and each training once. A ratio or a share is the median of the ratios within each round.",
+        "or one rollout, and each training once. Ratios, and the shares of collection, are medians of those within each",
+        "round.",
         "",
         "![Share of the bare environment's speed](real_tasks.png)",
         "",
@@ -188,7 +190,7 @@ def draw_shares(axes: Axes, title: str, rates: dict[str, dict[str, list[float]]]
             axes.barh(y, share, height, color=COLOURS[algorithm], label=algorithm if place == 0 else None)
             label = f" {short(float(np.median(by_name[name])))}"
             axes.annotate(label, (share, y), va="center", fontsize=8, annotation_clip=False)
-    axes.set(title=title, xlim=(0, 1.08), xlabel="share of the bare environment's steps per CPU second")
+    axes.set(title=title, xlim=(0, 1.08))
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
@@ -204,5 +206,5 @@ def draw(raw: Raw, path: Path) -> None:
     left.set_yticks(range(len(limits)), limits)
     left.invert_yaxis()
     figure.legend(*right.get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=len(COLOURS))
-    figure.suptitle("One core; at the bars and below the names: steps per CPU second")
+    figure.suptitle("Share of the bare environment's speed on one core; the numbers are steps per CPU second")
     figure.savefig(path, dpi=150)

@@ -21,8 +21,8 @@ MakeEnvs = Callable[[str, int], VecEnv]
 
 ALGORITHMS: dict[str, Any] = {"VPG": VPG, "A2C": A2C, "PPO": PPO}
 N_ENVS = 8
-# As in the zoo. SB3's make_vec_env sets "rgb_array", with which LunarLander moves sparks in each step
-NO_PICTURES = {"render_mode": None}
+# As in the zoo. SB3's make_vec_env sets "rgb_array", with which LunarLander simulates sparks in each step
+NO_RENDERING = {"render_mode": None}
 _MUJOCO = {
     "n_envs": N_ENVS,
     "normalize": True,
@@ -82,7 +82,8 @@ VPG_ENTRIES: dict[str, Entry] = {
 }
 """
 Settings of VPG by environment id, written here so that measurements of different versions can be compared. The first four
-follow hyperparams/vpg.yml, with 8 environments, the same number of steps per update, and VecNormalize on CartPole, too.
+follow hyperparams/vpg.yml, with 8 environments, the same number of steps per update, and VecNormalize on CartPole, too. The
+settings for MuJoCo are others, with shorter rollouts.
 """
 
 
@@ -110,12 +111,12 @@ def normalized(env: VecEnv, entry: Entry) -> VecEnv:
 
 def dummy(env_id: str, n_envs: int) -> VecEnv:
     """:return: SB3's ``DummyVecEnv``, with ``Monitor`` around each environment"""
-    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=NO_PICTURES)
+    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=NO_RENDERING)
 
 
 def subproc(env_id: str, n_envs: int) -> VecEnv:
     """:return: SB3's ``SubprocVecEnv``, which has a process for each environment"""
-    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=NO_PICTURES, vec_env_cls=SubprocVecEnv)
+    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=NO_RENDERING, vec_env_cls=SubprocVecEnv)
 
 
 def envpool(n_threads: int) -> MakeEnvs:

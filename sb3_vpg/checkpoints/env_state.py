@@ -127,7 +127,7 @@ def _layers(env: VecEnv) -> tuple[list[VecEnvWrapper], Groups, str | None]:
             return wrappers, [[env, *inside], *map(_chain, envs)], None
         name = type(inside[-1]).__qualname__
         if isinstance(inside[-1], EnvPoolVectorEnv):
-            return wrappers, [[env]], f"{name} keeps its environments in C++, which does not save them; use DummyVecEnv"
+            return wrappers, [[env]], f"{name} cannot save the state of EnvPool's environments; use DummyVecEnv"
     elif not isinstance(env, SubprocVecEnv):
         return wrappers, [[env]], f"{name} is an unknown kind of VecEnv; give it state_dict() and load_state_dict(state)"
     return wrappers, [[env]], f"{name} keeps its environments in other processes; use DummyVecEnv"

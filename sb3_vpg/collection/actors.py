@@ -98,7 +98,7 @@ class LeanActor:
     def start(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._noise: Iterator[Array] = iter(())
-        self._remembered: list[Array] = []
+        self._dist_params: list[Array] = []
         self._sampled: list[Array] = []
         # Building a network takes as long as ten steps
         self._networks = {head: one for head, one in self._networks.items() if one is not None and one.can_be_kept()}
@@ -115,25 +115,25 @@ class LeanActor:
             n_rows = max(1, _N_NOISE // max(1, outputs.size))
             self._noise = iter(self.distribution.noise(self._rng, (n_rows, *outputs.shape)))
             noise = next(self._noise)
-        remembered = self.distribution.remembered(outputs)
-        self._remembered.append(remembered)
-        actions = self.distribution.sample(remembered, noise)
+        dist_params = self.distribution.dist_params(outputs)
+        self._dist_params.append(dist_params)
+        actions = self.distribution.sample(dist_params, noise)
         # A copy, because a callback may write to the actions, whose log-probabilities are those before
         self._sampled.append(actions.copy())
         return self._shaped(actions)
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
-        remembered, actions, device = self._remembered[-1], self._sampled[-1], self.policy.device
-        log_probs_N = self.distribution.log_prob(remembered, actions.reshape(len(actions), -1))
+        dist_params, actions, device = self._dist_params[-1], self._sampled[-1], self.policy.device
+        log_probs_N = self.distribution.log_prob(dist_params, actions.reshape(len(actions), -1))
         values_N1 = th.as_tensor(self.values(observations)[:, None], device=device)
-        return values_N1, th.as_tensor(log_probs_N.astype(remembered.dtype, copy=False), device=device)
+        return values_N1, th.as_tensor(log_probs_N.astype(dist_params.dtype, copy=False), device=device)
 
     def log_probs(self) -> Array:
-        remembered_nR, actions = np.concatenate(self._remembered), np.concatenate(self._sampled)
-        n_rows = len(self._remembered)
-        self._remembered.clear()
+        dist_params_nR, actions = np.concatenate(self._dist_params), np.concatenate(self._sampled)
+        n_rows = len(self._dist_params)
+        self._dist_params.clear()
         self._sampled.clear()
-        return self.distribution.log_prob(remembered_nR, actions.reshape(len(actions), -1)).reshape(n_rows, -1)
+        return self.distribution.log_prob(dist_params_nR, actions.reshape(len(actions), -1)).reshape(n_rows, -1)
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
         return self.values(observations)
@@ -185,7 +185,7 @@ class LeanActor:
             actions = self.distribution.mode(outputs)
         else:
             noise = self.distribution.noise(rng, outputs.shape)
-            actions = self.distribution.sample(self.distribution.remembered(outputs), noise)
+            actions = self.distribution.sample(self.distribution.dist_params(outputs), noise)
         actions = executable(self.policy, self._shaped(actions))
         return actions.reshape(actions.shape[1:]) if single else actions
 

@@ -1,6 +1,6 @@
 """
-The flags of ``sb3-vpg compare``, and the defaults that they share with the function ``compare``. Nothing heavy is imported, so
-that help and usage errors come at once.
+The flags of ``sb3-vpg compare``, and the defaults that they share with the function ``compare``. See ``sb3_vpg.zoo.cli`` for
+what this module may import.
 """
 
 import argparse

@@ -44,7 +44,7 @@ def part_gradients(losses: th.Tensor, parts: Sequence[Part], parameters: Sequenc
     :param losses: of each step of the batch, shape (n,), with their graph
     :param parts: of the batch
     :param parameters: with respect to which the losses are differentiated
-    :return: the gradient of the loss of each part, one row of numbers; nothing if there are no parameters
+    :return: for each part, the gradient of its loss, shape (n_parameters,); an empty list if there are no parameters
     """
     return [flat_gradient(losses[rows].sum() / n_terms, parameters) for rows, n_terms in parts] if parameters else []
 
@@ -58,7 +58,7 @@ def signal_to_noise(gradients: Sequence[th.Tensor]) -> float:
     The variance is estimated from the differences between parts of the batch, as in McCandlish et al. 2018
     (https://arxiv.org/abs/1812.06162, appendix A).
 
-    :param gradients: of the loss of each part, one row of numbers
+    :param gradients: of the loss of each part, shape (n_parameters,)
     :return: the ratio; NaN for fewer than two parts, and if all parts have the same gradient
     """
     if len(gradients) < 2:

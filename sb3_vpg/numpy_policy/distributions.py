@@ -1,8 +1,8 @@
 """
 SB3's distributions over actions in NumPy. Building a ``torch.distributions`` object takes longer than a small network.
 
-Shapes: N environments, n steps, K outputs of the action network, A entries of a flat action, R numbers that ``log_prob``
-needs of a step.
+Shapes: N environments, n steps, K outputs of the action network, A entries of a flat action, R parameters of a step's
+distribution.
 """
 
 from abc import ABC, abstractmethod
@@ -76,20 +76,23 @@ class NumpyDistribution(ABC):
         """Return outputs of the same distribution, small enough that adding noise does not round the noise away."""
         return outputs
 
-    def sample(self, remembered_NR: Array, noise_NK: Array) -> Array:
+    def sample(self, dist_params_NR: Array, noise_NK: Array) -> Array:
         """Return N actions, in the form that SB3's distribution returns."""
-        return self.mode(remembered_NR + noise_NK)
+        return self.mode(dist_params_NR + noise_NK)
 
     @abstractmethod
     def mode(self, outputs_NK: Array) -> Array:
         """Return the N likeliest actions."""
 
-    def remembered(self, outputs_NK: Array) -> Array:
-        """Return what ``sample`` needs, and ``log_prob`` later, when the policy may have changed, shape (N, R)."""
+    def dist_params(self, outputs_NK: Array) -> Array:
+        """
+        Return the parameters of the distributions, such as logits, or means and standard deviations, shape (N, R). They are
+        kept for ``log_prob``, because the policy may have changed when the rollout is complete.
+        """
         return outputs_NK
 
     @abstractmethod
-    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
+    def log_prob(self, dist_params_nR: Array, actions_nA: Array) -> Array:
         """Return the log-probability of each action, shape (n,)."""
 
     @abstractmethod
@@ -108,17 +111,17 @@ class NumpyCategorical(NumpyDistribution):
         shifted: Array = outputs - outputs.max(axis=-1, keepdims=True)
         return shifted
 
-    def sample(self, remembered_NR: Array, noise_NK: Array) -> Array:
+    def sample(self, dist_params_NR: Array, noise_NK: Array) -> Array:
         # For speed, without the call of mode
-        actions: Array = (remembered_NR + noise_NK).argmax(axis=1)
+        actions: Array = (dist_params_NR + noise_NK).argmax(axis=1)
         return actions
 
     def mode(self, outputs_NK: Array) -> Array:
         actions: Array = outputs_NK.argmax(axis=1)
         return actions
 
-    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
-        return log_softmax_at(remembered_nR, actions_nA[:, 0])
+    def log_prob(self, dist_params_nR: Array, actions_nA: Array) -> Array:
+        return log_softmax_at(dist_params_nR, actions_nA[:, 0])
 
     def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
         return _softmax_terms(outputs_nK, actions_nA[:, 0], weights_n, entropy_weight)
@@ -140,8 +143,8 @@ class NumpyMultiCategorical(NumpyDistribution):
     def mode(self, outputs_NK: Array) -> Array:
         return np.stack([part.argmax(axis=1) for part in self._split(outputs_NK)], axis=1)
 
-    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
-        parts = zip(self._split(remembered_nR), actions_nA.T, strict=True)
+    def log_prob(self, dist_params_nR: Array, actions_nA: Array) -> Array:
+        parts = zip(self._split(dist_params_nR), actions_nA.T, strict=True)
         log_prob: Array = np.sum([log_softmax_at(part, actions) for part, actions in parts], axis=0)
         return log_prob
 
@@ -166,8 +169,8 @@ class NumpyBernoulli(NumpyDistribution):
         # Floats, as SB3's distribution returns them
         return (outputs_NK > 0).astype(np.float32)
 
-    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
-        log_prob: Array = -np.logaddexp(0.0, np.where(actions_nA > 0, -remembered_nR, remembered_nR)).sum(axis=1)
+    def log_prob(self, dist_params_nR: Array, actions_nA: Array) -> Array:
+        log_prob: Array = -np.logaddexp(0.0, np.where(actions_nA > 0, -dist_params_nR, dist_params_nR)).sum(axis=1)
         return log_prob
 
     def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
@@ -202,24 +205,24 @@ class NumpyDiagGaussian(NumpyDistribution):
             scale = self._scale()
         return super().is_valid(outputs) and super().is_valid(scale) and bool((scale > 0).all())
 
-    def sample(self, remembered_NR: Array, noise_NK: Array) -> Array:
+    def sample(self, dist_params_NR: Array, noise_NK: Array) -> Array:
         n_outputs = noise_NK.shape[1]
-        actions: Array = remembered_NR[:, n_outputs:] * noise_NK
-        actions += remembered_NR[:, :n_outputs]
+        actions: Array = dist_params_NR[:, n_outputs:] * noise_NK
+        actions += dist_params_NR[:, :n_outputs]
         return actions
 
-    def remembered(self, outputs_NK: Array) -> Array:
+    def dist_params(self, outputs_NK: Array) -> Array:
         n_steps, n_outputs = outputs_NK.shape
-        remembered_NR = np.empty((n_steps, 2 * n_outputs), outputs_NK.dtype)
-        remembered_NR[:, :n_outputs] = outputs_NK
-        remembered_NR[:, n_outputs:] = self._scale()
-        return remembered_NR
+        dist_params_NR = np.empty((n_steps, 2 * n_outputs), outputs_NK.dtype)
+        dist_params_NR[:, :n_outputs] = outputs_NK
+        dist_params_NR[:, n_outputs:] = self._scale()
+        return dist_params_NR
 
     def mode(self, outputs_NK: Array) -> Array:
         return outputs_NK
 
-    def log_prob(self, remembered_nR: Array, actions_nA: Array) -> Array:
-        mean_nA, scale_nA = np.split(remembered_nR, 2, axis=1)
+    def log_prob(self, dist_params_nR: Array, actions_nA: Array) -> Array:
+        mean_nA, scale_nA = np.split(dist_params_nR, 2, axis=1)
         log_prob_nA = -0.5 * np.square((actions_nA - mean_nA) / scale_nA) - np.log(scale_nA) - 0.5 * np.log(2 * np.pi)
         log_prob: Array = log_prob_nA.sum(axis=1)
         return log_prob

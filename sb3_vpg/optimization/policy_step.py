@@ -52,7 +52,7 @@ class TorchPolicyStep:
     :param policy: its optimiser is the actor's
     :param batch: the steps to learn from
     :param max_grad_norm: bound on the norm of the gradient
-    :param has_critic: whether the value network learns too, so that its batch norm must see the rollout
+    :param has_critic: whether the value network learns too; its batch norm must then see the rollout
     """
 
     def __init__(self, policy: ActorCriticPolicy, batch: PolicyBatch, max_grad_norm: float, has_critic: bool) -> None:
@@ -61,7 +61,10 @@ class TorchPolicyStep:
         self._losses = -(batch.advantages * log_prob)
 
     def part_gradients(self, parts: Sequence[Part]) -> list[th.Tensor]:
-        """:return: the gradient of the loss of each part without the entropy, one row of numbers"""
+        """
+        :return: for each part, the gradient of its loss without the entropy, shape (n_parameters,); the order of the
+            parameters is that of the optimiser in torch, and network first in NumPy
+        """
         return part_gradients(self._losses, parts, trainable_parameters(self.optimizer))
 
     def run(self, n_terms: int, ent_coef: float) -> PolicyUpdate:
@@ -81,7 +84,7 @@ class TorchPolicyStep:
 
 class NumpyPolicyStep:
     """
-    The step that torch would take, to rounding.
+    The same step as ``TorchPolicyStep``, to rounding.
 
     :param network: the actor's; it shares the memory of the parameters
     :param distribution: of the policy
@@ -147,7 +150,7 @@ def policy_step(
     :param policy: its optimiser is the actor's
     :param batch: the steps to learn from
     :param max_grad_norm: bound on the norm of the gradient
-    :param has_critic: whether the value network learns too, so that its batch norm must see the rollout
+    :param has_critic: whether the value network learns too; its batch norm must then see the rollout
     :param network: the actor's, if it has been built already
     """
     if needs_no_values(policy, has_critic) and is_supported(policy.action_dist):

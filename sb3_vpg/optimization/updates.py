@@ -28,7 +28,7 @@ def evaluate_steps(
     :param policy: the policy that learns
     :param observations: of n steps
     :param actions: of n steps as the rollout buffer holds them, shape (n, A)
-    :param has_critic: True if the value network learns too, so that its batch norm must see the rollout
+    :param has_critic: whether the value network learns too; its batch norm must then see the rollout
     :return: log-probability of each action and entropy of its distribution, both of shape (n,)
     :raises ValueError: if the policy returns another number of log-probabilities or entropies
     """

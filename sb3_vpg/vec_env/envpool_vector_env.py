@@ -1,4 +1,4 @@
-"""EnvPool's environments, which C++ threads step, as a vector environment of gymnasium."""
+"""A gymnasium ``VectorEnv`` that steps EnvPool's environments in C++ threads."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from gymnasium.vector.utils import batch_space
 from sb3_vpg.common.arguments import whole_number
 from sb3_vpg.common.system_info import usable_cores
 
-ENVPOOL_IDS = (
+SUPPORTED_IDS = (
     "CartPole-v1",
     "Acrobot-v1",
     "MountainCarContinuous-v0",
@@ -22,10 +22,10 @@ ENVPOOL_IDS = (
     "HalfCheetah-v4",
     "HalfCheetah-v5",
 )
-"""Environments whose episodes in EnvPool are measured to have gymnasium's distribution: ``benchmarks/envpool_parity.py``."""
+"""Environments in whose episodes ``benchmarks/envpool_parity.py`` found no difference to gymnasium's."""
 
-REFUSED_IDS = ("Pendulum-v1",)
-"""Environments whose episodes were measured, too, and differ."""
+DIFFERING_IDS = ("Pendulum-v1",)
+"""Environments whose episodes were compared and differ from gymnasium's; ``make_vec_env`` refuses them."""
 
 SHARED_KWARGS = (
     "max_episode_steps",
@@ -47,24 +47,25 @@ class EnvPoolVectorEnv(VectorEnv):
     EnvPool's environments (https://envpool.readthedocs.io) behind gymnasium's interface. They need the extra ``envpool``.
 
     Spaces, time limits and the meaning of ``terminated`` and ``truncated`` are those of gymnasium's environment of the same
-    name, which must be installed as well. EnvPool itself calls an episode that ends in the last step of the limit truncated,
-    even if the task ends there; so this class counts the steps. Differences to other vector environments of gymnasium:
+    name, which must be installed as well. If the task ends in the last step of the time limit, EnvPool reports only a
+    truncation; so this class counts the steps itself. Differences to other vector environments of gymnasium:
 
-    * nothing is reset by itself (``AutoresetMode.DISABLED``): ``reset(options={"reset_mask": mask})`` resets those where
-      ``mask`` is True at once;
-    * infos are empty: to build a dict for each environment would take longer than many of the steps;
+    * there is no automatic reset (``AutoresetMode.DISABLED``): ``reset(options={"reset_mask": mask})`` resets the
+      environments where ``mask`` is True;
+    * infos are empty;
     * there is no rendering, and no access to the single environments.
 
     The i-th environment depends on the seed plus i and on its actions only, not on threads. EnvPool reads a seed only when its
     environments are made; so ``reset(seed=...)`` makes them anew.
 
     :param env_id: id of an environment that both EnvPool and gymnasium have. ``make_vec_env`` takes only those of
-        ``ENVPOOL_IDS``; the episodes of others have not been compared with gymnasium's
+        ``SUPPORTED_IDS``; the episodes of others have not been compared with gymnasium's
     :param num_envs: number of environments
-    :param num_threads: threads that step them, at most ``num_envs``; None: as many as the process may use cores
+    :param num_threads: threads that step them, at most ``num_envs``; None: one for each core that the process may use
     :param env_kwargs: those of ``SHARED_KWARGS`` that the environment has
     :raises ImportError: if EnvPool is not installed
-    :raises ValueError: if EnvPool does not have the environment, or does not take an argument
+    :raises ValueError: if EnvPool does not have the environment or does not take an argument, or if a number is below 1
+    :raises gymnasium.error.Error: if gymnasium does not have the environment
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}  # noqa: RUF012  # as gymnasium declares it
@@ -101,11 +102,11 @@ class EnvPoolVectorEnv(VectorEnv):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """
-        :param seed: of the first environment; each further environment adds 1. None: the streams continue, and begin at
-            random in the first reset
+        :param seed: of the first environment; each further environment adds 1. None: the random streams continue; in the
+            first reset, a random seed is drawn
         :param options: ``{"reset_mask": mask}``, bool of shape (n_envs,), to reset only these environments
         :return: observations, shape (n_envs, *shape), where an environment that is not reset has its last one; no infos
-        :raises ValueError: if the seed is not a number, or if there are other options
+        :raises ValueError: if the seed is not a whole number (a list is refused), or if there are other options
         """
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
@@ -125,9 +126,11 @@ class EnvPoolVectorEnv(VectorEnv):
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """
+        Step all environments. Call ``reset`` first, and after the end of an episode with a ``reset_mask``.
+
         :param actions: shape (n_envs, *action shape)
         :return: observations (n_envs, *shape), rewards float32 (n_envs,), terminated and truncated (bool, n_envs), no infos
-        :raises ValueError: if an action is not in a discrete action space; EnvPool would take another one
+        :raises ValueError: if an action is not in a discrete action space; EnvPool would silently take another one
         """
         space = self.single_action_space
         if isinstance(space, spaces.Discrete) and not (
@@ -160,9 +163,9 @@ def make_envpool(env_id: Any, num_envs: int, env_kwargs: dict[str, Any]) -> EnvP
     :param env_kwargs: see ``EnvPoolVectorEnv``; also ``num_threads``, and ``render_mode`` if it is None
     :raises ValueError: if EnvPool is not offered for the environment, does not take an argument, or is to render
     """
-    if env_id not in ENVPOOL_IDS:
+    if env_id not in SUPPORTED_IDS:
         raise ValueError(
-            f"EnvPool is offered for {', '.join(ENVPOOL_IDS)}, whose episodes agree with gymnasium's, but not for {env_id}; "
+            f"EnvPool is offered for {', '.join(SUPPORTED_IDS)}, which were compared with gymnasium's, but not for {env_id}; "
             "use another vectorization_mode, or on the command line leave out --vec-env envpool"
         )
     kwargs = dict(env_kwargs)

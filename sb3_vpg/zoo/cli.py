@@ -1,8 +1,9 @@
 """
 The command line ``sb3-vpg``: rl-zoo3's programs with our algorithms, and commands of our own.
 
-This module imports nothing heavy before the flags are checked, so that ``--version``, and help and usage errors of our own
-commands, come at once. The zoo's programs import torch before they read their flags.
+Until the flags are checked, this module and the ``flags`` modules import only the standard library, not NumPy, torch or
+rl_zoo3. So ``--version``, and help and usage errors of our own commands, come at once. The zoo's programs import torch before
+they read their flags.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class Command:
     :param reads_runs: whether it plays a trained agent: by default that of the latest run in ``logs``, or one that ships
     :param plots: whether it draws with matplotlib, and takes ``--savefig``
     :param vec_envs: choices of ``--vec-env``; empty if this module does not read that flag
-    :param parser: of a program of ours, ``"module:function"`` that returns its parser; the module imports nothing heavy
+    :param parser: ``"module:function"`` that returns the parser of a program of ours; empty for the zoo's
     """
 
     summary: str

@@ -1,4 +1,4 @@
-"""Flags and types of flags that several commands share. Nothing heavy is imported, because ``sb3-vpg`` itself imports this."""
+"""Flags and types of flags that several commands share. See ``sb3_vpg.zoo.cli`` for what it may import."""
 
 import argparse
 from typing import Any
@@ -11,8 +11,8 @@ CHECKPOINT_FREQ = 25_000
 """Environment steps between two checkpoints of ``train`` if ``--checkpoint-freq`` is not given."""
 
 VECTOR_MODES = ("native", "envpool")
-"""Values of ``--vec-env`` that use no single environments."""
-VEC_ENV_HELP = "VecEnv type; native: gymnasium's vector environment, for those that have one; envpool: EnvPool's threads"
+"""Values of ``--vec-env`` for which one ``GymVecEnv`` steps all environments."""
+VEC_ENV_HELP = "VecEnv type; native: gymnasium's vector environment, of those that have one; envpool: EnvPool, in C++ threads"
 
 
 def non_negative(text: str) -> int:

@@ -27,7 +27,7 @@ PATCHES = {
     "rl_zoo3.train:argparse": Patch("rl_zoo3.train", "train() has no argument for its flags", "rl_zoo3 2.9.2"),
     "rl_zoo3.train:ExperimentManager": Patch("rl_zoo3.train", "train() has no argument for another manager", "rl_zoo3 2.9.2"),
     "rl_zoo3.exp_manager:make_vec_env": Patch(
-        "rl_zoo3.exp_manager", "create_envs() has no hook for vector environments and resumed Monitor files", "rl_zoo3 2.9.2"
+        "rl_zoo3.exp_manager", "create_envs() has no hook for GymVecEnv and resumed Monitor files", "rl_zoo3 2.9.2"
     ),
     "rl_zoo3.exp_manager:EvalCallback": Patch(
         "rl_zoo3.exp_manager", "create_callbacks() has no hook for a callback that writes its file atomically", "rl_zoo3 2.9.2"
@@ -43,14 +43,12 @@ PATCHES = {
     ),
     "optuna:create_study": Patch("rl_zoo3.exp_manager", "the zoo does not return the study that it creates", "optuna 5.0"),
     "rl_zoo3.enjoy:create_test_env": Patch(
-        "rl_zoo3.enjoy", "enjoy() has no hook for vector environments and a model's own statistics", "rl_zoo3 2.9.2"
+        "rl_zoo3.enjoy", "enjoy() has no hook for GymVecEnv and a model's own statistics", "rl_zoo3 2.9.2"
     ),
     "rl_zoo3.utils:create_test_env": Patch(
         "rl_zoo3.record_video", "the program has no hook for a model's own statistics", "rl_zoo3 2.9.2"
     ),
-    "rl_zoo3.utils:make_vec_env": Patch(
-        "rl_zoo3.utils", "create_test_env() has no hook for vector environments", "rl_zoo3 2.9.2"
-    ),
+    "rl_zoo3.utils:make_vec_env": Patch("rl_zoo3.utils", "create_test_env() has no hook for GymVecEnv", "rl_zoo3 2.9.2"),
     "stable_baselines3.common.vec_env:VecVideoRecorder": Patch(
         "rl_zoo3.record_video", "the program has no hook to write a GIF beside the film", "stable_baselines3 2.9.2"
     ),

@@ -17,7 +17,7 @@ from typing import Any
 import imageio_ffmpeg
 
 from sb3_vpg.common.atomic_files import atomic_replace
-from sb3_vpg.zoo.agents.play_env import create_test_env, create_vector_test_env
+from sb3_vpg.zoo.agents.play_env import create_gym_vec_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import film_of_training, requested_model, shipped_agent_flags
 from sb3_vpg.zoo.agents.videos import gifs_too, quoted_ffmpeg, without_screen, write_gif
 from sb3_vpg.zoo.own_modules import command_of, import_modules_of
@@ -31,12 +31,12 @@ def run(target: str, vector_mode: str | None = None, model: Path | None = None) 
     Run ``"module:function"``, or ``"module"`` as a program. Its arguments are ``sys.argv``.
 
     :param target: the program; the zoo's video programs have no function to call
-    :param vector_mode: one of ``VECTOR_MODES``, for ``enjoy``; None: single environments
+    :param vector_mode: one of ``VECTOR_MODES``, for ``enjoy``; None: SB3's ``VecEnv``
     :param model: the file whose ``VecNormalize`` statistics are used; None: the last model of the run
     """
     register()
     module, _, function = target.partition(":")
-    create_for_enjoy = create_test_env if vector_mode is None else partial(create_vector_test_env, vector_mode)
+    create_for_enjoy = create_test_env if vector_mode is None else partial(create_gym_vec_test_env, vector_mode)
     with (
         patched("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
         # record_video, which is run as "__main__", imports it from here

@@ -1,11 +1,11 @@
-"""Vector environments without single environments for the zoo's programs: ``--vec-env native`` and ``--vec-env envpool``."""
+"""``--vec-env native`` and ``envpool``: in the zoo's programs, one ``GymVecEnv`` steps all environments."""
 
 from typing import Any
 
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv, make_vec_env
 
 
-def make_vector_env(
+def make_gym_vec_env(
     mode: str,
     env_id: str,
     make_env: object,
@@ -22,19 +22,19 @@ def make_vector_env(
 
     :param mode: one of ``VECTOR_MODES``
     :raises ImportError: if EnvPool is to be used, but is not installed
-    :raises ValueError: if there is an ``env_wrapper``, a window or a number of threads, or if the environment does not support
-        the mode
+    :raises ValueError: if there is an ``env_wrapper``, a window or ``num_threads``, or if the environment does not support the
+        mode
     """
     if wrapper_class is not None:
         raise ValueError(
-            f"env_wrapper wraps single environments, but --vec-env {mode} has none of {env_id}; leave out the flag, or use a "
-            "vec_env_wrapper instead"
+            f"env_wrapper wraps a gymnasium.Env, but --vec-env {mode} steps all environments of {env_id} in one object; use a "
+            f"vec_env_wrapper, or leave out --vec-env {mode}"
         )
     if (env_kwargs or {}).get("render_mode") == "human":
         raise ValueError(f"--vec-env {mode} opens no window; add --no-render, or leave out --vec-env {mode}")
-    if "num_threads" in (env_kwargs or {}):
+    if mode == "envpool" and "num_threads" in (env_kwargs or {}):
         raise ValueError(
-            "the env_kwargs of a run are also those of gymnasium's environment, which has no num_threads; restrict the "
-            "process instead: taskset -c 0-3 sb3-vpg ..."
+            "num_threads cannot be given in env_kwargs, because gymnasium's environment gets them too. EnvPool uses one "
+            "thread for each core of the process; taskset -c 0-3 sb3-vpg ... allows four"
         )
     return make_vec_env(env_id, n_envs, env_kwargs=env_kwargs, vectorization_mode=mode, **others)

@@ -14,7 +14,8 @@ RESULTS = ROOT / "benchmarks/results"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / "benchmarks")
     report = import_module("harness.report")
-    programs = {name: import_module(name) for name in ("collection", "training", "time_to_solve", "pendulum_300k", "zoo_run")}
+    names = ("collection", "training", "real_tasks", "time_to_solve", "pendulum_300k", "zoo_run", "cli_startup")
+    programs = {name: import_module(name) for name in names}
 
 
 def collection(program: ModuleType, raw: dict[str, Any]) -> list[str]:
@@ -47,9 +48,14 @@ def zoo_run(program: ModuleType, raw: dict[str, Any]) -> list[str]:
     return program.report(raw["seconds"], len(raw["seconds"]["vpg"]["CPU"]))
 
 
-@pytest.mark.parametrize(
-    "lines", [collection, training, time_to_solve, pendulum_300k, zoo_run], ids=lambda lines: lines.__name__
-)
+def cli_startup(program: ModuleType, raw: dict[str, Any]) -> list[str]:
+    return program.report(raw["seconds"])
+
+
+PAGES = [collection, training, real_tasks, time_to_solve, pendulum_300k, zoo_run, cli_startup]
+
+
+@pytest.mark.parametrize("lines", PAGES, ids=lambda lines: lines.__name__)
 def test_the_page_is_made_from_the_raw_numbers(lines: Callable[[ModuleType, dict[str, Any]], list[str]]) -> None:
     name = lines.__name__
     program, raw = programs[name], json.loads((RESULTS / f"{name}.json").read_text())

@@ -38,7 +38,7 @@ def draw(sampler: NumpyDistribution, outputs: list[float], n: int = N) -> np.nda
     """:return: n samples for one vector of outputs, drawn in blocks as a rollout draws them"""
     outputs_NK = np.tile(np.array(outputs, np.float32), (1000, 1))
     noise = sampler.noise(np.random.default_rng(7), (n // 1000, *outputs_NK.shape))
-    return np.concatenate([sampler.sample(sampler.remembered(outputs_NK), block) for block in noise])
+    return np.concatenate([sampler.sample(sampler.dist_params(outputs_NK), block) for block in noise])
 
 
 def p_value(actions: np.ndarray, probabilities: np.ndarray) -> float:
@@ -152,11 +152,11 @@ def test_log_probabilities_and_modes_are_those_of_torch(kind, data):
         with th.no_grad():
             policy.log_std.copy_(th.as_tensor(data.draw(arrays(np.float32, 6, elements=st.floats(-4, 4, width=32)))))
     distribution = torch_distribution(policy, outputs)
-    actions = sampler.sample(sampler.remembered(outputs), sampler.noise(np.random.default_rng(0), outputs.shape))
+    actions = sampler.sample(sampler.dist_params(outputs), sampler.noise(np.random.default_rng(0), outputs.shape))
     with th.no_grad():
         expected = distribution.log_prob(th.as_tensor(actions)).numpy()
         mode = distribution.mode()
-    log_probs = sampler.log_prob(sampler.remembered(outputs), actions.reshape(4, -1))
+    log_probs = sampler.log_prob(sampler.dist_params(outputs), actions.reshape(4, -1))
     assert actions.dtype == distribution.sample().detach().numpy().dtype
     assert log_probs.shape == expected.shape
     np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-4)
@@ -173,7 +173,7 @@ def test_log_probabilities_with_masked_actions(logits):
     sampler, policy = sampler_for(spaces.Discrete(3))
     outputs = np.tile(np.array(logits, np.float32), (3, 1))
     expected = torch_distribution(policy, outputs).log_prob(th.arange(3)).numpy()
-    log_probs = sampler.log_prob(sampler.remembered(outputs), np.arange(3)[:, None])
+    log_probs = sampler.log_prob(sampler.dist_params(outputs), np.arange(3)[:, None])
     np.testing.assert_allclose(np.maximum(log_probs, -1e30), np.maximum(expected, -1e30), rtol=1e-5)
     assert (log_probs[np.isneginf(outputs[0])] < -1e30).all()
 

@@ -13,7 +13,7 @@ from stable_baselines3.common.monitor import load_results
 
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
-from sb3_vpg.zoo.agents.play_env import create_vector_test_env
+from sb3_vpg.zoo.agents.play_env import create_gym_vec_test_env
 from sb3_vpg.zoo.cli import main
 
 NATIVE = ["--vec-env", "native"]
@@ -154,9 +154,9 @@ def test_help_offers_native_environments(command: str, capsys: pytest.CaptureFix
 def test_an_error_lets_the_next_environment_be_made() -> None:
     """After an error, the zoo's function is restored, and another thread can make an environment."""
     with pytest.raises(ValueError, match="opens no window"):
-        create_vector_test_env("native", "CartPole-v1", hyperparams={})
+        create_gym_vec_test_env("native", "CartPole-v1", hyperparams={})
     make = threading.Thread(
-        target=lambda: create_vector_test_env("native", "CartPole-v1", hyperparams={}, should_render=False).close()
+        target=lambda: create_gym_vec_test_env("native", "CartPole-v1", hyperparams={}, should_render=False).close()
     )
     make.start()
     make.join(timeout=30)

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo.agents.flags import N_ENVS, evaluate_parser
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
-from sb3_vpg.zoo.agents.play_env import create_test_env, create_vector_test_env
+from sb3_vpg.zoo.agents.play_env import create_gym_vec_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import no_run_message
 from sb3_vpg.zoo.flags import VECTOR_MODES
 from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
@@ -140,7 +140,7 @@ def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: 
     """Return the environment that a model was trained in, with the statistics of its ``VecNormalize``."""
     settings = model.parent / env_name
     hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
-    create = partial(create_vector_test_env, vec_env) if vec_env in VECTOR_MODES else create_test_env
+    create = partial(create_gym_vec_test_env, vec_env) if vec_env in VECTOR_MODES else create_test_env
     return create(
         env_name.gym_id,
         n_envs=min(N_ENVS[vec_env], n_episodes),

@@ -9,17 +9,17 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.zoo.patching import patched
-from sb3_vpg.zoo.vector_modes import make_vector_env
+from sb3_vpg.zoo.vector_modes import make_gym_vec_env
 
 
-def create_vector_test_env(mode: str, env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
+def create_gym_vec_test_env(mode: str, env_id: str, *args: Any, **kwargs: Any) -> VecEnv:
     """
     Return the zoo's test environment on a vector environment.
 
     :param mode: one of ``VECTOR_MODES``
-    :raises ValueError: see ``make_vector_env``; also for a ``render_mode`` that the environment does not have
+    :raises ValueError: see ``make_gym_vec_env``; also for a ``render_mode`` that the environment does not have
     """
-    with patched("rl_zoo3.utils:make_vec_env", partial(make_vector_env, mode, env_id)):
+    with patched("rl_zoo3.utils:make_vec_env", partial(make_gym_vec_env, mode, env_id)):
         return create_test_env(env_id, *args, **kwargs)
 
 

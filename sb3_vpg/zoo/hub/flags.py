@@ -1,4 +1,4 @@
-"""The flags of ``push_to_hub`` and ``load_from_hub``. Nothing heavy is imported: help and usage errors come at once."""
+"""The flags of ``push_to_hub`` and ``load_from_hub``. See ``sb3_vpg.zoo.cli`` for what it may import."""
 
 import argparse
 from pathlib import Path

@@ -39,7 +39,7 @@ class Session:
     run: SavedRun | None = None
     """The run that is resumed; also None if it was killed before it wrote its settings."""
     vector_mode: str | None = None
-    """One of ``VECTOR_MODES``; None: single environments."""
+    """One of ``VECTOR_MODES``; None: SB3's ``VecEnv``."""
 
     def __init__(self, flags: list[str], signals: Signals, own: dict[str, Any], stack: ExitStack) -> None:
         self.flags, self.signals = flags, signals

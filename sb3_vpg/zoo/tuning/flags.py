@@ -1,4 +1,4 @@
-"""The flags of ``best_entry``. Nothing heavy is imported, so that help and usage errors come at once."""
+"""The flags of ``best_entry``. See ``sb3_vpg.zoo.cli`` for what it may import."""
 
 import argparse
 from pathlib import Path

@@ -1,10 +1,10 @@
 """
 How long do ``sb3-vpg COMMAND --help``, a usage error and ``--version`` take, from start to end of the process?
 
-    python benchmarks/first_key_press.py
+    python benchmarks/cli_startup.py
 
-Our own commands read their flags before they import torch. The zoo's build their parser after it.
-Results: first_key_press.md and first_key_press.json in benchmarks/results.
+Our own commands read their flags before they import torch; rl_zoo3's programs import torch first.
+Results: cli_startup.md and cli_startup.json in benchmarks/results.
 """
 
 import sys
@@ -16,7 +16,7 @@ from harness.report import Goal, goal_table, make_parser, table, write_report
 
 from sb3_vpg.zoo.cli import COMMANDS
 
-TITLE = "Help and usage errors"
+TITLE = "Start of the command line: help and usage errors"
 PYTHON = "python -c pass"
 OVERVIEW, VERSION, UNKNOWN = "sb3-vpg --help", "sb3-vpg --version", "sb3-vpg nonsense"
 OWN = [name for name, command in COMMANDS.items() if command.parser]
