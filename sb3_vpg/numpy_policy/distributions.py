@@ -6,7 +6,7 @@ distribution.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -19,26 +19,10 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_vpg.numpy_policy.networks import Array
+from sb3_vpg.numpy_policy.softmax import PolicyTerms, gumbel, log_softmax_at, softmax_terms
 
 _LARGE = 1e8
 """Outputs whose sum of squares is smaller are valid, and in range."""
-_TINY = np.finfo(np.float32).tiny
-
-
-class PolicyTerms(NamedTuple):
-    """
-    The parts of a policy's loss, ``- sum(weights * log_prob) - entropy_weight * sum(entropy)``, and its gradient.
-
-    :param log_prob: log-probability of each action, shape (n,)
-    :param entropy: entropy of each step's distribution, shape (n,)
-    :param gradient: gradient of the loss with respect to the outputs, shape (n, K)
-    :param own_gradients: gradients of the loss with respect to the distribution's own ``parameters``
-    """
-
-    log_prob: Array
-    entropy: Array
-    gradient: Array
-    own_gradients: list[Array]
 
 
 class NumpyDistribution(ABC):
@@ -124,7 +108,7 @@ class NumpyCategorical(NumpyDistribution):
         return log_softmax_at(dist_params_nR, actions_nA[:, 0])
 
     def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
-        return _softmax_terms(outputs_nK, actions_nA[:, 0], weights_n, entropy_weight)
+        return softmax_terms(outputs_nK, actions_nA[:, 0], weights_n, entropy_weight)
 
 
 class NumpyMultiCategorical(NumpyDistribution):
@@ -150,7 +134,7 @@ class NumpyMultiCategorical(NumpyDistribution):
 
     def terms(self, outputs_nK: Array, actions_nA: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
         pairs = zip(self._split(outputs_nK), actions_nA.T, strict=True)
-        parts = [_softmax_terms(outputs, actions, weights_n, entropy_weight) for outputs, actions in pairs]
+        parts = [softmax_terms(outputs, actions, weights_n, entropy_weight) for outputs, actions in pairs]
         log_probs, entropies, gradients, _ = zip(*parts, strict=True)
         return PolicyTerms(np.sum(log_probs, axis=0), np.sum(entropies, axis=0), np.concatenate(gradients, axis=1), [])
 
@@ -281,38 +265,3 @@ def is_supported(distribution: Any) -> bool:
 def numpy_distribution(policy: ActorCriticPolicy) -> NumpyDistribution:
     """Return the NumPy version of the policy's distribution, which must be one that ``is_supported``."""
     return _NUMPY[type(policy.action_dist)](policy)
-
-
-def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    """Return standard Gumbel noise: minus the logarithm of an exponentially distributed number."""
-    exponential = rng.standard_exponential(shape, dtype=np.float32)
-    noise: Array = -np.log(np.maximum(exponential, _TINY))
-    return noise
-
-
-def log_softmax_at(logits_nK: Array, indices_n: Array) -> Array:
-    """Return the logarithm of the softmax of each row at its index, shape (n,)."""
-    # Transposed, because n is larger than K and NumPy is faster along long axes
-    shifted_Kn = logits_nK.T - logits_nK.max(axis=1)
-    chosen_n = np.take_along_axis(shifted_Kn, indices_n[None].astype(np.intp), axis=0)[0]
-    log_prob: Array = chosen_n - np.log(np.exp(shifted_Kn).sum(axis=0))
-    return log_prob
-
-
-def _softmax_terms(logits_nK: Array, indices_n: Array, weights_n: Array, entropy_weight: float) -> PolicyTerms:
-    """Return the ``PolicyTerms`` of a softmax over each row."""
-    # Transposed as above
-    shifted_Kn = np.ascontiguousarray(logits_nK.T)
-    shifted_Kn = shifted_Kn - shifted_Kn.max(axis=0)
-    exp_Kn = np.exp(shifted_Kn)
-    sums_n = exp_Kn.sum(axis=0)
-    log_prob_Kn, probability_Kn = shifted_Kn - np.log(sums_n), exp_Kn / sums_n
-    at = indices_n.astype(np.intp), np.arange(len(indices_n))
-    # As torch's distribution: an action of probability 0 adds 0, though its logarithm is infinite
-    finite_Kn = np.maximum(log_prob_Kn, np.finfo(log_prob_Kn.dtype).min)
-    entropy_n = -(probability_Kn * finite_Kn).sum(axis=0)
-    gradient_Kn = probability_Kn * weights_n
-    gradient_Kn[at] -= weights_n
-    if entropy_weight:
-        gradient_Kn += entropy_weight * probability_Kn * (finite_Kn + entropy_n)
-    return PolicyTerms(log_prob_Kn[at], entropy_n, gradient_Kn.T, [])

@@ -85,9 +85,9 @@ def test_optimize_uses_envpool(tmp_path: Path, created: list[int]) -> None:
 
 
 REFUSED = {
-    "env_wrapper": (["-params", "env_wrapper:'sb3_vpg.wrappers.SurvivalReward'"], "env_wrapper wraps single environments"),
+    "env_wrapper": (["-params", "env_wrapper:'sb3_vpg.wrappers.SurvivalReward'"], "env_wrapper wraps a gymnasium.Env"),
     "not offered": (["--env", "Pendulum-v1"], "EnvPool is offered for CartPole-v1"),
-    "threads": (["--env-kwargs", "num_threads:2"], "has no num_threads; restrict the process instead: taskset"),
+    "threads": (["--env-kwargs", "num_threads:2"], "EnvPool uses one thread for each core of the process; taskset"),
     "env_kwargs": (["--env-kwargs", "gravity:1"], "CartPole-v1 of EnvPool does not take the env_kwargs ['gravity']"),
 }
 

@@ -125,7 +125,7 @@ def test_without_the_flag_nothing_is_native(tmp_path: Path, created: list[GymVec
 
 
 REFUSED = {
-    "env_wrapper": (["-params", "env_wrapper:'sb3_vpg.wrappers.SurvivalReward'"], "env_wrapper wraps single environments"),
+    "env_wrapper": (["-params", "env_wrapper:'sb3_vpg.wrappers.SurvivalReward'"], "env_wrapper wraps a gymnasium.Env"),
     "no native one": (["--env", "Pendulum-v1"], "Pendulum-v1 has no native vector environment; use"),
     "env_kwargs": (["--env-kwargs", "gravity:1"], "cannot be built with env_kwargs {'gravity': 1}"),
 }
