@@ -77,8 +77,8 @@ def test_rltools_plays_the_episodes_of_the_others() -> None:
     assert theirs == pytest.approx(training_run.evaluate(model, make_vec_env("Pendulum-v1", 3)), abs=1e-3)
 
 
-def test_the_parts_of_a_training_are_all_of_it() -> None:
-    parts = program.parts(program.QUICK_STEPS)
+def test_the_phases_of_a_training_are_all_of_it() -> None:
+    parts = program.phase_shares(program.QUICK_STEPS)
     assert sum(parts.values()) == pytest.approx(1.0)
     assert all(share > 0.0 for share in parts.values())
 

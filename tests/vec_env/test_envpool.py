@@ -214,7 +214,7 @@ def test_the_state_cannot_be_saved() -> None:
     env.reset()
     state = get_state(env)
     assert state["base"] is None
-    assert state["missing"] == "EnvPoolVectorEnv keeps its environments in C++, which does not save them; use DummyVecEnv"
+    assert state["missing"] == "EnvPoolVectorEnv cannot save the state of EnvPool's environments; use DummyVecEnv"
 
 
 def test_a_resumed_run_begins_new_episodes_and_says_so(tmp_path: Path) -> None:
@@ -224,7 +224,9 @@ def test_a_resumed_run_begins_new_episodes_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(Crash):
         model().learn(256, callback=[TrainingCheckpoint(tmp_path, save_freq=64), CrashAt(140)])
     resumed = model()
-    with pytest.warns(UserWarning, match=r"new episodes begin, because EnvPoolVectorEnv keeps its environments in C\+\+"):
+    with pytest.warns(
+        UserWarning, match=r"new episodes begin, because EnvPoolVectorEnv cannot save the state of EnvPool's environments"
+    ):
         resumed.learn(256, callback=TrainingCheckpoint(tmp_path, save_freq=64))
     assert resumed.num_timesteps == 256
 
