@@ -6,7 +6,7 @@ what this module may import.
 import argparse
 import math
 
-from sb3_vpg.zoo.flags import add_gym_packages
+from sb3_vpg.zoo.flags import add_gym_packages, positive
 
 ENGINES = ("local", "ray")
 N_EVALUATIONS = 20
@@ -24,13 +24,13 @@ def compare_parser() -> argparse.ArgumentParser:
     text = "algorithms of the zoo; the report compares the first with the others (default: %(default)s)"
     add("--algos", nargs="+", default=["vpg", "a2c", "ppo", "trpo", "random_search"], metavar="ALGO", help=text)
     add("--envs", nargs="+", required=True, metavar="ENV", help="environment ids")
-    add("--seeds", type=int, default=10, help="number of seeds (default: %(default)s)")
+    add("--seeds", type=positive, default=10, help="number of seeds (default: %(default)s)")
     add("--seed", type=int, default=0, help="first seed (default: %(default)s)")
     text = "environment steps of every run: N for all environments, ENV=N for one (default: those of the hyperparameters)"
     add("-n", "--n-timesteps", nargs="+", metavar="N", help=text)
     add("-f", "--folder", default="logs/comparison", help="folder for runs, records and report (default: %(default)s)")
     add("--engine", choices=ENGINES, default="local", help="processes on this machine, or a Ray cluster (default: local)")
-    add("-j", "--n-jobs", type=int, help="number of runs in parallel (default: one per core)")
+    add("-j", "--n-jobs", type=positive, help="number of runs in parallel (default: one per core)")
     add("--address", help="address of an existing Ray cluster (default: start a cluster on this machine)")
     text = "return with the normalised score 1 (default: the environment's reward threshold, or ours where it has none)"
     add("--threshold", type=_threshold, nargs="+", default=[], metavar="ENV=VALUE", help=text)

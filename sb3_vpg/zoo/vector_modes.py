@@ -31,7 +31,9 @@ def make_gym_vec_env(
             f"vec_env_wrapper, or leave out --vec-env {mode}"
         )
     if (env_kwargs or {}).get("render_mode") == "human":
-        raise ValueError(f"--vec-env {mode} opens no window; add --no-render, or leave out --vec-env {mode}")
+        raise ValueError(
+            f"--vec-env {mode} opens no window; add --no-render (enjoy), or leave out render_mode or --vec-env {mode}"
+        )
     if mode == "envpool" and "num_threads" in (env_kwargs or {}):
         raise ValueError(
             "num_threads cannot be given in env_kwargs, because gymnasium's environment gets them too. EnvPool uses one "

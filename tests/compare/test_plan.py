@@ -204,9 +204,7 @@ def test_the_flag_n_gives_steps_for_all_environments_or_for_one() -> None:
     ("flags", "refusal"),
     [
         (["--algos", "a3c"], "a3c"),
-        (["--seeds", "0"], "no seed"),
         (["-n", "0"], "n_timesteps"),
-        (["-j", "0"], "n_jobs"),
         (["--address", "auto"], "engine"),
         (["--report-only"], "holds no records.jsonl"),
     ],

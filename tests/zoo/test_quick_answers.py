@@ -29,6 +29,8 @@ ANSWERS = {
     "best-entry --storage": (2, "argument --storage: expected one argument"),
     "compare": (2, "the following arguments are required: --envs"),
     "compare --envs CartPole-v1 --engine mpi": (2, "argument --engine: invalid choice: 'mpi'"),
+    "compare --envs CartPole-v1 --seeds 0": (2, "argument --seeds: must be at least 1, but is 0"),
+    "compare --envs CartPole-v1 -j 0": (2, "argument -j/--n-jobs: must be at least 1, but is 0"),
     "compare --envs CartPole-v1 --threshold 475": (2, "must be ENV=VALUE, where VALUE is a number, but is '475'"),
     "push_to_hub --env CartPole-v1": (2, "the following arguments are required: -orga/--organization"),
     f"push_to_hub {HUB} --load-checkpoint x": (2, "argument --load-checkpoint: invalid int value: 'x'"),
