@@ -172,6 +172,10 @@ class NumpyDiagGaussian(NumpyDistribution):
         super().__init__(policy)
         self._read_log_std()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy reads the memory of its own policy
+        return {**vars(self), "_pointer": None}
+
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
 
@@ -237,7 +241,7 @@ class NumpyDiagGaussian(NumpyDistribution):
     def _read_log_std(self) -> None:
         self._tensor = self.policy.log_std.detach()
         # share_memory() moves the memory of both tensors
-        self._pointer = self._tensor.data_ptr()
+        self._pointer: int | None = self._tensor.data_ptr()
         self._array: Array = self._tensor.cpu().numpy()
 
 

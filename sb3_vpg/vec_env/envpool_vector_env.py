@@ -106,7 +106,8 @@ class EnvPoolVectorEnv(VectorEnv):
             first reset, a random seed is drawn
         :param options: ``{"reset_mask": mask}``, bool of shape (n_envs,), to reset only these environments
         :return: observations, shape (n_envs, *shape), where an environment that is not reset has its last one; no infos
-        :raises ValueError: if the seed is not a whole number (a list is refused), or if there are other options
+        :raises ValueError: if the seed is not a whole number (a list is refused), if the mask has another shape, or if there
+            are other options
         """
         options = dict(options or {})
         mask = options.pop("reset_mask", None)
@@ -118,8 +119,12 @@ class EnvPoolVectorEnv(VectorEnv):
         if mask is None:
             self._observations = self._pool.reset().observation.obs
             self._steps[:] = 0
+        elif np.shape(mask) != (self.num_envs,):
+            raise ValueError(f"reset_mask must have the shape ({self.num_envs},), but has {np.shape(mask)}")
         elif np.any(mask):
             indices = np.flatnonzero(mask)
+            # A copy, because the caller may keep what step returned
+            self._observations = self._observations.copy()
             self._observations[indices] = self._pool.reset(indices).observation.obs
             self._steps[indices] = 0
         return self._observations, {}
@@ -130,8 +135,14 @@ class EnvPoolVectorEnv(VectorEnv):
 
         :param actions: shape (n_envs, *action shape)
         :return: observations (n_envs, *shape), rewards float32 (n_envs,), terminated and truncated (bool, n_envs), no infos
-        :raises ValueError: if an action is not in a discrete action space; EnvPool would silently take another one
+        :raises ValueError: if the actions have another shape, or if one is not in a discrete action space; EnvPool would end
+            the process, or silently take another action
+        :raises gymnasium.error.ResetNeeded: before the first reset, and after ``close``
         """
+        if self._pool is None:
+            raise gym.error.ResetNeeded("call reset before step")
+        if np.shape(actions) != self.action_space.shape:
+            raise ValueError(f"actions must have the shape {self.action_space.shape}, but have {np.shape(actions)}")
         space = self.single_action_space
         if isinstance(space, spaces.Discrete) and not (
             np.issubdtype(actions.dtype, np.integer) and actions.min() >= 0 and actions.max() < space.n

@@ -1,6 +1,7 @@
 """The algorithms that this package adds to rl-zoo3, and the names of all."""
 
 import ast
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +26,12 @@ def algorithm_class(algo: str) -> "type[BaseAlgorithm]":
 def algorithm_names() -> list[str]:
     """:return: the names of rl_zoo3's algorithms and ours on the command line; if possible, without the import of rl_zoo3"""
     try:
-        names = _names_in_source()
+        # A program that has imported rl_zoo3 may have added algorithms
+        names = [] if "rl_zoo3" in sys.modules else _names_in_source()
     except (OSError, ValueError):
         # The source has another form than we know
+        names = []
+    if not names:
         from rl_zoo3 import ALGOS
 
         names = list(ALGOS)

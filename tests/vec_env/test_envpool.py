@@ -259,7 +259,14 @@ def test_environments_that_are_not_offered_can_be_made_by_their_class() -> None:
 
 def test_what_a_step_and_a_reset_refuse() -> None:
     env = EnvPoolVectorEnv("CartPole-v1", 2)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros(2, dtype=int))
     env.reset(seed=0)
+    for n_actions in (1, 3):
+        with pytest.raises(ValueError, match=rf"actions must have the shape \(2,\), but have \({n_actions},\)"):
+            env.step(np.zeros(n_actions, dtype=int))
+    with pytest.raises(ValueError, match=r"reset_mask must have the shape \(2,\), but has \(3,\)"):
+        env.reset(options={"reset_mask": np.ones(3, dtype=bool)})
     for actions in (np.array([0, 2]), np.array([-1, 0]), np.array([0.0, 1.0])):
         with pytest.raises(ValueError, match=r"actions must be in Discrete\(2\), but are"):
             env.step(actions)
@@ -268,6 +275,8 @@ def test_what_a_step_and_a_reset_refuse() -> None:
     with pytest.raises(ValueError, match="seed must be a whole number"):
         env.reset(seed=[1, 2])
     before, _ = env.reset()
-    kept = before[1].copy()
+    kept = before.copy()
     after, _ = env.reset(options={"reset_mask": np.array([True, False])})
-    np.testing.assert_array_equal(after[1], kept)
+    np.testing.assert_array_equal(after[1], kept[1])
+    np.testing.assert_array_equal(before, kept)
+    assert (after[0] != kept[0]).any()

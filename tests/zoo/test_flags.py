@@ -5,10 +5,12 @@ import re
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium as gym
 import pytest
 from rl_zoo3 import ALGOS
+from stable_baselines3 import PPO
 
 import sb3_vpg
 from sb3_vpg.zoo import algorithms
@@ -55,6 +57,7 @@ def test_numbers_that_are_too_small_are_refused() -> None:
 )
 def test_the_names_of_all_algorithms(source: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are read from the source of the installed rl_zoo3; if it has another form, rl_zoo3 is imported."""
+    monkeypatch.setattr(algorithms, "sys", SimpleNamespace(modules={}))
     if source is not None:
         (tmp_path / "utils.py").write_text(source)
         spec = ModuleSpec("rl_zoo3", None, origin=str(tmp_path / "__init__.py"))
@@ -62,6 +65,11 @@ def test_the_names_of_all_algorithms(source: str | None, tmp_path: Path, monkeyp
     zoo = [name for name in ALGOS if name not in algorithms.ALGORITHMS]
     assert len(zoo) > 10
     assert algorithms.algorithm_names() == [*zoo, *algorithms.ALGORITHMS]
+
+
+def test_algorithms_that_a_program_has_added_are_choices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ALGOS, "my_ppo", PPO)
+    assert "my_ppo" in algorithms.algorithm_names()
 
 
 def test_thresholds() -> None:
