@@ -123,9 +123,8 @@ def phase_table(raw: Raw) -> list[str]:
 
 def parallel_table(raw: Raw) -> list[str]:
     names = list(dict.fromkeys(name for rates in raw["parallel"].values() for name in rates))
-    rows = []
-    for env_id, rates in raw["parallel"].items():
-        rows.append([env_id, *(steps(rates[name]) if name in rates else "" for name in names)])
+    every = raw["parallel"].values()
+    rows = [[name, *(steps(rates[name]) if name in rates else "" for rates in every)] for name in names]
     return [
         "## Processes and threads",
         "",
@@ -133,7 +132,7 @@ def parallel_table(raw: Raw) -> list[str]:
         "`SubprocVecEnv` has one process for each environment, beside the one of the policy. A cell is empty if the",
         "environment was not available.",
         "",
-        *table(["environment", *names], rows),
+        *table(["", *raw["parallel"]], rows),
     ]
 
 
