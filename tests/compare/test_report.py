@@ -212,9 +212,22 @@ def test_a_report_of_few_runs(n_finished: int, tmp_path: Path) -> None:
     assert Page(page).open == []
 
 
+def test_an_entry_with_settings_is_not_called_default(tmp_path: Path) -> None:
+    """A peer that nobody has tuned loses for another reason: its entry says so."""
+    found = comparison(drawn(), n_seeds=1)
+    records = [
+        replace(record, task=replace(record.task, entry=record.task.entry | {"gamma": 0.98})) for record in found.records
+    ]
+    mixed = [new if new.task.algo == "vpg" else old for old, new in zip(found.records, records, strict=True)]
+    _, twin = written(replace(found, records=mixed), tmp_path)
+    assert "VPG on CartPole-v1: made for 2,000 steps, trained for 1,000</summary>" in twin
+    assert "A2C on CartPole-v1: made for 2,000 steps, trained for 1,000; the algorithm's defaults" in twin
+
+
 def test_the_report_shows_steps_and_hyperparameters_of_every_entry(usual: Path) -> None:
     _, twin = read(usual)
     assert twin.count("made for 2,000 steps, trained for 1,000") == 4
+    assert twin.count("trained for 1,000; the algorithm's defaults, which are not tuned") == 4
     assert "policy: MlpPolicy" in twin
     assert "\nMachine: a test" in twin
     assert "kinds of machine" not in twin

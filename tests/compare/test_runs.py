@@ -83,6 +83,19 @@ def test_finished_runs_are_not_run_again(folder: Path) -> None:
     assert changed <= {last.task.run_folder(folder) / f"{ENV}.zip"}
 
 
+def test_a_fresh_clone_goes_on_from_the_records_alone(folder: Path, tmp_path: Path) -> None:
+    """Runs take gigabytes and are not committed: nothing else of the comparison is needed."""
+    *others, last = (folder / RECORDS).read_text().splitlines(keepends=True)
+    (tmp_path / RECORDS).write_text("".join(others))
+    before = read(tmp_path / RECORDS)
+    found = compare(ALGOS, [ENV], 2, 600, tmp_path, n_jobs=1, **FEW)
+    assert len(found.records) == 4
+    done = read(tmp_path / RECORDS)
+    assert done[:-1] == before
+    assert done[-1].final_returns == json.loads(last)["final_returns"]
+    assert [run for run in tmp_path.glob("*/*") if (run / f"{ENV}.zip").exists()] == [done[-1].task.run_folder(tmp_path)]
+
+
 def test_other_settings_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="n_timesteps 600, not 700"):
         compare(ALGOS, [ENV], 2, 700, folder, **FEW)
