@@ -207,7 +207,7 @@ class LeanActor:
         with th.no_grad():
             tensors: Any = obs_as_tensor(observations, policy.device)
             features = BaseModel.extract_features(policy, tensors, policy.pi_features_extractor)
-            outputs = policy.action_net(policy.mlp_extractor.forward_actor(features)).cpu().numpy()
+            outputs = self.distribution.fetched(policy.action_net(policy.mlp_extractor.forward_actor(features)))
         # A copy, because a user's action_net may return memory that is overwritten, such as that of the observation
         return np.array(outputs)
 
@@ -252,5 +252,6 @@ def values_of(policy: ActorCriticPolicy, observations: Any) -> Array:
     with th.no_grad():
         for start in range(0, n_observations(observations), N_ROWS):
             part = take(observations, slice(start, start + N_ROWS))
-            parts.append(policy.predict_values(obs_as_tensor(part, policy.device)).flatten().cpu().numpy())
-    return np.concatenate(parts)
+            parts.append(policy.predict_values(obs_as_tensor(part, policy.device)).flatten())
+        values: Array = th.cat(parts).cpu().numpy()
+    return values

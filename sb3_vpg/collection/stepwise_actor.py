@@ -69,12 +69,14 @@ class StepwiseActor:
             return self.policy.predict_values(tensors), self._log_probs[-1]
 
     def log_probs(self) -> Array:
-        return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
+        log_probs: Array = th.stack([one.flatten() for one in self._log_probs]).cpu().numpy()
+        return log_probs
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
         if self.defers_values:
             return self.values(observations)
-        return np.concatenate([one.flatten().cpu().numpy() for one in self._values[rows]])
+        values: Array = th.cat([one.flatten() for one in self._values[rows]]).cpu().numpy()
+        return values
 
     def values(self, observations: Any) -> Array:
         return values_of(self.policy, observations)
@@ -83,4 +85,5 @@ class StepwiseActor:
         # One at a time and with obs_to_tensor, as in SB3's loop, because the policy may override it
         with th.no_grad():
             tensors = [self.policy.obs_to_tensor(one)[0] for one in observations]
-            return np.concatenate([self.policy.predict_values(one).flatten().cpu().numpy() for one in tensors])
+            values: Array = th.cat([self.policy.predict_values(one).flatten() for one in tensors]).cpu().numpy()
+            return values

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened, numpy_adam
-from sb3_vpg.optimization.updates import evaluate_values, take_step
+from sb3_vpg.optimization.updates import evaluate_values, finite_numbers, take_step
 
 Batch = tuple[Any, ...]
 """Tensors of some steps: observations, returns and actions. Only ``evaluate_values`` needs the actions."""
@@ -34,21 +34,20 @@ class TorchCriticFit:
         Take one step per batch.
 
         :return: the loss of each batch before its step
-        :raises NotFiniteError: if a loss or a gradient is not finite; the step is not taken then
+        :raises NotFiniteError: if a loss or a gradient is not finite; the caller restores the weights
         """
         # Eval mode for batch norm: the actor may share its statistics, and the policy's step has updated them already
         for module in self.policy.modules():
             module.training = module.training and not any(True for _ in module.buffers(recurse=False))
-        values_alone, losses = acts_as_sb3(self.policy, values=True), []
+        values_alone, steps = acts_as_sb3(self.policy, values=True), []
         for observations, returns, *actions in batches:
             if values_alone or not actions:
                 values = self.policy.predict_values(observations)
             else:
                 values = evaluate_values(self.policy, observations, *actions)
             loss = F.mse_loss(returns, values.flatten())
-            take_step(self.optimizer, loss, self.max_grad_norm, "critic")
-            losses.append(loss.item())
-        return losses
+            steps.append((loss.detach(), take_step(self.optimizer, loss, self.max_grad_norm)))
+        return [loss for loss, _ in finite_numbers(steps, "critic")]
 
 
 class NumpyCriticFit:

@@ -13,7 +13,7 @@ from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, 
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened, numpy_adam
 from sb3_vpg.optimization.optimizers import trainable_parameters
-from sb3_vpg.optimization.updates import evaluate_steps, needs_no_values, take_step
+from sb3_vpg.optimization.updates import evaluate_steps, finite_numbers, needs_no_values, take_step
 
 
 class PolicyBatch(NamedTuple):
@@ -74,11 +74,11 @@ class TorchPolicyStep:
         :param n_terms: number of terms in the mean: of steps, or of episodes
         :param ent_coef: weight of the entropy
         :return: losses and norm of the gradient before the step
-        :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
+        :raises NotFiniteError: if the loss or the gradient is not finite; the caller restores the weights
         """
         policy_loss, entropy_loss = self._losses.sum() / n_terms, -self._entropy.sum() / n_terms
         loss = policy_loss + ent_coef * entropy_loss if ent_coef else policy_loss
-        norm = take_step(self.optimizer, loss, self.max_grad_norm, "policy")
+        ((_, norm),) = finite_numbers([(loss, take_step(self.optimizer, loss, self.max_grad_norm))], "policy")
         return PolicyUpdate(policy_loss.item(), entropy_loss.item(), norm)
 
 

@@ -83,10 +83,10 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     states = [_copy(optimizer.state) for optimizer in optimizers]
     try:
         yield
-        norm = th.nn.utils.get_total_norm(parameters)
-        if not isfinite(norm.item()):
+        norm = th.nn.utils.get_total_norm(parameters).item()
+        if not isfinite(norm):
             pairs = zip(parameters, before, strict=True)
-            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs])
+            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs]).item()
         _check_finite("norm of the weights after the step", norm)
     except BaseException:
         # An interrupt too
@@ -99,28 +99,41 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
         raise
 
 
-def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: str) -> float:
+def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float) -> th.Tensor:
     """
-    Take one step, which changes only the optimiser's own parameters.
+    Take one step, which changes only the optimiser's own parameters. Nothing is read from a GPU, so nothing waits for it.
 
     :param optimizer: the actor's or the critic's
     :param loss: scalar with its graph
     :param max_grad_norm: bound on the norm of the gradient
-    :param who: "policy" or "critic", for the error message
-    :return: the norm of the gradient before clipping
-    :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
+    :return: the norm of the gradient before clipping; if it or the loss is not finite, the weights are worthless now
     """
     parameters = trainable_parameters(optimizer)
     if not parameters:
         # The user has frozen all of them
-        return 0.0
-    _check_finite(f"loss of the {who}", loss)
+        return th.zeros_like(loss)
     optimizer.zero_grad()
     loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     norm = th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    _check_finite(f"gradient norm of the {who}", norm)
     optimizer.step()
-    return float(norm)
+    return norm
+
+
+def finite_numbers(steps: Sequence[tuple[th.Tensor, th.Tensor]], who: str) -> list[tuple[float, float]]:
+    """
+    :param steps: the loss and the norm of the gradient of each step
+    :param who: "policy" or "critic", for the error message
+    :return: the same as numbers, which are read together, since reading from a GPU waits for it
+    :raises NotFiniteError: for the first loss or gradient that is not finite
+    """
+    if not steps:
+        return []
+    numbers = th.stack([number.detach() for step in steps for number in step]).tolist()
+    pairs = [*zip(numbers[::2], numbers[1::2], strict=True)]
+    for loss, norm in pairs:
+        _check_finite(f"loss of the {who}", loss)
+        _check_finite(f"gradient norm of the {who}", norm)
+    return pairs
 
 
 def minibatches(
@@ -156,7 +169,6 @@ def _copy(state: Any) -> Any:
     return state.clone() if isinstance(state, th.Tensor) else deepcopy(state)
 
 
-def _check_finite(quantity: str, value: th.Tensor) -> None:
-    number = value.item()
+def _check_finite(quantity: str, number: float) -> None:
     if not isfinite(number):
         raise NotFiniteError(f"the {quantity} is {number}")
