@@ -109,7 +109,7 @@ def report(cases: Sequence[Case], rates: dict[str, dict[str, list[float]]], devi
     return [
         f"GPU: {device_name}. CPU: {n_threads} threads. `learn()` in steps per second of wall-clock time, without its",
         f"first rollout, with {CASES[0].n_critic_updates} passes of the critic. Numbers: CartPole-v1 in gymnasium's",
-        f"vector form. Images: random pixels, 4 x {PIXELS} x {PIXELS}, in `DummyVecEnv`, with SB3's convolutions for actor and",
+        f"vector form. Images: random pixels, 4 x {PIXELS} x {PIXELS}, in `DummyVecEnv`, SB3's convolutions for actor and",
         f"critic. Medians over {repetitions} rounds; a ratio is the median of the ratios within each round.",
         "",
         *table(["observations", "n_envs", "n_steps", "width", "CPU steps/s", "GPU steps/s", "GPU / CPU"], rows),
