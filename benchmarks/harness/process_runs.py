@@ -11,9 +11,9 @@ from unittest.mock import patch
 import numpy as np
 import torch as th
 import torch.distributed as dist
+
 from harness.hyperparameters import read_dict, scheduled
 from harness.task_settings import NO_RENDERING, VPG_ENTRIES, normalized
-
 from sb3_vpg import VPG
 from sb3_vpg.distributed import make_vec_env
 from sb3_vpg.distributed.world import join

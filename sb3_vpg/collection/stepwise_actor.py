@@ -10,6 +10,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.collection.actors import invalid_distribution_errors, values_of
 from sb3_vpg.common.observations import n_observations
+from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import Array
 
@@ -31,7 +32,7 @@ class StepwiseActor:
         self.has_critic = has_critic
         self.are_pure = are_pure
 
-    def start(self, rng: np.random.Generator) -> None:
+    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
         self.defers_values = self._may_defer()
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDi
 from torch.optim import Optimizer
 
 from sb3_vpg.common.observations import take
+from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.optimization.optimizers import trainable_parameters
@@ -99,24 +100,34 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
         raise
 
 
-def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float) -> th.Tensor:
+def take_step(
+    optimizer: Optimizer,
+    losses: Sequence[th.Tensor],
+    max_grad_norm: float,
+    world: World = ALONE,
+    weight: float | None = None,
+) -> tuple[th.Tensor, list[th.Tensor]]:
     """
     Take one step, which changes only the optimiser's own parameters. Nothing is read from a GPU, so nothing waits for it.
 
     :param optimizer: the actor's or the critic's
-    :param loss: scalar with its graph
+    :param losses: scalars: the first, with its graph, is minimised; the others are only summed
     :param max_grad_norm: bound on the norm of the gradient
-    :return: the norm of the gradient before clipping; if it or the loss is not finite, the weights are worthless now
+    :param world: the processes whose losses and gradients are summed
+    :param weight: of this process, if a mean is taken instead
+    :return: the norm of the gradient before clipping, and the losses of all processes, without their graph. If the norm or the
+        first loss is not finite, the weights are worthless now
     """
     parameters = trainable_parameters(optimizer)
     if not parameters:
         # The user has frozen all of them
-        return th.zeros_like(loss)
+        return th.zeros_like(losses[0]), [loss.detach() for loss in world.sum_grads(losses, [], weight)]
     optimizer.zero_grad()
-    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    losses[0].backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    losses = world.sum_grads(losses, parameters, weight)
     norm = th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     optimizer.step()
-    return norm
+    return norm, [loss.detach() for loss in losses]
 
 
 def finite_numbers(steps: Sequence[tuple[th.Tensor, th.Tensor]], who: str) -> list[tuple[float, float]]:
@@ -128,7 +139,7 @@ def finite_numbers(steps: Sequence[tuple[th.Tensor, th.Tensor]], who: str) -> li
     """
     if not steps:
         return []
-    numbers = th.stack([number.detach() for step in steps for number in step]).tolist()
+    numbers = th.stack([number for step in steps for number in step]).tolist()
     pairs = [*zip(numbers[::2], numbers[1::2], strict=True)]
     for loss, norm in pairs:
         _check_finite(f"loss of the {who}", loss)
@@ -137,7 +148,12 @@ def finite_numbers(steps: Sequence[tuple[th.Tensor, th.Tensor]], who: str) -> li
 
 
 def minibatches(
-    rollout: RolloutBufferSamples, n_passes: int, size: int | None, rng: np.random.Generator
+    rollout: RolloutBufferSamples,
+    n_passes: int,
+    size: int | None,
+    rng: np.random.Generator,
+    indices: np.ndarray | None = None,
+    n_all: int = 0,
 ) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor, th.Tensor]]:
     """
     Yield observations, returns and actions of the whole rollout or of random minibatches, in several passes.
@@ -146,14 +162,22 @@ def minibatches(
     :param n_passes: how often each step is yielded
     :param size: largest number of steps in a minibatch; sizes differ by one at most. None: the whole rollout
     :param rng: for the random order
+    :param indices: of the steps among those of all processes, shape (n,): of every minibatch, this process's
+        part is yielded, which may be empty. None: there are no others
+    :param n_all: number of steps of all processes
     """
-    n_samples = len(rollout.returns)
+    device, n_samples = rollout.returns.device, len(rollout.returns) if indices is None else n_all
+    # Of each step of all processes, its row here; -1 for those of other processes
+    rows = np.arange(n_samples) if indices is None else np.full(n_samples, -1)
+    if indices is not None:
+        rows[indices] = np.arange(len(indices))
     for _ in range(n_passes):
         if size is None or size >= n_samples:
             yield rollout.observations, rollout.returns, rollout.actions
             continue
-        order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
-        for part in order.tensor_split(-(-n_samples // size)):
+        order = rows[rng.permutation(n_samples)]
+        for some in np.array_split(order, -(-n_samples // size)):
+            part = th.as_tensor(some[some >= 0], device=device)
             yield take(rollout.observations, part), rollout.returns[part], rollout.actions[part]
 
 
