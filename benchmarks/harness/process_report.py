@@ -119,8 +119,8 @@ def report(raw: Raw) -> list[str]:
     n_envs, n_rounds = raw["n_envs"], len(next(iter(raw["runs"].values()))[ALONE])
     return [
         f"`learn()` with {n_envs} environments in all, in `VecNormalize`, with the settings of real_tasks.py and one thread",
-        "for each process; without its start. Steps per second of wall-clock time and CPU seconds, of all processes together. Two",
-        "independent runs exchange nothing: what they reach together is the limit of the machine for two processes.",
+        "for each process; without its start. Steps per second of wall-clock time, and CPU seconds, of all processes.",
+        "Two independent runs exchange nothing: what they reach together is the limit of the machine for two processes.",
         "",
         f"Medians over {n_rounds} rounds, each of which measures everything once; a ratio is the median of the ratios within",
         "each round.",
