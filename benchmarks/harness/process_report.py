@@ -126,7 +126,7 @@ def report(raw: Raw) -> list[str]:
         "each round.",
         "",
         *overview(raw),
-        *goal_table(goals(raw)),
+        *(goal_table(goals(raw)) if goals(raw) else []),
         "## The exchanges",
         "",
         "Rollout and iteration are those of one process with its share of the environments, alone. A sum adds the gradient or",
