@@ -167,7 +167,7 @@ def check_launch(state: dict[str, Any], world: World, path: object) -> None:
     if is_of_torchrun(state) and not world.is_shared:
         raise ValueError(
             f"{path} belongs to a run under torchrun, where statistics and checkpoints have another form: go on with "
-            "torchrun, with any number of processes that divides the number of environments, such as torchrun --nproc-per-node 1"
+            "torchrun, with any number of processes that divides the number of environments, such as --nproc-per-node 1"
         )
     if world.is_shared and not is_of_torchrun(state):
         raise ValueError(f"{path} belongs to a run without torchrun: go on without it, or begin a new run")
