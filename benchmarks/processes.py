@@ -23,7 +23,7 @@ from harness.report import make_parser, write_report
 from harness.task_settings import N_ENVS
 from tqdm import tqdm
 
-STEPS = {"CartPole-v1": 300_000, "HalfCheetah-v4": 50_000}
+STEPS = {"CartPole-v1": 150_000, "HalfCheetah-v4": 50_000}
 """Environment steps of one training."""
 N_EXCHANGES, QUICK_EXCHANGES = 500, 5
 
