@@ -129,7 +129,7 @@ def test_the_first_number_that_is_not_finite_is_named() -> None:
     """They are checked after all steps, of which the later ones may only be consequences."""
     one, infinite, nan = (th.tensor(number) for number in (1.0, float("inf"), float("nan")))
     assert finite_numbers([(one, 2 * one), (3 * one, one)], "critic") == [(1.0, 2.0), (3.0, 1.0)]
-    with pytest.raises(NotFiniteError, match="^the gradient norm of the critic is inf$"):
+    with pytest.raises(NotFiniteError, match=r"^the gradient norm of the critic is inf$"):
         finite_numbers([(one, one), (one, infinite), (nan, nan)], "critic")
 
 
