@@ -9,7 +9,7 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
-from stable_baselines3.common.utils import explained_variance, update_learning_rate
+from stable_baselines3.common.utils import update_learning_rate
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
@@ -208,7 +208,7 @@ class VPG(TwoOptimizers):
                 if critic is not None:
                     self._train_critic(rollout, share, critic)
             if log_follows:
-                self._record_change(rollout)
+                self._record_change(rollout, share)
         except NotFiniteError as error:
             raise self._training_error(str(error)) from None
         finally:
@@ -247,13 +247,9 @@ class VPG(TwoOptimizers):
         losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network, self._world).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
-        self.logger.record("train/explained_variance", self._explained_variance(rollout.old_values, rollout.returns))
+        self.logger.record("train/explained_variance", share.explained_variance(rollout.old_values, rollout.returns))
 
-    def _explained_variance(self, values: th.Tensor, returns: th.Tensor) -> float:
-        predicted, actual = (self._world.concatenate(one.cpu().numpy()) for one in (values, returns))
-        return float(explained_variance(predicted, actual))
-
-    def _record_change(self, rollout: RolloutBufferSamples) -> None:
+    def _record_change(self, rollout: RolloutBufferSamples, share: BatchShare) -> None:
         """Log how much the update has changed policy and values, in eval mode as they will be used."""
         self.policy.set_training_mode(False)
         with th.no_grad():
@@ -262,7 +258,7 @@ class VPG(TwoOptimizers):
             self.logger.record("train/approx_kl", approximate_kl(before, after))
             if self._estimator.has_critic:
                 values = self.policy.predict_values(rollout.observations).flatten()
-                self.logger.record("train/explained_variance_after", self._explained_variance(values, rollout.returns))
+                self.logger.record("train/explained_variance_after", share.explained_variance(values, rollout.returns))
 
     def learn(
         self,

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.utils import explained_variance
 
 from sb3_vpg.collection.advantages import normalize
 from sb3_vpg.collection.buffers import EpisodeBuffer, by_environment, episode_lengths
@@ -25,7 +26,8 @@ class BatchShare:
     def __init__(self, buffer: RolloutBuffer, n_steps: int, world: World) -> None:
         self._world = world
         self._buffer, self._n_steps = buffer, n_steps
-        numbers = world.gather(n_steps)
+        # Rollouts of fixed length are as long in each process
+        numbers = world.gather(n_steps) if isinstance(buffer, EpisodeBuffer) else [n_steps] * world.size
         self.n_all = sum(numbers)
         """Number of steps of all processes."""
         self._first = sum(numbers[: world.rank])
@@ -54,6 +56,13 @@ class BatchShare:
         scaled = th.empty_like(advantages)
         scaled[self._rows] = everyones[self._first : self._first + len(advantages)]
         return scaled
+
+    def explained_variance(self, values: th.Tensor, returns: th.Tensor) -> float:
+        """Return SB3's measure of how well the values, shape (n,), predict the returns of all processes."""
+        predicted, actual = values.cpu().numpy(), returns.cpu().numpy()
+        if self._world.is_shared:
+            predicted, actual = self._world.concatenate(np.stack([predicted, actual], axis=1)).T
+        return float(explained_variance(predicted, actual))
 
     def parts(self, device: th.device) -> Sequence[Part]:
         """Return the parts of the batch of all processes for ``signal_to_noise``, each with the rows of this process."""

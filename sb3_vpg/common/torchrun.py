@@ -9,7 +9,7 @@ import os
 
 def is_launched() -> bool:
     """:return: True in a process that torchrun has started"""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    return bool(os.environ.get("TORCHELASTIC_RUN_ID"))
 
 
 def rank() -> int:

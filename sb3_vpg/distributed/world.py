@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import pickle
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,8 @@ from sb3_vpg.exceptions import FirstProcessError, ProcessLostError
 T = TypeVar("T")
 _TIMEOUT = timedelta(days=7)
 """The others wait while the first process evaluates. A process that dies is noticed at once, since its connections close."""
+_HEAD = 1024
+"""Bytes of a message that are sent with its length."""
 _LARGEST_GATHERED = 8
 """Up to this number of processes, sums are computed by each process in the same order."""
 
@@ -46,10 +49,23 @@ class TorchrunWorld(World):
         return World, ()
 
     def gather(self, value: T) -> list[T]:
-        values: list[Any] = [None] * self.size
+        content = np.frombuffer(pickle.dumps(value), np.uint8)
+        # Most messages are short, and one exchange tells their lengths too
+        heads = self._gathered(
+            _padded(np.frombuffer(len(content).to_bytes(8, "little"), np.uint8), content[:_HEAD], 8 + _HEAD)
+        )
+        lengths = [int.from_bytes(head[:8].tobytes(), "little") for head in heads]
+        contents = [head[8:] for head in heads]
+        if max(lengths) > _HEAD:
+            contents = self._gathered(_padded(content, content[:0], max(lengths)))
+        return [pickle.loads(one[:length].tobytes()) for one, length in zip(contents, lengths, strict=True)]
+
+    def _gathered(self, own: np.ndarray) -> list[np.ndarray]:
+        """Return the array of each process, which have the same shape."""
+        parts = [th.empty(own.shape, dtype=th.uint8) for _ in range(self.size)]
         with self._naming_lost_process():
-            dist.all_gather_object(values, value)
-        return values
+            dist.all_gather(parts, th.from_numpy(own))
+        return [part.numpy() for part in parts]
 
     def from_first(self, value: T) -> T:
         values = [value]
@@ -163,7 +179,7 @@ class TorchrunWorld(World):
         except (RuntimeError, ValueError) as error:
             raise ProcessLostError(
                 f"{self._lost_process()} while process {self.rank} waited for it; its own output, or the summary of torchrun, "
-                "says why. Start torchrun again to go on from the last checkpoint (with --resume on the command line)"
+                "says why. To go on from the last checkpoint, start torchrun again (with --resume on the command line)"
             ) from error
 
     def _lost_process(self) -> str:
@@ -175,6 +191,14 @@ class TorchrunWorld(World):
                     return f"process {rank} of {self.size} (pid {pid}) has ended"
             time.sleep(0.1)
         return f"another of the {self.size} processes has ended, or cannot be reached,"
+
+
+def _padded(first: np.ndarray, second: np.ndarray, length: int) -> np.ndarray:
+    """Return both arrays and then zeros, in an array of this length."""
+    padded = np.zeros(length, np.uint8)
+    padded[: len(first)] = first
+    padded[len(first) : len(first) + len(second)] = second
+    return padded
 
 
 def _has_ended(pid: int) -> bool:
