@@ -74,6 +74,14 @@ class UnknownClassError(ValueError):
     """A file names a class that this program has not imported; the message says how to import it."""
 
 
+class ProcessLostError(RuntimeError):
+    """Under torchrun, another process has ended; the message names it."""
+
+
+class FirstProcessError(RuntimeError):
+    """Under torchrun, the first process has raised an error, which it reports; the others raise this one."""
+
+
 POLICY_ADVICE = (
     "Look for large observations and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or "
     "max_grad_norm"

@@ -1,10 +1,10 @@
 """SB3's ``OnPolicyAlgorithm`` with a faster ``collect_rollouts`` and ``predict``, and hooks between iterations."""
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -12,18 +12,22 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
-from sb3_vpg.collection.actors import Actor, LeanActor, invalid_distribution_errors, lean_actor
+from sb3_vpg.collection.actors import Actor, LeanActor, lean_actor
 from sb3_vpg.collection.advantages import check_advantages, compute_advantages
 from sb3_vpg.collection.buffers import has_known_layout
-from sb3_vpg.collection.callback_locals import Locals, locals_of
-from sb3_vpg.collection.check_nan import check_rollout, checked_steps, invalid_observation
+from sb3_vpg.collection.callback_locals import Locals
+from sb3_vpg.collection.check_nan import invalid_observation
 from sb3_vpg.collection.late_values import LateValues
+from sb3_vpg.collection.processes import joined
 from sb3_vpg.collection.pure_modules import Purity, check_purity
-from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced
+from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced, finish
+from sb3_vpg.collection.sb3_loop import collect_by_sb3
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.common.iteration_hook import IterationHook
 from sb3_vpg.common.random_state import random_streams
+from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
 from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, training_error
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
@@ -34,7 +38,7 @@ from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics
 
 # Derived from arguments and policy, or part of one learn() or rollout
 _NOT_SAVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
-_NOT_SAVED += ["between_iterations", "_sb3_loop_env", "_late", "_purity"]
+_NOT_SAVED += ["between_iterations", "_sb3_loop_env", "_late", "_purity", "_world"]
 
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
@@ -51,6 +55,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _sb3_loop_env: VecEnv | None = None  # while SB3's loop collects
     _late: LateValues | None = None  # while our loop collects
     _purity: Purity | None = None
+    _world: World = ALONE
     _hooks: list[IterationHook] = []  # noqa: RUF012  # never changed: learn() assigns a new list
     _stop_requested = False
     between_iterations = False
@@ -63,8 +68,13 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have their own random streams."""
+        """
+        See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have their own random streams. Under torchrun,
+        the environments of all processes get different seeds.
+        """
         super().set_random_seed(seed)
+        if seed is not None and self.env is not None and torchrun.rank() > 0:
+            self.env.seed(seed + torchrun.rank() * self.n_envs)
         self._rng, self._predict_rng = random_streams(seed)
 
     def learn(
@@ -91,20 +101,27 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
         self._purity = None
         self._keep_statistics()
-        with naming_failed_env(self.env, self):
-            total_timesteps, callback = self._setup_learn(
-                total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-            )
-            self.between_iterations = True
-            for hook in self._hooks:
-                hook.on_learn_start(total_timesteps, callback)
-        self._check_first_observation()
-        callback.on_training_start(Locals({**locals(), "iteration": 0}), globals())
-        # NumPy has its own threads. With all cores in each of several processes, they mostly wait for one another
-        with blas_threads_as_torch():
-            self._iterate(total_timesteps, callback)
-        callback.on_training_end()
+        self._world = joined(self, total_timesteps)
+        with self._world.learning(self):
+            with naming_failed_env(self.env, self), self._world.still_statistics(self.env):
+                total_timesteps, callback = self._setup_learn(
+                    total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+                )
+                self._world.check_seeds(self.env)
+                self.between_iterations = True
+                for hook in self._hooks:
+                    hook.on_learn_start(total_timesteps, callback)
+            self._check_first_observation()
+            callback.on_training_start(Locals({**locals(), "iteration": 0}), globals())
+            # NumPy has its own threads. With all cores in each of several processes, they mostly wait for one another
+            with blas_threads_as_torch():
+                self._iterate(total_timesteps, callback)
+            callback.on_training_end()
         return self
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        own = self._world.own_callback(callback)
+        return super()._init_callback(own, progress_bar and self._world.is_first)
 
     def _reset_new_env(self) -> None:
         """Reset the environment after a callback has called ``set_env``."""
@@ -112,7 +129,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             return
         check_resets(self.env, self._estimator)
         self._keep_statistics()
-        with naming_failed_env(self.env, self):
+        with naming_failed_env(self.env, self), self._world.still_statistics(self.env):
             self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
         self._check_first_observation()
@@ -147,7 +164,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._reset_new_env()
         for hook in self._hooks:
             hook.on_iteration_start()
-        if self._stop_requested:
+        if any(self._world.gather(self._stop_requested)):
             return False
         self.between_iterations = False
         return True
@@ -198,16 +215,16 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         """
         self._reset_new_env()
         self._keep_statistics()
-        begun = self.num_timesteps
+        begun, n_all = self.num_timesteps, env.num_envs * self._world.size
         try:
-            with naming_failed_env(env, self):
+            with naming_failed_env(env, self), self._world.still_statistics(env):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except UnsoundNumberError as error:
-            raise self._training_error(error.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
+            raise self._training_error(error.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
         except DistributionError as error:
             seen = invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
             if seen is not None:
-                raise self._training_error(seen.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
+                raise self._training_error(seen.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
             raise self._training_error("the policy's distribution over actions has NaN or infinite parameters") from error
         if not are_statistics_finite(self._statistics[0]):
             raise self._training_error("an observation or a reward is NaN or infinite", ENVIRONMENT_ADVICE)
@@ -216,37 +233,23 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         fits = has_known_layout(buffer) and n_rollout_steps == buffer.buffer_size
         if self._estimator.is_gae_on_fixed_length and not (fits and isinstance(self._choose_actor(), LeanActor)):
+            self._world.check_policy(self.policy, is_lean=False)
             return self._collect_by_sb3(env, callback, buffer, n_rollout_steps)
         begin_rollout(self, env, callback, buffer, self._estimator.n_episodes)
         actor = self._choose_actor()
-        actor.start(self._rng)
+        self._world.check_policy(self.policy, isinstance(actor, LeanActor))
+        actor.start(self._rng, self._world)
         self._late = LateValues(actor, buffer, self._estimator.has_critic)
         try:
-            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, n_rollout_steps):
+            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, n_rollout_steps, self._world):
                 return False
         finally:
             self._late = None
-        self._finish(actor, buffer, callback)
+        finish(self, actor, callback, self._estimator.has_critic, partial(self._compute_advantages, buffer))
         returns = buffer.returns
         callback.on_rollout_end()
         check_advantages(self._estimator, buffer, returns)
         return True
-
-    def _finish(self, actor: Actor, buffer: RolloutBuffer, callback: BaseCallback) -> None:
-        """Compute advantages and returns, and show callbacks the values of the last observations, as SB3's loop does."""
-        last_obs = self._last_obs
-
-        def last_values() -> th.Tensor:
-            return th.as_tensor(actor.values(last_obs), device=self.device)[:, None]
-
-        if not self._estimator.has_critic:
-            # Only for a callback that reads them: the critic is not trained
-            locals_of(callback).set_lazy({"values": last_values})
-            self._compute_advantages(buffer)
-            return
-        values = last_values()
-        callback.update_locals({"values": values})
-        self._compute_advantages(buffer, values[:, 0].cpu().numpy())
 
     def _choose_actor(self) -> Actor:
         """Return the actor for the next rollout: the fast one if it supports the policy."""
@@ -260,21 +263,11 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic, is_pure)
 
     def _collect_by_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        locals_of(callback).set_lazy({})
         self._sb3_loop_env = self.env
         try:
-            with invalid_distribution_errors():
-                collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
-        except Exception as error:
-            # After set_env in _on_rollout_start, SB3's loop fails for want of an observation
-            if self.env is self._sb3_loop_env or buffer.pos > 0:
-                raise
-            raise env_replaced(self) from error
+            return collect_by_sb3(super().collect_rollouts, self, env, callback, buffer, n_rollout_steps)
         finally:
             self._sb3_loop_env = None
-        if collected:
-            check_rollout(buffer, self._last_obs, self.policy, "reward (with the value that SB3 adds at a time-out)")
-        return collected
 
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # SB3's loop calls this after each on_step, before it stores the observation
@@ -286,7 +279,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         # The average of earlier updates: a baseline must not depend on the actions of this one
         average = 0.0 if self._average_return is None else self._average_return
         last_dones_N = self._last_episode_starts
-        mean = compute_advantages(self._estimator, buffer, self.policy, average, last_values_N, last_dones_N)
+        mean = compute_advantages(self._estimator, buffer, self.policy, average, last_values_N, last_dones_N, self._world)
         if mean is not None and math.isfinite(mean):
             self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 

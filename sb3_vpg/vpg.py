@@ -9,15 +9,16 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
-from stable_baselines3.common.utils import explained_variance, update_learning_rate
+from stable_baselines3.common.utils import update_learning_rate
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.collection.actors import kept_network
-from sb3_vpg.collection.advantages import normalize
-from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, full_batch
+from sb3_vpg.collection.batch_share import BatchShare
+from sb3_vpg.collection.buffers import buffer_class, full_batch
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
-from sb3_vpg.estimation.diagnostics import approximate_kl, batch_parts, signal_to_noise
+from sb3_vpg.estimation.diagnostics import approximate_kl, signal_to_noise
 from sb3_vpg.estimation.estimator import Baseline, Estimator
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import critic_fit
@@ -148,8 +149,9 @@ class VPG(TwoOptimizers):
         # Not in the constructor, because load() replaces attributes before it calls this
         check_arguments(self)
         check_policy_supports(self.policy_class, self.policy_kwargs, self.observation_space)
-        options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
-        self._estimator = Estimator(**{name: getattr(self, name) for name in options})
+        options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "use_sde")
+        given = {name: getattr(self, name) for name in options}
+        self._estimator = Estimator(**given, n_envs=self.n_envs * torchrun.size())
         self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)
         try:
             super()._setup_model()
@@ -196,16 +198,17 @@ class VPG(TwoOptimizers):
         self._note_step_size("learning_rate", self.policy.optimizer)
         # Logs are dumped before train(), so the diagnostics of this update appear in the next log, if there is one
         logged = self._log_interval if self.logger.output_formats else 0
-        log_follows = bool(logged and (self._iteration + 1) % logged == 0)
+        log_follows = self._world.from_first(bool(logged and (self._iteration + 1) % logged == 0))
+        share = BatchShare(self.rollout_buffer, len(rollout.returns), self._world)
 
         critic = self.critic_optimizer if self._estimator.has_critic else None
         try:
             with rollback_unless_finite([self.policy.optimizer, *([] if critic is None else [critic])]):
-                self._train_policy(rollout, log_follows)
+                self._train_policy(rollout, share, log_follows)
                 if critic is not None:
-                    self._train_critic(rollout, critic)
+                    self._train_critic(rollout, share, critic)
             if log_follows:
-                self._record_change(rollout)
+                self._record_change(rollout, share)
         except NotFiniteError as error:
             raise self._training_error(str(error)) from None
         finally:
@@ -220,44 +223,42 @@ class VPG(TwoOptimizers):
         present = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
         self._step_sizes[name] = max(self._step_sizes.get(name, 0.0), present)
 
-    def _train_policy(self, rollout: RolloutBufferSamples, log_follows: bool) -> None:
-        advantages = normalize(rollout.advantages) if self.normalize_advantage else rollout.advantages
+    def _train_policy(self, rollout: RolloutBufferSamples, share: BatchShare, log_follows: bool) -> None:
+        advantages = share.normalized(rollout.advantages) if self.normalize_advantage else rollout.advantages
         # A mean over steps, or over whole episodes
-        n_terms = len(advantages) if self.n_episodes is None else self.n_episodes * self.n_envs
+        n_terms = share.n_all if self.n_episodes is None else self.n_episodes * self._estimator.n_envs
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
         network = kept_network(self._actor, self.policy, "action_net")
         batch = PolicyBatch(rollout.observations, rollout.actions, advantages)
-        step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network)
+        step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network, self._world)
         if log_follows:
-            rows = by_environment(self.rollout_buffer, th.arange(len(advantages), device=self.device))
-            parts = batch_parts(rows, episode_lengths(self.rollout_buffer))
-            self.logger.record("train/gradient_snr", signal_to_noise(step.part_gradients(parts)))
+            gradients = [self._world.sum(one) for one in step.part_gradients(share.parts(self.device))]
+            self.logger.record("train/gradient_snr", signal_to_noise(gradients))
         for name, number in vars(step.run(n_terms, ent_coef)).items():
             self.logger.record(f"train/{name}", number)
 
-    def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
+    def _train_critic(self, rollout: RolloutBufferSamples, share: BatchShare, optimizer: Optimizer) -> None:
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
         update_learning_rate(optimizer, vf_learning_rate)
         if self.vf_learning_rate is not None:
             self._note_step_size("vf_learning_rate", optimizer)
-        batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
+        batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng, share.indices, share.n_all)
         network = kept_network(self._actor, self.policy, "value_net")
-        losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network).run(batches)
+        losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network, self._world).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
-        explained = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
-        self.logger.record("train/explained_variance", explained)
+        self.logger.record("train/explained_variance", share.explained_variance(rollout.old_values, rollout.returns))
 
-    def _record_change(self, rollout: RolloutBufferSamples) -> None:
+    def _record_change(self, rollout: RolloutBufferSamples, share: BatchShare) -> None:
         """Log how much the update has changed policy and values, in eval mode as they will be used."""
         self.policy.set_training_mode(False)
         with th.no_grad():
             log_prob, _ = self._evaluate(rollout)
-            self.logger.record("train/approx_kl", approximate_kl(rollout.old_log_prob, log_prob))
+            before, after = (self._world.concatenate(one) for one in (rollout.old_log_prob, log_prob))
+            self.logger.record("train/approx_kl", approximate_kl(before, after))
             if self._estimator.has_critic:
-                values = self.policy.predict_values(rollout.observations).flatten().cpu().numpy()
-                explained = explained_variance(values, rollout.returns.cpu().numpy())
-                self.logger.record("train/explained_variance_after", explained)
+                values = self.policy.predict_values(rollout.observations).flatten()
+                self.logger.record("train/explained_variance_after", share.explained_variance(values, rollout.returns))
 
     def learn(
         self,

@@ -19,6 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.common.observations import n_observations, stacked, take
+from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.exceptions import DistributionError
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched
@@ -49,8 +50,8 @@ class Actor(Protocol):
     defers_values: bool
     """Whether values are computed after the rollout, and not by ``act``."""
 
-    def start(self, rng: np.random.Generator) -> None:
-        """Begin a rollout, with this generator for its actions."""
+    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
+        """Begin a rollout of these processes, with this generator for the actions of all of them."""
 
     def fits(self) -> bool:
         """Return whether this actor still supports the policy; called when a rollout is complete."""
@@ -95,8 +96,8 @@ class LeanActor:
         # The networks read the parameters of this policy, not those of its copy
         return {**vars(self), "_networks": {}}
 
-    def start(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
+        self._rng, self._world = rng, world
         self._noise: Iterator[Array] = iter(())
         self._dist_params: list[Array] = []
         self._sampled: list[Array] = []
@@ -112,8 +113,7 @@ class LeanActor:
         outputs = self.outputs(observations)
         noise = next(self._noise, None)
         if noise is None or len(noise) != len(outputs):
-            n_rows = max(1, _N_NOISE // max(1, outputs.size))
-            self._noise = iter(self.distribution.noise(self._rng, (n_rows, *outputs.shape)))
+            self._noise = self._drawn(*outputs.shape)
             noise = next(self._noise)
         dist_params = self.distribution.dist_params(outputs)
         self._dist_params.append(dist_params)
@@ -121,6 +121,13 @@ class LeanActor:
         # A copy, because a callback may write to the actions, whose log-probabilities are those before
         self._sampled.append(actions.copy())
         return self._shaped(actions)
+
+    def _drawn(self, n_envs: int, n_outputs: int) -> Iterator[Array]:
+        """Return the noise of several steps, each with shape (N, K): the part of this process in that of all environments."""
+        n_all, first = n_envs * self._world.size, n_envs * self._world.rank
+        n_rows = max(1, _N_NOISE // max(1, n_all * n_outputs))
+        noise = self.distribution.noise(self._rng, (n_rows, n_all, n_outputs))
+        return iter(noise[:, first : first + n_envs])
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
         dist_params, actions, device = self._dist_params[-1], self._sampled[-1], self.policy.device
@@ -207,7 +214,7 @@ class LeanActor:
         with th.no_grad():
             tensors: Any = obs_as_tensor(observations, policy.device)
             features = BaseModel.extract_features(policy, tensors, policy.pi_features_extractor)
-            outputs = policy.action_net(policy.mlp_extractor.forward_actor(features)).cpu().numpy()
+            outputs = self.distribution.fetched(policy.action_net(policy.mlp_extractor.forward_actor(features)))
         # A copy, because a user's action_net may return memory that is overwritten, such as that of the observation
         return np.array(outputs)
 
@@ -252,5 +259,6 @@ def values_of(policy: ActorCriticPolicy, observations: Any) -> Array:
     with th.no_grad():
         for start in range(0, n_observations(observations), N_ROWS):
             part = take(observations, slice(start, start + N_ROWS))
-            parts.append(policy.predict_values(obs_as_tensor(part, policy.device)).flatten().cpu().numpy())
-    return np.concatenate(parts)
+            parts.append(policy.predict_values(obs_as_tensor(part, policy.device)).flatten())
+        values: Array = th.cat(parts).cpu().numpy()
+    return values

@@ -6,6 +6,7 @@ actions, the contents of the buffer and the callbacks are those of SB3's loop. A
 is needed of a step is stored before the next one.
 """
 
+from collections.abc import Callable
 from itertools import compress
 from typing import Any
 
@@ -20,11 +21,13 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.collection.actors import Actor, executable
+from sb3_vpg.collection.agreement import EpisodeReports, RolloutEnd
 from sb3_vpg.collection.buffers import EpisodeBuffer, store_observations, store_step
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, raw_check
 from sb3_vpg.collection.late_values import LateValues
 from sb3_vpg.common.observations import take
+from sb3_vpg.common.world import World
 from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.vec_env.fast_step import fast_step
 
@@ -40,6 +43,7 @@ def collect(
     callback: BaseCallback,
     rollout_buffer: RolloutBuffer,
     n_rollout_steps: int,
+    world: World,
 ) -> bool:
     """
     Fill the buffer. Callbacks are called as by ``OnPolicyAlgorithm.collect_rollouts`` and find the same variables in their
@@ -50,7 +54,7 @@ def collect(
       count in ``num_timesteps``, but are masked in the buffer.
     * Without a critic, no value is computed, and nothing is added to the reward at a time-out.
 
-    :return: False if a callback stopped the collection
+    :return: False if a callback stopped the collection, in any process
     :raises ValueError: if an environment does not finish its episodes, or if a callback changes the environment, the policy
         or its methods during the rollout
     :raises UnsoundNumberError: if an observation or a reward is NaN, infinite or huge
@@ -59,10 +63,12 @@ def collect(
     # Once per rollout: calling locals() at every step costs as much as a layer of the network
     callback.update_locals({**locals(), "self": model})
     lazy_locals = _lazy_locals(model, actor, callback, rollout_buffer)
-    step, check, is_bounded = fast_step(env), raw_check(env, policy), isinstance(model.action_space, spaces.Box)
+    step, check = world.noting(env, fast_step(env)), raw_check(env, policy)
+    is_bounded, n_all, reports = isinstance(model.action_space, spaces.Box), n_envs * world.size, EpisodeReports(model, world)
     episode_buffer = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
     n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
-    while n_steps < n_rollout_steps if n_episodes is None else (n_finished < n_episodes).any():
+    end = RolloutEnd(world, n_rollout_steps, n_episodes)
+    while end.goes_on(n_steps, n_finished):
         if model.policy is not policy or model.env is not model_env:
             break
         counted = None if episode_buffer is None else episode_buffer.mark_counted(n_finished < n_episodes)
@@ -71,7 +77,7 @@ def collect(
         actions = actor.act(observations)
         clipped_actions = executable(policy, actions) if is_bounded else actions
         new_obs, rewards, dones, infos = step(clipped_actions)
-        model.num_timesteps += n_envs
+        model.num_timesteps += n_all
         if check is not None:
             check(n_steps + 1)
 
@@ -79,18 +85,28 @@ def collect(
         played["rewards"], played["dones"], played["infos"] = rewards, dones, infos
         callback.update_locals(played)
         if not callback.on_step():
-            return False
+            n_steps += 1
+            end.stop(n_steps)
+            break
 
         if lazy_locals.computed:
             late.remember(lazy_locals.forget())
-        _note_ends(model, infos, dones, counted, n_steps, late)
+        _note_ends(reports, infos, dones, counted, n_steps, late)
         store_step(rollout_buffer, actions, rewards)
         if episode_buffer is not None:
             n_finished += dones
         n_steps += 1
-        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]  # SB3 declares None
+        model._last_obs, model._last_episode_starts = new_obs, dones
 
-    _check_unchanged(model, policy, model_env, actor)
+    if end.stopped_after is None:
+        _check_unchanged(model, policy, model_env, actor)
+    if end.is_stopped(n_steps):
+        assert end.stopped_after is not None
+        # What other processes have played since does not count
+        model.num_timesteps -= (n_steps - end.stopped_after) * n_all
+        reports.share()
+        return False
+    reports.share()
     _complete(model, late, rollout_buffer)
     lazy_locals.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})
@@ -189,9 +205,9 @@ def _changed(what: str, more: str = "") -> ValueError:
 
 
 def _note_ends(
-    model: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
+    reports: EpisodeReports, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
 ) -> None:
-    """Add finished episodes to SB3's statistics, and note the last observation of each episode that a time limit ended."""
+    """Report finished episodes, and note the last observation of each episode that a time limit ended."""
     reported = []
     for index in compress(range(len(infos)), infos):
         info = infos[index]
@@ -200,7 +216,7 @@ def _note_ends(
         if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
             late.add_time_out(row, index, _copied(info["terminal_observation"]))
     if reported:
-        model._update_info_buffer([infos[index] for index in reported], dones[reported])
+        reports.add([infos[index] for index in reported], dones[reported])
 
 
 def _copied(observation: Any) -> Any:
@@ -215,6 +231,29 @@ def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer)
     buffer.full = True
     check_rollout(buffer, model._last_obs, model.policy)
     late.write()
+
+
+def finish(
+    model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, has_critic: bool, compute: Callable[..., None]
+) -> None:
+    """
+    Compute advantages and returns, and show callbacks the values of the last observations, as SB3's loop does.
+
+    :param compute: computes the advantages; with a critic, it takes these values, shape (N,)
+    """
+    last_obs = model._last_obs
+
+    def last_values() -> th.Tensor:
+        return th.as_tensor(actor.values(last_obs), device=model.device)[:, None]
+
+    if not has_critic:
+        # Only for a callback that reads them: the critic is not trained
+        locals_of(callback).set_lazy({"values": last_values})
+        compute()
+        return
+    values = last_values()
+    callback.update_locals({"values": values})
+    compute(values[:, 0].cpu().numpy())
 
 
 def _last_step(

@@ -10,6 +10,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.collection.actors import invalid_distribution_errors, values_of
 from sb3_vpg.common.observations import n_observations
+from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import Array
 
@@ -31,7 +32,7 @@ class StepwiseActor:
         self.has_critic = has_critic
         self.are_pure = are_pure
 
-    def start(self, rng: np.random.Generator) -> None:
+    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
         self.defers_values = self._may_defer()
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
@@ -69,12 +70,14 @@ class StepwiseActor:
             return self.policy.predict_values(tensors), self._log_probs[-1]
 
     def log_probs(self) -> Array:
-        return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
+        log_probs: Array = th.stack([one.flatten() for one in self._log_probs]).cpu().numpy()
+        return log_probs
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
         if self.defers_values:
             return self.values(observations)
-        return np.concatenate([one.flatten().cpu().numpy() for one in self._values[rows]])
+        values: Array = th.cat([one.flatten() for one in self._values[rows]]).cpu().numpy()
+        return values
 
     def values(self, observations: Any) -> Array:
         return values_of(self.policy, observations)
@@ -83,4 +86,5 @@ class StepwiseActor:
         # One at a time and with obs_to_tensor, as in SB3's loop, because the policy may override it
         with th.no_grad():
             tensors = [self.policy.obs_to_tensor(one)[0] for one in observations]
-            return np.concatenate([self.policy.predict_values(one).flatten().cpu().numpy() for one in tensors])
+            values: Array = th.cat([self.policy.predict_values(one).flatten() for one in tensors]).cpu().numpy()
+            return values

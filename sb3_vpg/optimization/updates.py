@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDi
 from torch.optim import Optimizer
 
 from sb3_vpg.common.observations import take
+from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.optimization.optimizers import trainable_parameters
@@ -83,10 +84,10 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     states = [_copy(optimizer.state) for optimizer in optimizers]
     try:
         yield
-        norm = th.nn.utils.get_total_norm(parameters)
-        if not isfinite(norm.item()):
+        norm = th.nn.utils.get_total_norm(parameters).item()
+        if not isfinite(norm):
             pairs = zip(parameters, before, strict=True)
-            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs])
+            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs]).item()
         _check_finite("norm of the weights after the step", norm)
     except BaseException:
         # An interrupt too
@@ -99,32 +100,60 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
         raise
 
 
-def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: str) -> float:
+def take_step(
+    optimizer: Optimizer,
+    losses: Sequence[th.Tensor],
+    max_grad_norm: float,
+    world: World = ALONE,
+    weight: float | None = None,
+) -> tuple[th.Tensor, list[th.Tensor]]:
     """
-    Take one step, which changes only the optimiser's own parameters.
+    Take one step, which changes only the optimiser's own parameters. Nothing is read from a GPU, so nothing waits for it.
 
     :param optimizer: the actor's or the critic's
-    :param loss: scalar with its graph
+    :param losses: scalars: the first, with its graph, is minimised; the others are only summed
     :param max_grad_norm: bound on the norm of the gradient
-    :param who: "policy" or "critic", for the error message
-    :return: the norm of the gradient before clipping
-    :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
+    :param world: the processes whose losses and gradients are summed
+    :param weight: of this process, if a mean is taken instead
+    :return: the norm of the gradient before clipping, and the losses of all processes, without their graph. If the norm or the
+        first loss is not finite, the weights are worthless now
     """
     parameters = trainable_parameters(optimizer)
     if not parameters:
         # The user has frozen all of them
-        return 0.0
-    _check_finite(f"loss of the {who}", loss)
+        return th.zeros_like(losses[0]), [loss.detach() for loss in world.sum_grads(losses, [], weight)]
     optimizer.zero_grad()
-    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    losses[0].backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    losses = world.sum_grads(losses, parameters, weight)
     norm = th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    _check_finite(f"gradient norm of the {who}", norm)
     optimizer.step()
-    return float(norm)
+    return norm, [loss.detach() for loss in losses]
+
+
+def finite_numbers(steps: Sequence[tuple[th.Tensor, th.Tensor]], who: str) -> list[tuple[float, float]]:
+    """
+    :param steps: the loss and the norm of the gradient of each step
+    :param who: "policy" or "critic", for the error message
+    :return: the same as numbers, which are read together, since reading from a GPU waits for it
+    :raises NotFiniteError: for the first loss or gradient that is not finite
+    """
+    if not steps:
+        return []
+    numbers = th.stack([number for step in steps for number in step]).tolist()
+    pairs = [*zip(numbers[::2], numbers[1::2], strict=True)]
+    for loss, norm in pairs:
+        _check_finite(f"loss of the {who}", loss)
+        _check_finite(f"gradient norm of the {who}", norm)
+    return pairs
 
 
 def minibatches(
-    rollout: RolloutBufferSamples, n_passes: int, size: int | None, rng: np.random.Generator
+    rollout: RolloutBufferSamples,
+    n_passes: int,
+    size: int | None,
+    rng: np.random.Generator,
+    indices: np.ndarray | None = None,
+    n_all: int = 0,
 ) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor, th.Tensor]]:
     """
     Yield observations, returns and actions of the whole rollout or of random minibatches, in several passes.
@@ -133,14 +162,22 @@ def minibatches(
     :param n_passes: how often each step is yielded
     :param size: largest number of steps in a minibatch; sizes differ by one at most. None: the whole rollout
     :param rng: for the random order
+    :param indices: of the steps among those of all processes, shape (n,): of every minibatch, this process's
+        part is yielded, which may be empty. None: there are no others
+    :param n_all: number of steps of all processes
     """
-    n_samples = len(rollout.returns)
+    device, n_samples = rollout.returns.device, len(rollout.returns) if indices is None else n_all
+    # Of each step of all processes, its row here; -1 for those of other processes
+    rows = np.arange(n_samples) if indices is None else np.full(n_samples, -1)
+    if indices is not None:
+        rows[indices] = np.arange(len(indices))
     for _ in range(n_passes):
         if size is None or size >= n_samples:
             yield rollout.observations, rollout.returns, rollout.actions
             continue
-        order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
-        for part in order.tensor_split(-(-n_samples // size)):
+        order = rows[rng.permutation(n_samples)]
+        for some in np.array_split(order, -(-n_samples // size)):
+            part = th.as_tensor(some[some >= 0], device=device)
             yield take(rollout.observations, part), rollout.returns[part], rollout.actions[part]
 
 
@@ -156,7 +193,6 @@ def _copy(state: Any) -> Any:
     return state.clone() if isinstance(state, th.Tensor) else deepcopy(state)
 
 
-def _check_finite(quantity: str, value: th.Tensor) -> None:
-    number = value.item()
+def _check_finite(quantity: str, number: float) -> None:
     if not isfinite(number):
         raise NotFiniteError(f"the {quantity} is {number}")

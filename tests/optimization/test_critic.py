@@ -17,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
+from sb3_vpg.optimization.updates import finite_numbers, rollback_unless_finite
 
 MODELS: dict[str, Callable[[], VPG]] = {
     "tanh": lambda: make_model(policy_kwargs={"net_arch": [16, 8]}),
@@ -109,6 +110,7 @@ def test_each_fit_continues_the_other() -> None:
 
 @pytest.mark.parametrize("broken", ["returns", "weights"])
 def test_a_number_that_is_not_finite_stops_both_fits(broken: str) -> None:
+    """Within ``rollback_unless_finite``, as in ``VPG.train``, the weights are then those before the fit."""
     for one, fit in both_fits(make_model(), 0.5):
         observations, returns = batches_of(one, [8])[0]
         if broken == "returns":
@@ -117,9 +119,18 @@ def test_a_number_that_is_not_finite_stops_both_fits(broken: str) -> None:
             with th.no_grad():
                 one.policy.value_net.weight.fill_(float("nan"))
         before = weights(one)
-        with pytest.raises(NotFiniteError, match=r"the loss of the critic is (inf|nan)"):
-            fit.run([(observations, returns)])
+        refused = pytest.raises(NotFiniteError, match=r"the loss of the critic is (inf|nan)")
+        with refused, rollback_unless_finite([one.critic_optimizer]):
+            fit.run([(observations, returns)] * 2)
         th.testing.assert_close(weights(one), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_first_number_that_is_not_finite_is_named() -> None:
+    """They are checked after all steps, of which the later ones may only be consequences."""
+    one, infinite, nan = (th.tensor(number) for number in (1.0, float("inf"), float("nan")))
+    assert finite_numbers([(one, 2 * one), (3 * one, one)], "critic") == [(1.0, 2.0), (3.0, 1.0)]
+    with pytest.raises(NotFiniteError, match=r"^the gradient norm of the critic is inf$"):
+        finite_numbers([(one, one), (one, infinite), (nan, nan)], "critic")
 
 
 def with_a_step_hook(model: VPG) -> VPG:

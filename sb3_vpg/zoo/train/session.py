@@ -46,6 +46,16 @@ class Session:
         self._own = {name: value for name, value in own.items() if value is not None}
         self._stack = stack
 
+    @property
+    def vec_env_flag(self) -> str | None:
+        """The given ``--vec-env``; None if there is none."""
+        flag: str | None = self._own.get("vec_env")
+        return flag
+
+    def resume_from(self, folder: Path) -> None:
+        """Resume the run in this folder, whatever the flags ``--resume`` and ``--exp-id`` say."""
+        self._own = {name: value for name, value in self._own.items() if name != "exp_id"} | {"resume": str(folder)}
+
     def claim(self, folder: Path) -> None:
         """
         Lock a run's folder until the command ends.

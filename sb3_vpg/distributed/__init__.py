@@ -1,0 +1,11 @@
+"""
+One model on several processes, which torchrun starts.
+
+An environment, its seed and the random numbers of its actions belong to the index of the environment among those of all
+processes. Sums over steps are sums over all processes. So the result does not depend on how many there are, up to rounding.
+"""
+
+from sb3_vpg.common.torchrun import rank, size
+from sb3_vpg.distributed.environments import make_vec_env
+
+__all__ = ["make_vec_env", "rank", "size"]

@@ -1,0 +1,92 @@
+"""What the processes of a run must have in common, and what must differ: checks before training, and the same weights."""
+
+import hashlib
+import io
+import pickle
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from sb3_vpg.common.world import World
+
+_COMPARED = ("n_steps", "n_episodes", "batch_size", "n_critic_updates", "baseline", "gamma", "num_timesteps", "seed")
+_WAY_OUT = "Let every process run the same program; sb3_vpg.distributed.make_vec_env builds this process's environments"
+
+
+def check_shares(model: BaseAlgorithm, total_timesteps: int, world: World) -> None:
+    """
+    :param total_timesteps: of ``learn``
+    :raises ValueError: if the processes have different numbers of environments or other settings
+    """
+    assert model.env is not None
+    numbers = world.gather(model.env.num_envs)
+    if len(set(numbers)) > 1:
+        listed = ", ".join(f"process {rank} has {number}" for rank, number in enumerate(numbers))
+        raise ValueError(
+            f"each process needs the same number of environments, but {listed}. {_WAY_OUT} from the number of all: "
+            f"make_vec_env(env_id, n_envs={max(numbers) * world.size})"
+        )
+    settings = {name: getattr(model, name, None) for name in _COMPARED} | {"total_timesteps": total_timesteps}
+    everyones = world.gather({name: repr(value) for name, value in settings.items()})
+    for name in settings:
+        if len(values := [one[name] for one in everyones]) > 1 and len(set(values)) > 1:
+            raise ValueError(f"the processes train one model, but their {name} differ: {', '.join(values)}. {_WAY_OUT}")
+
+
+def check_seeds(env: VecEnv, world: World) -> None:
+    """:raises ValueError: if two environments of different processes have the same random state, as after equal seeds"""
+    try:
+        streams = env.get_attr("np_random")
+        own = [hashlib.sha256(pickle.dumps(one.bit_generator.state)).hexdigest() for one in streams]
+    except Exception:
+        # A VecEnv that gives no access to its environments, or an environment without a generator of gymnasium's
+        own = []
+    owners: dict[str, int] = {}
+    for rank, digests in enumerate(world.gather(own)):
+        for digest in digests:
+            other = owners.setdefault(digest, rank)
+            if other != rank:
+                raise ValueError(
+                    f"processes {other} and {rank} have environments with the same random state, so that they would play the "
+                    f"same episodes. Give VPG a seed, or seed each environment by its index among those of all processes: "
+                    "env.seed(seed + sb3_vpg.distributed.rank() * env.num_envs). sb3_vpg.distributed.make_vec_env does that"
+                )
+
+
+def check_policy(policy: BasePolicy, is_lean: bool) -> None:
+    """See ``World.check_policy``. :raises ValueError: as it says"""
+    if not is_lean:
+        raise ValueError(
+            f"under torchrun, the actions of {type(policy).__name__} would not be those of a single process, because they "
+            "are drawn from torch's global random stream: gSDE, a policy that overrides SB3's methods and a "
+            "rollout_buffer_class of your own need a single process. Start the program without torchrun, or leave them out"
+        )
+    for name, module in policy.named_modules():
+        if isinstance(module, (_BatchNorm, _DropoutNd)):
+            raise ValueError(
+                f"{name} of the policy is a {type(module).__name__}, whose result depends on the other steps of a process "
+                "or on torch's global random stream: under torchrun the processes would not train the same model. Use "
+                "LayerNorm, or start the program without torchrun"
+            )
+
+
+def share_first_state(model: BaseAlgorithm, world: World) -> None:
+    """Give all processes the weights, the optimisers' states and the random stream of the first one's model."""
+    first: Any = None
+    if world.is_first:
+        # Tensors of a GPU are not copied to the GPU of another process
+        file = io.BytesIO()
+        th.save(model.get_parameters(), file)
+        first = file.getvalue(), {name: getattr(model, name, None) for name in ("_rng", "_average_return")}
+    content, attributes = world.from_first(first)
+    if world.is_first:
+        return
+    parameters = th.load(io.BytesIO(content), map_location="cpu", weights_only=False)
+    model.set_parameters(parameters, device=model.device)
+    for name, value in attributes.items():
+        setattr(model, name, value)
