@@ -16,13 +16,10 @@ from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 
-class MlpPolicy(ActorCriticPolicy):
-    """
-    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters only for a
-    ``features_extractor_class`` with weights; the default one only flattens.
+class SeparateExtractors(BasePolicy):
+    """Gives a policy of SB3 or sb3_contrib separate features extractors for actor and critic by default."""
 
-    Other parameters: see ``ActorCriticPolicy``.
-    """
+    share_features_extractor: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("share_features_extractor", False)
@@ -31,6 +28,15 @@ class MlpPolicy(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # SB3 leaves this argument out, so its policy.load() would return to the default
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
+
+
+class MlpPolicy(SeparateExtractors, ActorCriticPolicy):
+    """
+    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters only for a
+    ``features_extractor_class`` with weights; the default one only flattens.
+
+    Other parameters: see ``ActorCriticPolicy``.
+    """
 
 
 class CnnPolicy(MlpPolicy, ActorCriticCnnPolicy):
