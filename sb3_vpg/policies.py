@@ -109,7 +109,9 @@ def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> Non
     :param policy_class: used with its default ``features_extractor_class``
     :raises ValueError: if it is a policy for ``Dict`` observations and ``space`` is not a ``Dict``, or the reverse
     """
-    if isinstance(space, spaces.Dict) != issubclass(policy_class, MultiInputActorCriticPolicy):
+    # Those of sb3_contrib have longer names
+    reads_dicts = any(one.__name__.endswith(MultiInputActorCriticPolicy.__name__) for one in policy_class.__mro__)
+    if isinstance(space, spaces.Dict) != reads_dicts:
         fitting = "'MultiInputPolicy'" if isinstance(space, spaces.Dict) else "'MlpPolicy' (or 'CnnPolicy' for images)"
         raise ValueError(
             f"{policy_class.__name__} cannot read observations in {space}: use {fitting}, or pass a features_extractor_class "

@@ -1,7 +1,7 @@
 """The steps of a rollout as a policy is asked about them: for log-probabilities, entropies and values."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -24,11 +24,13 @@ class Steps:
     :param keywords: more arguments of ``evaluate_actions`` and ``get_distribution``, each with n rows
     """
 
-    check_policy_class: ClassVar[Callable[[Any], None]] = staticmethod(check_policy_class)
-    """Raises ValueError for a class of policies that cannot be asked about these steps."""
-
     def __init__(self, observations: Any, actions: th.Tensor, keywords: Mapping[str, th.Tensor] | None = None) -> None:
         self.observations, self.actions, self.keywords = observations, actions, keywords or {}
+
+    @staticmethod
+    def check_policy_class(policy_class: Any) -> None:
+        """:raises ValueError: if policies of this class cannot be asked about these steps"""
+        check_policy_class(policy_class)
 
     def __len__(self) -> int:
         return len(self.actions)
