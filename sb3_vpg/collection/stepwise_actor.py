@@ -12,6 +12,7 @@ from sb3_vpg.collection.actors import NO_KEYWORDS, invalid_distribution_errors, 
 from sb3_vpg.common.observations import n_observations
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import Array
+from sb3_vpg.vec_env.action_masks import check_allowed
 
 
 class StepwiseActor:
@@ -47,7 +48,8 @@ class StepwiseActor:
         n_steps, policy = len(self._log_probs), self.policy
         with th.no_grad(), invalid_distribution_errors():
             tensors: Any = obs_as_tensor(observations, policy.device)
-            if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
+            use_sde = getattr(policy, "use_sde", False)
+            if use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
                 policy.reset_noise(n_observations(observations))
             if self.defers_values:
                 distribution = policy.get_distribution(tensors, **keywords)
@@ -59,6 +61,8 @@ class StepwiseActor:
                 self._values.append(values.clone())
             self._log_probs.append(log_probs.clone())
         sampled: Array = actions.cpu().numpy()
+        if "action_masks" in keywords:
+            check_allowed(sampled, keywords["action_masks"], policy)
         return sampled
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:

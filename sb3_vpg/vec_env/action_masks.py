@@ -81,6 +81,29 @@ def _truth_values(masks_NM: np.ndarray) -> np.ndarray:
     return np.asarray(is_true, dtype=bool)
 
 
+def check_allowed(actions: np.ndarray, masks_NM: np.ndarray, policy: Any) -> None:
+    """
+    :param actions: of N environments
+    :param masks_NM: their masks
+    :param policy: that has chosen the actions
+    :raises ActionMaskError: if a mask does not allow an action, because the policy has not applied it
+    """
+    sizes = mask_sizes(policy.action_space)
+    choices_NP = actions.reshape(len(masks_NM), -1).astype(np.intp) + np.cumsum([0, *sizes[:-1]])
+    allowed_NP = np.take_along_axis(masks_NM, choices_NP, axis=1)
+    if not allowed_NP.all():
+        env = int(np.argwhere(~allowed_NP)[0, 0])
+        raise ActionMaskError(
+            f"{type(policy).__name__} chose {actions[env]} in environment {env}, which the mask does not allow: its forward() "
+            "and get_distribution() must apply action_masks"
+        )
+
+
+def has_masks(env: VecEnv) -> bool:
+    """Return whether the environment has a method ``action_masks``: its own for all environments, or one of each of them."""
+    return callable(getattr(env, METHOD, None)) or env.has_attr(METHOD)
+
+
 class MaskReader:
     """
     Reads the masks of an environment.
@@ -93,7 +116,7 @@ class MaskReader:
         mask_sizes(env.action_space)
         self.env = env
         self._of_all = getattr(env, METHOD, None)
-        if not callable(self._of_all) and not env.has_attr(METHOD):
+        if not has_masks(env):
             inner = getattr(env.unwrapped, "envs", [env])[0]
             raise ValueError(
                 f"{inner} has no action masks: give the environment a method action_masks(), or wrap it in "

@@ -13,7 +13,7 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3 import ALGOS
 from rl_zoo3.exp_manager import ExperimentManager
 
-from sb3_vpg.zoo.algorithms import ALGORITHMS
+from sb3_vpg.zoo.algorithms import HAVE_OWN_FILES
 from sb3_vpg.zoo.hyperparams import hyperparams_file
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import PythonTag, read_yaml
@@ -192,5 +192,5 @@ def _entry_names(env_id: str) -> list[str]:
 
 def _entries(algo: str) -> tuple[Path, dict[str, Any]]:
     zoo_file = Path(str(rl_zoo3.__file__)).parent / "hyperparams" / f"{algo}.yml"
-    file = hyperparams_file(algo) if algo in ALGORITHMS else zoo_file
+    file = hyperparams_file(algo) if algo in HAVE_OWN_FILES else zoo_file
     return file, read_yaml(file)

@@ -29,7 +29,8 @@ def snippet(
     frames = config.get("frame_stack", 0)
     names = [name for name, _ in (*wrappers, *vec_wrappers)]
     imports = {"huggingface_hub.hf_hub_download", f"sb3_vpg.{cls}", *names}
-    imports |= {"stable_baselines3.common.env_util.make_vec_env", "stable_baselines3.common.evaluation.evaluate_policy"}
+    evaluation = "sb3_contrib.common.maskable.evaluation" if algo == "maskable_vpg" else "stable_baselines3.common.evaluation"
+    imports |= {"stable_baselines3.common.env_util.make_vec_env", f"{evaluation}.evaluate_policy"}
     imports |= {"sb3_vpg.normalization.load_vec_normalize"} if config.get("normalize") else set()
     imports |= {"stable_baselines3.common.vec_env.VecFrameStack"} if frames else set()
     arguments = [repr(env_id), f"n_envs={score.n_envs}", f"seed={score.seed}"]
