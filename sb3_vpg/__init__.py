@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sb3_vpg.maskable_vpg import MaskableVPG
     from sb3_vpg.policies import CnnPolicy, LinearPolicy, MlpPolicy, MultiInputPolicy
     from sb3_vpg.random_search import RandomSearch
+    from sb3_vpg.recurrent_vpg import RecurrentVPG
     from sb3_vpg.vpg import VPG
 
 moved_exceptions.install()
@@ -25,6 +26,7 @@ __all__ = [
     "MlpPolicy",
     "MultiInputPolicy",
     "RandomSearch",
+    "RecurrentVPG",
     "__version__",
 ]
 
@@ -32,6 +34,7 @@ _HOMES = {
     "VPG": "sb3_vpg.vpg",
     "MaskableVPG": "sb3_vpg.maskable_vpg",
     "RandomSearch": "sb3_vpg.random_search",
+    "RecurrentVPG": "sb3_vpg.recurrent_vpg",
 }
 
 

@@ -1,6 +1,6 @@
 """The actor of a policy with memory: the states of its LSTMs go from step to step, and begin anew with each episode."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_vpg.collection.actors import invalid_distribution_errors
+from sb3_vpg.collection.actors import NO_KEYWORDS, invalid_distribution_errors
 from sb3_vpg.numpy_policy.networks import Array
 from sb3_vpg.optimization.sequence_steps import acts_as_contrib
 
@@ -37,7 +37,8 @@ class RecurrentActor:
         has_critic: bool,
     ) -> None:
         self.policy: Any = policy
-        self.states, self.starts, self.sde_sample_freq = states, starts, sde_sample_freq
+        self.states = self.states_before = states
+        self.starts, self.sde_sample_freq = starts, sde_sample_freq
         self.needs_values = has_critic or not acts_as_contrib(policy)
 
     def start(self, rng: np.random.Generator) -> None:
@@ -47,8 +48,9 @@ class RecurrentActor:
     def fits(self) -> bool:
         return self.needs_values or acts_as_contrib(self.policy)
 
-    def act(self, observations: Any) -> Array:
+    def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
         n_steps, policy, starts = len(self._log_probs), self.policy, self._starts()
+        self.states_before = self.states
         with th.no_grad(), invalid_distribution_errors():
             tensors: Any = obs_as_tensor(observations, policy.device)
             if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
@@ -67,7 +69,8 @@ class RecurrentActor:
         return sampled
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
-        return self._values[-1], self._log_probs[-1]
+        values = self._values[-1] if self._values else th.as_tensor(self.values(observations))[:, None]
+        return values, self._log_probs[-1]
 
     def log_probs(self) -> Array:
         return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])

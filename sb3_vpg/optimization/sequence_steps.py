@@ -106,16 +106,13 @@ class SequenceSteps(Steps):
         values, log_prob, entropy = policy.evaluate_actions(inputs, self._actions(policy)[self._padded], states, starts)
         return values[self._places], log_prob[self._places], None if entropy is None else entropy[self._places]
 
-    def needs_no_values(self, policy: Any, has_critic: bool) -> bool:
-        """See ``Steps.needs_no_values``."""
-        return acts_as_contrib(policy) and not (has_critic and any(True for _ in policy.buffers()))
-
-    def log_prob_and_entropy(self, policy: Any) -> tuple[th.Tensor, th.Tensor | None]:
-        """See ``Steps.log_prob_and_entropy``."""
+    def _log_prob_and_entropy(self, policy: Any, has_critic: bool) -> tuple[th.Tensor, th.Tensor | None]:
+        if not acts_as_contrib(policy) or (has_critic and any(True for _ in policy.buffers())):
+            _, log_prob, entropy = self.evaluate_actions(policy)
+            return log_prob, entropy
         inputs, states, starts = self._inputs(policy)
         distribution: Distribution = policy.get_distribution(inputs, states.pi, starts)[0]
-        entropy = distribution.entropy()
-        log_prob = distribution.log_prob(self._actions(policy)[self._padded])
+        log_prob, entropy = distribution.log_prob(self._actions(policy)[self._padded]), distribution.entropy()
         return log_prob[self._places], None if entropy is None else entropy[self._places]
 
     def values(self, policy: Any) -> th.Tensor:

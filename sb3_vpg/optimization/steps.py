@@ -58,14 +58,17 @@ class Steps:
         :return: log-probability of each action and entropy of its distribution, both of shape (n,)
         :raises ValueError: if the policy returns another number of log-probabilities or entropies
         """
-        if needs_no_values(policy, has_critic):
-            distribution = policy.get_distribution(self.observations, **self.keywords)
-            log_prob, entropy = distribution.log_prob(self._actions(policy)), distribution.entropy()
-        else:
-            _, log_prob, entropy = self.evaluate_actions(policy)
+        log_prob, entropy = self._log_prob_and_entropy(policy, has_critic)
         log_prob = _per_step(policy, "log-probability", log_prob, len(self))
         # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
         return log_prob, -log_prob if entropy is None else _per_step(policy, "entropy", entropy, len(self))
+
+    def _log_prob_and_entropy(self, policy: ActorCriticPolicy, has_critic: bool) -> tuple[th.Tensor, th.Tensor | None]:
+        if needs_no_values(policy, has_critic):
+            distribution = policy.get_distribution(self.observations, **self.keywords)
+            return distribution.log_prob(self._actions(policy)), distribution.entropy()
+        _, log_prob, entropy = self.evaluate_actions(policy)
+        return log_prob, entropy
 
     def values(self, policy: ActorCriticPolicy) -> th.Tensor:
         """
