@@ -11,6 +11,8 @@ from sb3_vpg.common.arguments import whole_number
 NORTH, EAST, SOUTH, WEST = range(4)
 _SIGNALS = {NORTH: (0, 1, 1), SOUTH: (1, 1, 0)}
 _CORRIDOR, _JUNCTION = (1, 0, 1), (0, 1, 0)
+_PIXELS = 24
+_WALL, _FLOOR, _GOAL, _AGENT = (40, 40, 40), (225, 225, 225), (60, 170, 80), (50, 90, 200)
 
 
 class TMaze(gym.Env[np.ndarray, int]):
@@ -30,10 +32,11 @@ class TMaze(gym.Env[np.ndarray, int]):
     straight on and guesses has 1.95 on average. The paper names no time limit; ``TMaze-v0`` ends an episode after 100 steps.
 
     :param corridor_length: number of steps from the start to the junction
+    :param render_mode: ``"rgb_array"``, or None
     :raises ValueError: if it is not a whole number from 1 on
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012  # Gymnasium declares no ClassVar
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium declares no ClassVar
 
     def __init__(self, corridor_length: int = 10, render_mode: str | None = None) -> None:
         self.corridor_length = whole_number("corridor_length", corridor_length, at_least=1)
@@ -57,6 +60,14 @@ class TMaze(gym.Env[np.ndarray, int]):
         before = self.position
         self.position += {EAST: int(not at_junction), WEST: -int(before > 0)}.get(int(action), 0)
         return self._observation(), 0.0 if self.position != before else -0.1, False, False, {}
+
+    def render(self) -> np.ndarray:  # type: ignore[override]  # only one mode
+        """Return a picture of the maze from above, with the goal in green and the agent in blue, shape (height, width, 3)."""
+        cells = np.full((3, self.corridor_length + 1, 3), _WALL, dtype=np.uint8)
+        cells[1], cells[:, -1] = _FLOOR, _FLOOR
+        cells[0 if self.goal == NORTH else 2, -1] = _GOAL
+        cells[1, self.position] = _AGENT
+        return cells.repeat(_PIXELS, axis=0).repeat(_PIXELS, axis=1)
 
     def _observation(self) -> np.ndarray:
         if self.position == self.corridor_length:

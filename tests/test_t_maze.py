@@ -23,7 +23,7 @@ def play(env, actions, seed=0):
 
 
 def test_gymnasium_accepts_it():
-    check_env(gym.make("TMaze-v0").unwrapped, skip_render_check=True)
+    check_env(gym.make("TMaze-v0", render_mode="rgb_array").unwrapped)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -70,3 +70,16 @@ def test_observations_are_members_of_the_space():
     env = gym.make("TMaze-v0")
     assert env.observation_space.contains(env.reset(seed=0)[0])
     assert env.reset(seed=0)[0].dtype == np.float32
+
+
+def test_the_picture_shows_the_agent_and_the_goal():
+    env = gym.make("TMaze-v0", render_mode="rgb_array")
+    env.reset(seed=0)
+    pictures = [env.render()]
+    env.step(EAST)
+    pictures.append(env.render())
+    assert pictures[0].shape == (72, 264, 3)
+    assert not np.array_equal(*pictures)
+    assert (pictures[0][36, 12] == pictures[1][36, 36]).all()
+    goal_row = 12 if env.unwrapped.goal == NORTH else 60
+    assert not (pictures[0][goal_row, -12] == pictures[0][72 - goal_row, -12]).all()

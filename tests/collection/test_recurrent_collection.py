@@ -65,7 +65,7 @@ def test_a_rollout_equals_that_of_contrib(structure: dict[str, Any]) -> None:
     ("policy", "spaces", "options"),
     [
         ("MlpLstmPolicy", {"action_space": CONTINUOUS}, {}),
-        ("MlpLstmPolicy", {"action_space": CONTINUOUS}, {"use_sde": True, "sde_sample_freq": 3}),
+        ("MlpLstmPolicy", {"action_space": CONTINUOUS}, {"use_sde": True}),
         ("MultiInputLstmPolicy", {"observation_space": DICT, "action_space": DISCRETE}, {}),
     ],
     ids=["continuous", "gsde", "dict"],
@@ -76,6 +76,14 @@ def test_other_spaces_and_gsde_are_collected_as_by_contrib(policy: str, spaces: 
     for ours, theirs in zip(collect(model, 2), collect(twin, 2), strict=True):
         for name in theirs:
             np.testing.assert_allclose(ours[name], theirs[name], atol=1e-6, err_msg=name)
+
+
+def test_gsde_draws_new_noise_every_few_steps() -> None:
+    model = make_recurrent_model(env=seeded_env(action_space=CONTINUOUS), n_steps=10, use_sde=True, sde_sample_freq=3)
+    draws, reset_noise = [], model.policy.reset_noise
+    model.policy.reset_noise = lambda n_envs: (draws.append(n_envs), reset_noise(n_envs))
+    collect(model)
+    assert draws == [3] * 4
 
 
 @pytest.mark.parametrize("options", [{"n_steps": 10}, {"n_episodes": 2}], ids=["n_steps", "n_episodes"])
