@@ -183,7 +183,7 @@ class VPG(TwoOptimizers):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            raise unknown_policy(policy_name, self.policy_aliases)
+            raise unknown_policy(policy_name, self.policy_aliases, type(self).__name__)
         return self.policy_aliases[policy_name]
 
     def train(self) -> None:
