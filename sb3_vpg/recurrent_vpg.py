@@ -31,8 +31,8 @@ class RecurrentVPG(VPG):
     ``RecurrentPPO``, and so are their arguments in ``policy_kwargs``.
 
     The gradient goes through time. With ``n_episodes``, the sequences are whole episodes, so that no gradient is cut. With
-    ``n_steps``, a sequence that continues an episode begins with the states that the last rollout left, as in ``RecurrentPPO``:
-    computed with older weights, and without a gradient to earlier steps.
+    ``n_steps``, a sequence that continues an episode begins with the states that the last rollout left, as in
+    ``RecurrentPPO``: computed with older weights, and without a gradient to earlier steps.
 
     The critic's steps change nothing that the policy reads: of a shared LSTM (``shared_lstm=True``) only the policy's gradient
     is used. A minibatch of the critic holds whole sequences, as many as have up to ``batch_size`` steps together, but at least
@@ -54,6 +54,7 @@ class RecurrentVPG(VPG):
     policy_reads_only_observations: ClassVar[bool] = False
     _last_lstm_states: PlainStates | None = None
     _first_states: RNNStates
+    _recurrent_actor: RecurrentActor | None = None
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -61,12 +62,10 @@ class RecurrentVPG(VPG):
 
     def _choose_actor(self) -> Actor:
         self._keep_first_states()
-        has_critic = self._estimator.has_critic
-        actor = RecurrentActor(
-            self.policy, self._first_states, lambda: self._last_episode_starts, self.sde_sample_freq, has_critic
-        )
-        self._recurrent_actor = actor
-        return actor
+        policy: Any = self.policy
+        options = (self.sde_sample_freq, self._estimator.has_critic)
+        self._recurrent_actor = RecurrentActor(policy, self._first_states, lambda: self._last_episode_starts, *options)
+        return self._recurrent_actor
 
     def _keep_first_states(self) -> None:
         """Keep the states with which the rollout begins: those that the last one left, zeros where an episode begins."""
@@ -79,13 +78,14 @@ class RecurrentVPG(VPG):
         self._first_states = RNNStates(*(tuple(part.float() for part in pair) for pair in kept))
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        collected = False
+        collected, self._recurrent_actor = False, None
         try:
             collected = super()._collect(env, callback, buffer, n_rollout_steps)
         finally:
             actor = self._recurrent_actor
-            # A step that is not completed leaves the observation as it was
-            self._last_lstm_states = _plain(actor.states if collected else actor.states_before)
+            if actor is not None:
+                # After a step that is not completed, the last observation is still the one before
+                self._last_lstm_states = _plain(actor.states if collected else actor.states_before)
         return collected
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:

@@ -21,8 +21,15 @@ from sb3_vpg.common.observations import take
 from sb3_vpg.estimation.returns import Episodes
 from sb3_vpg.optimization.steps import Steps
 
-_CONTRIBS = ("forward", "evaluate_actions", "get_distribution", "predict_values", "extract_features", "_process_sequence")
-_CONTRIBS += ("_get_action_dist_from_latent",)
+_CONTRIBS = (
+    "forward",
+    "evaluate_actions",
+    "get_distribution",
+    "predict_values",
+    "extract_features",
+    "_process_sequence",
+    "_get_action_dist_from_latent",
+)
 
 
 def check_recurrent_policy_class(policy_class: Any) -> None:
@@ -38,8 +45,8 @@ def check_recurrent_policy_class(policy_class: Any) -> None:
 class SequenceSteps(Steps):
     """
     :param observations: see ``Steps``; likewise ``actions`` and ``keywords``
-    :param sequences: of each step the number of its sequence, shape (n,). The steps of a sequence are in the order of time. None:
-        each step is a sequence of its own
+    :param sequences: of each step the number of its sequence, shape (n,); the steps of a sequence are in the order of time.
+        None: each step is a sequence of its own
     :param times: of each step the time in its sequence, counted from 0, shape (n,)
     :param states: of the actor's and the critic's LSTM before the first step of each sequence, shapes (K, S, H); None: zeros
     """
@@ -83,7 +90,7 @@ class SequenceSteps(Steps):
 
     def take(self, rows: th.Tensor) -> Self:
         """Return the steps of whole sequences."""
-        chosen, sequences = self.sequences[rows].unique(return_inverse=True)
+        chosen, sequences = th.unique(self.sequences[rows], return_inverse=True)
         states = None if self.states is None else _each(self.states, lambda state: state[:, chosen])
         return type(self)(take(self.observations, rows), self.actions[rows], None, sequences, self.times[rows], states)
 

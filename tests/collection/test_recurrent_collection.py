@@ -97,10 +97,9 @@ def test_the_update_sees_what_collection_saw(structure: dict[str, Any], options:
         steps = model._steps(buffer)
         log_probs, _ = steps.evaluate(model.policy, has_critic=True)
         values = steps.values(model.policy)
-        counted = buffer.counted.T if "n_episodes" in options else np.ones((3, 10), bool)
-        order = (lambda array: array.T[counted]) if "n_episodes" in options else np.ravel
-        np.testing.assert_allclose(log_probs.detach().numpy(), order(buffer.log_probs), atol=1e-6)
-        np.testing.assert_allclose(values.detach().numpy(), order(buffer.values), atol=1e-6)
+        for evaluated, stored in ((log_probs, buffer.log_probs), (values, buffer.values)):
+            expected = stored.T[buffer.counted.T] if "n_episodes" in options else stored.ravel()
+            np.testing.assert_allclose(evaluated.detach().numpy(), expected, atol=1e-6)
 
 
 def test_without_a_critic_its_lstm_is_not_called() -> None:

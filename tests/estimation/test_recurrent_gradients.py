@@ -1,6 +1,6 @@
 """
-The gradient of a policy with memory: the mean update of ``RecurrentVPG`` equals the exact gradient over all histories, and each
-update equals a loop through time in torch.
+The gradient of a policy with memory: the mean update of ``RecurrentVPG`` equals the exact gradient over all histories, and
+each update equals a loop through time in torch.
 """
 
 from dataclasses import replace
@@ -73,9 +73,7 @@ def test_what_was_seen_before_the_aliased_states_matters() -> None:
     theta = theta_of(make_recurrent())
     ends = [one for one in seen_episodes() if len(one) == 3 and one.actions == (0, 0, 0)]
     before = [probability(theta, replace(one, chance=1.0)) for one in ends]
-    prefix = [
-        probability(theta, replace(one, states=one.states[:2], actions=one.actions[:2], chance=1.0)) for one in ends
-    ]
+    prefix = [probability(theta, replace(one, states=one.states[:2], actions=one.actions[:2], chance=1.0)) for one in ends]
     conditional = np.array(before) / np.array(prefix)
     assert len(conditional) == 2
     assert abs(conditional[0] - conditional[1]) > 0.05

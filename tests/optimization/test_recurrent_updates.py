@@ -26,7 +26,7 @@ def forget_everything(lstm: th.nn.LSTM) -> float:
     with th.no_grad():
         for parameter in lstm.parameters():
             parameter.zero_().requires_grad_(False)
-        enter, forget, new, out = lstm.bias_ih_l0.split(n_units)
+        enter, forget, _, out = lstm.bias_ih_l0.split(n_units)
         enter.fill_(OPEN)
         forget.fill_(-OPEN)
         out.fill_(OPEN)
@@ -60,18 +60,16 @@ CASES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
 def test_with_an_lstm_that_passes_features_on_the_update_is_that_of_vpg(options: dict[str, Any]) -> None:
     """
-    Features of the T-maze are 0 or 1. After an LSTM whose size is that of the features, they are 0 or a constant, as they are for
-    VPG in a T-maze whose observations are multiplied by this constant.
+    Features of the T-maze are 0 or 1. After an LSTM whose size is that of the features, they are 0 or a constant, as they are
+    for VPG in a T-maze whose observations are multiplied by this constant.
     """
     settings = {"learning_rate": 0.01, "n_critic_updates": 3, "seed": 0, "device": "cpu", "gamma": 0.98, **options}
     env = make_vec_env("TMaze-v0", 3, env_kwargs={"corridor_length": 2}, seed=0)
     recurrent = RecurrentVPG("MlpLstmPolicy", env, policy_kwargs={"lstm_hidden_size": 3, "net_arch": [8]}, **settings)
     factor = forget_everything(recurrent.policy.lstm_actor)
     forget_everything(recurrent.policy.lstm_critic)
-    plain = VPG("MlpPolicy", make_vec_env("TMaze-v0", 3, wrapper_class=Scaled, wrapper_kwargs={"factor": factor}), **{
-        **settings,
-        "policy_kwargs": {"net_arch": [8]},
-    })
+    scaled = make_vec_env("TMaze-v0", 3, wrapper_class=Scaled, wrapper_kwargs={"factor": factor})
+    plain = VPG("MlpPolicy", scaled, policy_kwargs={"net_arch": [8]}, **settings)
     names = plain.policy.state_dict().keys()
     plain.policy.load_state_dict({name: recurrent.policy.state_dict()[name] for name in names})
     before = weights(plain)
@@ -147,7 +145,7 @@ def test_the_critics_fit_changes_nothing_that_the_policy_reads(policy: str, stru
 
 
 def test_minibatches_of_the_critic_are_whole_sequences() -> None:
-    """Each step is in one minibatch of a pass; a sequence is never cut; and no minibatch of several is larger than batch_size."""
+    """Each step is in one minibatch of a pass. No sequence is cut. A minibatch of several has up to batch_size steps."""
     model = make_recurrent_model(env=vector_env(3), n_episodes=3)
     silence(model)
     _, callback = model._setup_learn(1)
