@@ -8,7 +8,7 @@ n steps, S sequences, L steps of the longest, K layers of the LSTM, H units.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch as th
@@ -32,16 +32,6 @@ _CONTRIBS = (
 )
 
 
-def check_recurrent_policy_class(policy_class: Any) -> None:
-    """:raises ValueError: if the class is no ``RecurrentActorCriticPolicy``"""
-    if not (isinstance(policy_class, type) and issubclass(policy_class, RecurrentActorCriticPolicy)):
-        name = getattr(policy_class, "__name__", repr(policy_class))
-        raise ValueError(
-            f"RecurrentVPG needs 'MlpLstmPolicy', 'CnnLstmPolicy', 'MultiInputLstmPolicy' or a subclass of sb3_contrib's "
-            f"RecurrentActorCriticPolicy, but got {name}. Use VPG for a policy without memory"
-        )
-
-
 class SequenceSteps(Steps):
     """
     :param observations: see ``Steps``; likewise ``actions`` and ``keywords``
@@ -50,8 +40,6 @@ class SequenceSteps(Steps):
     :param times: of each step the time in its sequence, counted from 0, shape (n,)
     :param states: of the actor's and the critic's LSTM before the first step of each sequence, shapes (K, S, H); None: zeros
     """
-
-    check_policy_class: ClassVar[Callable[[Any], None]] = staticmethod(check_recurrent_policy_class)
 
     def __init__(
         self,
@@ -71,6 +59,16 @@ class SequenceSteps(Steps):
         self._places = self.sequences * shape[1] + self.times
         self._padded = th.zeros(shape[0] * shape[1], dtype=th.long, device=actions.device)
         self._padded[self._places] = th.arange(len(actions), device=actions.device)
+
+    @staticmethod
+    def check_policy_class(policy_class: Any) -> None:
+        """:raises ValueError: if the class is no ``RecurrentActorCriticPolicy``"""
+        if not (isinstance(policy_class, type) and issubclass(policy_class, RecurrentActorCriticPolicy)):
+            name = getattr(policy_class, "__name__", repr(policy_class))
+            raise ValueError(
+                f"RecurrentVPG needs 'MlpLstmPolicy', 'CnnLstmPolicy', 'MultiInputLstmPolicy' or a subclass of sb3_contrib's "
+                f"RecurrentActorCriticPolicy, but got {name}. Use VPG for a policy without memory"
+            )
 
     @classmethod
     def of(cls, observations: Any, actions: th.Tensor, episodes: Episodes, rows: np.ndarray, states: RNNStates) -> Self:
