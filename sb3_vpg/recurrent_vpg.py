@@ -77,10 +77,13 @@ class RecurrentVPG(VPG):
         kept = [tuple(th.as_tensor(np.where(continues, part, 0.0), device=self.device) for part in pair) for pair in last]
         self._first_states = RNNStates(*(tuple(part.float() for part in pair) for pair in kept))
 
-    def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """See ``VPG.collect_rollouts``. Also keeps the states that the rollout leaves, for the next one."""
         collected, self._recurrent_actor = False, None
         try:
-            collected = super()._collect(env, callback, buffer, n_rollout_steps)
+            collected = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         finally:
             actor = self._recurrent_actor
             if actor is not None:
