@@ -50,6 +50,10 @@ class EnvironmentFailedError(RuntimeError):
     """An environment has raised an error in ``step`` or ``reset``, or its process has died; the message names it."""
 
 
+class ActionMaskError(ValueError):
+    """An action mask has the wrong shape, is not made of true and false, or allows no action; the message says which."""
+
+
 class VecEnvContractError(ValueError):
     """A vector environment has not returned data that it should; the message names what is missing."""
 

@@ -1,26 +1,27 @@
 """SB3's ``OnPolicyAlgorithm`` with a faster ``collect_rollouts`` and ``predict``, and hooks between iterations."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
-from sb3_vpg.collection.actors import Actor, LeanActor, lean_actor
+from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, LeanActor, lean_actor
 from sb3_vpg.collection.advantages import check_advantages, compute_advantages
-from sb3_vpg.collection.buffers import has_known_layout
+from sb3_vpg.collection.buffers import full_batch, has_known_layout
 from sb3_vpg.collection.callback_locals import Locals
 from sb3_vpg.collection.check_nan import invalid_observation
 from sb3_vpg.collection.late_values import LateValues
 from sb3_vpg.collection.processes import joined
 from sb3_vpg.collection.pure_modules import Purity, check_purity
-from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced, finish
+from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced, last_values
 from sb3_vpg.collection.sb3_loop import collect_by_sb3
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common import torchrun
@@ -31,6 +32,7 @@ from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.estimation.estimator import AVERAGING, Estimator
 from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, training_error
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
+from sb3_vpg.optimization.steps import Steps
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import naming_failed_env
@@ -47,6 +49,9 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     subclass sets ``_estimator``, which defines the advantages. Parameters: see ``OnPolicyAlgorithm``.
     """
 
+    steps_class: ClassVar[type[Steps]] = Steps
+    policy_reads_only_observations: ClassVar[bool] = True
+    """False: SB3's loop cannot collect, and ``_policy_keywords`` is called at each step."""
     _estimator: Estimator
     _actor: LeanActor | None = None
     _average_return: float | None = None
@@ -191,13 +196,18 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         :raises ValueError: if the weights or the observation are NaN or infinite. When torch predicts, this depends on its
             validation of distributions, which ``th.compile`` switches off
         """
+        actions = self._predict_by_numpy(observation, deterministic)
+        return super().predict(observation, state, episode_start, deterministic) if actions is None else (actions, state)
+
+    def _predict_by_numpy(self, observation: Any, deterministic: bool, masks: np.ndarray | None = None) -> np.ndarray | None:
+        """Return what ``predict`` does; None if torch must predict. ``masks``: False for actions that are not allowed."""
         self._actor = lean_actor(self.policy, self._actor)
-        actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)
-        if actions is None:
-            return super().predict(observation, state, episode_start, deterministic)
-        if self.policy.training:
+        if self._actor is None:
+            return None
+        actions = self._actor.predict(observation, deterministic, self._predict_rng, masks)
+        if actions is not None and self.policy.training:
             self.policy.set_training_mode(False)
-        return actions, state
+        return actions
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -232,24 +242,36 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         fits = has_known_layout(buffer) and n_rollout_steps == buffer.buffer_size
-        if self._estimator.is_gae_on_fixed_length and not (fits and isinstance(self._choose_actor(), LeanActor)):
+        by_sb3 = self.policy_reads_only_observations and self._estimator.is_gae_on_fixed_length
+        if by_sb3 and not (fits and isinstance(self._choose_actor(), LeanActor)):
             self._world.check_policy(self.policy, is_lean=False)
-            return self._collect_by_sb3(env, callback, buffer, n_rollout_steps)
+            return collect_by_sb3(self, super().collect_rollouts, env, callback, buffer, n_rollout_steps)
         begin_rollout(self, env, callback, buffer, self._estimator.n_episodes)
         actor = self._choose_actor()
         self._world.check_policy(self.policy, isinstance(actor, LeanActor))
         actor.start(self._rng, self._world)
         self._late = LateValues(actor, buffer, self._estimator.has_critic)
         try:
-            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, n_rollout_steps, self._world):
+            inputs = None if self.policy_reads_only_observations else self._policy_keywords
+            options = (n_rollout_steps, self._world, inputs)
+            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, *options):
                 return False
         finally:
             self._late = None
-        finish(self, actor, callback, self._estimator.has_critic, partial(self._compute_advantages, buffer))
+        self._compute_advantages(buffer, last_values(self, actor, callback, self._estimator.has_critic))
         returns = buffer.returns
         callback.on_rollout_end()
         check_advantages(self._estimator, buffer, returns)
         return True
+
+    def _policy_keywords(self, env: VecEnv, n_steps: int) -> Mapping[str, np.ndarray]:
+        """Return what else the policy reads after ``n_steps`` of the rollout: see ``collection.buffers.KnownLayout``."""
+        return NO_KEYWORDS
+
+    def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
+        """Return the steps of ``full_batch(buffer)`` as the update asks the policy about them. ``rollout``: this batch."""
+        rollout = rollout or full_batch(buffer)
+        return self.steps_class(rollout.observations, rollout.actions)
 
     def _choose_actor(self) -> Actor:
         """Return the actor for the next rollout: the fast one if it supports the policy."""
@@ -262,13 +284,6 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             return self._actor
         return StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic, is_pure)
 
-    def _collect_by_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        self._sb3_loop_env = self.env
-        try:
-            return collect_by_sb3(super().collect_rollouts, self, env, callback, buffer, n_rollout_steps)
-        finally:
-            self._sb3_loop_env = None
-
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # SB3's loop calls this after each on_step, before it stores the observation
         if self._sb3_loop_env is not None and self.env is not self._sb3_loop_env:
@@ -279,7 +294,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         # The average of earlier updates: a baseline must not depend on the actions of this one
         average = 0.0 if self._average_return is None else self._average_return
         last_dones_N = self._last_episode_starts
-        mean = compute_advantages(self._estimator, buffer, self.policy, average, last_values_N, last_dones_N, self._world)
+        steps, options = partial(self._steps, buffer), (average, last_values_N, last_dones_N, self._world)
+        mean = compute_advantages(self._estimator, buffer, self.policy, steps, *options)
         if mean is not None and math.isfinite(mean):
             self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
 

@@ -10,19 +10,17 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
 
-class MlpPolicy(ActorCriticPolicy):
-    """
-    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters only for a
-    ``features_extractor_class`` with weights; the default one only flattens.
+class SeparateExtractors(BasePolicy):
+    """Gives a policy of SB3 or sb3_contrib separate features extractors for actor and critic by default."""
 
-    Other parameters: see ``ActorCriticPolicy``.
-    """
+    share_features_extractor: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("share_features_extractor", False)
@@ -31,6 +29,15 @@ class MlpPolicy(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # SB3 leaves this argument out, so its policy.load() would return to the default
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
+
+
+class MlpPolicy(SeparateExtractors, ActorCriticPolicy):
+    """
+    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters only for a
+    ``features_extractor_class`` with weights; the default one only flattens.
+
+    Other parameters: see ``ActorCriticPolicy``.
+    """
 
 
 class CnnPolicy(MlpPolicy, ActorCriticCnnPolicy):
@@ -94,7 +101,7 @@ def check_policy_class(policy_class: Any) -> None:
     except TypeError:
         raise ValueError(
             f"VPG cannot train {policy_class.__name__}: its evaluate_actions() takes more than observations and actions. "
-            "Recurrent policies need a hidden state, which VPG does not keep; use sb3_contrib.RecurrentPPO for them"
+            "Recurrent policies need a hidden state, which VPG does not keep; use RecurrentVPG for them"
         ) from None
 
 
@@ -103,19 +110,25 @@ def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> Non
     :param policy_class: used with its default ``features_extractor_class``
     :raises ValueError: if it is a policy for ``Dict`` observations and ``space`` is not a ``Dict``, or the reverse
     """
-    if isinstance(space, spaces.Dict) != issubclass(policy_class, MultiInputActorCriticPolicy):
-        fitting = "'MultiInputPolicy'" if isinstance(space, spaces.Dict) else "'MlpPolicy' (or 'CnnPolicy' for images)"
+    # Those of sb3_contrib have longer names
+    reads_dicts = any(one.__name__.endswith(MultiInputActorCriticPolicy.__name__) for one in policy_class.__mro__)
+    if isinstance(space, spaces.Dict) != reads_dicts:
+        kind = "LstmPolicy" if issubclass(policy_class, RecurrentActorCriticPolicy) else "Policy"
+        fitting = f"'MultiInput{kind}'" if isinstance(space, spaces.Dict) else f"'Mlp{kind}' (or 'Cnn{kind}' for images)"
         raise ValueError(
             f"{policy_class.__name__} cannot read observations in {space}: use {fitting}, or pass a features_extractor_class "
             "in policy_kwargs"
         )
 
 
-def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
-    """Return the error for a policy name that is no alias."""
+def unknown_policy(name: str, known: Iterable[str], algorithm: str = "VPG") -> ValueError:
+    """
+    :param known: the policies that the algorithm knows by name
+    :return: the error for a name that is not among them
+    """
     return ValueError(
-        f"VPG knows no policy {name!r}, only {', '.join(known)} and subclasses of ActorCriticPolicy given as a class. "
-        "Recurrent policies (such as MlpLstmPolicy) are not supported; use sb3_contrib.RecurrentPPO for them"
+        f"{algorithm} knows no policy {name!r}, only {', '.join(known)} and classes of policies. Recurrent policies (such as "
+        "MlpLstmPolicy) are trained by RecurrentVPG, policies without memory by VPG"
     )
 
 

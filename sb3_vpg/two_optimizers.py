@@ -43,10 +43,11 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
 
     vf_lr_schedule: Callable[[float], float]
     _built: "_PolicyStructure"
+    _step_sizes: dict[str, float]
 
     def _split(self) -> Split:
         """:return: which optimiser holds which parameter of the present policy"""
-        return split_of(self.policy)
+        return split_of(self.policy, self.steps_class)
 
     def _begin_split(self) -> None:
         """Note the structure of the policy, which has just been built, and set the critic's step size."""
@@ -116,6 +117,22 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         """See ``LeanOnPolicyAlgorithm.collect_rollouts``. Raises ValueError first if VPG cannot train the policy."""
         self._split()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def _note_step_size(self, name: str, optimizer: Optimizer) -> None:
+        present = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
+        self._step_sizes[name] = max(self._step_sizes.get(name, 0.0), present)
+
+    def _warn_if_standing_still(self) -> None:
+        for name, largest in self._step_sizes.items():
+            schedule = self.lr_schedule if name == "learning_rate" else self.vf_lr_schedule
+            # A step size that is always 0 is intended
+            if largest == 0.0 and any(schedule(progress) > 0.0 for progress in (1.0, 0.75, 0.5, 0.25)):
+                warnings.warn(
+                    f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights did not change. "
+                    "A schedule is evaluated after each rollout, and is at its end after the last one. Use a constant, or "
+                    f"shorter rollouts (n_steps={self.n_steps}, n_envs={self.n_envs}), or raise total_timesteps",
+                    stacklevel=3,
+                )
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """See ``BaseAlgorithm.get_parameters``. The policy optimiser's state also names the parameters of both optimisers."""

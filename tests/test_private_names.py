@@ -26,6 +26,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from helpers import VECTOR, RandomEnv, silence
 from rl_zoo3.exp_manager import ExperimentManager
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
@@ -396,6 +397,12 @@ def extra_state() -> None:
 def batch_norms() -> None:
     assert issubclass(nn.BatchNorm2d, nn.modules.batchnorm._BatchNorm)
     assert nn.BatchNorm2d(1, track_running_stats=False).running_mean is None
+
+
+@takes("RecurrentActorCriticPolicy._process_sequence")
+def sequences_of_recurrent_policies() -> None:
+    for caller in ("forward", "evaluate_actions", "get_distribution", "predict_values"):
+        assert calls(getattr(RecurrentActorCriticPolicy, caller), "_process_sequence")
 
 
 @takes("OptimizedModule._orig_mod")

@@ -8,7 +8,7 @@ GPU. ``StepwiseActor`` (see ``sb3_vpg.collection.stepwise_actor``) calls any oth
 N environments, T steps, K outputs of the action network.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -24,10 +24,12 @@ from sb3_vpg.exceptions import DistributionError
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
+from sb3_vpg.numpy_policy.softmax import masked
 
 _PREDICTING = ("predict", "_predict")
 _N_NOISE = 8192
 """Random numbers drawn at once, for several steps."""
+NO_KEYWORDS: Mapping[str, Array] = {}
 _TORCH_MESSAGES = ("of distribution", "probability tensor")
 """In torch's errors for invalid parameters: from the distribution, and from sampling if ``th.compile`` disabled validation."""
 
@@ -56,8 +58,11 @@ class Actor(Protocol):
     def fits(self) -> bool:
         """Return whether this actor still supports the policy; called when a rollout is complete."""
 
-    def act(self, observations: Any) -> Array:
-        """Return sampled actions, shape (N, *action_space.shape). Raises DistributionError for an invalid distribution."""
+    def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
+        """
+        Return sampled actions, shape (N, *action_space.shape). Raises DistributionError for an invalid distribution.
+        ``keywords``: more inputs of the policy, each with N rows.
+        """
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
         """Return values, shape (N, 1), and log-probabilities, shape (N,), of the last call of ``act``."""
@@ -71,8 +76,8 @@ class Actor(Protocol):
     def values(self, observations: Any) -> Array:
         """Return the critic's value of each of n observations, shape (n,)."""
 
-    def terminal_values(self, observations: Sequence[Any]) -> Array:
-        """Return the critic's value of each of n single observations, shape (n,)."""
+    def terminal_values(self, observations: Sequence[Any], envs: Sequence[int]) -> Array:
+        """Return the critic's value of each of n single observations of these environments, shape (n,)."""
 
 
 class LeanActor:
@@ -109,8 +114,8 @@ class LeanActor:
             return False
         return not any(network.is_bypassed() for network in self._networks.values() if network is not None)
 
-    def act(self, observations: Any) -> Array:
-        outputs = self.outputs(observations)
+    def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
+        outputs = self.outputs(observations, keywords.get("action_masks"))
         noise = next(self._noise, None)
         if noise is None or len(noise) != len(outputs):
             self._noise = self._drawn(*outputs.shape)
@@ -149,31 +154,38 @@ class LeanActor:
         network = self._network("value_net")
         return values_of(self.policy, observations) if network is None else network(observations)[:, 0]
 
-    def terminal_values(self, observations: Sequence[Any]) -> Array:
+    def terminal_values(self, observations: Sequence[Any], envs: Sequence[int]) -> Array:
         return self.values(stacked(observations))
 
-    def outputs(self, observations: Any) -> Array:
+    def outputs(self, observations: Any, masks: Array | None = None) -> Array:
         """
+        :param masks: False for outputs that become minus infinity, so that their actions are impossible, shape (N, K)
         :return: outputs of the action network, shape (N, K)
         :raises DistributionError: if they are NaN or infinite
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        if self.distribution.surely_valid(outputs):
+        surely_valid = self.distribution.surely_valid(outputs)
+        is_number = surely_valid or not np.isnan(outputs).any()
+        outputs = outputs if masks is None else masked(outputs, masks)
+        if surely_valid:
             return outputs
-        if not self.distribution.is_valid(outputs):
+        if not is_number or not self.distribution.is_valid(outputs):
             raise DistributionError(
                 "the distribution over actions is NaN or infinite: look at the weights and the observation"
             )
         return self.distribution.in_range(outputs)
 
-    def predict(self, observation: Any, deterministic: bool, rng: np.random.Generator) -> Array | None:
+    def predict(
+        self, observation: Any, deterministic: bool, rng: np.random.Generator, masks: Array | None = None
+    ) -> Array | None:
         """
         Predict actions with NumPy.
 
         :param observation: one observation, or several with shape (n, *observation_space.shape)
         :param deterministic: take the likeliest action instead of sampling
         :param rng: generator for sampling
+        :param masks: see ``outputs``
         :return: actions within their bounds, as ``policy.predict`` returns them; None if NumPy cannot compute them
         """
         space = self.policy.observation_space
@@ -187,7 +199,7 @@ class LeanActor:
         single = observation.shape == space.shape
         if not single and observation.shape[1:] != space.shape:
             return None
-        outputs = self.outputs(observation[None] if single else observation)
+        outputs = self.outputs(observation[None] if single else observation, masks)
         if deterministic:
             actions = self.distribution.mode(outputs)
         else:

@@ -33,28 +33,35 @@ class BatchShare:
         self._first = sum(numbers[: world.rank])
 
     @cached_property
-    def _rows(self) -> th.Tensor:
+    def _by_env(self) -> th.Tensor:
         """The steps environment by environment: this order does not depend on the number of processes."""
         return by_environment(self._buffer, th.arange(self._n_steps))
 
     @property
-    def indices(self) -> np.ndarray | None:
-        """The place of each step in the batch of a single process, shape (n,); None without other processes."""
+    def rows(self) -> np.ndarray | None:
+        """
+        Of each step in the batch of a single process, its index here, or -1 if it is another process's. None without other
+        processes.
+        """
         if not self._world.is_shared:
             return None
         n_steps, n_envs = self._n_steps, self._buffer.n_envs
         if isinstance(self._buffer, EpisodeBuffer) or self._buffer.generator_ready:
-            return self._first + np.arange(n_steps)
-        times, envs = np.divmod(np.arange(n_steps), n_envs)
-        return np.asarray((times * self._world.size + self._world.rank) * n_envs + envs)
+            places = self._first + np.arange(n_steps)
+        else:
+            times, envs = np.divmod(np.arange(n_steps), n_envs)
+            places = (times * self._world.size + self._world.rank) * n_envs + envs
+        rows = np.full(self.n_all, -1)
+        rows[places] = np.arange(n_steps)
+        return rows
 
     def normalized(self, advantages: th.Tensor) -> th.Tensor:
         """Return the advantages, shape (n,), scaled by the mean and standard deviation of all processes."""
         if not self._world.is_shared:
             return normalize(advantages)
-        everyones = normalize(self._world.concatenate(advantages[self._rows]))
+        everyones = normalize(self._world.concatenate(advantages[self._by_env]))
         scaled = th.empty_like(advantages)
-        scaled[self._rows] = everyones[self._first : self._first + len(advantages)]
+        scaled[self._by_env] = everyones[self._first : self._first + len(advantages)]
         return scaled
 
     def explained_variance(self, values: th.Tensor, returns: th.Tensor) -> float:
@@ -71,4 +78,6 @@ class BatchShare:
             lengths = [length for own in self._world.gather(lengths) for length in own]
         first, last = self._first, self._first + self._n_steps
         parts = batch_parts(th.arange(self.n_all), lengths)
-        return [Part(self._rows[rows[(rows >= first) & (rows < last)] - first].to(device), n_terms) for rows, n_terms in parts]
+        return [
+            Part(self._by_env[rows[(rows >= first) & (rows < last)] - first].to(device), n_terms) for rows, n_terms in parts
+        ]

@@ -1,7 +1,7 @@
 """Rollout buffers for whole episodes, and access to SB3's rollout buffers without copies."""
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch as th
@@ -19,7 +19,14 @@ from sb3_vpg.exceptions import EndlessEpisodeError
 _ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "counted")
 
 
-class EpisodeBuffer(RolloutBuffer):
+class KnownLayout(RolloutBuffer):
+    """A buffer with the arrays of SB3's, which may be read and written without its methods, and perhaps with more."""
+
+    keyword_names: ClassVar[tuple[str, ...]] = ()
+    """Arrays of more inputs of the policy, shape (T, N, ...), by the keyword under which the policy takes them."""
+
+
+class EpisodeBuffer(KnownLayout):
     """
     Differs from SB3's buffer in three points. It grows until all episodes are over. It knows which steps count. ``get``
     yields only those, environment by environment, each in the order of collection.
@@ -74,7 +81,7 @@ class EpisodeBuffer(RolloutBuffer):
         self._resize(min(2 * self.buffer_size, self.max_steps))
 
     def _resize(self, n_rows: int) -> None:
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, *self.keyword_names):
             setattr(self, name, _resized(getattr(self, name), n_rows))
         observations: Any = self.observations
         if isinstance(observations, dict):
@@ -92,16 +99,31 @@ class EpisodeDictRolloutBuffer(EpisodeBuffer, DictRolloutBuffer):  # type: ignor
     """SB3's ``DictRolloutBuffer`` for updates on whole episodes. Other parameters: see ``DictRolloutBuffer``."""
 
 
+class BufferClasses(NamedTuple):
+    """The buffers of an algorithm: for rollouts of fixed length and for whole episodes, each for arrays and for dicts."""
+
+    fixed: type[RolloutBuffer]
+    fixed_dict: type[RolloutBuffer]
+    episodes: type[RolloutBuffer]
+    episodes_dict: type[RolloutBuffer]
+
+
+SB3_BUFFERS = BufferClasses(RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
+
+
 def buffer_class(
-    chosen: type[RolloutBuffer] | None, observation_space: spaces.Space[Any], estimator: Estimator
-) -> type[RolloutBuffer] | None:
+    chosen: type[RolloutBuffer] | None,
+    observation_space: spaces.Space[Any],
+    estimator: Estimator,
+    own: BufferClasses = SB3_BUFFERS,
+) -> type[RolloutBuffer]:
     """
     :param chosen: ``rollout_buffer_class`` of the user, or what SB3 or this function chose before
-    :return: the class to use; None lets SB3 choose
+    :param own: the classes of the algorithm; one of the user's is possible only beside SB3's
+    :return: the class to use
     :raises ValueError: if the user's class does not fit the observations, or if the estimator needs one of ours
     """
     has_dict = isinstance(observation_space, spaces.Dict)
-    own = (RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
     # A user's class may store dicts without being a DictRolloutBuffer
     if chosen is not None and issubclass(chosen, DictRolloutBuffer) != has_dict and (not has_dict or chosen in own):
         raise ValueError(
@@ -109,6 +131,8 @@ def buffer_class(
             f"use {'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
         )
     if chosen is not None and chosen not in own:
+        if own is not SB3_BUFFERS:
+            raise ValueError(f"rollout_buffer_class={chosen.__name__} cannot be used, only {own.fixed.__name__}: leave it out")
         if not estimator.is_gae_on_fixed_length:
             raise ValueError(
                 f"rollout_buffer_class={chosen.__name__} cannot be used with n_episodes or a baseline other than 'value', "
@@ -116,13 +140,13 @@ def buffer_class(
             )
         return chosen
     if estimator.n_episodes is None:
-        return None
-    return EpisodeDictRolloutBuffer if has_dict else EpisodeRolloutBuffer
+        return own.fixed_dict if has_dict else own.fixed
+    return own.episodes_dict if has_dict else own.episodes
 
 
 def has_known_layout(buffer: RolloutBuffer) -> bool:
     """Return whether the class is SB3's or ours, so that its arrays may be read and written without its methods."""
-    return isinstance(buffer, EpisodeBuffer) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+    return isinstance(buffer, KnownLayout) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
 
 
 def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
@@ -149,14 +173,37 @@ def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
 
 
-def store_observations(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
+def in_batch_order(buffer: RolloutBuffer, array: np.ndarray) -> np.ndarray:
+    """
+    :param array: of the buffer, shape (T, N, ...); it is unchanged if a callback has called ``get()``, which reorders it
+    :return: its entries for the steps of ``full_batch``, in the same order, shape (n, ...)
+    """
+    if buffer.generator_ready:
+        return array
+    flat = array.reshape(-1, *array.shape[2:])
+    return flat[_counted(buffer)] if isinstance(buffer, EpisodeBuffer) else flat
+
+
+def _counted(buffer: EpisodeBuffer) -> np.ndarray:
+    """Return the indices of the counted steps in the flattened buffer, environment by environment, shape (n,)."""
+    envs, rows = np.nonzero(buffer.counted.T)
+    counted: np.ndarray = rows * buffer.n_envs + envs
+    return counted
+
+
+def store_observations(
+    buffer: RolloutBuffer, observations: Any, starts: np.ndarray, keywords: Mapping[str, np.ndarray]
+) -> None:
     """
     Write what is known before a step into the next row, because a ``VecEnv`` may overwrite its arrays in the step.
 
     :param observations: shape (N, *shape), or a dict of such arrays
     :param starts: whether an episode starts with the observation, shape (N,)
+    :param keywords: more inputs of the policy, see ``KnownLayout``
     """
     row = buffer.pos
+    for name, value in keywords.items():
+        getattr(buffer, name)[row] = value
     stored: Any = buffer.observations
     if isinstance(stored, dict):
         for key, array in stored.items():
@@ -200,8 +247,7 @@ def full_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     names = ("actions", "values", "log_probs", "advantages", "returns")
     arrays = [getattr(buffer, name).reshape(buffer.buffer_size * buffer.n_envs, -1) for name in names]
     if isinstance(buffer, EpisodeBuffer):
-        envs, rows = np.nonzero(buffer.counted.T)
-        steps = rows * buffer.n_envs + envs
+        steps = _counted(buffer)
         observations, arrays = take(observations, steps), [array[steps] for array in arrays]
     # In float32, as SB3's buffer returns them
     actions, *numbers = (th.as_tensor(array.astype(np.float32, copy=False), device=buffer.device) for array in arrays)

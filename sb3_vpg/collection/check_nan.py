@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.torch_layers import CombinedExtractor, MlpExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -26,6 +27,7 @@ from torch import nn
 
 from sb3_vpg.exceptions import UnsoundNumberError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks, only_flattens
+from sb3_vpg.optimization.sequence_steps import acts_as_contrib
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, normalizers
 
 LARGEST = 1e18
@@ -54,7 +56,7 @@ def read_by_sb3(policy: Any, observations: Any) -> Any:
     :param observations: an array, or a dict of arrays
     :return: the observations that SB3's own layers read; an empty dict if there are none
     """
-    extractors = _sb3s_extractors(policy) if acts_as_sb3(policy) else []
+    extractors = _sb3s_extractors(policy) if acts_as_sb3(policy) else _extractors_before_lstm(policy)
     if not isinstance(observations, dict):
         return observations if extractors else {}
     read: set[str] = set()
@@ -79,6 +81,15 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
         and type(hidden) is nn.Sequential
         and type(next(hidden.children(), head)) is nn.Linear
     ]
+
+
+def _extractors_before_lstm(policy: Any) -> list[Any]:
+    """Return SB3's own features extractors that are followed by contrib's LSTM; none if a module has hooks."""
+    if not isinstance(policy, RecurrentActorCriticPolicy) or not acts_as_contrib(policy):
+        return []
+    changed = any("forward" in vars(one) or any(forward_hooks([one])) for one in policy.modules())
+    extractor = policy.pi_features_extractor
+    return [extractor] if not changed and (_is_sb3s(extractor) or _is_combined(extractor)) else []
 
 
 def _is_sb3s(extractor: Any) -> bool:

@@ -6,7 +6,7 @@ actions, the contents of the buffer and the callbacks are those of SB3's loop. A
 is needed of a step is stored before the next one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import compress
 from typing import Any
 
@@ -20,7 +20,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.collection.actors import Actor, executable
+from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, executable
 from sb3_vpg.collection.agreement import EpisodeReports, RolloutEnd
 from sb3_vpg.collection.buffers import EpisodeBuffer, store_observations, store_step
 from sb3_vpg.collection.callback_locals import Locals, locals_of
@@ -32,6 +32,8 @@ from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.vec_env.fast_step import fast_step
 
 Infos = list[dict[str, Any]]
+KeywordsOf = Callable[[VecEnv, int], Mapping[str, np.ndarray]]
+"""From the environment and the number of the step, from 0, to more inputs of the policy, see ``KnownLayout``."""
 
 
 def collect(
@@ -44,6 +46,7 @@ def collect(
     rollout_buffer: RolloutBuffer,
     n_rollout_steps: int,
     world: World,
+    keywords_of: KeywordsOf | None = None,
 ) -> bool:
     """
     Fill the buffer. Callbacks are called as by ``OnPolicyAlgorithm.collect_rollouts`` and find the same variables in their
@@ -54,6 +57,8 @@ def collect(
       count in ``num_timesteps``, but are masked in the buffer.
     * Without a critic, no value is computed, and nothing is added to the reward at a time-out.
 
+    :param world: the processes
+    :param keywords_of: returns what else the policy reads at a step; None: nothing
     :return: False if a callback stopped the collection, in any process
     :raises ValueError: if an environment does not finish its episodes, or if a callback changes the environment, the policy
         or its methods during the rollout
@@ -65,6 +70,7 @@ def collect(
     lazy_locals = _lazy_locals(model, actor, callback, rollout_buffer)
     step, check = world.noting(env, fast_step(env)), raw_check(env, policy)
     is_bounded, n_all, reports = isinstance(model.action_space, spaces.Box), n_envs * world.size, EpisodeReports(model, world)
+    keywords = NO_KEYWORDS
     episode_buffer = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
     n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
     end = RolloutEnd(world, n_rollout_steps, n_episodes)
@@ -73,8 +79,10 @@ def collect(
             break
         counted = None if episode_buffer is None else episode_buffer.mark_counted(n_finished < n_episodes)
         observations: Any = model._last_obs
-        store_observations(rollout_buffer, observations, model._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
-        actions = actor.act(observations)
+        if keywords_of is not None:
+            keywords = keywords_of(env, n_steps)
+        store_observations(rollout_buffer, observations, model._last_episode_starts, keywords)  # type: ignore[arg-type]  # SB3: None
+        actions = actor.act(observations, keywords)
         clipped_actions = executable(policy, actions) if is_bounded else actions
         new_obs, rewards, dones, infos = step(clipped_actions)
         model.num_timesteps += n_all
@@ -83,6 +91,7 @@ def collect(
 
         played = {"n_steps": n_steps, "actions": actions, "clipped_actions": clipped_actions, "new_obs": new_obs}
         played["rewards"], played["dones"], played["infos"] = rewards, dones, infos
+        played.update(keywords)
         callback.update_locals(played)
         if not callback.on_step():
             n_steps += 1
@@ -224,6 +233,27 @@ def _copied(observation: Any) -> Any:
     return {key: np.array(one) for key, one in observation.items()} if isinstance(observation, dict) else np.array(observation)
 
 
+def last_values(model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, has_critic: bool) -> np.ndarray | None:
+    """
+    Show callbacks the values of the last observations, as SB3's loop does.
+
+    :return: these values, shape (N,); None without a critic, which is not trained: then only a callback that reads them has
+        them computed
+    """
+    last_obs = model._last_obs
+
+    def values() -> th.Tensor:
+        return th.as_tensor(actor.values(last_obs), device=model.device)[:, None]
+
+    if not has_critic:
+        locals_of(callback).set_lazy({"values": values})
+        return None
+    values_N1 = values()
+    callback.update_locals({"values": values_N1})
+    values_N: np.ndarray = values_N1[:, 0].cpu().numpy()
+    return values_N
+
+
 def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer) -> None:
     """Write what SB3's loop writes step by step: log-probabilities, values, and the bootstraps at time-outs."""
     if isinstance(buffer, EpisodeBuffer):
@@ -231,29 +261,6 @@ def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer)
     buffer.full = True
     check_rollout(buffer, model._last_obs, model.policy)
     late.write()
-
-
-def finish(
-    model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, has_critic: bool, compute: Callable[..., None]
-) -> None:
-    """
-    Compute advantages and returns, and show callbacks the values of the last observations, as SB3's loop does.
-
-    :param compute: computes the advantages; with a critic, it takes these values, shape (N,)
-    """
-    last_obs = model._last_obs
-
-    def last_values() -> th.Tensor:
-        return th.as_tensor(actor.values(last_obs), device=model.device)[:, None]
-
-    if not has_critic:
-        # Only for a callback that reads them: the critic is not trained
-        locals_of(callback).set_lazy({"values": last_values})
-        compute()
-        return
-    values = last_values()
-    callback.update_locals({"values": values})
-    compute(values[:, 0].cpu().numpy())
 
 
 def _last_step(

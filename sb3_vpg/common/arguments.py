@@ -12,6 +12,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch as th
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -77,7 +78,7 @@ def _hint(name: str, known: list[str]) -> str:
     if "learning_rate" in known:
         if name in _COUNTERPARTS:
             return f": {_COUNTERPARTS[name]}"
-        if name in inspect.signature(ActorCriticPolicy).parameters:
+        if any(name in inspect.signature(policy).parameters for policy in (ActorCriticPolicy, RecurrentActorCriticPolicy)):
             return f": it is an argument of the policy; pass policy_kwargs={{{name!r}: ...}}"
         if any(name in inspect.signature(algorithm).parameters for algorithm in (DQN, SAC, TD3)):
             return f": {_OFF_POLICY}"

@@ -265,8 +265,14 @@ _NUMPY: dict[type, type[NumpyDistribution]] = {
     DiagGaussianDistribution: NumpyDiagGaussian,
 }
 
-_CLASS_ATTRIBUTES = {sb3s: frozenset(dir(sb3s)) for sb3s in _NUMPY}
+_CLASS_ATTRIBUTES: dict[type, frozenset[str]] = {sb3s: frozenset(dir(sb3s)) for sb3s in _NUMPY}
 """An object that has one of these names in its ``__dict__`` overrides an attribute of its class."""
+
+
+def support(distribution_class: type, numpy_class: type[NumpyDistribution]) -> None:
+    """Let ``numpy_class`` compute a distribution of another library, whose attributes are those of SB3's."""
+    _NUMPY[distribution_class] = numpy_class
+    _CLASS_ATTRIBUTES[distribution_class] = frozenset(dir(distribution_class))
 
 
 def is_supported(distribution: Any) -> bool:

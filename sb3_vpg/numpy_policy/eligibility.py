@@ -109,17 +109,25 @@ _ACTING_WITH_VALUES = (*_ACTING, "predict_values", "obs_to_tensor")
 def is_untouched(policy: Any, methods: tuple[str, ...]) -> bool:
     """Return whether these methods are SB3's own: neither the policy's class nor the object overrides them."""
     cls = type(policy)
+    base = ActorCriticPolicy if ActorCriticPolicy in cls.__mro__ else _maskable_base(cls)
     # Not isinstance(), which is slow for abstract classes: this runs at each prediction
-    if ActorCriticPolicy not in cls.__mro__ or not vars(policy).keys().isdisjoint(methods):
+    if base is None or not vars(policy).keys().isdisjoint(methods):
         return False
-    read, sb3s = _sb3s(methods)
+    read, sb3s = _sb3s(methods, base)
     return bool(read(cls) == sb3s)
 
 
+def _maskable_base(cls: type) -> type | None:
+    """Return sb3_contrib's ``MaskableActorCriticPolicy`` if it is a base of the class: it computes as SB3's policy does."""
+    # Not imported: who trains a policy of another class does not need sb3_contrib
+    of_contrib = "sb3_contrib.common.maskable.policies", "MaskableActorCriticPolicy"
+    return next((one for one in cls.__mro__ if (one.__module__, one.__name__) == of_contrib), None)
+
+
 @cache
-def _sb3s(methods: tuple[str, ...]) -> tuple[Callable[[Any], Any], Any]:
+def _sb3s(methods: tuple[str, ...], base: type) -> tuple[Callable[[Any], Any], Any]:
     read = attrgetter(*methods)
-    return read, read(ActorCriticPolicy)
+    return read, read(base)
 
 
 def acts_as_sb3(policy: Any, values: bool = False) -> bool:

@@ -1,9 +1,9 @@
 """The critic's fit: gradient descent on the mean squared error between its values and the returns."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -12,17 +12,18 @@ from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened, numpy_adam
-from sb3_vpg.optimization.updates import evaluate_values, finite_numbers, take_step
+from sb3_vpg.optimization.steps import Steps
+from sb3_vpg.optimization.updates import finite_numbers, take_step
 
-Batch = tuple[Any, ...]
-"""Tensors of some steps: observations, returns and actions. Only ``evaluate_values`` needs the actions."""
+Batch = tuple[Steps, th.Tensor]
+"""Some steps and their returns."""
 
 
 class TorchCriticFit:
     """
     Fits any critic, in torch.
 
-    :param policy: its values are fitted: those of ``predict_values``, or those of ``evaluate_actions`` if they may differ
+    :param policy: its values are fitted: see ``Steps.values``
     :param optimizer: the critic's
     :param max_grad_norm: bound on the norm of the gradient
     :param world: the processes that have a part of each batch
@@ -42,17 +43,14 @@ class TorchCriticFit:
         # Eval mode for batch norm: the actor may share its statistics, and the policy's step has updated them already
         for module in self.policy.modules():
             module.training = module.training and not any(True for _ in module.buffers(recurse=False))
-        values_alone, steps = acts_as_sb3(self.policy, values=True), []
-        for observations, returns, *actions in batches:
-            if values_alone or not actions:
-                values = self.policy.predict_values(observations)
-            else:
-                values = evaluate_values(self.policy, observations, *actions)
+        taken = []
+        for steps, returns in batches:
+            values = steps.values(self.policy)
             # The mean over no steps would be NaN, but it has no weight
-            loss = F.mse_loss(returns, values.flatten()) if len(returns) else values.sum()
+            loss = F.mse_loss(returns, values) if len(returns) else values.sum()
             norm, (loss,) = take_step(self.optimizer, [loss], self.max_grad_norm, self.world, len(returns))
-            steps.append((loss, norm))
-        return [loss for loss, _ in finite_numbers(steps, "critic")]
+            taken.append((loss, norm))
+        return [loss for loss, _ in finite_numbers(taken, "critic")]
 
 
 class NumpyCriticFit:
@@ -76,8 +74,8 @@ class NumpyCriticFit:
         gradient = np.zeros(sum(view.size for view in self.adam.views))
         # An overflow is refused as a number that is not finite. If it raises, rollback_unless_finite restores the weights
         with np.errstate(all="ignore"):
-            for observations, returns, *_ in batches:
-                loss, gradient = self._gradient(observations.numpy(), returns.numpy())
+            for steps, returns in batches:
+                loss, gradient = self._gradient(steps.observations.numpy(), returns.numpy())
                 (loss,), gradient = self.world.sum_gradient([loss], gradient, weight=len(returns))
                 check_and_clip(gradient, self.max_grad_norm, loss, "critic")
                 self.adam.step(gradient)

@@ -12,22 +12,22 @@ from sb3_vpg.common.world import ALONE, World
 from sb3_vpg.estimation.diagnostics import Part, part_gradients
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
+from sb3_vpg.numpy_policy.softmax import masked
 from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened, numpy_adam
 from sb3_vpg.optimization.optimizers import trainable_parameters
-from sb3_vpg.optimization.updates import evaluate_steps, finite_numbers, needs_no_values, take_step
+from sb3_vpg.optimization.steps import Steps, needs_no_values
+from sb3_vpg.optimization.updates import finite_numbers, take_step
 
 
 class PolicyBatch(NamedTuple):
     """
     The steps that the policy learns from.
 
-    :param observations: of n steps, shape (n, *observation_space.shape), or a dict of such tensors
-    :param actions: of these steps, as the rollout buffer holds them, shape (n, A)
+    :param steps: n of them
     :param advantages: of these steps, shape (n,)
     """
 
-    observations: Any
-    actions: th.Tensor
+    steps: Steps
     advantages: th.Tensor
 
 
@@ -61,7 +61,7 @@ class TorchPolicyStep:
         self, policy: ActorCriticPolicy, batch: PolicyBatch, max_grad_norm: float, has_critic: bool, world: World = ALONE
     ) -> None:
         self.optimizer, self.max_grad_norm, self.world = policy.optimizer, max_grad_norm, world
-        log_prob, self._entropy = evaluate_steps(policy, batch.observations, batch.actions, has_critic)
+        log_prob, self._entropy = batch.steps.evaluate(policy, has_critic)
         self._losses = -(batch.advantages * log_prob)
 
     def part_gradients(self, parts: Sequence[Part]) -> list[th.Tensor]:
@@ -111,8 +111,10 @@ class NumpyPolicyStep:
         world: World = ALONE,
     ) -> None:
         self.network, self.distribution, self.adam, self.max_grad_norm = network, distribution, adam, max_grad_norm
-        self.world = world
-        self._arrays = batch.observations.numpy(), batch.actions.numpy(), batch.advantages.numpy()
+        self.world, steps = world, batch.steps
+        self._arrays = [steps.observations.numpy(), steps.actions.numpy(), batch.advantages.numpy()]
+        # The masks of the actions, if there are any
+        self._arrays += [array.numpy() for array in steps.keywords.values()]
 
     def part_gradients(self, parts: Sequence[Part]) -> list[th.Tensor]:
         """See ``TorchPolicyStep.part_gradients``."""
@@ -134,13 +136,14 @@ class NumpyPolicyStep:
 
     def _loss(self, arrays: Sequence[Array], n_terms: int, ent_coef: float = 0.0) -> tuple[float, float, Array]:
         """Return the loss of the policy, that of the entropy, and the gradient of their weighted sum."""
-        observations, actions_nA, advantages_n = arrays
+        observations, actions_nA, advantages_n, *masks = arrays
         weights_n = advantages_n / np.float32(n_terms)
         policy_loss, entropy_sum, gradient = 0.0, 0.0, np.empty(0)
         for start in range(0, max(1, len(weights_n)), N_ROWS):
             rows = slice(start, start + N_ROWS)
             activations = self.network.trace(observations[rows])
-            terms = self.distribution.terms(activations[-1], actions_nA[rows], weights_n[rows], ent_coef / n_terms)
+            outputs = masked(activations[-1], masks[0][rows]) if masks else activations[-1]
+            terms = self.distribution.terms(outputs, actions_nA[rows], weights_n[rows], ent_coef / n_terms)
             flat = flattened([*self.network.backward(activations, terms.gradient), *terms.own_gradients])
             gradient = flat if start == 0 else gradient + flat
             policy_loss -= float(weights_n[rows].dot(terms.log_prob))
@@ -166,7 +169,8 @@ def policy_step(
     :param network: the actor's, if it has been built already
     :param world: the processes whose gradients are summed; the batch is this one's
     """
-    if needs_no_values(policy, has_critic) and is_supported(policy.action_dist):
+    known_inputs = batch.steps.keywords.keys() <= {"action_masks"}
+    if known_inputs and needs_no_values(policy, has_critic) and is_supported(policy.action_dist):
         network = network or numpy_network(policy, "action_net")
         if network is not None:
             distribution: Any = numpy_distribution(policy)

@@ -136,7 +136,9 @@ class NativeEnvAttributes(EnvAttributes):
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], indices: list[int]) -> list[Any]:
         self._check_all(f"calling {name!r}", indices)
-        return [getattr(self._owner(name), name)(*args, **kwargs)] * len(indices)
+        answer = getattr(self._owner(name), name)(*args, **kwargs)
+        # sb3_contrib asks each environment for its mask
+        return list(answer) if name == "action_masks" else [answer] * len(indices)
 
 
 class EnvPoolAttributes(NativeEnvAttributes):

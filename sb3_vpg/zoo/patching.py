@@ -32,6 +32,9 @@ PATCHES = {
     "rl_zoo3.exp_manager:EvalCallback": Patch(
         "rl_zoo3.exp_manager", "create_callbacks() has no hook for a callback that writes its file atomically", "rl_zoo3 2.9.2"
     ),
+    "rl_zoo3.exp_manager:TrialEvalCallback": Patch(
+        "rl_zoo3.exp_manager", "objective() has no hook for a callback that passes action masks", "rl_zoo3 2.9.2"
+    ),
     "stable_baselines3.common.base_class:BaseAlgorithm.save": Patch(
         "rl_zoo3.exp_manager", "SB3 has no hook to write a model atomically", "stable_baselines3 2.9.2"
     ),

@@ -17,6 +17,7 @@ from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.atomic_saving import atomic_saving
+from sb3_vpg.zoo.train.callbacks import MaskedTrialEvalCallback
 from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
 from sb3_vpg.zoo.train.session import RunComplete, Session
 from sb3_vpg.zoo.train.shared_run import SharedExperimentManager, processes, settle, speaking
@@ -42,6 +43,7 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
         parser = SimpleNamespace(ArgumentParser=partial(_Parser, session, world))
         stack.enter_context(patched("rl_zoo3.train:argparse", parser))
         stack.enter_context(patched("rl_zoo3.train:ExperimentManager", partial(_manager, session, world)))
+        stack.enter_context(patched("rl_zoo3.exp_manager:TrialEvalCallback", MaskedTrialEvalCallback))
         stack.enter_context(atomic_saving())
         try:
             rl_zoo3.train.train()

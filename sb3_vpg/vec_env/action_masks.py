@@ -1,0 +1,136 @@
+"""
+Action masks: they say which actions an environment allows at a step.
+
+N environments, M entries of a mask, as in sb3_contrib: for ``Discrete`` one for each action; for ``MultiDiscrete`` those of
+all its dimensions, in their order; for ``MultiBinary`` two for each bit, that of 0 first.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_vpg.exceptions import ActionMaskError
+
+METHOD = "action_masks"
+"""Name of the method of an environment that returns its mask; it may also be one of a ``VecEnv``, for all environments."""
+
+
+def mask_sizes(space: spaces.Space[Any]) -> list[int]:
+    """
+    :return: the number of choices of each part of an action
+    :raises ValueError: if actions of this space cannot be masked
+    """
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.flat]
+    if isinstance(space, spaces.MultiBinary):
+        return [2] * int(np.prod(space.shape))
+    raise ValueError(f"actions in {space} cannot be masked: the action space must be Discrete, MultiDiscrete or MultiBinary")
+
+
+def checked_masks(masks: Any, n_envs: int, space: spaces.Space[Any]) -> np.ndarray:
+    """
+    :param masks: an array, or a list with a mask for each environment; of one environment also its mask alone
+    :param n_envs: N
+    :param space: of the actions
+    :return: the masks, True for allowed actions, shape (N, M)
+    :raises ActionMaskError: for another shape, for entries that are neither true nor false, and if no action is allowed
+    """
+    sizes = mask_sizes(space)
+    array = _array(masks, sum(sizes))
+    has_rows = array.shape[:1] == (n_envs,) or (n_envs == 1 and array.ndim == 1)
+    if not has_rows or array.size != n_envs * sum(sizes):
+        raise ActionMaskError(
+            f"the masks must have the shape ({n_envs}, {sum(sizes)}) for {n_envs} environments with actions in {space}, but "
+            f"are {masks!r:.100}, of the shape {array.shape}"
+        )
+    masks_NM = array.reshape(n_envs, -1)
+    if masks_NM.dtype.kind != "b":
+        masks_NM = _truth_values(masks_NM)
+    allows_NP = np.logical_or.reduceat(masks_NM, np.cumsum([0, *sizes[:-1]]), axis=1)
+    if not allows_NP.all():
+        env, part = np.argwhere(~allows_NP)[0]
+        which = "no action" if len(sizes) == 1 else f"no choice for part {part} of the action"
+        raise ActionMaskError(f"the mask of environment {env} allows {which}, but the agent has to choose one")
+    return masks_NM
+
+
+def _array(masks: Any, size: int) -> np.ndarray:
+    """:raises ActionMaskError: if one of several masks has the wrong number of entries"""
+    if not isinstance(masks, np.ndarray):
+        masks = list(masks) if isinstance(masks, (list, tuple)) else [masks]
+        for env, mask in enumerate(masks):
+            if np.ndim(mask) > 0 and np.size(mask) != size:
+                raise ActionMaskError(f"the mask of environment {env} has the shape {np.shape(mask)}, but needs ({size},)")
+    return np.asarray(masks)
+
+
+def _truth_values(masks_NM: np.ndarray) -> np.ndarray:
+    """:raises ActionMaskError: for an entry that is not true or false, 1 or 0"""
+    is_true, is_false = masks_NM == 1, masks_NM == 0
+    if not (is_true | is_false).all():
+        env, entry = np.argwhere(~(is_true | is_false))[0]
+        raise ActionMaskError(
+            f"entry {entry} of the mask of environment {env} is {masks_NM[env, entry]}, but must be True for an action that "
+            "is allowed, and False for one that is not"
+        )
+    return np.asarray(is_true, dtype=bool)
+
+
+def check_allowed(actions: np.ndarray, masks_NM: np.ndarray, policy: Any) -> None:
+    """
+    :param actions: of N environments
+    :param masks_NM: their masks
+    :param policy: that has chosen the actions
+    :raises ActionMaskError: if a mask does not allow an action, because the policy has not applied it
+    """
+    sizes = mask_sizes(policy.action_space)
+    choices_NP = actions.reshape(len(masks_NM), -1).astype(np.intp) + np.cumsum([0, *sizes[:-1]])
+    allowed_NP = np.take_along_axis(masks_NM, choices_NP, axis=1)
+    if not allowed_NP.all():
+        env = int(np.argwhere(~allowed_NP)[0, 0])
+        raise ActionMaskError(
+            f"{type(policy).__name__} chose {actions[env]} in environment {env}, which the mask does not allow: its forward() "
+            "and get_distribution() must apply action_masks"
+        )
+
+
+def has_masks(env: VecEnv) -> bool:
+    """Return whether the environment has a method ``action_masks``: its own for all environments, or one of each of them."""
+    return callable(getattr(env, METHOD, None)) or env.has_attr(METHOD)
+
+
+class MaskReader:
+    """
+    Reads the masks of an environment.
+
+    :param env: with a method ``action_masks``, of each of its environments or of its own for all of them
+    :raises ValueError: if it has none, or if its actions cannot be masked
+    """
+
+    def __init__(self, env: VecEnv) -> None:
+        mask_sizes(env.action_space)
+        self.env = env
+        self._of_all = getattr(env, METHOD, None)
+        if not has_masks(env):
+            inner = getattr(env.unwrapped, "envs", [env])[0]
+            raise ValueError(
+                f"{inner} has no action masks: give the environment a method action_masks(), or wrap it in "
+                "sb3_contrib.common.wrappers.ActionMasker; to learn without masks, call learn(..., use_masking=False)"
+            )
+
+    def read(self) -> np.ndarray:
+        """
+        :return: the present masks of all environments, shape (N, M)
+        :raises ActionMaskError: see ``checked_masks``
+        """
+        return checked_masks(_ask_for_masks(self.env, self._of_all), self.env.num_envs, self.env.action_space)
+
+
+def _ask_for_masks(env: VecEnv, of_all: Callable[[], Any] | None) -> Any:
+    # failures.py finds this call in the traceback of an environment's error
+    return of_all() if callable(of_all) else env.env_method(METHOD)
