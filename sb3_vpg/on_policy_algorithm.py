@@ -1,6 +1,5 @@
 """SB3's ``OnPolicyAlgorithm`` with a faster ``collect_rollouts`` and ``predict``, and hooks between iterations."""
 
-import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar
@@ -29,14 +28,14 @@ from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.common.iteration_hook import IterationHook
 from sb3_vpg.common.random_state import random_streams
 from sb3_vpg.common.world import ALONE, World
-from sb3_vpg.estimation.estimator import AVERAGING, Estimator
+from sb3_vpg.estimation.estimator import Estimator, next_average
 from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, training_error
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.optimization.steps import Steps
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import naming_failed_env
-from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
+from sb3_vpg.vec_env.vec_normalize import KeptStatistics
 
 # Derived from arguments and policy, or part of one learn() or rollout
 _NOT_SAVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
@@ -104,8 +103,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self.warn_unloadable(stacklevel=4)
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
-        self._purity = None
-        self._keep_statistics()
+        self._purity, self._statistics = None, KeptStatistics(self.env)
         self._world = joined(self, total_timesteps)
         with self._world.learning(self):
             with naming_failed_env(self.env, self), self._world.still_statistics(self.env):
@@ -133,21 +131,16 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         if self._last_obs is not None or self.env is None:
             return
         check_resets(self.env, self._estimator)
-        self._keep_statistics()
+        self._statistics = KeptStatistics(self.env)
         with naming_failed_env(self.env, self), self._world.still_statistics(self.env):
             self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
         self._check_first_observation()
 
-    def _keep_statistics(self) -> None:
-        """Copy the statistics of ``VecNormalize``, which ``_training_error`` restores."""
-        layers = normalizers(self.env)
-        self._statistics = layers, copy_statistics(layers)
-
     def _check_first_observation(self) -> None:
         """:raises ValueError: if the first observation has made the statistics of ``VecNormalize`` NaN or infinite"""
         assert self.env is not None
-        if not are_statistics_finite(normalizers(self.env)):
+        if not self._statistics.are_still_finite():
             found = invalid_observation(self.env, self._last_obs, 0, self.policy)
             what = found.with_timestep(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
             raise self._training_error(what, ENVIRONMENT_ADVICE)
@@ -224,7 +217,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         :raises EnvironmentFailedError: if an environment raises an error or its process dies
         """
         self._reset_new_env()
-        self._keep_statistics()
+        self._statistics = KeptStatistics(self.env)
         begun, n_all = self.num_timesteps, env.num_envs * self._world.size
         try:
             with naming_failed_env(env, self), self._world.still_statistics(env):
@@ -236,7 +229,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             if seen is not None:
                 raise self._training_error(seen.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
             raise self._training_error("the policy's distribution over actions has NaN or infinite parameters") from error
-        if not are_statistics_finite(self._statistics[0]):
+        if not self._statistics.are_still_finite():
             raise self._training_error("an observation or a reward is NaN or infinite", ENVIRONMENT_ADVICE)
         return collected
 
@@ -292,16 +285,14 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _compute_advantages(self, buffer: RolloutBuffer, last_values_N: np.ndarray | None = None) -> None:
         # The average of earlier updates: a baseline must not depend on the actions of this one
-        average = 0.0 if self._average_return is None else self._average_return
-        last_dones_N = self._last_episode_starts
-        steps, options = partial(self._steps, buffer), (average, last_values_N, last_dones_N, self._world)
+        average, last_dones_N, steps = self._average_return, self._last_episode_starts, partial(self._steps, buffer)
+        options = (0.0 if average is None else average, last_values_N, last_dones_N, self._world)
         mean = compute_advantages(self._estimator, buffer, self.policy, steps, *options)
-        if mean is not None and math.isfinite(mean):
-            self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
+        self._average_return = next_average(average, mean)
 
     def _training_error(self, what: str, *advice: str) -> ValueError:
         """Return the error to raise, and restore the statistics of ``VecNormalize`` from before the rollout."""
-        restore_statistics(*self._statistics)
+        self._statistics.restore()
         return training_error(what, self._n_updates, self.num_timesteps, *advice)
 
     def _excluded_save_params(self) -> list[str]:

@@ -248,7 +248,7 @@ def _invalid_input(normalizer: VecNormalize, step: int, names: frozenset[str]) -
         index = first_invalid(array, limit=inf)
         if index is not None:
             return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
-    if are_statistics_finite([normalizer]):
+    if are_statistics_finite(normalizer):
         return None
     quantity, array = max(raw, key=lambda part: float(np.abs(part[1]).max()))
     index = tuple(map(int, np.unravel_index(np.abs(array).argmax(), array.shape)))
