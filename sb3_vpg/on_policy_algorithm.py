@@ -123,8 +123,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return self
 
     def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
-        own = self._world.own_callback(callback)
-        return super()._init_callback(own, progress_bar and self._world.is_first)
+        return super()._init_callback(*self._world.own_callback(callback, progress_bar))
 
     def _reset_new_env(self) -> None:
         """Reset the environment after a callback has called ``set_env``."""

@@ -15,6 +15,7 @@ from typing_extensions import Self, Unpack
 from sb3_vpg.collection.actors import kept_network
 from sb3_vpg.collection.batch_share import BatchShare
 from sb3_vpg.collection.buffers import SB3_BUFFERS, BufferClasses, buffer_class, full_batch
+from sb3_vpg.collection.processes import prepare_process
 from sb3_vpg.common import torchrun
 from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
 from sb3_vpg.estimation.diagnostics import approximate_kl, signal_to_noise
@@ -120,6 +121,7 @@ class VPG(TwoOptimizers):
     ) -> None:
         check_keywords(type(self).__name__, kwargs, [*OnPolicyKwargs.__annotations__, *inspect.signature(VPG).parameters])
         use_sde = flag("use_sde", use_sde)
+        prepare_process(kwargs)
         if not isinstance(policy, str):
             self.steps_class.check_policy_class(policy)
         super().__init__(

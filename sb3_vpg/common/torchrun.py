@@ -17,6 +17,11 @@ def rank() -> int:
     return int(os.environ["RANK"]) if is_launched() else 0
 
 
+def local_rank() -> int:
+    """:return: the number of this process among those on this machine, from 0; 0 without torchrun"""
+    return int(os.environ["LOCAL_RANK"]) if is_launched() else 0
+
+
 def size() -> int:
     """:return: the number of processes that torchrun has started; 1 without torchrun"""
     return int(os.environ["WORLD_SIZE"]) if is_launched() else 1

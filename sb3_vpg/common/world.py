@@ -76,9 +76,9 @@ class World:
         """Under torchrun, within this block all processes begin with the first one's weights, and only the first speaks."""
         yield
 
-    def own_callback(self, callback: MaybeCallback) -> MaybeCallback:
-        """Return the callback without those parts that evaluate or write files, which only the first process calls."""
-        return callback
+    def own_callback(self, callback: MaybeCallback, progress_bar: bool) -> tuple[MaybeCallback, bool]:
+        """Return these arguments of ``learn`` for this process; only the first one evaluates, writes and shows progress."""
+        return callback, progress_bar
 
     def check_seeds(self, env: VecEnv) -> None:
         """Refuse equal environments, after their reset. Raises ValueError."""

@@ -9,12 +9,13 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from sb3_vpg.common.world import World
 
 _COMPARED = ("n_steps", "n_episodes", "batch_size", "n_critic_updates", "baseline", "gamma", "num_timesteps", "seed")
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WAY_OUT = "Let every process run the same program; sb3_vpg.distributed.make_vec_env builds this process's environments"
 
 
@@ -67,7 +68,7 @@ def check_policy(policy: BasePolicy, is_lean: bool) -> None:
             "rollout_buffer_class of your own need a single process. Start the program without torchrun, or leave them out"
         )
     for name, module in policy.named_modules():
-        if isinstance(module, (_BatchNorm, _DropoutNd)):
+        if isinstance(module, (_BatchNorm, *_DROPOUTS)):
             raise ValueError(
                 f"{name} of the policy is a {type(module).__name__}, whose result depends on the other steps of a process "
                 "or on torch's global random stream: under torchrun the processes would not train the same model. Use "

@@ -10,12 +10,15 @@ from stable_baselines3.common.callbacks import (
     BaseCallback,
     CallbackList,
     CheckpointCallback,
+    ConvertCallback,
     EvalCallback,
     EventCallback,
     ProgressBarCallback,
 )
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import MaybeCallback
+
+from sb3_vpg.common.world import World
 
 _WRITERS = (EvalCallback, CheckpointCallback, ProgressBarCallback)
 
@@ -35,22 +38,40 @@ def silenced(model: BaseAlgorithm) -> Iterator[None]:
         vars(model).update({name: value for name, value in before.items() if name != "_logger" or value is not None})
 
 
-def without_writers(callback: MaybeCallback) -> MaybeCallback:
+class _SharedProgressBar(ProgressBarCallback):
+    """Counts the steps of all processes."""
+
+    def __init__(self, n_processes: int) -> None:
+        super().__init__()
+        self.n_processes = n_processes
+
+    def _on_step(self) -> bool:
+        self.pbar.update(self.training_env.num_envs * self.n_processes)
+        return True
+
+
+def own_callbacks(callback: MaybeCallback, progress_bar: bool, world: World) -> list[BaseCallback]:
     """
     :param callback: of ``learn``
-    :return: the same callbacks without SB3's that evaluate, write files or show progress
+    :param progress_bar: of ``learn``
+    :return: in the first process the same callbacks, with progress bars that count the steps of all; in the others without
+        those of SB3 that evaluate, write files or show progress
     """
-    if callback is None or isinstance(callback, list):
-        return [part for part in map(_without_writers, callback or []) if part is not None]
-    return (_without_writers(callback) or []) if isinstance(callback, BaseCallback) else callback
+    given = callback if isinstance(callback, list) else [] if callback is None else [callback]
+    parts = [part if isinstance(part, BaseCallback) else ConvertCallback(part) for part in given]
+    if progress_bar:
+        parts.append(ProgressBarCallback())
+    return [part for part in (_own(part, world) for part in parts) if part is not None]
 
 
-def _without_writers(callback: Any) -> Any:
-    """:return: the callback, or None if it is one of these; those inside it are removed"""
-    if isinstance(callback, _WRITERS):
+def _own(callback: Any, world: World) -> Any:
+    """:return: the callback, or what takes its place; those inside it are replaced"""
+    if not world.is_first and isinstance(callback, _WRITERS):
         return None
+    if type(callback) is ProgressBarCallback:
+        return _SharedProgressBar(world.size)
     if isinstance(callback, CallbackList):
-        callback.callbacks = [part for part in map(_without_writers, callback.callbacks) if part is not None]
+        callback.callbacks = [part for part in (_own(one, world) for one in callback.callbacks) if part is not None]
     elif isinstance(callback, EventCallback) and callback.callback is not None:
-        callback.callback = _without_writers(callback.callback)
+        callback.callback = _own(callback.callback, world)
     return callback

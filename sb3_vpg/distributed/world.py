@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,10 +18,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecEnv
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.world import Rows, World
 from sb3_vpg.distributed.shares import check_policy, check_seeds, share_first_state
-from sb3_vpg.distributed.silence import silenced, without_writers
+from sb3_vpg.distributed.silence import own_callbacks, silenced
 from sb3_vpg.distributed.statistics import PooledStatistics
 from sb3_vpg.exceptions import FirstProcessError, ProcessLostError
 
@@ -29,6 +33,8 @@ _TIMEOUT = timedelta(days=7)
 """The others wait while the first process evaluates. A process that dies is noticed at once, since its connections close."""
 _HEAD = 1024
 """Bytes of a message that are sent with its length."""
+_JOINS = count()
+"""Every process joins as often as the others."""
 _LARGEST_GATHERED = 8
 """Up to this number of processes, sums are computed by each process in the same order."""
 
@@ -147,8 +153,8 @@ class TorchrunWorld(World):
             leave()
             raise
 
-    def own_callback(self, callback: MaybeCallback) -> MaybeCallback:
-        return callback if self.is_first else without_writers(callback)
+    def own_callback(self, callback: MaybeCallback, progress_bar: bool) -> tuple[MaybeCallback, bool]:
+        return own_callbacks(callback, progress_bar, self), False
 
     def check_seeds(self, env: VecEnv) -> None:
         check_seeds(env, self)
@@ -239,7 +245,11 @@ def join() -> TorchrunWorld:
         # NCCL needs a GPU for each process of a machine
         n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         has_gpus = th.cuda.is_available() and th.cuda.device_count() >= n_local and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpus else "gloo", timeout=_TIMEOUT)
+        store, rank, size = next(rendezvous("env://", timeout=_TIMEOUT))
+        # torchrun may keep its store for a restart, with the addresses of the processes before
+        store = PrefixStore(f"sb3_vpg {torchrun.n_restarts()} {next(_JOINS)}", store)
+        backend = "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_TIMEOUT)
         atexit.register(leave)
     elif "gloo" not in str(dist.get_backend_config()):
         raise ValueError(

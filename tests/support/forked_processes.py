@@ -10,6 +10,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+import torch._dynamo
+
+# Building an optimizer imports it, which takes a second: once here, not in each process
+assert torch._dynamo
+
 
 def free_port() -> int:
     with socket.socket() as one:

@@ -1,9 +1,9 @@
 """
-A program that trains on one and on several processes: ``python shared_training.py FOLDER PROCESSES...``. ``0`` processes are a
-plain run. Of each case, the first process writes ``FOLDER/PROCESSES/CASE.npz``.
+A program that trains on one and on several processes: ``python shared_training.py FOLDER N_SHORT PROCESSES...``. ``0``
+processes are a plain run. Of each case, the first process writes ``FOLDER/PROCESSES/CASE.npz``. ``N_SHORT`` is the number of
+updates of the cases that are not in ``LONG``, and of all cases with more than two processes.
 """
 
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.distributed import make_vec_env, rank
+from sb3_vpg.distributed import make_vec_env, rank, size
 
 N_ENVS, N_UPDATES, N_STEPS = 8, 20, 16
+LONG = ("value", "value, episodes", "Box", "VecNormalize")
 CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
 TORCH = {"policy_kwargs": {"activation_fn": nn.GELU}}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -42,15 +43,16 @@ DIAGNOSTICS = ("gradient_snr", "approx_kl", "explained_variance", "explained_var
 
 
 class Recorder(BaseCallback):
-    """Notes the weights before each rollout and the diagnostics of each update, and stops after ``N_UPDATES`` updates."""
+    """Notes the weights before each rollout and the diagnostics of each update, and stops after ``n_updates`` updates."""
 
-    def __init__(self) -> None:
+    def __init__(self, n_updates: int) -> None:
         super().__init__()
+        self.n_updates = n_updates
         self.weights: list[np.ndarray] = []
         self.diagnostics: list[list[float]] = []
 
     def _on_step(self) -> bool:
-        return len(self.weights) <= N_UPDATES
+        return len(self.weights) <= self.n_updates
 
     def _on_rollout_start(self) -> None:
         self.weights.append(weights_of(self.model))
@@ -75,11 +77,12 @@ def make_env(case: str, env_id: str) -> VecEnv:
     return VecNormalize(env) if case.startswith("VecNormalize") else env
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, n_short: int) -> None:
     """Train each case, and write what must not depend on the number of processes."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, (env_id, options) in CASES.items():
-        env, recorder = make_env(case, env_id), Recorder()
+        is_long = case in LONG and size() <= 2
+        env, recorder = make_env(case, env_id), Recorder(N_UPDATES if is_long else n_short)
         options = {"learning_rate": 0.003, "n_critic_updates": 2, "n_steps": N_STEPS, **options}
         model = VPG("MlpPolicy", env, seed=5, device="cpu", **options)
         model.set_logger(Logger(folder=None, output_formats=[Discard()]))  # type: ignore[list-item]  # it writes nothing
@@ -94,11 +97,11 @@ def train(folder: Path) -> None:
 
 if __name__ == "__main__":
     th.set_num_threads(1)
-    for number in map(int, sys.argv[2:]):
-        begun = os.times()
+    for number in map(int, sys.argv[3:]):
         target = Path(sys.argv[1]) / str(number)
+        of_each = partial(train, target, int(sys.argv[2]))
         if number == 0:
             # In a process of its own too, as threads of the parent would not be in the others
-            assert run(1, partial(train, target), target, TORCHELASTIC_RUN_ID="") == [0]
+            assert run(1, of_each, target, TORCHELASTIC_RUN_ID="") == [0]
         else:
-            assert set(run(number, partial(train, target), target)) == {0}, f"see {target}/output_*.txt"
+            assert set(run(number, of_each, target)) == {0}, f"see {target}/output_*.txt"
