@@ -13,6 +13,7 @@ from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
+from sb3_vpg.common import torchrun
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.optimization.optimizers import (
     ACTOR,
@@ -60,7 +61,8 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         """Warn if every parameter is frozen. Raises ValueError if VPG cannot train the policy."""
         split = self._split()
         critic = split.critic if self._estimator.has_critic else None
-        if not any(trainable_parameters(optimizer) for optimizer in (split.optimizer, critic) if optimizer is not None):
+        learning = (split.optimizer, critic)
+        if not any(trainable_parameters(one) for one in learning if one is not None) and torchrun.rank() == 0:
             warnings.warn(
                 "every parameter of the policy is frozen (requires_grad=False), so nothing is learned; unfreeze some with "
                 "requires_grad_(True)",

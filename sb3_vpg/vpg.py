@@ -280,7 +280,8 @@ class VPG(TwoOptimizers):
         self._check_policy()
         self._step_sizes = {}
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        self._warn_if_standing_still()
+        if self._world.is_first:
+            self._warn_if_standing_still()
         return self
 
     def _excluded_save_params(self) -> list[str]:

@@ -29,7 +29,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
@@ -86,6 +86,14 @@ def first_observations() -> None:
     assert isinstance(callback, BaseCallback)
     assert learner._last_obs.shape == (2, 3)
     assert learner._last_episode_starts.tolist() == [True, True]
+
+
+@takes("BaseAlgorithm._init_callback")
+def callbacks_of_learn() -> None:
+    assert calls(BaseAlgorithm._setup_learn, "_init_callback")
+    learner = model()
+    callback = learner._init_callback([StopTrainingOnMaxEpisodes(1)], False)
+    assert callback.model is learner
 
 
 @takes("BaseAlgorithm._last_original_obs", "BaseAlgorithm._vec_normalize_env")

@@ -45,6 +45,10 @@ class RolloutEnd:
             self._agree(n_steps, False)
         return self.stopped_after is not None
 
+    def n_too_many(self, n_steps: int) -> int:
+        """Return how many of its steps this process has played after a callback of another one stopped the rollout."""
+        return 0 if self.stopped_after is None else n_steps - self.stopped_after
+
     def _agree(self, n_steps: int, stops: bool) -> int:
         """Return the largest number of steps of all processes."""
         everyones = self._world.gather((n_steps, stops))

@@ -109,13 +109,12 @@ def collect(
 
     if end.stopped_after is None:
         _check_unchanged(model, policy, model_env, actor)
-    if end.is_stopped(n_steps):
-        assert end.stopped_after is not None
-        # What other processes have played since does not count
-        model.num_timesteps -= (n_steps - end.stopped_after) * n_all
-        reports.share()
-        return False
+    is_stopped = end.is_stopped(n_steps)
+    # What other processes have played after a stop does not count
+    model.num_timesteps -= n_all * end.n_too_many(n_steps)
     reports.share()
+    if is_stopped:
+        return False
     _complete(model, late, rollout_buffer)
     lazy_locals.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})

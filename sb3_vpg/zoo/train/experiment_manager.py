@@ -191,9 +191,10 @@ class VPGExperimentManager(SearchManager):
         run = self._session.run
         if run is not None and run.has_checkpoint:
             kwargs["monitor_kwargs"] = {**(kwargs.get("monitor_kwargs") or {}), "override_existing": False}
-        return self._build_vec_env(*args, **kwargs)
+        return self.build_vec_env(*args, **kwargs)
 
-    def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+    def build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+        """Call SB3's function; a subclass may build other environments."""
         return make_vec_env(*args, **kwargs)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:

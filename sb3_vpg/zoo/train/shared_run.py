@@ -140,9 +140,10 @@ class SharedExperimentManager(VPGExperimentManager):
         self._is_divided = not eval_env
         return super().create_envs(n_envs, eval_env, no_log)
 
-    def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+    def build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+        """Build this process's share of the environments for training, or all of those for evaluation."""
         if not self._is_divided:
-            return super()._build_vec_env(*args, **kwargs)
+            return super().build_vec_env(*args, **kwargs)
         from sb3_vpg.distributed.environments import make_vec_env
 
         return make_vec_env(*args, **kwargs)
