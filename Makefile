@@ -10,7 +10,7 @@ PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile 
 
 LOWEST := .venv-lowest
 # About two minutes of tests, in which each dependency is used
-LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_normalization test_spaces test_refused_spaces checkpoints/test_env_attributes \
+LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_maskable_vpg test_normalization test_spaces test_refused_spaces checkpoints/test_env_attributes \
 	persistence/test_json_codec persistence/test_save_load zoo/test_tracking zoo/tuning/test_best_entry \
 	zoo/tuning/test_search_space zoo/agents/test_trained_agents zoo/agents/test_videos zoo/hub/test_hub compare/test_ray \
 	compare/test_report)

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
 from sb3_vpg.collection.actors import NO_KEYWORDS
-from sb3_vpg.collection.buffers import BufferClasses, in_batch_order
+from sb3_vpg.collection.buffers import BufferClasses, full_batch, in_batch_order
 from sb3_vpg.collection.masked_buffers import MASKED_BUFFERS
 from sb3_vpg.common.arguments import flag
 from sb3_vpg.common.observations import n_observations
@@ -105,11 +105,11 @@ class MaskableVPG(VPG):
             raise self._training_error(where, _ADVICE) from None
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
-        steps = super()._steps(buffer, rollout)
+        rollout, keywords = rollout or full_batch(buffer), {}
         if self._use_masking:
             masks = in_batch_order(buffer, buffer.action_masks)  # type: ignore[attr-defined]  # one of MASKED_BUFFERS
-            steps.keywords = {"action_masks": th.as_tensor(masks, device=self.device) > 0}
-        return steps
+            keywords["action_masks"] = th.as_tensor(masks, device=self.device) > 0
+        return self.steps_class(rollout.observations, rollout.actions, keywords)
 
     def learn(  # type: ignore[override]  # use_masking stands where sb3_contrib has it
         self,

@@ -1,11 +1,11 @@
 """``VPG`` for policies with memory, as ``RecurrentPPO`` of sb3_contrib is for PPO."""
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from sb3_contrib.ppo_recurrent import CnnLstmPolicy, MlpLstmPolicy, MultiInputLstmPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -19,6 +19,7 @@ from sb3_vpg.collection.recurrent_actor import RecurrentActor
 from sb3_vpg.estimation.returns import Episodes
 from sb3_vpg.optimization.sequence_steps import SequenceSteps, initial_states
 from sb3_vpg.optimization.steps import Steps
+from sb3_vpg.recurrent_policies import RECURRENT_ALIASES
 from sb3_vpg.vpg import VPG
 
 PlainStates = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
@@ -28,7 +29,7 @@ PlainStates = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 class RecurrentVPG(VPG):
     """
     ``VPG`` for policies with LSTMs, which remember what they have seen in an episode. The policies are those of sb3_contrib's
-    ``RecurrentPPO``, and so are their arguments in ``policy_kwargs``.
+    ``RecurrentPPO``, and so are their arguments in ``policy_kwargs``, to which ``forget_gate_bias`` is added.
 
     The gradient goes through time. With ``n_episodes``, the sequences are whole episodes, so that no gradient is cut. With
     ``n_steps``, a sequence that continues an episode begins with the states that the last rollout left, as in
@@ -40,14 +41,14 @@ class RecurrentVPG(VPG):
 
     :param policy: ``"MlpLstmPolicy"``, ``"CnnLstmPolicy"``, ``"MultiInputLstmPolicy"`` or a subclass of sb3_contrib's
         ``RecurrentActorCriticPolicy``
-    :param args: other parameters: see ``VPG``. A ``rollout_buffer_class`` of your own is refused
+
+    Other parameters: see ``VPG``; a ``rollout_buffer_class`` of your own is refused.
+
+    :raises ValueError: if an argument is out of range, or if RecurrentVPG cannot train the policy
+    :raises TypeError: for an unknown keyword
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
-        "MlpLstmPolicy": MlpLstmPolicy,
-        "CnnLstmPolicy": CnnLstmPolicy,
-        "MultiInputLstmPolicy": MultiInputLstmPolicy,
-    }
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = RECURRENT_ALIASES
     # A copy, so that a user's class, which knows no sequences, is refused
     buffer_classes: ClassVar[BufferClasses] = BufferClasses(*SB3_BUFFERS)
     steps_class: ClassVar[type[Steps]] = SequenceSteps
@@ -63,8 +64,9 @@ class RecurrentVPG(VPG):
     def _choose_actor(self) -> Actor:
         self._keep_first_states()
         policy: Any = self.policy
+        starts = partial(getattr, self, "_last_episode_starts")
         options = (self.sde_sample_freq, self._estimator.has_critic)
-        self._recurrent_actor = RecurrentActor(policy, self._first_states, lambda: self._last_episode_starts, *options)
+        self._recurrent_actor = RecurrentActor(policy, self._first_states, starts, *options)
         return self._recurrent_actor
 
     def _keep_first_states(self) -> None:
@@ -81,11 +83,11 @@ class RecurrentVPG(VPG):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """See ``VPG.collect_rollouts``. Also keeps the states that the rollout leaves, for the next one."""
-        collected, self._recurrent_actor = False, None
+        collected = False
         try:
             collected = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         finally:
-            actor = self._recurrent_actor
+            actor, self._recurrent_actor = self._recurrent_actor, None
             if actor is not None:
                 # After a step that is not completed, the last observation is still the one before
                 self._last_lstm_states = _plain(actor.states if collected else actor.states_before)

@@ -13,6 +13,7 @@ import torch as th
 from gymnasium import spaces
 from helpers import DICT, IMAGE, make_model, weights
 from masked_envs import ACTION_SPACES, MaskedEnv, make_maskable, masked_envs
+from resumption import Crash, CrashAt, assert_same, disturb
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete, InvalidActionEnvMultiBinary, InvalidActionEnvMultiDiscrete
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.evaluation import evaluate_policy
@@ -26,9 +27,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_vpg import MaskableVPG
+from sb3_vpg.checkpoints.callback import TrainingCheckpoint
 from sb3_vpg.collection.actors import LeanActor
 from sb3_vpg.collection.buffers import full_batch
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
+from sb3_vpg.estimation.diagnostics import batch_parts
 from sb3_vpg.exceptions import ActionMaskError, EnvironmentFailedError
 from sb3_vpg.optimization.policy_step import NumpyPolicyStep, PolicyBatch, TorchPolicyStep, policy_step
 from sb3_vpg.vec_env.action_masks import checked_masks
@@ -109,9 +112,11 @@ def test_the_update_in_numpy_is_the_update_in_torch(space: spaces.Space[Any]) ->
         step: Any = policy_step(model.policy, batch, float("inf"), True)
         assert type(step) is NumpyPolicyStep
         step = step if kind is NumpyPolicyStep else TorchPolicyStep(model.policy, batch, float("inf"), True)
+        # For gradient_snr; NumPy has another order of the parameters
+        of_parts = th.stack(step.part_gradients(batch_parts(th.arange(len(batch.steps)), None))).sort(dim=1).values
         update = step.run(len(batch.steps), 0.3)
         gradients = {name: one.grad.clone() for name, one in model.policy.named_parameters() if one.grad is not None}
-        ends.append((update.policy_gradient_loss, update.entropy_loss, update.grad_norm, gradients))
+        ends.append((update.policy_gradient_loss, update.entropy_loss, update.grad_norm, gradients, of_parts))
     th.testing.assert_close(ends[0], ends[1], rtol=1e-4, atol=1e-6)
 
 
@@ -178,6 +183,40 @@ def test_contribs_environments_are_solved(env_class: Any, env_kwargs: Any, goal:
     model = MaskableVPG("MlpPolicy", env, gamma=0.4, n_steps=64, seed=1, device="cpu").learn(12_000)
     mean, _ = evaluate_policy(model, env, n_eval_episodes=8, warn=False)
     assert mean >= goal
+
+
+class ReadsMinibatches(BaseCallback):
+    """Reads the rollout with ``get``, which changes the layout of sb3_contrib's buffer."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_end(self) -> None:
+        masks = th.cat([part.action_masks for part in self.model.rollout_buffer.get(8)])
+        assert masks.shape == (32, 3)
+
+
+def test_a_callback_may_read_the_buffer() -> None:
+    """The masks stay beside their steps, and the update is the same to rounding: the order of the steps differs."""
+    plain, read = (make_maskable(env=masked_envs()).learn(64, callback) for callback in (None, ReadsMinibatches()))
+    th.testing.assert_close(weights(read), weights(plain), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"n_episodes": 2, "baseline": "leave_one_out"}], ids=["steps", "episodes"])
+@pytest.mark.parametrize("wrap", [lambda env: env, VecNormalize], ids=["plain", "normalised"])
+def test_resumed_training_equals_uninterrupted_training(wrap: Any, options: Any, tmp_path: Path) -> None:
+    def build() -> MaskableVPG:
+        return make_maskable(env=wrap(masked_envs()), tensorboard_log=str(tmp_path / "logs"), **options)
+
+    th.manual_seed(0)
+    uninterrupted = build().learn(200, TrainingCheckpoint(tmp_path / "uninterrupted", save_freq=60))
+    th.manual_seed(0)
+    with pytest.raises(Crash):
+        build().learn(200, [TrainingCheckpoint(tmp_path / "killed", save_freq=60), CrashAt(150)])
+    disturb()
+    resumed = build().learn(200, TrainingCheckpoint(tmp_path / "killed", save_freq=60, verbose=0))
+    assert_same(uninterrupted, resumed)
+    assert any((tmp_path / "logs").glob("MaskableVPG_*/events*"))
 
 
 def test_contribs_example_runs_with_one_word_changed(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """``RecurrentVPG`` as users know ``RecurrentPPO``: learning, files, prediction, callbacks, and what is refused."""
 
+import pickle
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -12,13 +14,14 @@ from resumption import Crash, CrashAt, assert_same, disturb, random_envs
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.buffers import RecurrentRolloutBuffer
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
-from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_vpg import VPG, MlpPolicy, RecurrentVPG
 from sb3_vpg.checkpoints.callback import TrainingCheckpoint
+from sb3_vpg.recurrent_policies import MlpLstmPolicy
 from sb3_vpg.vec_env import make_vec_env
 
 EPISODES = {"n_episodes": 2}
@@ -192,6 +195,25 @@ def test_a_model_loads_with_another_number_of_environments(model_path: Any) -> N
     RecurrentVPG.load(model_path, env=vector_env(3), device="cpu").learn(24)
 
 
+def test_a_model_can_be_pickled_and_copied() -> None:
+    """Also in the middle of a rollout, as callbacks do."""
+
+    class Copies(BaseCallback):
+        def _on_step(self) -> bool:
+            assert not differing(weights(self.model), weights(deepcopy(self.model)))
+            return True
+
+    model = make_recurrent_model(n_steps=4).learn(8, callback=Copies())
+    assert not differing(weights(model), weights(pickle.loads(pickle.dumps(model))))
+
+
+def test_a_compiled_policy_learns() -> None:
+    model = make_recurrent_model(env=vector_env(2), n_steps=4)
+    model.policy = th.compile(model.policy, backend="eager")
+    before = weights(model)
+    assert differing(before, weights(model.learn(16)))
+
+
 def test_contribs_example_runs_with_one_word_changed(tmp_path: Any) -> None:
     """The example of contrib's documentation of RecurrentPPO, with fewer steps."""
     model = RecurrentVPG("MlpLstmPolicy", "CartPole-v1", verbose=0)
@@ -270,6 +292,41 @@ def test_an_invalid_observation_is_named(value: float) -> None:
     env = DummyVecEnv([RandomEnv, Broken])
     with pytest.raises(ValueError, match=r"observation.*environment 1"):
         make_recurrent_model(env=env).learn(64)
+
+
+@pytest.mark.parametrize("algorithm", [RecurrentVPG, RecurrentPPO])
+def test_the_bias_of_forget_gates_lets_an_lstm_remember(algorithm: Any) -> None:
+    """With 100, a cell that nothing enters keeps its memory; all other weights are those without the argument."""
+    models = [
+        algorithm(MlpLstmPolicy, RandomEnv(), policy_kwargs={"forget_gate_bias": bias}, seed=0, device="cpu")
+        for bias in (None, 100.0)
+    ]
+    usual, remembering = map(weights, models)
+    changed = {f"lstm_{who}.bias_{which}h_l0" for who in ("actor", "critic") for which in ("i", "h")}
+    assert differing(usual, remembering) == changed
+    lstm = models[1].policy.lstm_actor
+    with th.no_grad():
+        # Nothing enters
+        lstm.bias_ih_l0[: lstm.hidden_size] = -100.0
+        memory = th.randn(1, 1, lstm.hidden_size)
+        _, (_, kept) = lstm(th.randn(50, 1, 3), (th.zeros_like(memory), memory))
+    th.testing.assert_close(kept, memory)
+
+
+@pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES.keys())
+def test_the_policy_alone_can_be_saved(structure: dict[str, Any], tmp_path: Any) -> None:
+    model = make_recurrent_model(policy_kwargs={"forget_gate_bias": 1.5, **structure})
+    model.policy.save(tmp_path / "policy")
+    loaded = MlpLstmPolicy.load(tmp_path / "policy")
+    assert loaded.forget_gate_bias == 1.5
+    observation = np.ones(3, np.float32)
+    np.testing.assert_array_equal(*(one.predict(observation)[1] for one in (model.policy, loaded)))
+
+
+@pytest.mark.parametrize("bias", [np.nan, "much"])
+def test_a_forget_gate_bias_that_is_no_number_is_refused(bias: Any) -> None:
+    with pytest.raises(ValueError, match="forget_gate_bias must be"):
+        make_recurrent_model(policy_kwargs={"forget_gate_bias": bias})
 
 
 def test_the_arguments_shared_with_recurrent_ppo_mean_the_same() -> None:

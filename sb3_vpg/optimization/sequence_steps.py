@@ -20,6 +20,7 @@ from typing_extensions import Self
 from sb3_vpg.common.observations import take
 from sb3_vpg.estimation.returns import Episodes
 from sb3_vpg.optimization.steps import Steps
+from sb3_vpg.policies import original
 
 _CONTRIBS = (
     "forward",
@@ -142,8 +143,8 @@ class SequenceSteps(Steps):
 
 def acts_as_contrib(policy: Any) -> bool:
     """Return whether ``get_distribution`` and ``predict_values`` agree with ``forward``, because all are contrib's own."""
-    cls = type(policy)
-    own = all(getattr(cls, name) is getattr(RecurrentActorCriticPolicy, name) for name in _CONTRIBS)
+    policy = original(policy)
+    own = all(getattr(type(policy), name) is getattr(RecurrentActorCriticPolicy, name) for name in _CONTRIBS)
     return own and vars(policy).keys().isdisjoint(_CONTRIBS)
 
 

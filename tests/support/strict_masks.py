@@ -1,4 +1,4 @@
-"""Registers StrictMasks-v0, which fails at an action that its mask does not allow. For the commands: --gym-packages strict_masks."""
+"""Registers StrictMasks-v0 (--gym-packages strict_masks), which fails at an action that its mask does not allow."""
 
 from typing import Any
 
