@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-import sb3_vpg.t_maze  # noqa: F401  # registers TMaze-v0
+import sb3_vpg.envs  # noqa: F401  # registers TMaze-v0
 
 NORTH, EAST, SOUTH, WEST = range(4)
 SIGNALS = {(0, 1, 1): NORTH, (1, 1, 0): SOUTH}

@@ -10,7 +10,7 @@ import sb3_contrib
 from rl_zoo3 import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
-import sb3_vpg.t_maze  # noqa: F401  # registers TMaze-v0
+import sb3_vpg.envs  # noqa: F401  # registers TMaze-v0
 from sb3_vpg.zoo.algorithms import ALGORITHMS, CONTRIB_ALGORITHMS, VPG_KINDS, algorithm_class
 from sb3_vpg.zoo.tuning.search_space import convert_vpg_params, sample_vpg_params
 

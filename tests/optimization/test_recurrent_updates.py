@@ -12,7 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-import sb3_vpg.t_maze  # noqa: F401  # registers TMaze-v0
+import sb3_vpg.envs  # noqa: F401  # registers TMaze-v0
 from sb3_vpg import VPG, RecurrentVPG
 from sb3_vpg.collection.buffers import full_batch
 

@@ -76,4 +76,4 @@ class TMaze(gym.Env[np.ndarray, np.int64]):
         return np.array(_SIGNALS[self.goal] if self.position == 0 else _CORRIDOR, dtype=np.float32)
 
 
-gym.register("TMaze-v0", entry_point="sb3_vpg.t_maze:TMaze", max_episode_steps=100, reward_threshold=3.9)
+gym.register("TMaze-v0", entry_point="sb3_vpg.envs.t_maze:TMaze", max_episode_steps=100, reward_threshold=3.9)
