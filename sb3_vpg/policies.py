@@ -10,7 +10,6 @@ from typing import Any
 
 import torch as th
 from gymnasium import spaces
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticCnnPolicy, ActorCriticPolicy, BasePolicy, MultiInputActorCriticPolicy
 from stable_baselines3.common.preprocessing import get_action_dim, get_flattened_obs_dim, preprocess_obs
 from stable_baselines3.common.type_aliases import PyTorchObs
@@ -113,12 +112,18 @@ def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> Non
     # Those of sb3_contrib have longer names
     reads_dicts = any(one.__name__.endswith(MultiInputActorCriticPolicy.__name__) for one in policy_class.__mro__)
     if isinstance(space, spaces.Dict) != reads_dicts:
-        kind = "LstmPolicy" if issubclass(policy_class, RecurrentActorCriticPolicy) else "Policy"
+        kind = "LstmPolicy" if is_recurrent(policy_class) else "Policy"
         fitting = f"'MultiInput{kind}'" if isinstance(space, spaces.Dict) else f"'Mlp{kind}' (or 'Cnn{kind}' for images)"
         raise ValueError(
             f"{policy_class.__name__} cannot read observations in {space}: use {fitting}, or pass a features_extractor_class "
             "in policy_kwargs"
         )
+
+
+def is_recurrent(policy_class: type) -> bool:
+    """Return whether the class is a ``RecurrentActorCriticPolicy``; sb3_contrib is not imported, which takes time."""
+    of_contrib = "sb3_contrib.common.recurrent.policies", "RecurrentActorCriticPolicy"
+    return any((base.__module__, base.__name__) == of_contrib for base in policy_class.__mro__)
 
 
 def unknown_policy(name: str, known: Iterable[str], algorithm: str = "VPG") -> ValueError:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.torch_layers import CombinedExtractor, MlpExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -27,7 +26,7 @@ from torch import nn
 
 from sb3_vpg.exceptions import UnsoundNumberError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks, only_flattens
-from sb3_vpg.optimization.sequence_steps import acts_as_contrib
+from sb3_vpg.policies import is_recurrent
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, normalizers
 
 LARGEST = 1e18
@@ -85,7 +84,12 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
 
 def _extractors_before_lstm(policy: Any) -> list[Any]:
     """Return SB3's own features extractors that are followed by contrib's LSTM; none if a module has hooks."""
-    if not isinstance(policy, RecurrentActorCriticPolicy) or not acts_as_contrib(policy):
+    if not is_recurrent(type(policy)):
+        return []
+    # Imports sb3_contrib, which takes time
+    from sb3_vpg.optimization.sequence_steps import acts_as_contrib
+
+    if not acts_as_contrib(policy):
         return []
     changed = any("forward" in vars(one) or any(forward_hooks([one])) for one in policy.modules())
     extractor = policy.pi_features_extractor

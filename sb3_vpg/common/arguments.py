@@ -12,7 +12,6 @@ from typing import Any, TypedDict
 
 import numpy as np
 import torch as th
-from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -78,6 +77,9 @@ def _hint(name: str, known: list[str]) -> str:
     if "learning_rate" in known:
         if name in _COUNTERPARTS:
             return f": {_COUNTERPARTS[name]}"
+        # Only after a mistake, because it takes time
+        from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+
         if any(name in inspect.signature(policy).parameters for policy in (ActorCriticPolicy, RecurrentActorCriticPolicy)):
             return f": it is an argument of the policy; pass policy_kwargs={{{name!r}: ...}}"
         if any(name in inspect.signature(algorithm).parameters for algorithm in (DQN, SAC, TD3)):
