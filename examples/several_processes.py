@@ -12,7 +12,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from sb3_vpg import VPG
 from sb3_vpg.checkpoints import TrainingCheckpoint
-from sb3_vpg.distributed import make_vec_env, rank, size
+from sb3_vpg.distributed import get_rank, get_world_size, make_vec_env
 
 
 def main(total_timesteps: int = 100_000, folder: str = "logs/several_processes") -> None:
@@ -21,10 +21,10 @@ def main(total_timesteps: int = 100_000, folder: str = "logs/several_processes")
     model = VPG("MlpPolicy", env, n_steps=64, seed=0)
     model.learn(total_timesteps, callback=TrainingCheckpoint(folder))
     # VPG writes its files in the first process only; so does this program
-    if rank() == 0:
+    if get_rank() == 0:
         model.save(f"{folder}/model")
         mean, _ = evaluate_policy(model, make_all("CartPole-v1", seed=1), n_eval_episodes=20)
-        print(f"Return over 20 episodes: {mean:.1f}, after {model.num_timesteps} steps of {size()} processes")
+        print(f"Return over 20 episodes: {mean:.1f}, after {model.num_timesteps} steps of {get_world_size()} processes")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class ProcessLostError(RuntimeError):
     """Under torchrun, another process has ended; the message names it."""
 
 
-class FirstProcessError(RuntimeError):
+class MainProcessError(RuntimeError):
     """Under torchrun, the first process has raised an error, which it reports; the others raise this one."""
 
 

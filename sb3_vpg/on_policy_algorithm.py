@@ -18,7 +18,7 @@ from sb3_vpg.collection.buffers import full_batch, has_known_layout
 from sb3_vpg.collection.callback_locals import Locals
 from sb3_vpg.collection.check_nan import invalid_observation
 from sb3_vpg.collection.late_values import LateValues
-from sb3_vpg.collection.processes import joined
+from sb3_vpg.collection.processes import join_processes
 from sb3_vpg.collection.pure_modules import Purity, check_purity
 from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced, last_values
 from sb3_vpg.collection.sb3_loop import collect_by_sb3
@@ -27,7 +27,7 @@ from sb3_vpg.common import torchrun
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.common.iteration_hook import IterationHook
 from sb3_vpg.common.random_state import random_streams
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.estimation.estimator import Estimator, next_average
 from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, training_error
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
@@ -35,7 +35,7 @@ from sb3_vpg.optimization.steps import Steps
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import naming_failed_env
-from sb3_vpg.vec_env.vec_normalize import KeptStatistics
+from sb3_vpg.vec_env.vec_normalize import StatisticsSnapshot
 
 # Derived from arguments and policy, or part of one learn() or rollout
 _NOT_SAVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
@@ -59,7 +59,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _sb3_loop_env: VecEnv | None = None  # while SB3's loop collects
     _late: LateValues | None = None  # while our loop collects
     _purity: Purity | None = None
-    _world: World = ALONE
+    _world: World = SINGLE_PROCESS
     _hooks: list[IterationHook] = []  # noqa: RUF012  # never changed: learn() assigns a new list
     _stop_requested = False
     between_iterations = False
@@ -77,8 +77,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         the environments of all processes get different seeds.
         """
         super().set_random_seed(seed)
-        if seed is not None and self.env is not None and torchrun.rank() > 0:
-            self.env.seed(seed + torchrun.rank() * self.n_envs)
+        if seed is not None and self.env is not None and torchrun.get_rank() > 0:
+            self.env.seed(seed + torchrun.get_rank() * self.n_envs)
         self._rng, self._predict_rng = random_streams(seed)
 
     def learn(
@@ -95,18 +95,19 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         ``learn``, NumPy's matrix products use as many threads as torch (``torch.set_num_threads``).
 
         :raises ValueError: if there is no environment, or if it cannot be reset as ``n_episodes`` needs; see also
-            ``collect_rollouts`` and ``train``
-        :raises EnvironmentFailedError: see ``collect_rollouts``
+            ``collect_rollouts`` and ``train``. Under torchrun also if the processes' models or numbers of environments differ
+        :raises EnvironmentFailedError: see ``collect_rollouts``. Under torchrun, ``ProcessLostError`` if another process ends
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
         self.warn_unloadable(stacklevel=4)
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
-        self._purity, self._statistics = None, KeptStatistics(self.env)
-        self._world = joined(self, total_timesteps)
+        self._purity, self._statistics = None, StatisticsSnapshot(self.env)
+        self._world = join_processes()
+        self._world.check_model(self, total_timesteps)
         with self._world.learning(self):
-            with naming_failed_env(self.env, self), self._world.still_statistics(self.env):
+            with naming_failed_env(self.env, self), self._world.frozen_statistics(self.env):
                 total_timesteps, callback = self._setup_learn(
                     total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
                 )
@@ -130,8 +131,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         if self._last_obs is not None or self.env is None:
             return
         check_resets(self.env, self._estimator)
-        self._statistics = KeptStatistics(self.env)
-        with naming_failed_env(self.env, self), self._world.still_statistics(self.env):
+        self._statistics = StatisticsSnapshot(self.env)
+        with naming_failed_env(self.env, self), self._world.frozen_statistics(self.env):
             self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
         self._check_first_observation()
@@ -161,7 +162,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._reset_new_env()
         for hook in self._hooks:
             hook.on_iteration_start()
-        if any(self._world.gather(self._stop_requested)):
+        if any(self._world.all_gather(self._stop_requested)):
             return False
         self.between_iterations = False
         return True
@@ -216,10 +217,10 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         :raises EnvironmentFailedError: if an environment raises an error or its process dies
         """
         self._reset_new_env()
-        self._statistics = KeptStatistics(self.env)
+        self._statistics = StatisticsSnapshot(self.env)
         begun, n_all = self.num_timesteps, env.num_envs * self._world.size
         try:
-            with naming_failed_env(env, self), self._world.still_statistics(env):
+            with naming_failed_env(env, self), self._world.frozen_statistics(env):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except UnsoundNumberError as error:
             raise self._training_error(error.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None

@@ -164,7 +164,7 @@ class RandomSearch(PlainSaving):
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
-        if torchrun.size() > 1:
+        if torchrun.get_world_size() > 1:
             raise ValueError(
                 "RandomSearch does not search on several processes: start the program without torchrun; each of several "
                 "environments plays a draw of its own"

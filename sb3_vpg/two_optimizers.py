@@ -62,7 +62,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         split = self._split()
         critic = split.critic if self._estimator.has_critic else None
         learning = (split.optimizer, critic)
-        if not any(trainable_parameters(one) for one in learning if one is not None) and torchrun.rank() == 0:
+        if not any(trainable_parameters(one) for one in learning if one is not None) and torchrun.get_rank() == 0:
             warnings.warn(
                 "every parameter of the policy is frozen (requires_grad=False), so nothing is learned; unfreeze some with "
                 "requires_grad_(True)",

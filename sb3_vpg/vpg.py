@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.collection.actors import kept_network
-from sb3_vpg.collection.batch_share import BatchShare
+from sb3_vpg.collection.batch_shard import BatchShard
 from sb3_vpg.collection.buffers import SB3_BUFFERS, BufferClasses, buffer_class, full_batch
 from sb3_vpg.collection.processes import prepare_process
 from sb3_vpg.common import torchrun
@@ -160,7 +160,7 @@ class VPG(TwoOptimizers):
         check_policy_supports(self.policy_class, self.policy_kwargs, self.observation_space)
         options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "use_sde")
         given = {name: getattr(self, name) for name in options}
-        self._estimator = Estimator(**given, n_envs=self.n_envs * torchrun.size())
+        self._estimator = Estimator(**given, n_envs=self.n_envs * torchrun.get_world_size())
         self.rollout_buffer_class = buffer_class(
             self.rollout_buffer_class, self.observation_space, self._estimator, self.buffer_classes
         )
@@ -199,7 +199,7 @@ class VPG(TwoOptimizers):
         """
         self._split()
         rollout = full_batch(self.rollout_buffer)
-        share = BatchShare(self.rollout_buffer, len(rollout.returns), self._world)
+        share = BatchShard(self.rollout_buffer, len(rollout.returns), self._world)
         advantages = share.normalized(rollout.advantages) if self.normalize_advantage else rollout.advantages
         batch = PolicyBatch(self._steps(self.rollout_buffer, rollout), advantages)
         assign_by_rollout(self.policy, batch.steps)
@@ -209,7 +209,7 @@ class VPG(TwoOptimizers):
         self._note_step_size("learning_rate", self.policy.optimizer)
         # Logs are dumped before train(), so the diagnostics of this update appear in the next log, if there is one
         logged = self._log_interval if self.logger.output_formats else 0
-        log_follows = self._world.from_first(bool(logged and (self._iteration + 1) % logged == 0))
+        log_follows = self._world.broadcast(bool(logged and (self._iteration + 1) % logged == 0))
 
         critic = self.critic_optimizer if self._estimator.has_critic else None
         try:
@@ -229,19 +229,19 @@ class VPG(TwoOptimizers):
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
 
-    def _train_policy(self, batch: PolicyBatch, share: BatchShare, log_follows: bool) -> None:
+    def _train_policy(self, batch: PolicyBatch, share: BatchShard, log_follows: bool) -> None:
         # A mean over steps, or over whole episodes
         n_terms = share.n_all if self.n_episodes is None else self.n_episodes * self._estimator.n_envs
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
         network = kept_network(self._actor, self.policy, "action_net")
         step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network, self._world)
         if log_follows:
-            gradients = [self._world.sum(one) for one in step.part_gradients(share.parts(self.device))]
+            gradients = [self._world.all_reduce(one) for one in step.part_gradients(share.parts(self.device))]
             self.logger.record("train/gradient_snr", signal_to_noise(gradients))
         for name, number in vars(step.run(n_terms, ent_coef)).items():
             self.logger.record(f"train/{name}", number)
 
-    def _train_critic(self, steps: Steps, rollout: RolloutBufferSamples, share: BatchShare, optimizer: Optimizer) -> None:
+    def _train_critic(self, steps: Steps, rollout: RolloutBufferSamples, share: BatchShard, optimizer: Optimizer) -> None:
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
         update_learning_rate(optimizer, vf_learning_rate)
         if self.vf_learning_rate is not None:
@@ -253,12 +253,12 @@ class VPG(TwoOptimizers):
         self.logger.record("train/value_loss", np.mean(losses))
         self.logger.record("train/explained_variance", share.explained_variance(rollout.old_values, rollout.returns))
 
-    def _record_change(self, steps: Steps, rollout: RolloutBufferSamples, share: BatchShare) -> None:
+    def _record_change(self, steps: Steps, rollout: RolloutBufferSamples, share: BatchShard) -> None:
         """Log how much the update has changed policy and values, in eval mode as they will be used."""
         self.policy.set_training_mode(False)
         with th.no_grad():
             log_prob, _ = steps.evaluate(self.policy, self._estimator.has_critic)
-            before, after = (self._world.concatenate(one) for one in (rollout.old_log_prob, log_prob))
+            before, after = (self._world.all_gather_rows(one) for one in (rollout.old_log_prob, log_prob))
             self.logger.record("train/approx_kl", approximate_kl(before, after))
             if self._estimator.has_critic:
                 values = steps.values(self.policy)
@@ -280,7 +280,7 @@ class VPG(TwoOptimizers):
         self._check_policy()
         self._step_sizes = {}
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        if self._world.is_first:
+        if self._world.is_main_process:
             self._warn_if_standing_still()
         return self
 

@@ -139,7 +139,8 @@ def report(raw: Raw) -> list[str]:
         "Computed, not measured: the speed of P processes over that of one process with the same share of environments,",
         "`P · t / (t + (P - 1) · c)`, with the iteration t and the cost c of its exchanges from the table above. It assumes a",
         "core for each process, exchanges in a ring between processes of one machine, and that no process waits for a slower",
-        "one. A network between machines makes c larger; longer rollouts make t larger.",
+        "one. A network between machines makes c larger. Longer rollouts make t larger, and c too, by a few numbers for each",
+        "step, which the model leaves out.",
         "",
         *model_table(raw),
     ]

@@ -17,11 +17,11 @@ from harness.hyperparameters import read_dict, scheduled
 from harness.task_settings import NO_RENDERING, VPG_ENTRIES, normalized
 from sb3_vpg import VPG
 from sb3_vpg.distributed import make_vec_env
-from sb3_vpg.distributed.world import join
+from sb3_vpg.distributed.world import TorchrunWorld, join
 
 SUMS, OBJECTS = "sums", "objects"
-EXCHANGES = {SUMS: ("all_gather", "all_reduce"), OBJECTS: ("all_gather_object", "broadcast_object_list")}
-"""Functions of torch.distributed that exchange numbers, and those that exchange Python objects."""
+EXCHANGES = {SUMS: (TorchrunWorld, ["all_reduce"]), OBJECTS: (TorchrunWorld, ["all_gather", "broadcast"])}
+"""The methods that sum numbers over the processes, and those that exchange Python objects."""
 
 
 def new_model(env_id: str, n_envs: int, seed: int) -> VPG:
@@ -71,9 +71,8 @@ def train(env_id: str, n_envs: int, n_steps: int, seed: int = 0, waits: bool = F
     if waits:
         print("ready", flush=True)
         sys.stdin.readline()
-    functions: dict[str, tuple[Any, Sequence[str]]] = {name: (dist, attributes) for name, attributes in EXCHANGES.items()}
     before = model._n_updates
-    with timed({"rollouts": (VPG, ["collect_rollouts"]), **functions}) as spent:
+    with timed({"rollouts": (VPG, ["collect_rollouts"]), **EXCHANGES}) as spent:
         start, cpu_start = time.perf_counter(), time.process_time()
         model.learn(n_steps)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu_start
@@ -86,7 +85,7 @@ def train(env_id: str, n_envs: int, n_steps: int, seed: int = 0, waits: bool = F
 def exchange(n_numbers: int, repetitions: int) -> dict[str, float]:
     """:return: median seconds of one exchange for which no process waits: a sum of so many numbers, and a small object"""
     world, numbers = join(), th.zeros(n_numbers)
-    functions = {SUMS: lambda: world.sum(numbers), OBJECTS: lambda: world.gather((world.rank, 0.0))}
+    functions = {SUMS: lambda: world.all_reduce(numbers), OBJECTS: lambda: world.all_gather((world.rank, 0.0))}
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repetitions):
         for name, function in functions.items():

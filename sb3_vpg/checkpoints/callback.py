@@ -117,14 +117,14 @@ class TrainingCheckpoint(BaseCallback):
             callback_state(part)
         if self.model.num_timesteps == 0 and self.resume:
             self._resume()
-        elif self.model.num_timesteps == 0 and self.model._world.is_first:
+        elif self.model.num_timesteps == 0 and self.model._world.is_main_process:
             for path in checkpoints_in(self.save_path):
                 path.unlink()
         self._last_written = self.model.num_timesteps
 
     def on_iteration_start(self) -> None:
         """Write a checkpoint if ``save_freq`` steps have passed or one was requested."""
-        requested = any(self.model._world.gather(self._requested))
+        requested = any(self.model._world.all_gather(self._requested))
         if requested or self.model.num_timesteps // self.save_freq > self._last_written // self.save_freq:
             self._write()
 
@@ -144,7 +144,7 @@ class TrainingCheckpoint(BaseCallback):
         self.model.warn_unloadable(stacklevel=3)
         try:
             content = self._content()
-            if not self.model._world.is_first:
+            if not self.model._world.is_main_process:
                 return
             with atomic_write(path) as file:
                 file.write(content)
@@ -170,7 +170,7 @@ class TrainingCheckpoint(BaseCallback):
 
     def _resume(self) -> None:
         """Restore the newest checkpoint that can be read, if there are any. The first process reads it for all."""
-        checkpoint, damaged = self.model._world.by_first(self._newest)
+        checkpoint, damaged = self.model._world.run_on_main(self._newest)
         if checkpoint is not None:
             self._restore(checkpoint, damaged)
 
@@ -205,7 +205,7 @@ class TrainingCheckpoint(BaseCallback):
         best = dict(zip(checkpoint.state["best_models"], checkpoint.best, strict=True))
         parts = checkpoint.data, checkpoint.weights, checkpoint.state, best
         reasons = restore_training(self.model, self._callback, *parts, self.monitor_dir)
-        if not self.model._world.is_first:
+        if not self.model._world.is_main_process:
             return
         for path in checkpoints_in(self.save_path):
             if steps_of(path) > checkpoint.num_timesteps:

@@ -54,7 +54,7 @@ def get_shared_state(model: LeanOnPolicyAlgorithm) -> dict[str, Any]:
         "last_obs": model._last_obs,
         "last_starts": model._last_episode_starts,
     }
-    everyones = world.gather(own)
+    everyones = world.all_gather(own)
     envs = [state for one in everyones for state in one["envs"]]
     missing = missing or next((state["missing"] for state in envs if state["missing"]), None)
     joined = {key: _joined([one[key] for one in everyones]) for key in ("last_obs", "last_starts")}
@@ -99,7 +99,7 @@ def set_shared_state(model: LeanOnPolicyAlgorithm, state: dict[str, Any]) -> str
         reasons = [set_state(_alone(base, index), one) for index, one in enumerate(state["envs"][own])]
         reason = next((one for one in reasons if one is not None), None)
     # If one process begins new episodes, all do
-    reason = next((one for one in world.gather(reason) if one is not None), None)
+    reason = next((one for one in world.all_gather(reason) if one is not None), None)
     if reason is None:
         model._last_obs, model._last_episode_starts = _taken(state["last_obs"], own), _taken(state["last_starts"], own)
         # A reset that waits would be that of the seed
@@ -164,10 +164,10 @@ def is_of_torchrun(state: dict[str, Any]) -> bool:
 
 def check_launch(state: dict[str, Any], world: World, path: object) -> None:
     """:raises ValueError: if the run began without torchrun and goes on with it, or the other way round"""
-    if is_of_torchrun(state) and not world.is_shared:
+    if is_of_torchrun(state) and not world.is_distributed:
         raise ValueError(
             f"{path} belongs to a run under torchrun, where statistics and checkpoints have another form: go on with "
             "torchrun, with any number of processes that divides the number of environments, such as --nproc-per-node 1"
         )
-    if world.is_shared and not is_of_torchrun(state):
+    if world.is_distributed and not is_of_torchrun(state):
         raise ValueError(f"{path} belongs to a run without torchrun: go on without it, or begin a new run")

@@ -50,7 +50,7 @@ def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor
     """
     assert model.env is not None
     # First: it waits until the other processes have played their steps
-    env = {SHARED: get_shared_state(model)} if model._world.is_shared else get_state(model.env)
+    env = {SHARED: get_shared_state(model)} if model._world.is_distributed else get_state(model.env)
     monitors = [] if monitor_dir is None else monitor_dir.glob("*.monitor.csv")
     return {
         "versions": {**versions(), "device": str(model.device)},
@@ -95,7 +95,7 @@ def check_settings(model: LeanOnPolicyAlgorithm, stored: dict[str, Any], current
     :param current: settings of ``model``, in the same form
     :raises ValueError: if the checkpoint belongs to another run; the text names the setting that differs
     """
-    of_the_task = [name for name in _OF_THE_TASK if name != "n_envs" or not model._world.is_shared]
+    of_the_task = [name for name in _OF_THE_TASK if name != "n_envs" or not model._world.is_distributed]
     names = [*of_the_task, *(name for name in _arguments(type(model)) if name not in _NOT_COMPARED)]
     for name in names:
         was, now = stored.get(name), current.get(name)
@@ -149,7 +149,7 @@ def restore_training(
     for name in [name for name in now if name in was and repr(was[name]) != repr(now[name])]:
         reasons.append(f"{name} was {was[name]}, and is {now[name]} now (register_buffer would save it with the weights)")
     reasons += restore_callbacks(callback, state["callbacks"], best)
-    if model._world.is_first:
+    if model._world.is_main_process:
         _cut_monitors(monitor_dir, state["monitors"])
     reasons += restore_log(model, state["log"])
     streams = state["streams"]

@@ -19,7 +19,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.common.observations import n_observations, stacked, take
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.exceptions import DistributionError
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched
@@ -52,7 +52,7 @@ class Actor(Protocol):
     defers_values: bool
     """Whether values are computed after the rollout, and not by ``act``."""
 
-    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
         """Begin a rollout of these processes, with this generator for the actions of all of them."""
 
     def fits(self) -> bool:
@@ -101,7 +101,7 @@ class LeanActor:
         # The networks read the parameters of this policy, not those of its copy
         return {**vars(self), "_networks": {}}
 
-    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
         self._rng, self._world = rng, world
         self._noise: Iterator[Array] = iter(())
         self._dist_params: list[Array] = []

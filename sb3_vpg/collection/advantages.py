@@ -12,7 +12,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
 
 from sb3_vpg.collection.buffers import counted_steps
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.estimation.returns import Episodes, Floats, gae
 from sb3_vpg.estimation.score_function import score_products
@@ -29,7 +29,7 @@ def compute_advantages(
     average: float = 0.0,
     last_values_N: Floats | None = None,
     last_dones_N: Floats | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> float | None:
     """
     Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N).
@@ -61,7 +61,7 @@ def compute_advantages(
     episodes = Episodes.of(buffer.episode_starts, counted_TN)
     weighted_EM = estimator.weights(episodes) * episodes.gather(buffer.advantages)
     buffer.advantages = episodes.scatter(weighted_EM, counted_TN.shape)
-    return float(world.concatenate(buffer.returns[counted_TN]).mean())
+    return float(world.all_gather_rows(buffer.returns[counted_TN]).mean())
 
 
 def _fill_gae(buffer: RolloutBuffer, last_values_N: Floats, last_dones_N: Floats) -> None:
@@ -84,8 +84,8 @@ def _monte_carlo(
     episodes = Episodes.of(buffer.episode_starts, counted_TN)
     # Rewards are small: each process computes the baseline from those of all, in the order of the environments
     everyones, own_E = episodes, slice(None)
-    if world.is_shared:
-        lengths = world.gather(episodes.lengths_E)
+    if world.is_distributed:
+        lengths = world.all_gather(episodes.lengths_E)
         everyones, first = Episodes.of_lengths(np.concatenate(lengths)), sum(map(len, lengths[: world.rank]))
         own_E = slice(first, first + len(episodes.lengths_E))
 
@@ -95,9 +95,9 @@ def _monte_carlo(
         parameters = trainable_parameters(policy.optimizer)
         products_E, squares_E = score_products(log_prob, parameters, episodes, weights_M, returns_EM[own_E])
         drop_graph(policy)
-        return world.concatenate(products_E), world.concatenate(squares_E)
+        return world.all_gather_rows(products_E), world.all_gather_rows(squares_E)
 
-    rewards_EM = everyones.filled(world.concatenate(buffer.rewards[episodes.rows, episodes.envs]))
+    rewards_EM = everyones.filled(world.all_gather_rows(buffer.rewards[episodes.rows, episodes.envs]))
     advantages_EM, returns_EM, mean = estimator.monte_carlo(everyones, rewards_EM, average, products)
     buffer.advantages = episodes.scatter(advantages_EM[own_E], counted_TN.shape)
     buffer.returns = episodes.scatter(returns_EM[own_E], counted_TN.shape)

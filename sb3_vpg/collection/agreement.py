@@ -45,13 +45,13 @@ class RolloutEnd:
             self._agree(n_steps, False)
         return self.stopped_after is not None
 
-    def n_too_many(self, n_steps: int) -> int:
+    def n_excess_steps(self, n_steps: int) -> int:
         """Return how many of its steps this process has played after a callback of another one stopped the rollout."""
         return 0 if self.stopped_after is None else n_steps - self.stopped_after
 
     def _agree(self, n_steps: int, stops: bool) -> int:
         """Return the largest number of steps of all processes."""
-        everyones = self._world.gather((n_steps, stops))
+        everyones = self._world.all_gather((n_steps, stops))
         self.stopped_after = min((steps for steps, has_stopped in everyones if has_stopped), default=None)
         return max(steps for steps, _ in everyones)
 
@@ -74,7 +74,7 @@ class EpisodeReports:
         :param infos: those that hold an episode or a success
         :param dones: whether the episodes of these environments are over
         """
-        if self._world.is_shared:
+        if self._world.is_distributed:
             needed: list[dict[str, Any]] = [
                 {key: info[key] for key in ("episode", "is_success") if key in info} for info in infos
             ]
@@ -84,8 +84,8 @@ class EpisodeReports:
 
     def share(self) -> None:
         """Add the episodes of all processes, up to the present step."""
-        if not self._world.is_shared:
+        if not self._world.is_distributed:
             return
-        for step, infos, dones in sorted(chain(*self._world.gather(self._kept)), key=lambda kept: kept[0]):
+        for step, infos, dones in sorted(chain(*self._world.all_gather(self._kept)), key=lambda kept: kept[0]):
             if step <= self._model.num_timesteps:
                 self._model._update_info_buffer(infos, dones)

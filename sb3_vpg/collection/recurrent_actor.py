@@ -10,7 +10,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.collection.actors import NO_KEYWORDS, invalid_distribution_errors
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.numpy_policy.networks import Array
 from sb3_vpg.optimization.sequence_steps import acts_as_contrib
 
@@ -42,7 +42,7 @@ class RecurrentActor:
         self.starts, self.sde_sample_freq = starts, sde_sample_freq
         self.needs_values = has_critic or not acts_as_contrib(policy)
 
-    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
 

@@ -68,7 +68,7 @@ def collect(
     # Once per rollout: calling locals() at every step costs as much as a layer of the network
     callback.update_locals({**locals(), "self": model})
     lazy_locals = _lazy_locals(model, actor, callback, rollout_buffer)
-    step, check = world.noting(env, fast_step(env)), raw_check(env, policy)
+    step, check = world.recording(fast_step(env)), raw_check(env, policy)
     is_bounded, n_all, reports = isinstance(model.action_space, spaces.Box), n_envs * world.size, EpisodeReports(model, world)
     keywords = NO_KEYWORDS
     episode_buffer = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
@@ -111,7 +111,7 @@ def collect(
         _check_unchanged(model, policy, model_env, actor)
     is_stopped = end.is_stopped(n_steps)
     # What other processes have played after a stop does not count
-    model.num_timesteps -= n_all * end.n_too_many(n_steps)
+    model.num_timesteps -= n_all * end.n_excess_steps(n_steps)
     reports.share()
     if is_stopped:
         return False

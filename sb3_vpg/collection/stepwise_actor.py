@@ -10,7 +10,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.collection.actors import NO_KEYWORDS, invalid_distribution_errors, values_of
 from sb3_vpg.common.observations import n_observations
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import Array
 from sb3_vpg.vec_env.action_masks import check_allowed
@@ -33,7 +33,7 @@ class StepwiseActor:
         self.has_critic = has_critic
         self.are_pure = are_pure
 
-    def start(self, rng: np.random.Generator, world: World = ALONE) -> None:
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
         self.defers_values = self._may_defer()
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []

@@ -12,7 +12,7 @@ def is_launched() -> bool:
     return bool(os.environ.get("TORCHELASTIC_RUN_ID"))
 
 
-def rank() -> int:
+def get_rank() -> int:
     """:return: the number of this process among those that torchrun has started, from 0; 0 without torchrun"""
     return int(os.environ["RANK"]) if is_launched() else 0
 
@@ -22,7 +22,7 @@ def local_rank() -> int:
     return int(os.environ["LOCAL_RANK"]) if is_launched() else 0
 
 
-def size() -> int:
+def get_world_size() -> int:
     """:return: the number of processes that torchrun has started; 1 without torchrun"""
     return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
 
@@ -32,26 +32,25 @@ def n_restarts() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if is_launched() else 0
 
 
-def launch() -> str:
+def launch_id() -> str:
     """:return: a name of the launch, which is the same after a restart and differs between two torchruns"""
     return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}"
 
 
-def share(n_envs: int, what: str = "n_envs") -> tuple[int, int]:
+def shard(n_envs: int) -> tuple[int, int]:
     """
     Divide environments among the processes.
 
     :param n_envs: number of environments of all processes
-    :param what: the name of this number, for the error
     :return: how many this process has, and the index of the first of them
     :raises ValueError: if the number cannot be divided
     """
-    n_processes = size()
+    n_processes = get_world_size()
     if n_envs % n_processes:
         divisors = [str(number) for number in range(1, n_envs + 1) if n_envs % number == 0]
         raise ValueError(
-            f"{what}={n_envs} environments cannot be divided equally among {n_processes} processes: use another {what}, or "
+            f"n_envs={n_envs} environments cannot be divided equally among {n_processes} processes: use another n_envs, or "
             f"torchrun --nproc-per-node with {' or '.join(divisors)} processes in all"
         )
     own = n_envs // n_processes
-    return own, rank() * own
+    return own, get_rank() * own

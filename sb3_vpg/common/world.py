@@ -21,64 +21,77 @@ Rows = TypeVar("Rows", np.ndarray, th.Tensor)
 
 
 class World:
-    """A single process. All processes call the methods in the same order, and each waits for the others."""
+    """
+    The processes as this one sees them; here it is alone. All call the methods in the same order, and each waits for the
+    others.
+    """
 
     rank = 0
     """Number of this process, from 0."""
     size = 1
     """Number of processes."""
-    is_shared = False
+    is_distributed = False
     """Whether torchrun has started this process, alone or with others."""
 
     @property
-    def is_first(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this process logs, evaluates and writes files."""
         return self.rank == 0
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Return the value of each process, in the order of their ranks."""
         return [value]
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return the value of the first process."""
         return value
 
-    def by_first(self, make: Callable[[], T]) -> T:
+    def run_on_main(self, make: Callable[[], T]) -> T:
         """Return the result of a function that only the first process calls."""
         return make()
 
-    def concatenate(self, rows: Rows) -> Rows:
+    def all_gather_rows(self, rows: Rows) -> Rows:
         """Return the rows of all processes, in the order of their ranks."""
         return rows
 
-    def sum(self, numbers: th.Tensor) -> th.Tensor:
+    def all_reduce(self, numbers: th.Tensor) -> th.Tensor:
         """Return the sum over the processes, which is the same to the last bit in each of them."""
         return numbers
 
-    def sum_gradient(
+    def all_reduce_gradient(
         self, losses: list[float], gradient: np.ndarray, weight: float | None = None
     ) -> tuple[list[float], np.ndarray]:
         """
         Sum losses and their gradient over the processes.
 
+        :param losses: of this process's steps
+        :param gradient: of the first loss, shape (n_parameters,)
         :param weight: the mean with these weights is taken instead of the sum, such as the number of steps of each process
+        :return: losses and gradient of all processes
         """
         return losses, gradient
 
-    def sum_grads(
+    def all_reduce_grads(
         self, losses: Sequence[th.Tensor], parameters: Sequence[th.Tensor], weight: float | None = None
     ) -> Sequence[th.Tensor]:
-        """Do the same with the ``grad`` of parameters, which are changed."""
+        """
+        Do the same with the ``grad`` of parameters, which are replaced.
+
+        :return: losses of all processes
+        """
         return losses
 
     @contextmanager
     def learning(self, model: BaseAlgorithm) -> Iterator[None]:
-        """Under torchrun, within this block all processes begin with the first one's weights, and only the first speaks."""
+        """Under torchrun, within this block all processes begin with the first one's weights, and only the first prints."""
         yield
 
     def own_callback(self, callback: MaybeCallback, progress_bar: bool) -> tuple[MaybeCallback, bool]:
         """Return these arguments of ``learn`` for this process; only the first one evaluates, writes and shows progress."""
         return callback, progress_bar
+
+    def check_model(self, model: BaseAlgorithm, total_timesteps: int) -> None:
+        """Refuse a model whose settings differ between the processes, at the start of ``learn``. Raises ValueError."""
 
     def check_seeds(self, env: VecEnv) -> None:
         """Refuse equal environments, after their reset. Raises ValueError."""
@@ -91,14 +104,14 @@ class World:
         """
 
     @contextmanager
-    def still_statistics(self, env: VecEnv) -> Iterator[None]:
+    def frozen_statistics(self, env: VecEnv) -> Iterator[None]:
         """Under torchrun, the statistics of ``VecNormalize`` do not change within this block, and are pooled at its end."""
         yield
 
-    def noting(self, env: VecEnv, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return a step of the environment after which the block above knows what to pool."""
+    def recording(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return the step of an environment, which also records rewards and observations for pooling in the block above."""
         return step
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 """The world of every model that is not trained under torchrun."""

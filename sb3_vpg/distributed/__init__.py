@@ -7,7 +7,7 @@ BLAS rounds a row of a product differently if the matrix has another number of r
 would need a product of its own.
 """
 
-from sb3_vpg.common.torchrun import rank, size
+from sb3_vpg.common.torchrun import get_rank, get_world_size
 from sb3_vpg.distributed.environments import make_vec_env
 
-__all__ = ["make_vec_env", "rank", "size"]
+__all__ = ["get_rank", "get_world_size", "make_vec_env"]

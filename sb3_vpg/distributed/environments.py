@@ -25,7 +25,7 @@ def make_vec_env(
     :return: with ``n_envs`` divided by the number of processes
     :raises ValueError: if ``n_envs`` cannot be divided by the number of processes
     """
-    own, first = torchrun.share(whole_number("n_envs", n_envs, at_least=1))
+    own, first = torchrun.shard(whole_number("n_envs", n_envs, at_least=1))
     env = env_util.make_vec_env(env_id, own, seed, start_index=first, **kwargs)
     if seed is not None:
         # SB3 counts the seeds of the environments from 0

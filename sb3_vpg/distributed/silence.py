@@ -66,7 +66,7 @@ def own_callbacks(callback: MaybeCallback, progress_bar: bool, world: World) -> 
 
 def _own(callback: Any, world: World) -> Any:
     """:return: the callback, or what takes its place; those inside it are replaced"""
-    if not world.is_first and isinstance(callback, _WRITERS):
+    if not world.is_main_process and isinstance(callback, _WRITERS):
         return None
     if type(callback) is ProgressBarCallback:
         return _SharedProgressBar(world.size)

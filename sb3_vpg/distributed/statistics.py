@@ -36,7 +36,7 @@ class PooledStatistics:
         for layer in self._layers:
             layer.env.training = True
 
-    def noting(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def recording(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """
         :param step: takes actions and returns what ``env.step`` returns
         :return: the same step, which notes what the statistics need
@@ -59,7 +59,7 @@ class PooledStatistics:
         if not self._layers:
             return
         moments = [layer.moments() for layer in self._layers]
-        steps, everyones = zip(*world.gather((len(self._layers[0].returns_TN), moments)), strict=True)
+        steps, everyones = zip(*world.all_gather((len(self._layers[0].returns_TN), moments)), strict=True)
         if steps[0] == 0 or len(set(steps)) > 1:
             return
         for index, layer in enumerate(self._layers):

@@ -23,10 +23,10 @@ from torch.distributed.rendezvous import rendezvous
 
 from sb3_vpg.common import torchrun
 from sb3_vpg.common.world import Rows, World
-from sb3_vpg.distributed.shares import check_policy, check_seeds, share_first_state
+from sb3_vpg.distributed.consistency import broadcast_state, check_policy, check_seeds, check_shards
 from sb3_vpg.distributed.silence import own_callbacks, silenced
 from sb3_vpg.distributed.statistics import PooledStatistics
-from sb3_vpg.exceptions import FirstProcessError, ProcessLostError
+from sb3_vpg.exceptions import MainProcessError, ProcessLostError
 
 T = TypeVar("T")
 _TIMEOUT = timedelta(days=7)
@@ -42,19 +42,19 @@ _LARGEST_GATHERED = 8
 class TorchrunWorld(World):
     """See ``World``. Make one with ``join``."""
 
-    is_shared = True
+    is_distributed = True
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._statistics: PooledStatistics | None = None
         self._processes: list[tuple[str, int]] = []
-        self._processes = self.gather((socket.gethostname(), os.getpid()))
+        self._processes = self.all_gather((socket.gethostname(), os.getpid()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of a model is in no group
         return World, ()
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         content = np.frombuffer(pickle.dumps(value), np.uint8)
         # Most messages are short, and one exchange tells their lengths too
         heads = self._gathered(
@@ -73,36 +73,36 @@ class TorchrunWorld(World):
             dist.all_gather(parts, th.from_numpy(own))
         return [part.numpy() for part in parts]
 
-    def from_first(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         values = [value]
         with self._naming_lost_process():
             dist.broadcast_object_list(values, src=0)
         return values[0]
 
-    def by_first(self, make: Callable[[], T]) -> T:
+    def run_on_main(self, make: Callable[[], T]) -> T:
         """
-        See ``World.by_first``.
+        See ``World.run_on_main``.
 
-        :raises FirstProcessError: in the other processes, if the function raises an error in the first
+        :raises MainProcessError: in the other processes, if the function raises an error in the first
         """
         result: Any = None
         try:
-            result = make() if self.is_first else None
+            result = make() if self.is_main_process else None
         except Exception as error:
-            self.from_first((None, f"{type(error).__name__}: {error}"))
+            self.broadcast((None, f"{type(error).__name__}: {error}"))
             raise
-        result, failure = self.from_first((result, None))
+        result, failure = self.broadcast((result, None))
         if failure is not None:
-            raise FirstProcessError(f"the first process has stopped: {failure}")
+            raise MainProcessError(f"the first process has stopped: {failure}")
         return result  # type: ignore[no-any-return]  # what the function returned
 
-    def concatenate(self, rows: Rows) -> Rows:
+    def all_gather_rows(self, rows: Rows) -> Rows:
         if isinstance(rows, np.ndarray):
-            return np.concatenate(self.gather(rows))
-        parts = self.gather(rows.cpu())
+            return np.concatenate(self.all_gather(rows))
+        parts = self.all_gather(rows.cpu())
         return th.cat(parts).to(rows.device)
 
-    def sum(self, numbers: th.Tensor) -> th.Tensor:
+    def all_reduce(self, numbers: th.Tensor) -> th.Tensor:
         if self.size == 1:
             return numbers
         device, numbers = numbers.device, numbers if _sums_on(numbers.device) else numbers.cpu()
@@ -116,23 +116,23 @@ class TorchrunWorld(World):
                 total = _pairwise(parts)
         return total.to(device)
 
-    def sum_gradient(
+    def all_reduce_gradient(
         self, losses: list[float], gradient: np.ndarray, weight: float | None = None
     ) -> tuple[list[float], np.ndarray]:
         factor = 1.0 if weight is None else weight
         flat = np.array([*losses, 1.0], dtype=gradient.dtype)
-        total = self.sum(th.from_numpy(factor * np.concatenate([flat, gradient]))).numpy()
+        total = self.all_reduce(th.from_numpy(factor * np.concatenate([flat, gradient]))).numpy()
         if weight is not None:
             total /= total[len(losses)]
         return [*map(float, total[: len(losses)])], total[len(losses) + 1 :]
 
-    def sum_grads(
+    def all_reduce_grads(
         self, losses: Sequence[th.Tensor], parameters: Sequence[th.Tensor], weight: float | None = None
     ) -> Sequence[th.Tensor]:
         grads = [th.zeros_like(one) if one.grad is None else one.grad for one in parameters]
         numbers = [*(loss.detach() for loss in losses), th.ones((), device=losses[0].device)]
         flat = th.cat([part.flatten() for part in (*numbers, *grads)])
-        total = self.sum(flat if weight is None else weight * flat)
+        total = self.all_reduce(flat if weight is None else weight * flat)
         if weight is not None:
             total = total / total[len(losses)]
         parts = th.split(total[len(losses) + 1 :], [grad.numel() for grad in grads])
@@ -146,8 +146,8 @@ class TorchrunWorld(World):
     def learning(self, model: BaseAlgorithm) -> Iterator[None]:
         """See ``World.learning``. If the block raises an error, this process leaves, which ends the others' waiting."""
         try:
-            share_first_state(model, self)
-            with silenced(model) if not self.is_first else nullcontext():
+            broadcast_state(model, self)
+            with silenced(model) if not self.is_main_process else nullcontext():
                 yield
         except BaseException:
             leave()
@@ -156,6 +156,9 @@ class TorchrunWorld(World):
     def own_callback(self, callback: MaybeCallback, progress_bar: bool) -> tuple[MaybeCallback, bool]:
         return own_callbacks(callback, progress_bar, self), False
 
+    def check_model(self, model: BaseAlgorithm, total_timesteps: int) -> None:
+        check_shards(model, total_timesteps, self)
+
     def check_seeds(self, env: VecEnv) -> None:
         check_seeds(env, self)
 
@@ -163,8 +166,8 @@ class TorchrunWorld(World):
         check_policy(policy, is_lean)
 
     @contextmanager
-    def still_statistics(self, env: VecEnv) -> Iterator[None]:
-        """See ``World.still_statistics``. If the block raises an error, nothing is pooled."""
+    def frozen_statistics(self, env: VecEnv) -> Iterator[None]:
+        """See ``World.frozen_statistics``. If the block raises an error, nothing is pooled."""
         self._statistics = PooledStatistics(env)
         try:
             with self._statistics:
@@ -173,9 +176,9 @@ class TorchrunWorld(World):
         finally:
             self._statistics = None
 
-    def noting(self, env: VecEnv, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def recording(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         assert self._statistics is not None
-        return self._statistics.noting(step)
+        return self._statistics.recording(step)
 
     @contextmanager
     def _naming_lost_process(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
 from sb3_vpg.optimization.numpy_adam import NumpyAdam, check_and_clip, flattened, numpy_adam
@@ -29,7 +29,9 @@ class TorchCriticFit:
     :param world: the processes that have a part of each batch
     """
 
-    def __init__(self, policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float, world: World = ALONE) -> None:
+    def __init__(
+        self, policy: ActorCriticPolicy, optimizer: Optimizer, max_grad_norm: float, world: World = SINGLE_PROCESS
+    ) -> None:
         self.policy, self.optimizer, self.max_grad_norm, self.world = policy, optimizer, max_grad_norm, world
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
@@ -64,7 +66,7 @@ class NumpyCriticFit:
     :param world: the processes that have a part of each batch
     """
 
-    def __init__(self, network: NumpyNetwork, adam: NumpyAdam, max_grad_norm: float, world: World = ALONE) -> None:
+    def __init__(self, network: NumpyNetwork, adam: NumpyAdam, max_grad_norm: float, world: World = SINGLE_PROCESS) -> None:
         self.network, self.adam, self.max_grad_norm, self.world = network, adam, max_grad_norm, world
 
     def run(self, batches: Iterable[Batch]) -> list[float]:
@@ -76,7 +78,7 @@ class NumpyCriticFit:
         with np.errstate(all="ignore"):
             for steps, returns in batches:
                 loss, gradient = self._gradient(steps.observations.numpy(), returns.numpy())
-                (loss,), gradient = self.world.sum_gradient([loss], gradient, weight=len(returns))
+                (loss,), gradient = self.world.all_reduce_gradient([loss], gradient, weight=len(returns))
                 check_and_clip(gradient, self.max_grad_norm, loss, "critic")
                 self.adam.step(gradient)
                 losses.append(loss)
@@ -101,7 +103,7 @@ def critic_fit(
     optimizer: Optimizer,
     max_grad_norm: float,
     network: NumpyNetwork | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> TorchCriticFit | NumpyCriticFit:
     """
     Return ``NumpyCriticFit`` if it computes the same, else ``TorchCriticFit``.

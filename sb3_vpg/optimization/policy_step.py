@@ -8,7 +8,7 @@ import numpy as np
 import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.estimation.diagnostics import Part, part_gradients
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
@@ -58,7 +58,12 @@ class TorchPolicyStep:
     """
 
     def __init__(
-        self, policy: ActorCriticPolicy, batch: PolicyBatch, max_grad_norm: float, has_critic: bool, world: World = ALONE
+        self,
+        policy: ActorCriticPolicy,
+        batch: PolicyBatch,
+        max_grad_norm: float,
+        has_critic: bool,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.optimizer, self.max_grad_norm, self.world = policy.optimizer, max_grad_norm, world
         log_prob, self._entropy = batch.steps.evaluate(policy, has_critic)
@@ -86,7 +91,8 @@ class TorchPolicyStep:
         losses = [loss, policy_loss, entropy_loss]
         norm, (loss, *shown) = take_step(self.optimizer, losses, self.max_grad_norm, self.world)
         ((_, grad_norm),) = finite_numbers([(loss, norm)], "policy")
-        return PolicyUpdate(shown[0].item(), shown[1].item(), grad_norm)
+        policy_number, entropy_number = th.stack(shown).tolist()
+        return PolicyUpdate(policy_number, entropy_number, grad_norm)
 
 
 class NumpyPolicyStep:
@@ -108,7 +114,7 @@ class NumpyPolicyStep:
         adam: NumpyAdam,
         batch: PolicyBatch,
         max_grad_norm: float,
-        world: World = ALONE,
+        world: World = SINGLE_PROCESS,
     ) -> None:
         self.network, self.distribution, self.adam, self.max_grad_norm = network, distribution, adam, max_grad_norm
         self.world, steps = world, batch.steps
@@ -127,7 +133,7 @@ class NumpyPolicyStep:
         # An overflow is refused as a number that is not finite
         with np.errstate(all="ignore"):
             *losses, gradient = self._loss(self._arrays, n_terms, ent_coef)
-            (policy_loss, entropy_loss), gradient = self.world.sum_gradient(losses, gradient)
+            (policy_loss, entropy_loss), gradient = self.world.all_reduce_gradient(losses, gradient)
             norm = check_and_clip(gradient, self.max_grad_norm, policy_loss + ent_coef * entropy_loss, "policy")
             self.adam.load()
             self.adam.step(gradient)
@@ -157,7 +163,7 @@ def policy_step(
     max_grad_norm: float,
     has_critic: bool,
     network: NumpyNetwork | None = None,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> TorchPolicyStep | NumpyPolicyStep:
     """
     Return ``NumpyPolicyStep`` if it computes the same, else ``TorchPolicyStep``.

@@ -9,7 +9,7 @@ from typing import Any
 import torch as th
 from torch.optim import Optimizer
 
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.optimizers import trainable_parameters
 
@@ -48,7 +48,7 @@ def take_step(
     optimizer: Optimizer,
     losses: Sequence[th.Tensor],
     max_grad_norm: float,
-    world: World = ALONE,
+    world: World = SINGLE_PROCESS,
     weight: float | None = None,
 ) -> tuple[th.Tensor, list[th.Tensor]]:
     """
@@ -60,15 +60,15 @@ def take_step(
     :param world: the processes whose losses and gradients are summed
     :param weight: of this process, if a mean is taken instead
     :return: the norm of the gradient before clipping, and the losses of all processes, without their graph. If the norm or the
-        first loss is not finite, the weights are worthless now
+        first loss is not finite, the weights are NaN now, and the caller restores them
     """
     parameters = trainable_parameters(optimizer)
     if not parameters:
         # The user has frozen all of them
-        return th.zeros_like(losses[0]), [loss.detach() for loss in world.sum_grads(losses, [], weight)]
+        return th.zeros_like(losses[0]), [loss.detach() for loss in world.all_reduce_grads(losses, [], weight)]
     optimizer.zero_grad()
     losses[0].backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    losses = world.sum_grads(losses, parameters, weight)
+    losses = world.all_reduce_grads(losses, parameters, weight)
     norm = th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
     optimizer.step()
     return norm, [loss.detach() for loss in losses]

@@ -29,7 +29,7 @@ def are_statistics_finite(layer: VecNormalize) -> bool:
     return all(np.isfinite(array).all() for array in arrays)
 
 
-class KeptStatistics:
+class StatisticsSnapshot:
     """
     A copy of the statistics of all ``VecNormalize`` of an environment, to restore them after an error.
 

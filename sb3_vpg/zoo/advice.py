@@ -21,6 +21,8 @@ def command_line(name: str, algo: str, env_id: str, *flags: str, folder: str = "
     """
     words = [name, *([] if algo == DEFAULT_ALGORITHM else ["--algo", algo]), "--env", env_id]
     program = (
-        ["torchrun", "--nproc-per-node", str(torchrun.size()), "-m", "sb3_vpg"] if torchrun.is_launched() else ["sb3-vpg"]
+        ["torchrun", "--nproc-per-node", str(torchrun.get_world_size()), "-m", "sb3_vpg"]
+        if torchrun.is_launched()
+        else ["sb3-vpg"]
     )
     return shlex.join([*program, *words, *([] if folder == "logs" else ["-f", folder]), *flags])

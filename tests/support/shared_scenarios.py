@@ -26,7 +26,7 @@ from torch import nn
 
 from sb3_vpg import VPG, RandomSearch
 from sb3_vpg.checkpoints import TrainingCheckpoint
-from sb3_vpg.distributed import make_vec_env, rank
+from sb3_vpg.distributed import get_rank, make_vec_env
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.train import command
 
@@ -45,7 +45,7 @@ class At(BaseCallback):
         self.process, self.step, self.action = process, step, action
 
     def _on_step(self) -> bool:
-        return self.action() is not False if rank() == self.process and self.num_timesteps >= self.step else True
+        return self.action() is not False if get_rank() == self.process and self.num_timesteps >= self.step else True
 
 
 def model(env: Any = None, **options: Any) -> VPG:
@@ -62,7 +62,7 @@ def learn(folder: Path, callback: Any = None, normalized: bool = False, **option
     env = VecNormalize(make_vec_env(PENDULUM, n_envs=N_ENVS, seed=3)) if normalized else None
     trained = model(env, **options)
     trained.learn(TOTAL, callback=callback)
-    if rank() == 0:
+    if get_rank() == 0:
         np.savez(folder / "result.npz", weights=weights_of(trained), timesteps=trained.num_timesteps)
 
 
@@ -79,13 +79,13 @@ def failing(learn: Callable[[], Any]) -> None:
 def files_and_output(folder: Path) -> None:
     """Train with everything that prints and writes."""
     evaluation = EvalCallback(sb3_make_vec_env(CARTPOLE), eval_freq=64, log_path=str(folder / "eval"))
-    writer = CheckpointCallback(64, str(folder / f"models_{rank()}"))
+    writer = CheckpointCallback(64, str(folder / f"models_{get_rank()}"))
     model(tensorboard_log=str(folder / "tensorboard"), verbose=1).learn(
         TOTAL, [evaluation, writer], log_interval=1, progress_bar=True
     )
 
 
-class SeedlessEnv(gym.wrappers.TimeLimit):
+class ShortCartPole(gym.wrappers.TimeLimit):
     """CartPole, whose number of environments each process chooses."""
 
     def __init__(self) -> None:
@@ -93,15 +93,15 @@ class SeedlessEnv(gym.wrappers.TimeLimit):
 
 
 def unequal_shares() -> None:
-    model(sb3_make_vec_env(SeedlessEnv, n_envs=2 + rank(), seed=rank() * 10)).learn(TOTAL)
+    model(sb3_make_vec_env(ShortCartPole, n_envs=2 + get_rank(), seed=get_rank() * 10)).learn(TOTAL)
 
 
 def equal_seeds() -> None:
-    model(sb3_make_vec_env(SeedlessEnv, n_envs=2, seed=7), seed=None).learn(TOTAL)
+    model(sb3_make_vec_env(ShortCartPole, n_envs=2, seed=7), seed=None).learn(TOTAL)
 
 
 def other_settings() -> None:
-    model(gamma=0.9 + 0.01 * rank()).learn(TOTAL)
+    model(gamma=0.9 + 0.01 * get_rank()).learn(TOTAL)
 
 
 def random_search() -> None:
@@ -129,7 +129,7 @@ ZOO_REFUSALS = {
 
 def zoo_killed(arguments: list[str]) -> int:
     """The second process kills itself in the middle of a rollout."""
-    if rank() != 1:
+    if get_rank() != 1:
         del os.environ[VARIABLE]
     return main(arguments)
 

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 
 from sb3_vpg import VPG
-from sb3_vpg.distributed import make_vec_env, rank, size
+from sb3_vpg.distributed import get_rank, get_world_size, make_vec_env
 
 N_ENVS, N_UPDATES, N_STEPS = 8, 20, 16
 LONG = ("value", "value, episodes", "Box", "VecNormalize")
@@ -81,7 +81,7 @@ def train(folder: Path, n_short: int) -> None:
     """Train each case, and write what must not depend on the number of processes."""
     folder.mkdir(parents=True, exist_ok=True)
     for case, (env_id, options) in CASES.items():
-        is_long = case in LONG and size() <= 2
+        is_long = case in LONG and get_world_size() <= 2
         env, recorder = make_env(case, env_id), Recorder(N_UPDATES if is_long else n_short)
         options = {"learning_rate": 0.003, "n_critic_updates": 2, "n_steps": N_STEPS, **options}
         model = VPG("MlpPolicy", env, seed=5, device="cpu", **options)
@@ -91,7 +91,7 @@ def train(folder: Path, n_short: int) -> None:
         result = {"weights": recorder.weights, "diagnostics": recorder.diagnostics, "episodes": episodes}
         if isinstance(env, VecNormalize):
             result |= {"mean": env.obs_rms.mean, "returns": env.ret_rms.var, "count": env.ret_rms.count}
-        if rank() == 0:
+        if get_rank() == 0:
             np.savez(folder / f"{case}.npz", timesteps=model.num_timesteps, **result)  # type: ignore[arg-type]  # lists
 
 

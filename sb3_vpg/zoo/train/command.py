@@ -10,6 +10,7 @@ from typing import Any
 import rl_zoo3.train
 from rl_zoo3.utils import StoreDict
 
+from sb3_vpg.collection.processes import join_processes
 from sb3_vpg.common.world import World
 from sb3_vpg.zoo.flags import NamedValues
 from sb3_vpg.zoo.own_modules import check_registered
@@ -20,7 +21,7 @@ from sb3_vpg.zoo.train.atomic_saving import atomic_saving
 from sb3_vpg.zoo.train.callbacks import MaskedTrialEvalCallback
 from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
 from sb3_vpg.zoo.train.session import RunComplete, Session
-from sb3_vpg.zoo.train.shared_run import SharedExperimentManager, processes, settle, speaking
+from sb3_vpg.zoo.train.shared_run import SharedExperimentManager, only_main_prints, settle
 from sb3_vpg.zoo.train.vector_manager import VectorExperimentManager
 
 _NOT_GIVEN = object()
@@ -37,8 +38,8 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
     """
     register()
     with ExitStack() as stack:
-        world = processes()
-        stack.enter_context(speaking(world))
+        world = join_processes()
+        stack.enter_context(only_main_prints(world))
         session = Session(flags, signals, own, stack)
         parser = SimpleNamespace(ArgumentParser=partial(_Parser, session, world))
         stack.enter_context(patched("rl_zoo3.train:argparse", parser))
@@ -81,7 +82,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _manager(session: Session, world: World, args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:
     """Takes the place of the class ``ExperimentManager`` in ``rl_zoo3.train``."""
-    if world.is_shared:
+    if world.is_distributed:
         return SharedExperimentManager(args, *others, session=session, world=world, **kwargs)
     if session.vector_mode is not None:
         return VectorExperimentManager(args, *others, session=session, mode=session.vector_mode, **kwargs)

@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.common import torchrun
-from sb3_vpg.common.world import ALONE, World
+from sb3_vpg.common.world import World
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
 from sb3_vpg.zoo.train.session import RunComplete, Session
@@ -28,19 +28,10 @@ _SILENT = {"eval_freq": -1, "save_freq": -1, "progress": False, "tensorboard_log
 """Arguments of the processes that write no files."""
 
 
-def processes() -> World:
-    """:return: the processes that train; this one alone without torchrun"""
-    if not torchrun.is_launched():
-        return ALONE
-    from sb3_vpg.distributed.world import join
-
-    return join()
-
-
 @contextmanager
-def speaking(world: World) -> Iterator[None]:
+def only_main_prints(world: World) -> Iterator[None]:
     """Within this block, only the first process prints."""
-    if world.is_first:
+    if world.is_main_process:
         yield
         return
     with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
@@ -54,7 +45,7 @@ def settle(session: Session, world: World, args: argparse.Namespace, given: dict
 
     :raises ValueError: for flags that cannot be used under torchrun
     """
-    if not world.is_shared:
+    if not world.is_distributed:
         return session.settle(args, given)
 
     def settled() -> Any:
@@ -70,11 +61,11 @@ def settle(session: Session, world: World, args: argparse.Namespace, given: dict
             found.seed = secrets.randbelow(2**31)
         return found, {name: getattr(session, name) for name in ("folder", "exp_id", "run")}
 
-    result = world.by_first(settled)
+    result = world.run_on_main(settled)
     if isinstance(result, RunComplete):
         raise result
     found, attributes = result
-    if not world.is_first:
+    if not world.is_main_process:
         vars(session).update(attributes)
         vars(found).update(_SILENT)
     return found  # type: ignore[no-any-return]  # what the first process settled
@@ -99,7 +90,7 @@ def _check(args: argparse.Namespace, vec_env: str | None) -> None:
 
 def _begun_run(args: argparse.Namespace) -> Path | None:
     """:return: the folder of the run that an earlier start of this torchrun began; None if it made none"""
-    runs, launch = Path(args.log_folder) / args.algo, torchrun.launch()
+    runs, launch = Path(args.log_folder) / args.algo, torchrun.launch_id()
     notes = [file for file in runs.glob(f"{EnvironmentName(args.env)}_*/{_LAUNCH}") if file.read_text() == launch]
     return max(notes, key=lambda file: file.stat().st_mtime).parent if notes else None
 
@@ -119,20 +110,19 @@ class SharedExperimentManager(VPGExperimentManager):
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[Any, ...]:
         """See the parent. Raises ValueError if ``n_envs`` cannot be divided by the number of processes."""
         prepared = super()._preprocess_hyperparams(hyperparams)
-        self._world.by_first(lambda: torchrun.share(self.n_envs))
+        self._world.run_on_main(lambda: torchrun.shard(self.n_envs))
         return prepared
 
     def create_log_folder(self) -> None:
         """See the parent. The first process makes the folder."""
-        if self._world.is_first:
-            self._world.by_first(self._note_launch)
-        else:
-            self._use_folder(Path(self._world.by_first(str)))
+        folder = self._world.run_on_main(self._note_launch)
+        if not self._world.is_main_process:
+            self._use_folder(Path(folder))
             ExperimentManager.create_log_folder(self)  # type: ignore[no-untyped-call]  # rl_zoo3 leaves it untyped
 
     def _note_launch(self) -> str:
         super().create_log_folder()
-        (Path(self.save_path) / _LAUNCH).write_text(torchrun.launch())
+        (Path(self.save_path) / _LAUNCH).write_text(torchrun.launch_id())
         return self.save_path
 
     def create_envs(self, n_envs: int, eval_env: bool = False, no_log: bool = False) -> VecEnv:
@@ -149,13 +139,13 @@ class SharedExperimentManager(VPGExperimentManager):
         return make_vec_env(*args, **kwargs)
 
     def _save_config(self, saved_hyperparams: dict[str, Any]) -> None:
-        if self._world.is_first:
+        if self._world.is_main_process:
             super()._save_config(saved_hyperparams)
 
     def learn(self, model: BaseAlgorithm) -> None:
         """See the parent. A signal to one process stops all."""
         super().learn(model)
-        received = next((one for one in self._world.gather(self._signals.received) if one is not None), None)
+        received = next((one for one in self._world.all_gather(self._signals.received) if one is not None), None)
         if received is not None and self._signals.received is None:
             self._signals.received = received
             # The signal to this process may still come, while the model is saved
@@ -163,5 +153,5 @@ class SharedExperimentManager(VPGExperimentManager):
 
     def save_trained_model(self, model: BaseAlgorithm) -> None:
         """See the parent. Only the first process saves."""
-        if self._world.is_first:
+        if self._world.is_main_process:
             super().save_trained_model(model)

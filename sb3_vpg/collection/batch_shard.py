@@ -14,7 +14,7 @@ from sb3_vpg.common.world import World
 from sb3_vpg.estimation.diagnostics import Part, batch_parts
 
 
-class BatchShare:
+class BatchShard:
     """
     This process's steps among those of all processes: all of them, if it is alone.
 
@@ -27,7 +27,7 @@ class BatchShare:
         self._world = world
         self._buffer, self._n_steps = buffer, n_steps
         # Rollouts of fixed length are as long in each process
-        numbers = world.gather(n_steps) if isinstance(buffer, EpisodeBuffer) else [n_steps] * world.size
+        numbers = world.all_gather(n_steps) if isinstance(buffer, EpisodeBuffer) else [n_steps] * world.size
         self.n_all = sum(numbers)
         """Number of steps of all processes."""
         self._first = sum(numbers[: world.rank])
@@ -40,10 +40,10 @@ class BatchShare:
     @property
     def rows(self) -> np.ndarray | None:
         """
-        Of each step in the batch of a single process, its index here, or -1 if it is another process's. None without other
-        processes.
+        Of each step in the batch of a single process, its index here, or -1 if it is another process's. None without
+        torchrun.
         """
-        if not self._world.is_shared:
+        if not self._world.is_distributed:
             return None
         n_steps, n_envs = self._n_steps, self._buffer.n_envs
         if isinstance(self._buffer, EpisodeBuffer) or self._buffer.generator_ready:
@@ -57,9 +57,9 @@ class BatchShare:
 
     def normalized(self, advantages: th.Tensor) -> th.Tensor:
         """Return the advantages, shape (n,), scaled by the mean and standard deviation of all processes."""
-        if not self._world.is_shared:
+        if not self._world.is_distributed:
             return normalize(advantages)
-        everyones = normalize(self._world.concatenate(advantages[self._by_env]))
+        everyones = normalize(self._world.all_gather_rows(advantages[self._by_env]))
         scaled = th.empty_like(advantages)
         scaled[self._by_env] = everyones[self._first : self._first + len(advantages)]
         return scaled
@@ -67,15 +67,15 @@ class BatchShare:
     def explained_variance(self, values: th.Tensor, returns: th.Tensor) -> float:
         """Return SB3's measure of how well the values, shape (n,), predict the returns of all processes."""
         predicted, actual = values.cpu().numpy(), returns.cpu().numpy()
-        if self._world.is_shared:
-            predicted, actual = self._world.concatenate(np.stack([predicted, actual], axis=1)).T
+        if self._world.is_distributed:
+            predicted, actual = self._world.all_gather_rows(np.stack([predicted, actual], axis=1)).T
         return float(explained_variance(predicted, actual))
 
     def parts(self, device: th.device) -> Sequence[Part]:
         """Return the parts of the batch of all processes for ``signal_to_noise``, each with the rows of this process."""
         lengths = episode_lengths(self._buffer)
         if lengths is not None:
-            lengths = [length for own in self._world.gather(lengths) for length in own]
+            lengths = [length for own in self._world.all_gather(lengths) for length in own]
         first, last = self._first, self._first + self._n_steps
         parts = batch_parts(th.arange(self.n_all), lengths)
         return [

@@ -1,6 +1,7 @@
 """What the processes of a run must have in common, and what must differ: checks before training, and the same weights."""
 
 import hashlib
+import inspect
 import io
 import pickle
 from typing import Any
@@ -14,29 +15,59 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sb3_vpg.common.world import World
 
-_COMPARED = ("n_steps", "n_episodes", "batch_size", "n_critic_updates", "baseline", "gamma", "num_timesteps", "seed")
+_OF_A_PROCESS = {
+    "self",
+    "policy",
+    "env",
+    "args",
+    "kwargs",
+    "device",
+    "verbose",
+    "tensorboard_log",
+    "monitor_wrapper",
+    "_init_setup_model",
+}
+"""Arguments that may differ between the processes of a run."""
 _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _WAY_OUT = "Let every process run the same program; sb3_vpg.distributed.make_vec_env builds this process's environments"
 
 
-def check_shares(model: BaseAlgorithm, total_timesteps: int, world: World) -> None:
+def check_shards(model: BaseAlgorithm, total_timesteps: int, world: World) -> None:
     """
     :param total_timesteps: of ``learn``
     :raises ValueError: if the processes have different numbers of environments or other settings
     """
     assert model.env is not None
-    numbers = world.gather(model.env.num_envs)
+    numbers = world.all_gather(model.env.num_envs)
     if len(set(numbers)) > 1:
         listed = ", ".join(f"process {rank} has {number}" for rank, number in enumerate(numbers))
         raise ValueError(
             f"each process needs the same number of environments, but {listed}. {_WAY_OUT} from the number of all: "
             f"make_vec_env(env_id, n_envs={max(numbers) * world.size})"
         )
-    settings = {name: getattr(model, name, None) for name in _COMPARED} | {"total_timesteps": total_timesteps}
-    everyones = world.gather({name: repr(value) for name, value in settings.items()})
+    settings = _settings(model) | {"total_timesteps": str(total_timesteps)}
+    of_all = world.all_gather(settings)
     for name in settings:
-        if len(values := [one[name] for one in everyones]) > 1 and len(set(values)) > 1:
+        values = [settings_of_one.get(name, "missing") for settings_of_one in of_all]
+        if len(set(values)) > 1:
             raise ValueError(f"the processes train one model, but their {name} differ: {', '.join(values)}. {_WAY_OUT}")
+
+
+def _settings(model: BaseAlgorithm) -> dict[str, str]:
+    """Return the model's arguments as texts that are the same in each process if the arguments are."""
+    names = {name for base in type(model).__mro__ for name in inspect.signature(base).parameters} - _OF_A_PROCESS
+    return {name: _text(getattr(model, name, None)) for name in sorted({*names, "num_timesteps"})}
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return str({key: _text(part) for key, part in value.items()})
+    if isinstance(value, (list, tuple)):
+        return str([_text(part) for part in value])
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    # The text of a function has its address
+    return repr(value) if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
 def check_seeds(env: VecEnv, world: World) -> None:
@@ -48,14 +79,14 @@ def check_seeds(env: VecEnv, world: World) -> None:
         # A VecEnv that gives no access to its environments, or an environment without a generator of gymnasium's
         own = []
     owners: dict[str, int] = {}
-    for rank, digests in enumerate(world.gather(own)):
+    for rank, digests in enumerate(world.all_gather(own)):
         for digest in digests:
             other = owners.setdefault(digest, rank)
             if other != rank:
                 raise ValueError(
                     f"processes {other} and {rank} have environments with the same random state, so that they would play the "
                     f"same episodes. Give VPG a seed, or seed each environment by its index among those of all processes: "
-                    "env.seed(seed + sb3_vpg.distributed.rank() * env.num_envs). sb3_vpg.distributed.make_vec_env does that"
+                    "env.seed(seed + sb3_vpg.distributed.get_rank() * env.num_envs), as sb3_vpg.distributed.make_vec_env does"
                 )
 
 
@@ -76,16 +107,16 @@ def check_policy(policy: BasePolicy, is_lean: bool) -> None:
             )
 
 
-def share_first_state(model: BaseAlgorithm, world: World) -> None:
+def broadcast_state(model: BaseAlgorithm, world: World) -> None:
     """Give all processes the weights, the optimisers' states and the random stream of the first one's model."""
     first: Any = None
-    if world.is_first:
+    if world.is_main_process:
         # Tensors of a GPU are not copied to the GPU of another process
         file = io.BytesIO()
         th.save(model.get_parameters(), file)
         first = file.getvalue(), {name: getattr(model, name, None) for name in ("_rng", "_average_return")}
-    content, attributes = world.from_first(first)
-    if world.is_first:
+    content, attributes = world.broadcast(first)
+    if world.is_main_process:
         return
     parameters = th.load(io.BytesIO(content), map_location="cpu", weights_only=False)
     model.set_parameters(parameters, device=model.device)
