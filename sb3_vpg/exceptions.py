@@ -79,7 +79,7 @@ class UnknownClassError(ValueError):
 
 
 class ProcessLostError(RuntimeError):
-    """Under torchrun, another process has ended; the message names it."""
+    """Under torchrun, another process has ended; the message names it if it ran on the same machine."""
 
 
 class MainProcessError(RuntimeError):

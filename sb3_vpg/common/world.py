@@ -55,7 +55,7 @@ class World:
         return rows
 
     def all_reduce(self, numbers: th.Tensor) -> th.Tensor:
-        """Return the sum over the processes, which is the same to the last bit in each of them."""
+        """Return the sum over the processes, which is the same in each of them."""
         return numbers
 
     def all_reduce_gradient(

@@ -94,9 +94,9 @@ def check_policy(policy: BasePolicy, is_lean: bool) -> None:
     """See ``World.check_policy``. :raises ValueError: as it says"""
     if not is_lean:
         raise ValueError(
-            f"under torchrun, the actions of {type(policy).__name__} would not be those of a single process, because they "
-            "are drawn from torch's global random stream: gSDE, a policy that overrides SB3's methods and a "
-            "rollout_buffer_class of your own need a single process. Start the program without torchrun, or leave them out"
+            f"{type(policy).__name__} does not act under torchrun, because its actions are drawn from torch's global random "
+            "stream, and would depend on the number of processes. gSDE, recurrent policies, policies that override SB3's "
+            "methods and a rollout_buffer_class of your own need a single process: start the program without torchrun"
         )
     for name, module in policy.named_modules():
         if isinstance(module, (_BatchNorm, *_DROPOUTS)):

@@ -22,7 +22,7 @@ RAW = {
     "exchange": {"HalfCheetah-v4": {"sums": 0.001, "objects": 0.004}},
     "runs": {
         "HalfCheetah-v4": {
-            report.SINGLE_PROCESS: [[process(1000, 4.0)], [process(1000, 5.0)]],
+            report.ALONE: [[process(1000, 4.0)], [process(1000, 5.0)]],
             report.ONE: [[process(1000, 4.0)], [process(1000, 5.0)]],
             report.TWO: [[process(500, 2.0, 200, 20), process(500, 2.5, 200, 20)]] * 2,
             report.LIMIT: [[process(500, 2.0), process(500, 2.0)]] * 2,
