@@ -3,8 +3,8 @@ Train one model on several processes. The result does not depend on how many the
 
     torchrun --nproc-per-node 2 examples/several_processes.py
 
-``python examples/several_processes.py`` trains it with one process. If training was killed, start the command again, and it
-goes on, also with another number of processes.
+If training was killed, start the command again, and it goes on, also with another number of processes. Without torchrun,
+``python examples/several_processes.py`` trains the model in one process; that run cannot go on under torchrun.
 """
 
 from stable_baselines3.common.env_util import make_vec_env as make_all

@@ -15,9 +15,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_vpg.checkpoints.callback_state import callback_state, callbacks_in
 from sb3_vpg.checkpoints.files import Checkpoint, checkpoints_in, latest, steps_of
-from sb3_vpg.checkpoints.shared_env_state import check_launch
+from sb3_vpg.checkpoints.shared_env_state import ANOTHER_RUN_ADVICE, check_launch
 from sb3_vpg.checkpoints.training_state import (
-    ANOTHER_RUN_ADVICE,
     best_models,
     check_settings,
     restore_training,

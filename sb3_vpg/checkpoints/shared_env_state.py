@@ -26,6 +26,7 @@ from sb3_vpg.common.world import World
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.vec_env.vec_normalize import fill_statistics, normalizer_state
 
+ANOTHER_RUN_ADVICE = "Use another save_path, or resume=False to remove the checkpoints"
 SHARED = "shared"
 """The key of this state, which a run without torchrun does not have."""
 # Attributes of a wrapper with one entry for each environment
@@ -167,7 +168,10 @@ def check_launch(state: dict[str, Any], world: World, path: object) -> None:
     if is_of_torchrun(state) and not world.is_distributed:
         raise ValueError(
             f"{path} belongs to a run under torchrun, where statistics and checkpoints have another form: go on with "
-            "torchrun, with any number of processes that divides the number of environments, such as --nproc-per-node 1"
+            "torchrun, with any number of processes that divides the number of environments, such as --nproc-per-node 1. "
+            f"To begin a new run: {ANOTHER_RUN_ADVICE}"
         )
     if world.is_distributed and not is_of_torchrun(state):
-        raise ValueError(f"{path} belongs to a run without torchrun: go on without it, or begin a new run")
+        raise ValueError(
+            f"{path} belongs to a run without torchrun: go on without it. To begin a new run: {ANOTHER_RUN_ADVICE}"
+        )

@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_vpg.checkpoints.callback_state import best_model, callback_state, callbacks_in, restore_callbacks
 from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.checkpoints.logger_state import log_state, restore_log
-from sb3_vpg.checkpoints.shared_env_state import SHARED, get_shared_state, is_of_torchrun, set_shared_state
+from sb3_vpg.checkpoints.shared_env_state import ANOTHER_RUN_ADVICE, SHARED, get_shared_state, is_of_torchrun, set_shared_state
 from sb3_vpg.common import system_info
 from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
@@ -29,7 +29,6 @@ _OF_THE_TASK = ("policy_class", "observation_space", "action_space", "n_envs")
 _OF_A_PROCESS = ("verbose", "tensorboard_log", "start_time", "_num_timesteps_at_start", "_log_interval", "action_noise")
 REQUIRED_KEYS = {"versions", "num_timesteps", "total_timesteps", "streams", "env", "callbacks", "monitors", "log"}
 """Keys that every checkpoint has."""
-ANOTHER_RUN_ADVICE = "Use another save_path, or resume=False to remove the checkpoints"
 # Numbers that a policy or a rollout buffer sets anew in each iteration
 _OF_A_ROLLOUT = ("training", "pos", "full", "generator_ready")
 _WITHOUT_NUMBERS = ("torch", "stable_baselines3", "sb3_vpg")

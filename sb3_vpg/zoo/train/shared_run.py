@@ -110,7 +110,8 @@ class SharedExperimentManager(VPGExperimentManager):
     def _preprocess_hyperparams(self, hyperparams: dict[str, Any]) -> tuple[Any, ...]:
         """See the parent. Raises ValueError if ``n_envs`` cannot be divided by the number of processes."""
         prepared = super()._preprocess_hyperparams(hyperparams)
-        self._world.run_on_main(lambda: torchrun.shard(self.n_envs))
+        own, _ = self._world.run_on_main(lambda: torchrun.shard(self.n_envs))
+        print(f"Processes of torchrun: {self._world.size}, each with {own} of {self.n_envs} environments")
         return prepared
 
     def create_log_folder(self) -> None:
