@@ -29,7 +29,7 @@ from sb3_vpg.vec_env.env_checks import check_policy_supports
 from sb3_vpg.vpg import VPG
 
 support_maskable()
-_ADVICE = "Correct action_masks() of the environment: see the page on action masks"
+_ADVICE = "Correct action_masks() of the environment: see docs/action_masks.md"
 
 
 class MaskableSteps(Steps):

@@ -132,7 +132,7 @@ def unknown_policy(name: str, known: Iterable[str], algorithm: str = "VPG") -> V
     :return: the error for a name that is not among them
     """
     return ValueError(
-        f"{algorithm} knows no policy {name!r}, only {', '.join(known)} and classes of policies. Recurrent policies (such as "
+        f"{algorithm} knows no policy {name!r}, only {', '.join(known)} and policy classes. Recurrent policies (such as "
         "MlpLstmPolicy) are trained by RecurrentVPG, policies without memory by VPG"
     )
 

@@ -34,7 +34,7 @@ class TMaze(gym.Env[np.ndarray, np.int64]):
 
     :param corridor_length: number of steps from the start to the junction
     :param render_mode: ``"rgb_array"``, or None
-    :raises ValueError: if it is not a whole number from 1 on
+    :raises ValueError: if ``corridor_length`` is not a whole number from 1 on
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium declares no ClassVar

@@ -1,4 +1,4 @@
-"""The steps of a rollout as a policy is asked about them: for log-probabilities, entropies and values."""
+"""The steps of a rollout, and what a policy computes for them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

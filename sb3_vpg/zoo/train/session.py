@@ -77,7 +77,7 @@ class Session:
         elif resume is not None or "checkpoint_freq" in self._own:
             search = "a search (with --storage, a search continues without --resume)"
             what = search if args.algo in VPG_KINDS else f"a run of {args.algo}"
-            raise ValueError(f"--resume and --checkpoint-freq are for --algo {' and '.join(VPG_KINDS)}, not for {what}")
+            raise ValueError(f"--resume and --checkpoint-freq are for --algo {', '.join(VPG_KINDS[:-1])} and {VPG_KINDS[-1]}, not for {what}")
         given.update(self._own)
         if resume == "" and args.uuid:
             raise ValueError(
