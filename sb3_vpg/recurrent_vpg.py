@@ -22,7 +22,7 @@ from sb3_vpg.optimization.steps import Steps
 from sb3_vpg.recurrent_policies import RECURRENT_ALIASES
 from sb3_vpg.vpg import VPG
 
-PlainStates = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
+LstmStates = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 """Hidden and cell states of the actor's LSTM and of the critic's, shapes (n_lstm_layers, n_envs, lstm_hidden_size)."""
 
 
@@ -53,13 +53,13 @@ class RecurrentVPG(VPG):
     buffer_classes: ClassVar[BufferClasses] = BufferClasses(*SB3_BUFFERS)
     steps_class: ClassVar[type[Steps]] = SequenceSteps
     policy_reads_only_observations: ClassVar[bool] = False
-    _last_lstm_states: PlainStates | None = None
+    _last_lstm_states: LstmStates | None = None
     _first_states: RNNStates
     _recurrent_actor: RecurrentActor | None = None
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._last_lstm_states = _plain(initial_states(self.policy, self.n_envs))
+        self._last_lstm_states = _as_arrays(initial_states(self.policy, self.n_envs))
 
     def _choose_actor(self) -> Actor:
         self._keep_first_states()
@@ -90,14 +90,14 @@ class RecurrentVPG(VPG):
             actor, self._recurrent_actor = self._recurrent_actor, None
             if actor is not None:
                 # After a step that is not completed, the last observation is still the one before
-                self._last_lstm_states = _plain(actor.states if collected else actor.states_before)
+                self._last_lstm_states = _as_arrays(actor.states if collected else actor.states_before)
         return collected
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
         rollout = rollout or full_batch(buffer)
         episodes = Episodes.of(buffer.episode_starts, counted_steps(buffer))
         rows = by_environment(buffer, th.arange(len(rollout.actions))).numpy()
-        return SequenceSteps.of(rollout.observations, rollout.actions, episodes, rows, self._first_states)
+        return SequenceSteps.from_rollout(rollout.observations, rollout.actions, episodes, rows, self._first_states)
 
     def learn(
         self,
@@ -116,6 +116,6 @@ class RecurrentVPG(VPG):
         return [*super()._excluded_save_params(), "_first_states", "_recurrent_actor"]
 
 
-def _plain(states: RNNStates) -> Any:
+def _as_arrays(states: RNNStates) -> Any:
     """Return the states as tuples of arrays, which a model's file can hold."""
     return tuple(tuple(part.detach().cpu().numpy().copy() for part in pair) for pair in states)

@@ -72,7 +72,9 @@ class SequenceSteps(Steps):
             )
 
     @classmethod
-    def of(cls, observations: Any, actions: th.Tensor, episodes: Episodes, rows: np.ndarray, states: RNNStates) -> Self:
+    def from_rollout(
+        cls, observations: Any, actions: th.Tensor, episodes: Episodes, rows: np.ndarray, states: RNNStates
+    ) -> Self:
         """
         :param observations: of the rollout's n steps; likewise ``actions``
         :param episodes: of the rollout
@@ -93,7 +95,7 @@ class SequenceSteps(Steps):
         states = None if self.states is None else _each(self.states, lambda state: state[:, chosen])
         return type(self)(take(self.observations, rows), self.actions[rows], None, sequences, self.times[rows], states)
 
-    def random_parts(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
+    def minibatch_indices(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
         """Yield the indices of all steps in random minibatches of whole sequences: as many as have up to ``size`` steps."""
         assert rows is None, "recurrent policies are refused under torchrun"
         lengths = self.sequences.bincount().tolist()

@@ -40,7 +40,7 @@ class Steps:
         keywords = {name: value[rows] for name, value in self.keywords.items()}
         return type(self)(take(self.observations, rows), self.actions[rows], keywords)
 
-    def random_parts(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
+    def minibatch_indices(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
         """
         Yield the indices of all steps in random minibatches of up to ``size``, whose sizes differ by one at most.
 
@@ -113,14 +113,14 @@ def minibatches(
     :param n_passes: how often each step is yielded
     :param size: largest number of steps in a minibatch; None: the whole rollout
     :param rng: for the random order
-    :param rows: see ``Steps.random_parts``
+    :param rows: see ``Steps.minibatch_indices``
     """
     n_all = len(returns) if rows is None else len(rows)
     for _ in range(n_passes):
         if size is None or size >= n_all:
             yield steps, returns
             continue
-        for part in steps.random_parts(size, rng, rows):
+        for part in steps.minibatch_indices(size, rng, rows):
             yield steps.take(part), returns[part]
 
 

@@ -99,7 +99,7 @@ def check_allowed(actions: np.ndarray, masks_NM: np.ndarray, policy: Any) -> Non
         )
 
 
-def has_masks(env: VecEnv) -> bool:
+def is_masking_supported(env: VecEnv) -> bool:
     """Return whether the environment has a method ``action_masks``: its own for all environments, or one of each of them."""
     return callable(getattr(env, METHOD, None)) or env.has_attr(METHOD)
 
@@ -116,7 +116,7 @@ class MaskReader:
         mask_sizes(env.action_space)
         self.env = env
         self._of_all = getattr(env, METHOD, None)
-        if not has_masks(env):
+        if not is_masking_supported(env):
             inner = getattr(env.unwrapped, "envs", [env])[0]
             raise ValueError(
                 f"{inner} has no action masks: give the environment a method action_masks(), or wrap it in "

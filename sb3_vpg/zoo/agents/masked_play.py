@@ -13,7 +13,7 @@ from rl_zoo3 import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.vec_env.action_masks import MaskReader, has_masks
+from sb3_vpg.vec_env.action_masks import MaskReader, is_masking_supported
 
 
 class MaskedPlayer:
@@ -43,7 +43,7 @@ def takes_masks(algorithm: Any) -> bool:
 
 def with_masks(model: Any, env: VecEnv) -> Any:
     """Return a ``MaskedPlayer`` if the model takes masks and the environment has them; else the model."""
-    return MaskedPlayer(model, env) if takes_masks(model) and has_masks(env) else model
+    return MaskedPlayer(model, env) if takes_masks(model) and is_masking_supported(env) else model
 
 
 @contextmanager
