@@ -1,4 +1,4 @@
-"""The T-maze, a task that needs memory. Importing this module registers it in Gymnasium as ``TMaze-v0``."""
+"""The T-maze, a task that needs memory: ``TMaze-v0`` in Gymnasium."""
 
 from typing import Any
 
@@ -74,6 +74,3 @@ class TMaze(gym.Env[np.ndarray, np.int64]):
         if self.position == self.corridor_length:
             return np.array(_JUNCTION, dtype=np.float32)
         return np.array(_SIGNALS[self.goal] if self.position == 0 else _CORRIDOR, dtype=np.float32)
-
-
-gym.register("TMaze-v0", entry_point="sb3_vpg.envs.t_maze:TMaze", max_episode_steps=100, reward_threshold=3.9)
