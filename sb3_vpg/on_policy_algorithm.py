@@ -290,10 +290,10 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         mean = compute_advantages(self._estimator, buffer, self.policy, steps, *options)
         self._average_return = next_average(average, mean)
 
-    def _training_error(self, what: str, *advice: str) -> ValueError:
-        """Return the error to raise, and restore the statistics of ``VecNormalize`` from before the rollout."""
+    def _training_error(self, what: str, *how: Any) -> ValueError:
+        """Return ``training_error(..., *how)``, and restore the statistics of ``VecNormalize`` from before the rollout."""
         self._statistics.restore()
-        return training_error(what, self._n_updates, self.num_timesteps, *advice)
+        return training_error(what, self._n_updates, self.num_timesteps, *how)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_NOT_SAVED]
