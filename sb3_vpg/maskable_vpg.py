@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
@@ -34,15 +33,6 @@ _ENVIRONMENT_ADVICE = "Correct action_masks() of the environment: see docs/actio
 _POLICY_ADVICE = "forward() and get_distribution() of a policy must apply action_masks"
 
 
-class MaskableSteps(Steps):
-    """Steps with the masks of their actions among the keywords."""
-
-    @staticmethod
-    def check_policy_class(policy_class: Any) -> None:
-        """See ``check_maskable_policy``."""
-        check_maskable_policy(policy_class)
-
-
 class MaskableVPG(VPG):
     """
     VPG for environments that allow only some actions at each step. It takes sb3_contrib's policies, wrappers, callbacks and
@@ -63,19 +53,16 @@ class MaskableVPG(VPG):
     :raises TypeError: for an unknown keyword
     """
 
-    steps_class = MaskableSteps
     policy_reads_only_observations = False
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = MASKABLE_ALIASES
     buffer_classes: ClassVar[BufferClasses] = MASKED_BUFFERS
     action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
     policy: MaskableActorCriticPolicy  # type: ignore[assignment]  # as in sb3_contrib, no ActorCriticPolicy
+    _check_policy_class = staticmethod(check_maskable_policy)
     _use_masking = True
     _mask_reader: MaskReader | None = None
 
     def _setup_model(self) -> None:
-        if self.rollout_buffer_class in (MaskableRolloutBuffer, MaskableDictRolloutBuffer):
-            # Ours are subclasses of them
-            self.rollout_buffer_class = None
         chosen = self.policy_class
         check_policy_supports(chosen, self.policy_kwargs or {}, self.observation_space)
 

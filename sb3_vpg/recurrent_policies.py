@@ -57,6 +57,16 @@ RECURRENT_ALIASES: dict[str, type[BasePolicy]] = {
 }
 
 
+def check_recurrent_policy(policy_class: Any) -> None:
+    """:raises ValueError: if the class is no ``RecurrentActorCriticPolicy``"""
+    if not (isinstance(policy_class, type) and issubclass(policy_class, RecurrentActorCriticPolicy)):
+        name = getattr(policy_class, "__name__", repr(policy_class))
+        raise ValueError(
+            f"RecurrentVPG needs one of {', '.join(RECURRENT_ALIASES)} or a subclass of sb3_contrib's "
+            f"RecurrentActorCriticPolicy, but got {name}. Use VPG for a policy without memory"
+        )
+
+
 def _set_forget_gates(lstm: th.nn.LSTM, bias: float) -> None:
     """Set the sum of the two biases of each forget gate. torch orders the gates: input, forget, cell, output."""
     forget = slice(lstm.hidden_size, 2 * lstm.hidden_size)

@@ -19,7 +19,7 @@ from sb3_vpg.collection.recurrent_actor import RecurrentActor
 from sb3_vpg.estimation.returns import Episodes
 from sb3_vpg.optimization.sequence_steps import SequenceSteps, initial_states
 from sb3_vpg.optimization.steps import Steps
-from sb3_vpg.recurrent_policies import RECURRENT_ALIASES
+from sb3_vpg.recurrent_policies import RECURRENT_ALIASES, check_recurrent_policy
 from sb3_vpg.vpg import VPG
 
 LstmStates = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
@@ -30,6 +30,8 @@ class RecurrentVPG(VPG):
     """
     ``VPG`` for policies with LSTMs, which remember what they have seen in an episode. The policies are those of sb3_contrib's
     ``RecurrentPPO``, and so are their arguments in ``policy_kwargs``, to which ``forget_gate_bias`` is added.
+
+    Paper: Wierstra et al. 2010, https://doi.org/10.1093/jigpal/jzp049 (recurrent policy gradients).
 
     The gradient goes through time. With ``n_episodes``, the sequences are whole episodes, so that no gradient is cut. With
     ``n_steps``, a sequence that continues an episode begins with the states that the last rollout left, as in
@@ -49,10 +51,11 @@ class RecurrentVPG(VPG):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = RECURRENT_ALIASES
-    # A copy, so that a user's class, which knows no sequences, is refused
-    buffer_classes: ClassVar[BufferClasses] = BufferClasses(*SB3_BUFFERS)
+    # A user's class knows no sequences
+    buffer_classes: ClassVar[BufferClasses] = SB3_BUFFERS._replace(allows_others=False)
     steps_class: ClassVar[type[Steps]] = SequenceSteps
     policy_reads_only_observations: ClassVar[bool] = False
+    _check_policy_class = staticmethod(check_recurrent_policy)
     _last_lstm_states: LstmStates | None = None
     _first_states: RNNStates
     _recurrent_actor: RecurrentActor | None = None

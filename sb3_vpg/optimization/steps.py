@@ -11,7 +11,6 @@ from typing_extensions import Self
 
 from sb3_vpg.common.observations import take
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
-from sb3_vpg.policies import check_policy_class
 
 
 class Steps:
@@ -26,11 +25,6 @@ class Steps:
 
     def __init__(self, observations: Any, actions: th.Tensor, keywords: Mapping[str, th.Tensor] | None = None) -> None:
         self.observations, self.actions, self.keywords = observations, actions, keywords or {}
-
-    @staticmethod
-    def check_policy_class(policy_class: Any) -> None:
-        """:raises ValueError: if policies of this class cannot be asked about these steps"""
-        check_policy_class(policy_class)
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -92,9 +86,14 @@ class Steps:
         return self.actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else self.actions
 
 
-def needs_no_values(policy: ActorCriticPolicy, has_critic: bool) -> bool:
-    """Return whether the policy's step can leave out the values; parameters: see ``Steps.evaluate``."""
-    return acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers()))
+def needs_no_values(policy: ActorCriticPolicy, has_critic: bool, is_known: bool | None = None) -> bool:
+    """
+    Return whether the policy's step can leave out the values. Other parameters: see ``Steps.evaluate``.
+
+    :param is_known: whether the policy's methods are those of a library, so that they agree; None: whether they are SB3's
+    """
+    is_known = acts_as_sb3(policy) if is_known is None else is_known
+    return is_known and not (has_critic and any(True for _ in policy.buffers()))
 
 
 def minibatches(
