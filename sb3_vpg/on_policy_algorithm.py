@@ -100,7 +100,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
-        self.warn_unloadable(stacklevel=4)
+        self.warn_unloadable()
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
         self._purity, self._statistics = None, StatisticsSnapshot(self.env)
@@ -258,7 +258,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return True
 
     def _policy_keywords(self, env: VecEnv, n_steps: int) -> Mapping[str, np.ndarray]:
-        """Return what else the policy reads after ``n_steps`` of the rollout: see ``collection.buffers.KnownLayout``."""
+        """Return what else the policy reads after ``n_steps`` of the rollout: see ``EpisodeBuffer.keyword_names``."""
         return NO_KEYWORDS
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
