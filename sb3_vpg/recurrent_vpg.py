@@ -119,6 +119,7 @@ class RecurrentVPG(VPG):
         return [*super()._excluded_save_params(), "_first_states", "_recurrent_actor"]
 
 
-def _as_arrays(states: RNNStates) -> Any:
-    """Return the states as tuples of arrays, which a model's file can hold."""
-    return tuple(tuple(part.detach().cpu().numpy().copy() for part in pair) for pair in states)
+def _as_arrays(states: RNNStates) -> LstmStates:
+    """Return the states as arrays, which a model's file can hold."""
+    actor, critic = (tuple(part.detach().cpu().numpy().copy() for part in pair) for pair in states)
+    return actor, critic

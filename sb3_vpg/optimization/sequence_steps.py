@@ -57,7 +57,7 @@ class SequenceSteps(Steps):
         self.times = th.zeros_like(self.sequences) if times is None else times
         self.states = states
         shape = int(self.sequences.max()) + 1, int(self.times.max()) + 1
-        # Where each step is in the padded batch, and of which step each place of the padded batch has the inputs
+        # The place of each step in the padded batch; and for each place the step whose inputs fill it, the first one for padding
         self._places = self.sequences * shape[1] + self.times
         self._padded = th.zeros(shape[0] * shape[1], dtype=th.long, device=actions.device)
         self._padded[self._places] = th.arange(len(actions), device=actions.device)
@@ -130,7 +130,8 @@ class SequenceSteps(Steps):
         """Return observations, states and episode starts as contrib's policies take them, with padding."""
         n_sequences = int(self.sequences.max()) + 1
         states = initial_states(policy, n_sequences) if self.states is None else self.states
-        # No step resets the states, which are those before the first steps. contrib then calls the LSTM once
+        # The states are those before each sequence, so no step is marked as the start of an episode, which would set them to
+        # zero. Without such marks, contrib calls the LSTM once for all steps
         return take(self.observations, self._padded), states, th.zeros(len(self._padded), device=self._padded.device)
 
 
