@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecEnv
@@ -20,7 +20,7 @@ from sb3_vpg.collection.buffers import BufferClasses, full_batch, in_batch_order
 from sb3_vpg.collection.masked_buffers import MASKED_BUFFERS
 from sb3_vpg.common.arguments import flag
 from sb3_vpg.common.observations import n_observations
-from sb3_vpg.exceptions import ActionMaskError
+from sb3_vpg.exceptions import ActionMaskError, ForbiddenActionError
 from sb3_vpg.maskable_policies import MASKABLE_ALIASES, check_maskable_policy
 from sb3_vpg.numpy_policy.maskable import support_maskable
 from sb3_vpg.optimization.steps import Steps
@@ -29,16 +29,8 @@ from sb3_vpg.vec_env.env_checks import check_policy_supports
 from sb3_vpg.vpg import VPG
 
 support_maskable()
-_ADVICE = "Correct action_masks() of the environment: see the page on action masks"
-
-
-class MaskableSteps(Steps):
-    """Steps with the masks of their actions among the keywords."""
-
-    @staticmethod
-    def check_policy_class(policy_class: Any) -> None:
-        """See ``check_maskable_policy``."""
-        check_maskable_policy(policy_class)
+_ENVIRONMENT_ADVICE = "Correct action_masks() of the environment: see docs/action_masks.md"
+_POLICY_ADVICE = "forward() and get_distribution() of a policy must apply action_masks"
 
 
 class MaskableVPG(VPG):
@@ -61,19 +53,16 @@ class MaskableVPG(VPG):
     :raises TypeError: for an unknown keyword
     """
 
-    steps_class = MaskableSteps
     policy_reads_only_observations = False
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = MASKABLE_ALIASES
     buffer_classes: ClassVar[BufferClasses] = MASKED_BUFFERS
     action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
     policy: MaskableActorCriticPolicy  # type: ignore[assignment]  # as in sb3_contrib, no ActorCriticPolicy
+    _check_policy_class = staticmethod(check_maskable_policy)
     _use_masking = True
     _mask_reader: MaskReader | None = None
 
     def _setup_model(self) -> None:
-        if self.rollout_buffer_class in (MaskableRolloutBuffer, MaskableDictRolloutBuffer):
-            # Ours are subclasses of them
-            self.rollout_buffer_class = None
         chosen = self.policy_class
         check_policy_supports(chosen, self.policy_kwargs or {}, self.observation_space)
 
@@ -101,8 +90,20 @@ class MaskableVPG(VPG):
         try:
             return {"action_masks": self._mask_reader.read()}
         except ActionMaskError as error:
-            where = f"{error}, at step {n_steps + 1} of this rollout (timestep {self.num_timesteps:,})"
-            raise self._training_error(where, _ADVICE) from None
+            raise self._mask_error(error, n_steps, _ENVIRONMENT_ADVICE) from None
+
+    def _mask_error(self, error: ActionMaskError, n_steps: int, advice: str) -> ValueError:
+        where = f"{error}, at step {n_steps + 1} of this rollout (timestep {self.num_timesteps:,})"
+        return self._training_error(where, advice, ActionMaskError)
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """See ``VPG.collect_rollouts``. Raises ActionMaskError for wrong masks, and if the policy ignores them."""
+        try:
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+        except ForbiddenActionError as error:
+            raise self._mask_error(error, rollout_buffer.pos, _POLICY_ADVICE) from None
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
         rollout, keywords = rollout or full_batch(buffer), {}
@@ -125,7 +126,9 @@ class MaskableVPG(VPG):
         See ``VPG.learn``.
 
         :param use_masking: read the environment's masks; False: all actions are allowed
-        :raises ValueError: also if the environment has no masks, or wrong ones: the error names the environment and the step
+        :raises ValueError: also if the environment has no masks
+        :raises ActionMaskError: if a mask is wrong, or if the policy chooses an action that is not allowed: the error names
+            the environment and the step
         """
         self._use_masking = flag("use_masking", use_masking)
         if self._use_masking and self.env is not None:

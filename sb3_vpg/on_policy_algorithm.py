@@ -100,7 +100,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
-        self.warn_unloadable(stacklevel=4)
+        self.warn_unloadable()
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
         self._purity, self._statistics = None, StatisticsSnapshot(self.env)
@@ -258,7 +258,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return True
 
     def _policy_keywords(self, env: VecEnv, n_steps: int) -> Mapping[str, np.ndarray]:
-        """Return what else the policy reads after ``n_steps`` of the rollout: see ``collection.buffers.KnownLayout``."""
+        """Return what else the policy reads after ``n_steps`` of the rollout: see ``EpisodeBuffer.keyword_names``."""
         return NO_KEYWORDS
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
@@ -290,10 +290,10 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         mean = compute_advantages(self._estimator, buffer, self.policy, steps, *options)
         self._average_return = next_average(average, mean)
 
-    def _training_error(self, what: str, *advice: str) -> ValueError:
-        """Return the error to raise, and restore the statistics of ``VecNormalize`` from before the rollout."""
+    def _training_error(self, what: str, *how: Any) -> ValueError:
+        """Return ``training_error(..., *how)``, and restore the statistics of ``VecNormalize`` from before the rollout."""
         self._statistics.restore()
-        return training_error(what, self._n_updates, self.num_timesteps, *advice)
+        return training_error(what, self._n_updates, self.num_timesteps, *how)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_NOT_SAVED]

@@ -15,6 +15,23 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_flattened
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+MASKABLE_POLICY = "sb3_contrib.common.maskable.policies", "MaskableActorCriticPolicy"
+RECURRENT_POLICY = "sb3_contrib.common.recurrent.policies", "RecurrentActorCriticPolicy"
+_READ_DICTS = (
+    (MASKABLE_POLICY[0], "MaskableMultiInputActorCriticPolicy"),
+    (RECURRENT_POLICY[0], "RecurrentMultiInputActorCriticPolicy"),
+)
+
+
+def contrib_base(cls: type, *names: tuple[str, str]) -> type | None:
+    """
+    Return the class of sb3_contrib that a class is or inherits from, if it is one of these. sb3_contrib is not imported, which
+    takes time.
+
+    :param names: module and name of each
+    """
+    return next((base for base in cls.__mro__ if (base.__module__, base.__name__) in names), None)
+
 
 class SeparateExtractors(BasePolicy):
     """Gives a policy of SB3 or sb3_contrib separate features extractors for actor and critic by default."""
@@ -94,7 +111,9 @@ def check_policy_class(policy_class: Any) -> None:
         and actions, as that of a recurrent policy does
     """
     if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
-        raise ValueError(f"VPG needs a policy name or a subclass of ActorCriticPolicy, but got {policy_class!r}")
+        is_maskable = isinstance(policy_class, type) and contrib_base(policy_class, MASKABLE_POLICY) is not None
+        advice = ". Use MaskableVPG for policies with action masks" if is_maskable else ""
+        raise ValueError(f"VPG needs a policy name or a subclass of ActorCriticPolicy, but got {policy_class!r}{advice}")
     try:
         inspect.signature(policy_class.evaluate_actions).bind("self", "observations", "actions")
     except TypeError:
@@ -109,21 +128,14 @@ def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> Non
     :param policy_class: used with its default ``features_extractor_class``
     :raises ValueError: if it is a policy for ``Dict`` observations and ``space`` is not a ``Dict``, or the reverse
     """
-    # Those of sb3_contrib have longer names
-    reads_dicts = any(one.__name__.endswith(MultiInputActorCriticPolicy.__name__) for one in policy_class.__mro__)
+    reads_dicts = issubclass(policy_class, MultiInputActorCriticPolicy) or contrib_base(policy_class, *_READ_DICTS) is not None
     if isinstance(space, spaces.Dict) != reads_dicts:
-        kind = "LstmPolicy" if is_recurrent(policy_class) else "Policy"
+        kind = "LstmPolicy" if contrib_base(policy_class, RECURRENT_POLICY) else "Policy"
         fitting = f"'MultiInput{kind}'" if isinstance(space, spaces.Dict) else f"'Mlp{kind}' (or 'Cnn{kind}' for images)"
         raise ValueError(
             f"{policy_class.__name__} cannot read observations in {space}: use {fitting}, or pass a features_extractor_class "
             "in policy_kwargs"
         )
-
-
-def is_recurrent(policy_class: type) -> bool:
-    """Return whether the class is a ``RecurrentActorCriticPolicy``; sb3_contrib is not imported, which takes time."""
-    of_contrib = "sb3_contrib.common.recurrent.policies", "RecurrentActorCriticPolicy"
-    return any((base.__module__, base.__name__) == of_contrib for base in policy_class.__mro__)
 
 
 def unknown_policy(name: str, known: Iterable[str], algorithm: str = "VPG") -> ValueError:
@@ -132,7 +144,7 @@ def unknown_policy(name: str, known: Iterable[str], algorithm: str = "VPG") -> V
     :return: the error for a name that is not among them
     """
     return ValueError(
-        f"{algorithm} knows no policy {name!r}, only {', '.join(known)} and classes of policies. Recurrent policies (such as "
+        f"{algorithm} knows no policy {name!r}, only {', '.join(known)} and policy classes. Recurrent policies (such as "
         "MlpLstmPolicy) are trained by RecurrentVPG, policies without memory by VPG"
     )
 

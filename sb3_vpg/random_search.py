@@ -169,7 +169,7 @@ class RandomSearch(PlainSaving):
                 "RandomSearch does not search on several processes: start the program without torchrun; each of several "
                 "environments plays a draw of its own"
             )
-        self.warn_unloadable(stacklevel=3)
+        self.warn_unloadable()
         new_episodes = reset_num_timesteps or self._last_obs is None or self._episodes is None
         with naming_failed_env(self.env, self):
             total_timesteps, callback = self._setup_learn(

@@ -19,8 +19,10 @@ class MlpLstmPolicy(RecurrentActorCriticPolicy):
 
     :param forget_gate_bias: the LSTMs' first bias of the forget gates. At each step an LSTM keeps about the fraction
         sigmoid(bias) of its memory. With torch's random biases that is a half, so that almost nothing is left after ten steps,
-        and what has to be remembered for longer is learned slowly. Try 1 or 2 for such tasks (Jozefowicz et al. 2015,
-        https://proceedings.mlr.press/v37/jozefowicz15.html). None: torch's biases, as in sb3_contrib
+        and what has to be remembered for longer is learned slowly (Jozefowicz et al. 2015,
+        https://proceedings.mlr.press/v37/jozefowicz15.html). 3.0 keeps six tenths over ten steps. None: torch's biases, as in
+        sb3_contrib
+    :raises ValueError: if ``forget_gate_bias`` is not a number from -100 to 100
     """
 
     def __init__(self, *args: Any, forget_gate_bias: float | None = None, **kwargs: Any) -> None:
@@ -53,6 +55,16 @@ RECURRENT_ALIASES: dict[str, type[BasePolicy]] = {
     "CnnLstmPolicy": CnnLstmPolicy,
     "MultiInputLstmPolicy": MultiInputLstmPolicy,
 }
+
+
+def check_recurrent_policy(policy_class: Any) -> None:
+    """:raises ValueError: if the class is no ``RecurrentActorCriticPolicy``"""
+    if not (isinstance(policy_class, type) and issubclass(policy_class, RecurrentActorCriticPolicy)):
+        name = getattr(policy_class, "__name__", repr(policy_class))
+        raise ValueError(
+            f"RecurrentVPG needs one of {', '.join(RECURRENT_ALIASES)} or a subclass of sb3_contrib's "
+            f"RecurrentActorCriticPolicy, but got {name}. Use VPG for a policy without memory"
+        )
 
 
 def _set_forget_gates(lstm: th.nn.LSTM, bias: float) -> None:

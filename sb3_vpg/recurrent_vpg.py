@@ -19,10 +19,10 @@ from sb3_vpg.collection.recurrent_actor import RecurrentActor
 from sb3_vpg.estimation.returns import Episodes
 from sb3_vpg.optimization.sequence_steps import SequenceSteps, initial_states
 from sb3_vpg.optimization.steps import Steps
-from sb3_vpg.recurrent_policies import RECURRENT_ALIASES
+from sb3_vpg.recurrent_policies import RECURRENT_ALIASES, check_recurrent_policy
 from sb3_vpg.vpg import VPG
 
-PlainStates = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
+LstmStates = tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]
 """Hidden and cell states of the actor's LSTM and of the critic's, shapes (n_lstm_layers, n_envs, lstm_hidden_size)."""
 
 
@@ -30,6 +30,8 @@ class RecurrentVPG(VPG):
     """
     ``VPG`` for policies with LSTMs, which remember what they have seen in an episode. The policies are those of sb3_contrib's
     ``RecurrentPPO``, and so are their arguments in ``policy_kwargs``, to which ``forget_gate_bias`` is added.
+
+    Paper: Wierstra et al. 2010, https://doi.org/10.1093/jigpal/jzp049 (recurrent policy gradients).
 
     The gradient goes through time. With ``n_episodes``, the sequences are whole episodes, so that no gradient is cut. With
     ``n_steps``, a sequence that continues an episode begins with the states that the last rollout left, as in
@@ -49,17 +51,18 @@ class RecurrentVPG(VPG):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = RECURRENT_ALIASES
-    # A copy, so that a user's class, which knows no sequences, is refused
-    buffer_classes: ClassVar[BufferClasses] = BufferClasses(*SB3_BUFFERS)
+    # A user's class knows no sequences
+    buffer_classes: ClassVar[BufferClasses] = SB3_BUFFERS._replace(allows_others=False)
     steps_class: ClassVar[type[Steps]] = SequenceSteps
     policy_reads_only_observations: ClassVar[bool] = False
-    _last_lstm_states: PlainStates | None = None
+    _check_policy_class = staticmethod(check_recurrent_policy)
+    _last_lstm_states: LstmStates | None = None
     _first_states: RNNStates
     _recurrent_actor: RecurrentActor | None = None
 
     def _setup_model(self) -> None:
         super()._setup_model()
-        self._last_lstm_states = _plain(initial_states(self.policy, self.n_envs))
+        self._last_lstm_states = _as_arrays(initial_states(self.policy, self.n_envs))
 
     def _choose_actor(self) -> Actor:
         self._keep_first_states()
@@ -90,14 +93,14 @@ class RecurrentVPG(VPG):
             actor, self._recurrent_actor = self._recurrent_actor, None
             if actor is not None:
                 # After a step that is not completed, the last observation is still the one before
-                self._last_lstm_states = _plain(actor.states if collected else actor.states_before)
+                self._last_lstm_states = _as_arrays(actor.states if collected else actor.states_before)
         return collected
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
         rollout = rollout or full_batch(buffer)
         episodes = Episodes.of(buffer.episode_starts, counted_steps(buffer))
         rows = by_environment(buffer, th.arange(len(rollout.actions))).numpy()
-        return SequenceSteps.of(rollout.observations, rollout.actions, episodes, rows, self._first_states)
+        return SequenceSteps.from_rollout(rollout.observations, rollout.actions, episodes, rows, self._first_states)
 
     def learn(
         self,
@@ -116,6 +119,7 @@ class RecurrentVPG(VPG):
         return [*super()._excluded_save_params(), "_first_states", "_recurrent_actor"]
 
 
-def _plain(states: RNNStates) -> Any:
-    """Return the states as tuples of arrays, which a model's file can hold."""
-    return tuple(tuple(part.detach().cpu().numpy().copy() for part in pair) for pair in states)
+def _as_arrays(states: RNNStates) -> LstmStates:
+    """Return the states as arrays, which a model's file can hold."""
+    actor, critic = (tuple(part.detach().cpu().numpy().copy() for part in pair) for pair in states)
+    return actor, critic

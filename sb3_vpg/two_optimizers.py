@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
 from sb3_vpg.common import torchrun
+from sb3_vpg.common.caller import stacklevel_of_caller
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.optimization.optimizers import (
     ACTOR,
@@ -28,7 +29,7 @@ from sb3_vpg.optimization.optimizers import (
     trainable_parameters,
 )
 from sb3_vpg.persistence.class_names import class_name
-from sb3_vpg.policies import original
+from sb3_vpg.policies import check_policy_class, original
 
 # Not common.libraries: the policy classes of sb3_contrib differ in more than their defaults
 _POLICY_PACKAGES = ("sb3_vpg", "stable_baselines3")
@@ -45,10 +46,11 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
     vf_lr_schedule: Callable[[float], float]
     _built: "_PolicyStructure"
     _step_sizes: dict[str, float]
+    _check_policy_class = staticmethod(check_policy_class)
 
     def _split(self) -> Split:
         """:return: which optimiser holds which parameter of the present policy"""
-        return split_of(self.policy, self.steps_class)
+        return split_of(self.policy, self.steps_class, self._check_policy_class)
 
     def _begin_split(self) -> None:
         """Note the structure of the policy, which has just been built, and set the critic's step size."""
@@ -66,7 +68,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
             warnings.warn(
                 "every parameter of the policy is frozen (requires_grad=False), so nothing is learned; unfreeze some with "
                 "requires_grad_(True)",
-                stacklevel=3,
+                stacklevel=stacklevel_of_caller(),
             )
 
     def saved_settings(self) -> dict[str, Any]:
@@ -133,7 +135,7 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
                     f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights did not change. "
                     "A schedule is evaluated after each rollout, and is at its end after the last one. Use a constant, or "
                     f"shorter rollouts (n_steps={self.n_steps}, n_envs={self.n_envs}), or raise total_timesteps",
-                    stacklevel=3,
+                    stacklevel=stacklevel_of_caller(),
                 )
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:

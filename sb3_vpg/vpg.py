@@ -123,7 +123,7 @@ class VPG(TwoOptimizers):
         use_sde = flag("use_sde", use_sde)
         prepare_process(kwargs)
         if not isinstance(policy, str):
-            self.steps_class.check_policy_class(policy)
+            self._check_policy_class(policy)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]  # SB3 takes None for a model that only predicts
@@ -140,7 +140,7 @@ class VPG(TwoOptimizers):
             supported_action_spaces=self.action_spaces,
             **kwargs,
         )
-        self.steps_class.check_policy_class(self.policy_class)
+        self._check_policy_class(self.policy_class)
         self.batch_size = batch_size
         self.n_critic_updates = n_critic_updates
         self.vf_learning_rate = vf_learning_rate

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from helpers import CONTINUOUS, DICT, IMAGE, RandomEnv, make_model, sample_observations, silence, vector_env, weights
+from helpers import (
+    CONTINUOUS,
+    DICT,
+    IMAGE,
+    RandomEnv,
+    make_model,
+    make_recurrent_model,
+    sample_observations,
+    silence,
+    vector_env,
+    weights,
+)
 from pretended_gpu import PretendedGpu
 from resumption import Crash, CrashAt, disturb
 from stable_baselines3.common.callbacks import BaseCallback
@@ -221,6 +232,20 @@ def waits(name: str, n_rollouts: int = 2, **options: Any) -> int:
 def test_the_cpu_waits_once_for_each_step(name: str) -> None:
     """It needs the action, and nothing else; standard deviations come with it."""
     assert waits(name, n_steps=40) - waits(name, n_steps=24) == 2 * 16
+
+
+@pytest.mark.filterwarnings("ignore:PyTorch was compiled without cuDNN:UserWarning")
+def test_policies_with_memory_copy_only_the_action_at_each_step() -> None:
+    """Log-probabilities and values of a rollout are copied at once. The other waits are those of sb3_contrib and of torch."""
+    copies = []
+    for n_steps in (24, 40):
+        with PretendedGpu() as gpu:
+            model = make_recurrent_model(env=uneven(), device="cuda", n_steps=n_steps)
+            before = gpu.counts["from the GPU"]
+            model.learn(2 * n_steps)
+            copies.append(gpu.counts["from the GPU"] - before)
+            assert_on(model, "cuda")
+    assert copies[1] - copies[0] == 16
 
 
 def test_the_cpu_does_not_wait_for_passes_of_the_critic() -> None:

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from helpers import CONTINUOUS, DICT, IMAGE, RandomEnv, differing, make_recurrent_model, vector_env, weights
 from resumption import Crash, CrashAt, assert_same, disturb, random_envs
 from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from sb3_contrib.common.recurrent.buffers import RecurrentRolloutBuffer
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
@@ -184,10 +185,15 @@ def test_gymnasiums_vector_environments() -> None:
 
 def test_set_env_and_more_learning() -> None:
     """A new environment begins new episodes, whatever states the last one left."""
-    model = make_recurrent_model(env=vector_env(2), n_steps=4).learn(16)
+    model = make_recurrent_model(env=vector_env(2), n_steps=4).learn(8)
+    assert all(np.abs(part).max() > 0 for pair in model._last_lstm_states for part in pair)
+    # The same environment goes on with its states
+    model.learn(8, reset_num_timesteps=False)
+    assert model._first_states.pi[0].abs().max() > 0
     model.set_env(vector_env(2))
-    model.learn(16, reset_num_timesteps=False)
-    assert model.num_timesteps == 32
+    model.learn(8, reset_num_timesteps=False)
+    assert all(part.abs().max() == 0 for pair in model._first_states for part in pair)
+    assert model.num_timesteps == 24
 
 
 def test_a_model_loads_with_another_number_of_environments(model_path: Any) -> None:
@@ -270,10 +276,12 @@ def test_what_it_cannot_train_is_refused(policy: Any, options: dict[str, Any], s
         RecurrentVPG(policy, RandomEnv(), **options)
 
 
-def test_vpg_names_the_class_for_recurrent_policies() -> None:
+def test_vpg_names_the_class_for_other_policies() -> None:
     for policy in ("MlpLstmPolicy", RecurrentActorCriticPolicy):
         with pytest.raises(ValueError, match="RecurrentVPG"):
             VPG(policy, "CartPole-v1")
+    with pytest.raises(ValueError, match="Use MaskableVPG"):
+        VPG(MaskableActorCriticPolicy, "CartPole-v1")
 
 
 def test_the_file_of_another_algorithm_is_refused(model_path: Any) -> None:

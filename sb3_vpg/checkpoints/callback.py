@@ -140,7 +140,7 @@ class TrainingCheckpoint(BaseCallback):
         path = self.save_path / f"checkpoint_{self.model.num_timesteps}_steps.zip"
         self._requested, self._last_written = False, self.model.num_timesteps
         # A setting may have changed since learn() checked the model
-        self.model.warn_unloadable(stacklevel=3)
+        self.model.warn_unloadable()
         try:
             content = self._content()
             if not self.model._world.is_main_process:

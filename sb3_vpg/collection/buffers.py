@@ -15,18 +15,15 @@ from sb3_vpg.common.observations import take
 from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.estimation.returns import Episodes
 from sb3_vpg.exceptions import EndlessEpisodeError
+from sb3_vpg.policies import contrib_base
 
 _ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "counted")
+_MASKABLE = tuple(
+    ("sb3_contrib.common.maskable.buffers", name) for name in ("MaskableRolloutBuffer", "MaskableDictRolloutBuffer")
+)
 
 
-class KnownLayout(RolloutBuffer):
-    """A buffer with the arrays of SB3's, which may be read and written without its methods, and perhaps with more."""
-
-    keyword_names: ClassVar[tuple[str, ...]] = ()
-    """Arrays of more inputs of the policy, shape (T, N, ...), by the keyword under which the policy takes them."""
-
-
-class EpisodeBuffer(KnownLayout):
+class EpisodeBuffer(RolloutBuffer):
     """
     Differs from SB3's buffer in three points. It grows until all episodes are over. It knows which steps count. ``get``
     yields only those, environment by environment, each in the order of collection.
@@ -36,6 +33,8 @@ class EpisodeBuffer(KnownLayout):
     """
 
     counted: np.ndarray
+    keyword_names: ClassVar[tuple[str, ...]] = ()
+    """Arrays of more inputs of the policy, shape (T, N, ...), by the keyword under which the policy takes them."""
 
     def __init__(self, buffer_size: int, *args: Any, max_steps: int = 100_000, **kwargs: Any) -> None:
         self.max_steps = whole_number("max_steps in rollout_buffer_kwargs", max_steps, at_least=1)
@@ -100,15 +99,22 @@ class EpisodeDictRolloutBuffer(EpisodeBuffer, DictRolloutBuffer):  # type: ignor
 
 
 class BufferClasses(NamedTuple):
-    """The buffers of an algorithm: for rollouts of fixed length and for whole episodes, each for arrays and for dicts."""
+    """
+    The buffers of an algorithm: for rollouts of fixed length and for whole episodes, each for arrays and for dicts.
+
+    :param allows_others: whether a user's class may take the place of one for fixed length
+    """
 
     fixed: type[RolloutBuffer]
     fixed_dict: type[RolloutBuffer]
     episodes: type[RolloutBuffer]
     episodes_dict: type[RolloutBuffer]
+    allows_others: bool = False
 
 
-SB3_BUFFERS = BufferClasses(RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
+SB3_BUFFERS = BufferClasses(
+    RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer, allows_others=True
+)
 
 
 def buffer_class(
@@ -119,7 +125,7 @@ def buffer_class(
 ) -> type[RolloutBuffer]:
     """
     :param chosen: ``rollout_buffer_class`` of the user, or what SB3 or this function chose before
-    :param own: the classes of the algorithm; one of the user's is possible only beside SB3's
+    :param own: the classes of the algorithm
     :return: the class to use
     :raises ValueError: if the user's class does not fit the observations, or if the estimator needs one of ours
     """
@@ -131,7 +137,7 @@ def buffer_class(
             f"use {'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
         )
     if chosen is not None and chosen not in own:
-        if own is not SB3_BUFFERS:
+        if not own.allows_others:
             raise ValueError(f"rollout_buffer_class={chosen.__name__} cannot be used, only {own.fixed.__name__}: leave it out")
         if not estimator.is_gae_on_fixed_length:
             raise ValueError(
@@ -145,8 +151,9 @@ def buffer_class(
 
 
 def has_known_layout(buffer: RolloutBuffer) -> bool:
-    """Return whether the class is SB3's or ours, so that its arrays may be read and written without its methods."""
-    return isinstance(buffer, KnownLayout) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+    """Return whether the class is SB3's, contrib's or ours, so that its arrays may be used without its methods."""
+    cls = type(buffer)
+    return isinstance(buffer, EpisodeBuffer) or cls in (RolloutBuffer, DictRolloutBuffer, contrib_base(cls, *_MASKABLE))
 
 
 def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
@@ -199,7 +206,7 @@ def store_observations(
 
     :param observations: shape (N, *shape), or a dict of such arrays
     :param starts: whether an episode starts with the observation, shape (N,)
-    :param keywords: more inputs of the policy, see ``KnownLayout``
+    :param keywords: more inputs of the policy, see ``EpisodeBuffer.keyword_names``
     """
     row = buffer.pos
     for name, value in keywords.items():

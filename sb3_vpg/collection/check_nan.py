@@ -26,7 +26,7 @@ from torch import nn
 
 from sb3_vpg.exceptions import UnsoundNumberError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks, only_flattens
-from sb3_vpg.policies import is_recurrent
+from sb3_vpg.policies import RECURRENT_POLICY, contrib_base
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, normalizers
 
 LARGEST = 1e18
@@ -84,7 +84,7 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
 
 def _extractors_before_lstm(policy: Any) -> list[Any]:
     """Return SB3's own features extractors that are followed by contrib's LSTM; none if a module has hooks."""
-    if not is_recurrent(type(policy)):
+    if contrib_base(type(policy), RECURRENT_POLICY) is None:
         return []
     # Imports sb3_contrib, which takes time
     from sb3_vpg.optimization.sequence_steps import acts_as_contrib

@@ -2,21 +2,9 @@
 
 from sb3_contrib.common.maskable.buffers import MaskableDictRolloutBuffer, MaskableRolloutBuffer
 
-from sb3_vpg.collection.buffers import BufferClasses, EpisodeBuffer, KnownLayout
+from sb3_vpg.collection.buffers import BufferClasses, EpisodeBuffer
 
 _MASKS = ("action_masks",)
-
-
-class MaskedRolloutBuffer(KnownLayout, MaskableRolloutBuffer):
-    """sb3_contrib's ``MaskableRolloutBuffer``."""
-
-    keyword_names = _MASKS
-
-
-class MaskedDictRolloutBuffer(KnownLayout, MaskableDictRolloutBuffer):
-    """sb3_contrib's ``MaskableDictRolloutBuffer``."""
-
-    keyword_names = _MASKS
 
 
 class MaskedEpisodeRolloutBuffer(EpisodeBuffer, MaskableRolloutBuffer):  # type: ignore[misc]  # get yields no masks
@@ -32,5 +20,5 @@ class MaskedEpisodeDictRolloutBuffer(EpisodeBuffer, MaskableDictRolloutBuffer): 
 
 
 MASKED_BUFFERS = BufferClasses(
-    MaskedRolloutBuffer, MaskedDictRolloutBuffer, MaskedEpisodeRolloutBuffer, MaskedEpisodeDictRolloutBuffer
+    MaskableRolloutBuffer, MaskableDictRolloutBuffer, MaskedEpisodeRolloutBuffer, MaskedEpisodeDictRolloutBuffer
 )

@@ -1,4 +1,8 @@
-"""The actor of a policy with memory: the states of its LSTMs go from step to step, and begin anew with each episode."""
+"""
+The actor of a policy with memory: the states of its LSTMs go from step to step, and begin anew with each episode.
+
+N environments, K layers of an LSTM, H units.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -74,10 +78,12 @@ class RecurrentActor:
         return values, self._log_probs[-1]
 
     def log_probs(self) -> Array:
-        return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
+        log_probs: Array = th.stack([one.flatten() for one in self._log_probs]).cpu().numpy()
+        return log_probs
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
-        return np.concatenate([one.flatten().cpu().numpy() for one in self._values[rows]])
+        values: Array = th.cat([one.flatten() for one in self._values[rows]]).cpu().numpy()
+        return values
 
     def values(self, observations: Any) -> Array:
         """Return the values of the observations that follow the last step, shape (N,)."""
@@ -88,13 +94,14 @@ class RecurrentActor:
 
     def terminal_values(self, observations: Sequence[Any], envs: Sequence[int]) -> Array:
         """Return the value of the last observation of each episode that ends in these environments after the last step."""
-        values, no_start = [], th.zeros(1, device=self.policy.device)
+        parts, no_start = [], th.zeros(1, device=self.policy.device)
         with th.no_grad():
             for observation, env in zip(observations, envs, strict=True):
                 states = tuple(state[:, env : env + 1].contiguous() for state in self.states.vf)
                 tensors = self.policy.obs_to_tensor(observation)[0]
-                values.append(self.policy.predict_values(tensors, states, no_start).flatten().cpu().numpy())
-        return np.concatenate(values)
+                parts.append(self.policy.predict_values(tensors, states, no_start).flatten())
+        values: Array = th.cat(parts).cpu().numpy()
+        return values
 
     def _starts(self) -> th.Tensor:
         return th.as_tensor(np.asarray(self.starts(), dtype=np.float32), device=self.policy.device)

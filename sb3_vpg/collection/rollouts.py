@@ -33,7 +33,7 @@ from sb3_vpg.vec_env.fast_step import fast_step
 
 Infos = list[dict[str, Any]]
 KeywordsOf = Callable[[VecEnv, int], Mapping[str, np.ndarray]]
-"""From the environment and the number of the step, from 0, to more inputs of the policy, see ``KnownLayout``."""
+"""From the environment and the number of the step, from 0, to more inputs of the policy, see ``EpisodeBuffer``."""
 
 
 def collect(

@@ -1,4 +1,4 @@
-"""The T-maze, a task that needs memory. Importing this module registers it in Gymnasium as ``TMaze-v0``."""
+"""The T-maze, a task that needs memory: ``TMaze-v0`` in Gymnasium."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ class TMaze(gym.Env[np.ndarray, np.int64]):
 
     :param corridor_length: number of steps from the start to the junction
     :param render_mode: ``"rgb_array"``, or None
-    :raises ValueError: if it is not a whole number from 1 on
+    :raises ValueError: if ``corridor_length`` is not a whole number from 1 on
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012  # Gymnasium declares no ClassVar
@@ -74,6 +74,3 @@ class TMaze(gym.Env[np.ndarray, np.int64]):
         if self.position == self.corridor_length:
             return np.array(_JUNCTION, dtype=np.float32)
         return np.array(_SIGNALS[self.goal] if self.position == 0 else _CORRIDOR, dtype=np.float32)
-
-
-gym.register("TMaze-v0", entry_point="sb3_vpg.envs.t_maze:TMaze", max_episode_steps=100, reward_threshold=3.9)

@@ -6,6 +6,7 @@ when it is first used.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ class Split:
         return set(held) >= set(self.held) and set(held).isdisjoint(parameters_of(self.critic))
 
 
-def split_of(policy: ActorCriticPolicy, steps_class: type[Steps] = Steps) -> Split:
+def split_of(policy: ActorCriticPolicy, steps_class: type[Steps], check_policy_class: Callable[[Any], None]) -> Split:
     """
     Return the split of a policy, and make it if there is none or if the optimiser was replaced. A new optimiser that holds all
     of the actor's parameters and none of the critic's replaces only the actor's. Any other one replaces both and is split;
@@ -57,6 +58,7 @@ def split_of(policy: ActorCriticPolicy, steps_class: type[Steps] = Steps) -> Spl
 
     :param policy: its ``optimizer`` may hold its parameters in any groups
     :param steps_class: on whose objects the policy is evaluated
+    :param check_policy_class: raises ValueError if the algorithm cannot train policies of a class
     :raises ValueError: if VPG cannot train the policy, or if its optimiser holds no parameter of the actor
     """
     policy = original(policy)
@@ -69,7 +71,7 @@ def split_of(policy: ActorCriticPolicy, steps_class: type[Steps] = Steps) -> Spl
     held = parameters_of(optimizer)
     if split is not None and split.is_current(optimizer, held):
         return split
-    steps_class.check_policy_class(type(policy))
+    check_policy_class(type(policy))
     if split is not None and split.keeps_critic(held):
         new = Split(optimizer, held, split.critic, split.unassigned | (set(held) - set(split.held)))
     else:

@@ -7,7 +7,7 @@ padded to the length of the longest, and what the policy returns for the padding
 n steps, S sequences, L steps of the longest, K layers of the LSTM, H units.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from typing_extensions import Self
 
 from sb3_vpg.common.observations import take
 from sb3_vpg.estimation.returns import Episodes
-from sb3_vpg.optimization.steps import Steps
+from sb3_vpg.optimization.steps import Steps, needs_no_values
 from sb3_vpg.policies import original
 
 _CONTRIBS = (
@@ -35,7 +35,9 @@ _CONTRIBS = (
 
 class SequenceSteps(Steps):
     """
-    :param observations: see ``Steps``; likewise ``actions`` and ``keywords``
+    Steps that a policy reads in sequences, each from the states of the LSTMs before its first step.
+
+    :param observations: see ``Steps``; likewise ``actions``
     :param sequences: of each step the number of its sequence, shape (n,); the steps of a sequence are in the order of time.
         None: each step is a sequence of its own
     :param times: of each step the time in its sequence, counted from 0, shape (n,)
@@ -46,33 +48,24 @@ class SequenceSteps(Steps):
         self,
         observations: Any,
         actions: th.Tensor,
-        keywords: Mapping[str, th.Tensor] | None = None,
         sequences: th.Tensor | None = None,
         times: th.Tensor | None = None,
         states: RNNStates | None = None,
     ) -> None:
-        super().__init__(observations, actions, keywords)
+        super().__init__(observations, actions)
         self.sequences = th.arange(len(actions), device=actions.device) if sequences is None else sequences
         self.times = th.zeros_like(self.sequences) if times is None else times
         self.states = states
         shape = int(self.sequences.max()) + 1, int(self.times.max()) + 1
-        # Where each step is in the padded batch, and of which step each place of the padded batch has the inputs
+        # The place of each step in the padded batch; and for each place the step whose inputs fill it, the first one for padding
         self._places = self.sequences * shape[1] + self.times
         self._padded = th.zeros(shape[0] * shape[1], dtype=th.long, device=actions.device)
         self._padded[self._places] = th.arange(len(actions), device=actions.device)
 
-    @staticmethod
-    def check_policy_class(policy_class: Any) -> None:
-        """:raises ValueError: if the class is no ``RecurrentActorCriticPolicy``"""
-        if not (isinstance(policy_class, type) and issubclass(policy_class, RecurrentActorCriticPolicy)):
-            name = getattr(policy_class, "__name__", repr(policy_class))
-            raise ValueError(
-                f"RecurrentVPG needs 'MlpLstmPolicy', 'CnnLstmPolicy', 'MultiInputLstmPolicy' or a subclass of sb3_contrib's "
-                f"RecurrentActorCriticPolicy, but got {name}. Use VPG for a policy without memory"
-            )
-
     @classmethod
-    def of(cls, observations: Any, actions: th.Tensor, episodes: Episodes, rows: np.ndarray, states: RNNStates) -> Self:
+    def from_rollout(
+        cls, observations: Any, actions: th.Tensor, episodes: Episodes, rows: np.ndarray, states: RNNStates
+    ) -> Self:
         """
         :param observations: of the rollout's n steps; likewise ``actions``
         :param episodes: of the rollout
@@ -85,15 +78,15 @@ class SequenceSteps(Steps):
         # Only the first sequence of an environment may be the rest of an episode
         begun = th.as_tensor(episodes.rows[first] == 0, device=actions.device)[:, None]
         envs = th.as_tensor(episodes.envs[first], device=actions.device)
-        return cls(observations, actions, None, sequences, times, _each(states, lambda one: one[:, envs].where(begun, 0.0)))
+        return cls(observations, actions, sequences, times, _each(states, lambda one: one[:, envs].where(begun, 0.0)))
 
     def take(self, rows: th.Tensor) -> Self:
         """Return the steps of whole sequences."""
         chosen, sequences = th.unique(self.sequences[rows], return_inverse=True)
         states = None if self.states is None else _each(self.states, lambda state: state[:, chosen])
-        return type(self)(take(self.observations, rows), self.actions[rows], None, sequences, self.times[rows], states)
+        return type(self)(take(self.observations, rows), self.actions[rows], sequences, self.times[rows], states)
 
-    def random_parts(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
+    def minibatch_indices(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
         """Yield the indices of all steps in random minibatches of whole sequences: as many as have up to ``size`` steps."""
         assert rows is None, "recurrent policies are refused under torchrun"
         lengths = self.sequences.bincount().tolist()
@@ -114,7 +107,7 @@ class SequenceSteps(Steps):
         return values[self._places], log_prob[self._places], None if entropy is None else entropy[self._places]
 
     def _log_prob_and_entropy(self, policy: Any, has_critic: bool) -> tuple[th.Tensor, th.Tensor | None]:
-        if not acts_as_contrib(policy) or (has_critic and any(True for _ in policy.buffers())):
+        if not needs_no_values(policy, has_critic, acts_as_contrib(policy)):
             _, log_prob, entropy = self.evaluate_actions(policy)
             return log_prob, entropy
         inputs, states, starts = self._inputs(policy)
@@ -137,7 +130,8 @@ class SequenceSteps(Steps):
         """Return observations, states and episode starts as contrib's policies take them, with padding."""
         n_sequences = int(self.sequences.max()) + 1
         states = initial_states(policy, n_sequences) if self.states is None else self.states
-        # No step resets the states, which are those before the first steps. contrib then calls the LSTM once
+        # The states are those before each sequence, so no step is marked as the start of an episode, which would set them to
+        # zero. Without such marks, contrib calls the LSTM once for all steps
         return take(self.observations, self._padded), states, th.zeros(len(self._padded), device=self._padded.device)
 
 

@@ -1,4 +1,4 @@
-"""The steps of a rollout as a policy is asked about them: for log-probabilities, entropies and values."""
+"""The steps of a rollout, and what a policy computes for them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +11,6 @@ from typing_extensions import Self
 
 from sb3_vpg.common.observations import take
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
-from sb3_vpg.policies import check_policy_class
 
 
 class Steps:
@@ -27,11 +26,6 @@ class Steps:
     def __init__(self, observations: Any, actions: th.Tensor, keywords: Mapping[str, th.Tensor] | None = None) -> None:
         self.observations, self.actions, self.keywords = observations, actions, keywords or {}
 
-    @staticmethod
-    def check_policy_class(policy_class: Any) -> None:
-        """:raises ValueError: if policies of this class cannot be asked about these steps"""
-        check_policy_class(policy_class)
-
     def __len__(self) -> int:
         return len(self.actions)
 
@@ -40,7 +34,7 @@ class Steps:
         keywords = {name: value[rows] for name, value in self.keywords.items()}
         return type(self)(take(self.observations, rows), self.actions[rows], keywords)
 
-    def random_parts(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
+    def minibatch_indices(self, size: int, rng: np.random.Generator, rows: np.ndarray | None = None) -> Iterator[th.Tensor]:
         """
         Yield the indices of all steps in random minibatches of up to ``size``, whose sizes differ by one at most.
 
@@ -92,9 +86,14 @@ class Steps:
         return self.actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else self.actions
 
 
-def needs_no_values(policy: ActorCriticPolicy, has_critic: bool) -> bool:
-    """Return whether the policy's step can leave out the values; parameters: see ``Steps.evaluate``."""
-    return acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers()))
+def needs_no_values(policy: ActorCriticPolicy, has_critic: bool, is_known: bool | None = None) -> bool:
+    """
+    Return whether the policy's step can leave out the values. Other parameters: see ``Steps.evaluate``.
+
+    :param is_known: whether the policy's methods are those of a library, so that they agree; None: whether they are SB3's
+    """
+    is_known = acts_as_sb3(policy) if is_known is None else is_known
+    return is_known and not (has_critic and any(True for _ in policy.buffers()))
 
 
 def minibatches(
@@ -113,14 +112,14 @@ def minibatches(
     :param n_passes: how often each step is yielded
     :param size: largest number of steps in a minibatch; None: the whole rollout
     :param rng: for the random order
-    :param rows: see ``Steps.random_parts``
+    :param rows: see ``Steps.minibatch_indices``
     """
     n_all = len(returns) if rows is None else len(rows)
     for _ in range(n_passes):
         if size is None or size >= n_all:
             yield steps, returns
             continue
-        for part in steps.random_parts(size, rng, rows):
+        for part in steps.minibatch_indices(size, rng, rows):
             yield steps.take(part), returns[part]
 
 

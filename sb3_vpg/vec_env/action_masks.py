@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.exceptions import ActionMaskError
+from sb3_vpg.exceptions import ActionMaskError, ForbiddenActionError
 
 METHOD = "action_masks"
 """Name of the method of an environment that returns its mask; it may also be one of a ``VecEnv``, for all environments."""
@@ -86,20 +86,19 @@ def check_allowed(actions: np.ndarray, masks_NM: np.ndarray, policy: Any) -> Non
     :param actions: of N environments
     :param masks_NM: their masks
     :param policy: that has chosen the actions
-    :raises ActionMaskError: if a mask does not allow an action, because the policy has not applied it
+    :raises ForbiddenActionError: if a mask does not allow an action, because the policy has not applied it
     """
     sizes = mask_sizes(policy.action_space)
     choices_NP = actions.reshape(len(masks_NM), -1).astype(np.intp) + np.cumsum([0, *sizes[:-1]])
     allowed_NP = np.take_along_axis(masks_NM, choices_NP, axis=1)
     if not allowed_NP.all():
         env = int(np.argwhere(~allowed_NP)[0, 0])
-        raise ActionMaskError(
-            f"{type(policy).__name__} chose {actions[env]} in environment {env}, which the mask does not allow: its forward() "
-            "and get_distribution() must apply action_masks"
+        raise ForbiddenActionError(
+            f"{type(policy).__name__} chose {actions[env]} in environment {env}, which the mask does not allow"
         )
 
 
-def has_masks(env: VecEnv) -> bool:
+def is_masking_supported(env: VecEnv) -> bool:
     """Return whether the environment has a method ``action_masks``: its own for all environments, or one of each of them."""
     return callable(getattr(env, METHOD, None)) or env.has_attr(METHOD)
 
@@ -116,7 +115,7 @@ class MaskReader:
         mask_sizes(env.action_space)
         self.env = env
         self._of_all = getattr(env, METHOD, None)
-        if not has_masks(env):
+        if not is_masking_supported(env):
             inner = getattr(env.unwrapped, "envs", [env])[0]
             raise ValueError(
                 f"{inner} has no action masks: give the environment a method action_masks(), or wrap it in "

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 ALGORITHMS = {"vpg": "VPG", "maskable_vpg": "MaskableVPG", "vpg_lstm": "RecurrentVPG", "random_search": "RandomSearch"}
 """From the name on the command line to the class that ``sb3_vpg`` exports. The first is the default of the commands."""
 DEFAULT_ALGORITHM = next(iter(ALGORITHMS))
-VPG_KINDS = ("vpg", "maskable_vpg", "vpg_lstm")
+VPG_ALGORITHMS = ("vpg", "maskable_vpg", "vpg_lstm")
 """VPG and its subclasses: they save checkpoints, can be resumed, and share a search space."""
 CONTRIB_ALGORITHMS = {"ppo_mask": "MaskablePPO"}
 """Algorithms of sb3_contrib that rl_zoo3 does not have, to compare with."""
-HAVE_OWN_FILES = (*ALGORITHMS, *CONTRIB_ALGORITHMS)
-"""Algorithms whose hyperparameters are in our files."""
+ADDED_ALGORITHMS = (*ALGORITHMS, *CONTRIB_ALGORITHMS)
+"""Algorithms that rl_zoo3 does not have. Our files have all of their hyperparameters."""
 
 
 def algorithm_class(algo: str) -> "type[BaseAlgorithm]":
@@ -41,7 +41,7 @@ def algorithm_names() -> list[str]:
         from rl_zoo3 import ALGOS
 
         names = list(ALGOS)
-    return list(dict.fromkeys([*names, *HAVE_OWN_FILES]))
+    return list(dict.fromkeys([*names, *ADDED_ALGORITHMS]))
 
 
 def _names_in_source() -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from sb3_vpg.zoo.algorithms import HAVE_OWN_FILES
+from sb3_vpg.zoo.algorithms import ADDED_ALGORITHMS
 from sb3_vpg.zoo.package_data import packaged
 
 
@@ -21,11 +21,11 @@ def own_file(algo: str, env_id: str) -> Path | None:
     """
     :param algo: name on the command line
     :param env_id: environment id
-    :return: our file, if the algorithm is not in the zoo, or if it is and our file has an entry for this environment; None if
-        the zoo's own file is to be used
+    :return: our file of hyperparameters; of an algorithm of the zoo's, only if it has an entry for this environment. None: the
+        zoo's own file is used
     """
     file = hyperparams_file(algo)
-    is_ours = algo in HAVE_OWN_FILES or (file.is_file() and env_id in yaml.safe_load(file.read_text()))
+    is_ours = algo in ADDED_ALGORITHMS or (file.is_file() and env_id in yaml.safe_load(file.read_text()))
     return file if is_ours else None
 
 

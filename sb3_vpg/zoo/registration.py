@@ -1,42 +1,26 @@
-"""
-Add our algorithms to the zoo's tables, and sb3_contrib's environments with action masks to gymnasium's. All of rl_zoo3 shares
-its tables, so they are changed in place.
-"""
+"""Add our algorithms to the zoo's tables. All of rl_zoo3 shares them, so they are changed in place."""
 
 from typing import Any
 
-import gymnasium as gym
 import sb3_contrib
 from rl_zoo3 import ALGOS
 from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER, HYPERPARAMS_SAMPLER
 
-import sb3_vpg.envs  # noqa: F401  # registers TMaze-v0
-from sb3_vpg.zoo.algorithms import ALGORITHMS, CONTRIB_ALGORITHMS, VPG_KINDS, algorithm_class
+import sb3_vpg.envs  # noqa: F401  # registers them in Gymnasium
+from sb3_vpg.zoo.algorithms import ALGORITHMS, CONTRIB_ALGORITHMS, VPG_ALGORITHMS, algorithm_class
 from sb3_vpg.zoo.tuning.search_space import convert_vpg_params, sample_vpg_params
-
-_MASKED_ENVS: dict[str, dict[str, Any]] = {
-    "InvalidActionEnvDiscrete": {"dim": 20, "n_invalid_actions": 10},
-    "InvalidActionEnvMultiDiscrete": {"dims": [8, 8], "n_invalid_actions": 8},
-    "InvalidActionEnvMultiBinary": {"dims": 4, "n_invalid_actions": 2},
-}
-"""Classes of sb3_contrib, and their arguments. Each step gives 1 for the one right action; an episode has 100 steps."""
-_THRESHOLD = 99.0
 
 
 def register() -> None:
     """See ``sb3_vpg.zoo.register``."""
     ALGOS.update({algo: algorithm_class(algo) for algo in ALGORITHMS})
     ALGOS.update({algo: getattr(sb3_contrib, name) for algo, name in CONTRIB_ALGORITHMS.items()})
-    HYPERPARAMS_SAMPLER.update(dict.fromkeys(VPG_KINDS, sample_vpg_params), random_search=_no_search_space)
-    HYPERPARAMS_CONVERTER.update(dict.fromkeys(VPG_KINDS, convert_vpg_params), random_search=_no_search_space)
+    HYPERPARAMS_SAMPLER.update(dict.fromkeys(VPG_ALGORITHMS, sample_vpg_params), random_search=_no_search_space)
+    HYPERPARAMS_CONVERTER.update(dict.fromkeys(VPG_ALGORITHMS, convert_vpg_params), random_search=_no_search_space)
     HYPERPARAMS_SAMPLER["ppo_mask"], HYPERPARAMS_CONVERTER["ppo_mask"] = (
         HYPERPARAMS_SAMPLER["ppo"],
         HYPERPARAMS_CONVERTER["ppo"],
     )
-    for name, kwargs in _MASKED_ENVS.items():
-        if f"{name}-v0" not in gym.registry:
-            entry_point = f"sb3_contrib.common.envs:{name}"
-            gym.register(f"{name}-v0", entry_point=entry_point, kwargs=kwargs, reward_threshold=_THRESHOLD)
 
 
 def _no_search_space(*args: Any, **kwargs: Any) -> dict[str, Any]:

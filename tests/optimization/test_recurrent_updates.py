@@ -153,7 +153,7 @@ def test_minibatches_of_the_critic_are_whole_sequences() -> None:
     steps = model._steps(model.rollout_buffer)
     values = steps.values(model.policy)
     for size in (1, 6, 13, 1000):
-        parts = list(steps.random_parts(size, np.random.default_rng(0)))
+        parts = list(steps.minibatch_indices(size, np.random.default_rng(0)))
         assert sorted(th.cat(parts).tolist()) == list(range(len(steps)))
         for part in parts:
             sequences = steps.sequences[part].unique()
@@ -193,7 +193,7 @@ def test_a_callback_may_read_the_buffer(options: dict[str, int]) -> None:
         th.testing.assert_close(second[name], value, atol=1e-5, rtol=0)
 
 
-class OwnForward(RecurrentActorCriticPolicy):
+class OwnEvaluateActions(RecurrentActorCriticPolicy):
     """A user's policy that computes its log-probabilities in another way."""
 
     def evaluate_actions(self, obs: Any, actions: Any, lstm_states: Any, episode_starts: Any) -> Any:
@@ -203,7 +203,7 @@ class OwnForward(RecurrentActorCriticPolicy):
 
 def test_a_users_methods_are_used() -> None:
     """The update asks ``evaluate_actions``, as RecurrentPPO does, if a class overrides it."""
-    model = make_recurrent_model(OwnForward, vector_env(2))
+    model = make_recurrent_model(OwnEvaluateActions, vector_env(2))
     model.learn(32)
     steps = model._steps(model.rollout_buffer)
     log_prob, _ = steps.evaluate(model.policy, has_critic=False)

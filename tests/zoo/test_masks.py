@@ -10,6 +10,8 @@ from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import is_masking_supported
 from strict_masks import StrictMasks
 
+from sb3_vpg.compare.runs.tasks import Plan
+from sb3_vpg.compare.runs.worker import run
 from sb3_vpg.zoo import register
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.hyperparams import hyperparams_file
@@ -40,6 +42,22 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def test_masks_are_passed_wherever_the_agent_acts(play: str, trained: list[str], tmp_path: Path) -> None:
     output = ["-o", str(tmp_path)] if play == "record_video" else []
     assert main([play.partition("_best")[0], *trained, *PLAY[play], *output]) == 0
+
+
+def test_benchmark_passes_masks(trained: list[str], tmp_path: Path) -> None:
+    folder = trained[trained.index("-f") + 1]
+    flags = ["-f", folder, "-n", "2", "--stochastic", *PACKAGES, "--benchmark-dir", str(tmp_path)]
+    assert main(["benchmark", *flags]) == 0
+    assert f"| {trained[1]} | StrictMasks-v0 |" in (tmp_path / "benchmark.md").read_text()
+
+
+@MAY_STAND_STILL
+def test_a_run_of_compare_passes_masks(tmp_path: Path) -> None:
+    """In training, in its evaluations and in the final one; in this process, where ``compare`` starts another."""
+    options = {"n_evaluations": 1, "eval_episodes": 1, "final_episodes": 2, "gym_packages": ["strict_masks"]}
+    (task,) = Plan(["maskable_vpg"], ["StrictMasks-v0"], [0], {"StrictMasks-v0": 512}, **options).tasks()
+    score = run(task, tmp_path)
+    assert (len(score["mean_returns"]), len(score["final_returns"])) == (1, 2)
 
 
 @MAY_STAND_STILL

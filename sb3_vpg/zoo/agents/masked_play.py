@@ -4,8 +4,7 @@ environment for them.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from rl_zoo3 import ALGOS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.vec_env.action_masks import MaskReader, has_masks
+from sb3_vpg.vec_env.action_masks import MaskReader, is_masking_supported
 
 
 class MaskedPlayer:
@@ -43,36 +42,29 @@ def takes_masks(algorithm: Any) -> bool:
 
 def with_masks(model: Any, env: VecEnv) -> Any:
     """Return a ``MaskedPlayer`` if the model takes masks and the environment has them; else the model."""
-    return MaskedPlayer(model, env) if takes_masks(model) and has_masks(env) else model
+    return MaskedPlayer(model, env) if takes_masks(model) and is_masking_supported(env) else model
 
 
-@contextmanager
-def masks_of_created_env() -> Iterator[Callable[..., Any]]:
-    """
-    Inside the block, models that a program of the zoo loads read the masks of the environment that it has created last.
+class MaskedPrograms:
+    """Lets models that a program of the zoo loads read the masks of the environment that it has created last."""
 
-    :return: a function that wraps the one with which the program creates an environment
-    """
-    created: list[VecEnv] = []
+    def __init__(self) -> None:
+        self._env: VecEnv | None = None
+        self.algorithms = {name: self._loading_players(cls) if takes_masks(cls) else cls for name, cls in ALGOS.items()}
+        """The zoo's table for the program: its classes load such models."""
 
-    def noting(create: Callable[..., VecEnv]) -> Callable[..., VecEnv]:
-        def create_and_note(*args: Any, **kwargs: Any) -> VecEnv:
-            created.append(create(*args, **kwargs))
-            return created[-1]
+    def keeping_env(self, create: Callable[..., VecEnv]) -> Callable[..., VecEnv]:
+        """Return the function with which the program is to create its environment. ``create``: the one that does."""
 
-        return create_and_note
+        def create_and_keep(*args: Any, **kwargs: Any) -> VecEnv:
+            self._env = create(*args, **kwargs)
+            return self._env
 
-    before = dict(ALGOS)
-    ALGOS.update({name: _loading_players(cls, created) for name, cls in before.items() if takes_masks(cls)})
-    try:
-        yield noting
-    finally:
-        ALGOS.update(before)
+        return create_and_keep
 
+    def _loading_players(self, cls: type[BaseAlgorithm]) -> type[BaseAlgorithm]:
+        def load(_: Any, *args: Any, **kwargs: Any) -> Any:
+            model = cls.load(*args, **kwargs)
+            return model if self._env is None else with_masks(model, self._env)
 
-def _loading_players(cls: type[BaseAlgorithm], created: list[VecEnv]) -> type[BaseAlgorithm]:
-    def load(_: Any, *args: Any, **kwargs: Any) -> Any:
-        model = cls.load(*args, **kwargs)
-        return with_masks(model, created[-1]) if created else model
-
-    return type(cls.__name__, (cls,), {"load": classmethod(load)})
+        return type(cls.__name__, (cls,), {"load": classmethod(load)})

@@ -6,6 +6,7 @@ from typing import Any
 import gymnasium as gym
 from huggingface_sb3 import EnvironmentName, ModelName
 
+from sb3_vpg.envs import ENV_IDS
 from sb3_vpg.zoo.agents.evaluation import Evaluation
 from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.hub.repository import Repository
@@ -52,9 +53,11 @@ def snippet(
 
 def _registering_module(env_id: str) -> list[str]:
     """Return the module to import for an environment that rl_zoo3 or this package registers; none for others."""
+    if env_id in ENV_IDS:
+        return ["sb3_vpg.envs"]
     entry_point = gym.spec(env_id).entry_point
     module = entry_point.partition(":")[0] if isinstance(entry_point, str) else getattr(entry_point, "__module__", "")
-    return [module] if module.startswith(("sb3_vpg.", "rl_zoo3.")) else []
+    return [module] if module.startswith("rl_zoo3.") else []
 
 
 def _import(name: str) -> str:
