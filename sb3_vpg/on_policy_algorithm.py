@@ -111,7 +111,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
                 total_timesteps, callback = self._setup_learn(
                     total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
                 )
-                self._world.check_seeds(self.env)
+                self._world.check_start(self.env, self._hooks)
                 self.between_iterations = True
                 for hook in self._hooks:
                     hook.on_learn_start(total_timesteps, callback)

@@ -34,7 +34,14 @@ def n_restarts() -> int:
 
 def launch_id() -> str:
     """:return: a name of the launch, which is the same after a restart and differs between two torchruns"""
-    return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {os.getppid()}"
+    parent = os.getppid()
+    try:
+        # In a container each torchrun may have the same number, but not the same time of its start
+        with open(f"/proc/{parent}/stat") as file:
+            begun = file.read().rpartition(")")[2].split()[19]
+    except OSError:
+        begun = ""
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')} {parent} {begun}"
 
 
 def shard(n_envs: int) -> tuple[int, int]:

@@ -93,8 +93,8 @@ class World:
     def check_model(self, model: BaseAlgorithm, total_timesteps: int) -> None:
         """Refuse a model whose settings differ between the processes, at the start of ``learn``. Raises ValueError."""
 
-    def check_seeds(self, env: VecEnv) -> None:
-        """Refuse equal environments, after their reset. Raises ValueError."""
+    def check_start(self, env: VecEnv, hooks: Sequence[object]) -> None:
+        """Refuse equal environments, after their reset, and different hooks. Raises ValueError."""
 
     def check_policy(self, policy: BasePolicy, is_lean: bool) -> None:
         """

@@ -4,12 +4,13 @@ import hashlib
 import inspect
 import io
 import pickle
+from collections.abc import Sequence
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -45,7 +46,7 @@ def check_shards(model: BaseAlgorithm, total_timesteps: int, world: World) -> No
             f"each process needs the same number of environments, but {listed}. {_WAY_OUT} from the number of all: "
             f"make_vec_env(env_id, n_envs={max(numbers) * world.size})"
         )
-    settings = _settings(model) | {"total_timesteps": str(total_timesteps)}
+    settings = _settings(model) | {"total_timesteps": str(total_timesteps), "wrappers": _wrappers(model.env)}
     of_all = world.all_gather(settings)
     for name in settings:
         values = [settings_of_one.get(name, "missing") for settings_of_one in of_all]
@@ -57,6 +58,27 @@ def _settings(model: BaseAlgorithm) -> dict[str, str]:
     """Return the model's arguments as texts that are the same in each process if the arguments are."""
     names = {name for base in type(model).__mro__ for name in inspect.signature(base).parameters} - _OF_A_PROCESS
     return {name: _text(getattr(model, name, None)) for name in sorted({*names, "num_timesteps"})}
+
+
+def _wrappers(env: VecEnv | None) -> str:
+    """Return the names of the wrappers around the environments, the outermost first, and how they normalise."""
+    names = []
+    while isinstance(env, VecEnvWrapper):
+        flags = {name: getattr(env, name) for name in ("training", "norm_obs", "norm_reward") if isinstance(env, VecNormalize)}
+        names.append(f"{type(env).__name__}{flags or ''}")
+        env = env.venv
+    return str(names)
+
+
+def check_hooks(hooks: Sequence[object], world: World) -> None:
+    """:raises ValueError: if a callback that all processes need, such as ``TrainingCheckpoint``, is not in each of them"""
+    of_all = world.all_gather(sorted(type(hook).__name__ for hook in hooks))
+    for rank, names in enumerate(of_all):
+        if names != of_all[0]:
+            raise ValueError(
+                f"process 0 has the callbacks {of_all[0]} and process {rank} has {names}, but these gather the state of all "
+                "processes: give them to each process; they write files in the first one only"
+            )
 
 
 def _text(value: Any) -> str:

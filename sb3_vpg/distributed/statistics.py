@@ -28,31 +28,40 @@ class PooledStatistics:
         self._layers = [_Layer(one) for one in normalizers(env) if one.training]
 
     def __enter__(self) -> "PooledStatistics":
-        for layer in self._layers:
-            layer.env.training = False
+        self._let_learn(False)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._let_learn(True)
+
+    def _let_learn(self, training: bool) -> None:
         for layer in self._layers:
-            layer.env.training = True
+            layer.env.training = training
 
     def recording(self, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """
         :param step: takes actions and returns what ``env.step`` returns
-        :return: the same step, which notes what the statistics need
+        :return: the same step, which records what the statistics need
         """
         layers = self._layers
         if not layers:
             return step
+        # Between steps a callback may save the wrapper, which must go on learning when it is loaded
+        self._let_learn(True)
 
-        def noted(actions: Any) -> Any:
-            returns = [layer.env.returns for layer in layers]
-            result = step(actions)
+        def recorded(actions: Any) -> Any:
+            # Copies, because the step sets those of finished episodes to 0
+            returns = [layer.env.returns.copy() for layer in layers]
+            self._let_learn(False)
+            try:
+                result = step(actions)
+            finally:
+                self._let_learn(True)
             for layer, before in zip(layers, returns, strict=True):
-                layer.note(before, result[2])
+                layer.record(before, result[2])
             return result
 
-        return noted
+        return recorded
 
     def pool(self, world: World) -> None:
         """Update the statistics, after the block; not if the processes have played different numbers of steps."""
@@ -74,7 +83,7 @@ class _Layer:
         self.returns_TN: list[np.ndarray] = []
         self.observations: list[dict[str, np.ndarray]] = []
 
-    def note(self, returns_N: np.ndarray, dones_N: np.ndarray) -> None:
+    def record(self, returns_N: np.ndarray, dones_N: np.ndarray) -> None:
         """
         :param returns_N: discounted sums of rewards before the step
         :param dones_N: whether the step ended an episode

@@ -23,7 +23,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from sb3_vpg.common import torchrun
 from sb3_vpg.common.world import Rows, World
-from sb3_vpg.distributed.consistency import broadcast_state, check_policy, check_seeds, check_shards
+from sb3_vpg.distributed.consistency import broadcast_state, check_hooks, check_policy, check_seeds, check_shards
 from sb3_vpg.distributed.silence import own_callbacks, silenced
 from sb3_vpg.distributed.statistics import PooledStatistics
 from sb3_vpg.exceptions import MainProcessError, ProcessLostError
@@ -159,8 +159,9 @@ class TorchrunWorld(World):
     def check_model(self, model: BaseAlgorithm, total_timesteps: int) -> None:
         check_shards(model, total_timesteps, self)
 
-    def check_seeds(self, env: VecEnv) -> None:
+    def check_start(self, env: VecEnv, hooks: Sequence[object]) -> None:
         check_seeds(env, self)
+        check_hooks(hooks, self)
 
     def check_policy(self, policy: BasePolicy, is_lean: bool) -> None:
         check_policy(policy, is_lean)

@@ -42,9 +42,11 @@ class Steps:
             part of this process is yielded, which may be empty. None: all steps are here
         """
         rows = np.arange(len(self)) if rows is None else rows
-        order = rows[rng.permutation(len(rows))]
-        for part in np.array_split(order, -(-len(rows) // size)):
-            yield th.as_tensor(part[part >= 0], device=self.actions.device)
+        parts = np.array_split(rows[rng.permutation(len(rows))], -(-len(rows) // size))
+        here = [part[part >= 0] for part in parts]
+        # One copy to the device for all of them
+        order = th.as_tensor(np.concatenate(here), device=self.actions.device)
+        yield from th.split(order, [len(part) for part in here])
 
     def evaluate_actions(self, policy: ActorCriticPolicy) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """Return what ``policy.evaluate_actions`` does: values, log-probabilities and entropies."""

@@ -21,6 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from typing_extensions import Self
 
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.arguments import OnPolicyKwargs, refuse_unknown
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.caller import stacklevel_of_caller
@@ -71,7 +72,9 @@ class PlainSaving(Packable):
         warn_unloadable(self, self._warned_by("save"), exclude, include, stacklevel=3)
 
     def warn_unloadable(self) -> None:
-        """Warn about what ``load`` will refuse of this model. ``learn`` calls this before it trains."""
+        """Warn about what ``load`` will refuse of this model. ``learn`` calls this before it trains; under torchrun, once."""
+        if torchrun.get_rank() > 0:
+            return
         warn_unloadable(self, self._warned_by("learn"), stacklevel=stacklevel_of_caller() + 1)
 
     def _warned_by(self, method: str) -> set[str]:

@@ -104,6 +104,15 @@ def other_settings() -> None:
     model(gamma=0.9 + 0.01 * get_rank()).learn(TOTAL)
 
 
+def one_checkpoint() -> None:
+    model().learn(TOTAL, TrainingCheckpoint("never_written") if get_rank() == 0 else None)
+
+
+def one_normalizes() -> None:
+    env = make_vec_env(CARTPOLE, n_envs=N_ENVS, seed=3)
+    model(VecNormalize(env) if get_rank() == 0 else env).learn(TOTAL)
+
+
 def random_search() -> None:
     RandomSearch("LinearPolicy", make_vec_env(CARTPOLE, n_envs=2)).learn(100)
 
@@ -112,6 +121,9 @@ REFUSALS: dict[str, Callable[[], Any]] = {
     "unequal shares": unequal_shares,
     "equal seeds": equal_seeds,
     "other settings": other_settings,
+    "other step sizes": lambda: model(learning_rate=0.001 * (1 + get_rank())).learn(TOTAL),
+    "one normalizes": one_normalizes,
+    "one checkpoint": one_checkpoint,
     "RandomSearch": random_search,
     "gSDE": lambda: model(make_vec_env(PENDULUM, n_envs=2), use_sde=True).learn(TOTAL),
     "dropout": lambda: model(policy_kwargs={"activation_fn": nn.Dropout}).learn(TOTAL),
