@@ -42,8 +42,8 @@ from sb3_vpg.vec_env.gym_vec_env import make_vec_env
 
 PACKAGE = Path(sb3_vpg.__file__).parent
 SOURCES = {path.relative_to(PACKAGE.parent).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-DOCUMENTED = {"_on_step", "_exit"}
-"""Names of BaseCallback and ``os``: a library that documents them keeps them."""
+DOCUMENTED = {"_on_step", "_exit", "_replace"}
+"""Names of BaseCallback, ``os`` and named tuples: a library that documents them keeps them."""
 CHECKS: dict[str, Callable[[], None]] = {}
 """From ``"Class._name"`` to a function that fails if the name is missing or does not mean what we take it for."""
 

@@ -57,7 +57,7 @@ class SequenceSteps(Steps):
         self.times = th.zeros_like(self.sequences) if times is None else times
         self.states = states
         shape = int(self.sequences.max()) + 1, int(self.times.max()) + 1
-        # The place of each step in the padded batch, and the step whose inputs fill each place: the first one, for padding
+        # The place of each step in the padded batch, and the step whose inputs fill each place: the first, for padding
         self._places = self.sequences * shape[1] + self.times
         self._padded = th.zeros(shape[0] * shape[1], dtype=th.long, device=actions.device)
         self._padded[self._places] = th.arange(len(actions), device=actions.device)
