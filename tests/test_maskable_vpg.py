@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gymnasium as gym
@@ -306,11 +307,21 @@ class NativeEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return np.array([[False, True, True], [False, False, True]])
 
 
+class Unpicklable(MaskedEnv):
+    """Holds what cannot be sent to another process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = Lock()
+
+
+SAME_STEP = gym.vector.AutoresetMode.SAME_STEP
 VEC_ENVS = {
     "subproc": lambda: SubprocVecEnv([MaskedEnv] * 2, start_method="fork"),
     "method_of_vec_env": lambda: OfAllAtOnce(masked_envs()),
     "normalised": lambda: VecNormalize(masked_envs()),
     "gymnasium_sync": lambda: make_gym_vec_env("Masked-v0", 2),
+    "gymnasium_async": lambda: GymVecEnv(gym.vector.AsyncVectorEnv([Unpicklable] * 2, autoreset_mode=SAME_STEP)),
     "gymnasium_native": lambda: GymVecEnv(NativeEnv()),
 }
 
