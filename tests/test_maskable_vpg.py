@@ -361,6 +361,9 @@ REFUSED = {
     "nothing_allowed": ([False, False], r"mask of environment 1 allows no action.*at step 3 of this rollout \(timestep 4\)"),
     "wrong_shape": ([True] * 3, r"mask of environment 1 has the shape \(3,\), but needs \(2,\), at step 3"),
     "nan": ([1.0, float("nan")], r"entry 1 of the mask of environment 1 is nan, but must be True.*at step 3"),
+    "texts": (["True", "False"], r"entry 0 of the mask of environment 1 is the text 'True', but must be True"),
+    "parts": ([[True], [True, False]], r"mask of environment 1 is \[\[True\], .* parts of different lengths.*at step 3"),
+    "no_array": (True, r"mask of environment 1 is True, but needs the shape \(2,\), at step 3"),
     "additive": ([0.0, -1e8], r"entry 1 of the mask of environment 1 is -100000000.0, but must be True"),
 }
 
@@ -403,8 +406,12 @@ def test_predict_refuses_wrong_masks(masks: Any) -> None:
         make_maskable().predict(np.zeros(3, np.float32), action_masks=masks)
 
 
-@pytest.mark.parametrize("masks", [None, [[[False, True, False]]]], ids=["none", "another_shape"])
-def test_predict_accepts_no_mask_and_masks_with_more_dimensions(masks: Any) -> None:
+@pytest.mark.parametrize(
+    "masks",
+    [None, [[[False, True, False]]], th.tensor([False, True, False]), [th.tensor([0, 1, 0])]],
+    ids=["none", "another_shape", "tensor", "list_of_tensors"],
+)
+def test_predict_accepts_no_mask_tensors_and_more_dimensions(masks: Any) -> None:
     action, _ = make_maskable().predict(np.zeros(3, np.float32), action_masks=masks)
     assert action in ((0, 1, 2) if masks is None else (1,))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -60,13 +61,31 @@ def checked_masks(masks: Any, n_envs: int, space: spaces.Space[Any]) -> np.ndarr
 
 
 def _array(masks: Any, size: int) -> np.ndarray:
-    """:raises ActionMaskError: if one of several masks has the wrong number of entries"""
-    if not isinstance(masks, np.ndarray):
-        masks = list(masks) if isinstance(masks, (list, tuple)) else [masks]
-        for env, mask in enumerate(masks):
-            if np.ndim(mask) > 0 and np.size(mask) != size:
-                raise ActionMaskError(f"the mask of environment {env} has the shape {np.shape(mask)}, but needs ({size},)")
-    return np.asarray(masks)
+    """:raises ActionMaskError: if one of several masks has the wrong number of entries, or rows of different lengths"""
+    if isinstance(masks, (np.ndarray, th.Tensor)):
+        return _as_numpy(masks)
+    rows = []
+    for env, mask in enumerate(masks if isinstance(masks, (list, tuple)) else [masks]):
+        try:
+            row = _as_numpy(mask)
+        except ValueError:
+            raise ActionMaskError(
+                f"the mask of environment {env} is {mask!r:.100}, with parts of different lengths, but needs "
+                f"the shape ({size},)"
+            ) from None
+        if row.ndim > 0 and row.size != size:
+            raise ActionMaskError(f"the mask of environment {env} has the shape {row.shape}, but needs ({size},)")
+        rows.append(row.ravel() if row.ndim > 0 else row)
+    if len({row.shape for row in rows}) > 1:
+        env = next(env for env, row in enumerate(rows) if row.ndim == 0)
+        raise ActionMaskError(f"the mask of environment {env} is {masks[env]!r:.100}, but needs the shape ({size},)")
+    return np.asarray(rows)
+
+
+def _as_numpy(mask: Any) -> np.ndarray:
+    array = mask.detach().cpu().numpy() if isinstance(mask, th.Tensor) else np.asarray(mask)
+    # Beside a row of texts, NumPy would make texts of the others
+    return array.astype(object) if array.dtype.kind in "US" else array
 
 
 def _truth_values(masks_NM: np.ndarray) -> np.ndarray:
@@ -74,9 +93,11 @@ def _truth_values(masks_NM: np.ndarray) -> np.ndarray:
     is_true, is_false = masks_NM == 1, masks_NM == 0
     if not (is_true | is_false).all():
         env, entry = np.argwhere(~(is_true | is_false))[0]
+        value = masks_NM.tolist()[env][entry]
+        found = f"the text {value!r}" if isinstance(value, (str, bytes)) else str(value)
         raise ActionMaskError(
-            f"entry {entry} of the mask of environment {env} is {masks_NM[env, entry]}, but must be True for an action that "
-            "is allowed, and False for one that is not"
+            f"entry {entry} of the mask of environment {env} is {found}, but must be True for an action that is allowed, and "
+            "False for one that is not"
         )
     return np.asarray(is_true, dtype=bool)
 
