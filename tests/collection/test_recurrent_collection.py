@@ -9,6 +9,8 @@ from helpers import CONTINUOUS, DICT, DISCRETE, make_recurrent_model, silence, v
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_vpg.collection.recurrent_actor import RecurrentActor
+
 STRUCTURES = {
     "separate": {},
     "shared": {"shared_lstm": True, "enable_critic_lstm": False},
@@ -131,6 +133,48 @@ def test_after_a_stop_the_states_belong_to_the_last_observation() -> None:
         for one, other in zip(ours, expected, strict=True):
             np.testing.assert_array_equal(one, other.numpy())
     assert np.abs(model._last_lstm_states[0][0]).max() > 0
+
+
+class Fails(BaseCallback):
+    """Raises an error in one of its methods, and keeps the last states of the actor."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def _on_step(self) -> bool:
+        actor = self.model._recurrent_actor
+        self.before, self.after = actor.states_before, actor.states
+        if self.where == "step" and self.n_calls == 4:
+            raise ZeroDivisionError
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.where == "rollout_end":
+            raise ZeroDivisionError
+
+
+def interrupted(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("length", [{"n_steps": 10}, {"n_episodes": 2}], ids=["n_steps", "n_episodes"])
+@pytest.mark.parametrize("where", ["step", "rollout_end", "last_values"])
+def test_after_an_error_the_states_belong_to_the_last_observation(
+    where: str, length: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a step, that is the one before it; after the last step, the one that follows it."""
+    model, callback = make_recurrent_model(env=seeded_env(), **length), Fails(where)
+    if where == "last_values":
+        monkeypatch.setattr(RecurrentActor, "values", interrupted)
+    with pytest.raises((ZeroDivisionError, KeyboardInterrupt)):
+        model.learn(100, callback=callback)
+    expected = callback.before if where == "step" else callback.after
+    for ours, pair in zip(model._last_lstm_states, expected, strict=True):
+        for one, other in zip(ours, pair, strict=True):
+            np.testing.assert_array_equal(one, other.numpy())
+    is_last = np.array_equal(model._last_obs, model.rollout_buffer.observations[model.rollout_buffer.pos - (where != "step")])
+    assert is_last == (where == "step")
 
 
 class ReadAll(BaseCallback):
