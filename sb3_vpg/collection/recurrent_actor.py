@@ -45,7 +45,6 @@ class RecurrentActor:
         self.states = self.states_before = states
         self.starts, self.sde_sample_freq = starts, sde_sample_freq
         self.needs_values = has_critic or not acts_as_contrib(policy)
-
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
 

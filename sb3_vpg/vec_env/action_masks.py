@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.exceptions import ActionMaskError, ForbiddenActionError
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 METHOD = "action_masks"
 """Name of the method of an environment that returns its mask; it may also be one of a ``VecEnv``, for all environments."""
@@ -124,24 +126,59 @@ def is_masking_supported(env: VecEnv) -> bool:
     return callable(getattr(env, METHOD, None)) or env.has_attr(METHOD)
 
 
+def _vector_env(env: VecEnv) -> Any:
+    """Return what holds the environments: a ``VecEnv`` of SB3, or the vector environment inside of ``GymVecEnv``."""
+    base = env.unwrapped
+    return base.env.unwrapped if isinstance(base, GymVecEnv) else base
+
+
+def _is_in_this_process(env: VecEnv) -> bool:
+    inner = _vector_env(env)
+    return isinstance(inner, (DummyVecEnv, VectorEnv)) and not isinstance(inner, AsyncVectorEnv)
+
+
+def _without_masks(env: VecEnv) -> str:
+    """Return the name of the first environment without masks; if that is not known, of all of them."""
+    inner = _vector_env(env)
+    try:
+        index = env.env_method("has_wrapper_attr", METHOD).index(False)
+    except (AttributeError, NotImplementedError, ValueError):
+        # No single environments, or not gymnasium's
+        return str(inner)
+    return f"environment {index} ({inner.envs[index]})" if hasattr(inner, "envs") else f"environment {index}"
+
+
+def _check_is_method(method: Any, owner: Any) -> None:
+    """:raises ValueError: if it cannot be called"""
+    if not callable(method):
+        raise ValueError(
+            f"{METHOD} of {owner} is {method!r:.100}, but must be a method, which is called at each step: no property and "
+            "no array"
+        )
+
+
 class MaskReader:
     """
     Reads the masks of an environment.
 
     :param env: with a method ``action_masks``, of each of its environments or of its own for all of them
-    :raises ValueError: if it has none, or if its actions cannot be masked
+    :raises ValueError: if it has none, if it is no method, or if its actions cannot be masked
     """
 
     def __init__(self, env: VecEnv) -> None:
         mask_sizes(env.action_space)
         self.env = env
         self._of_all = getattr(env, METHOD, None)
-        if not is_masking_supported(env):
-            inner = getattr(env.unwrapped, "envs", [env])[0]
+        if self._of_all is not None:
+            _check_is_method(self._of_all, env)
+        elif not is_masking_supported(env):
             raise ValueError(
-                f"{inner} has no action masks: give the environment a method action_masks(), or wrap it in "
+                f"{_without_masks(env)} has no action masks: give the environment a method action_masks(), or wrap it in "
                 "sb3_contrib.common.wrappers.ActionMasker; to learn without masks, call learn(..., use_masking=False)"
             )
+        elif _is_in_this_process(env):
+            for index, method in enumerate(env.get_attr(METHOD)):
+                _check_is_method(method, f"environment {index}")
 
     def read(self) -> np.ndarray:
         """
