@@ -45,6 +45,8 @@ class RecurrentActor:
         self.states = self.states_before = states
         self.starts, self.sde_sample_freq = starts, sde_sample_freq
         self.needs_values = has_critic or not acts_as_contrib(policy)
+        self.callback_locals = {"lstm_states": lambda: self.states, "episode_starts": self._starts}
+        """What callbacks find in ``locals`` during a step, beside values and log-probabilities, as with ``RecurrentPPO``."""
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
 

@@ -198,6 +198,36 @@ def test_callbacks_read_the_values_and_log_probs_of_the_step() -> None:
     np.testing.assert_array_equal(log_probs, model.rollout_buffer.log_probs)
 
 
+class KeepStates(BaseCallback):
+    """Keeps the states and starts that a callback can read of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[np.ndarray]] = []
+
+    def _on_step(self) -> bool:
+        tensors = [self.locals["episode_starts"], *(part for pair in self.locals["lstm_states"] for part in pair)]
+        self.seen.append([one.numpy().copy() for one in tensors])
+        return True
+
+
+def test_callbacks_read_the_states_and_starts_that_contrib_shows() -> None:
+    model = make_recurrent_model(env=seeded_env(), n_steps=30)
+    seen = []
+    for one in (model, contrib_twin(model, seeded_env())):
+        silence(one)
+        keep = KeepStates()
+        _, callback = one._setup_learn(1, keep)
+        th.manual_seed(3)
+        one.collect_rollouts(one.get_env(), callback, one.rollout_buffer, one.n_steps)
+        seen.append(keep.seen)
+    for ours, theirs in zip(*seen, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+    starts = np.array([step[0] for step in seen[0]])
+    assert 0 < starts[1:].sum() < starts[1:].size
+
+
 def test_callbacks_may_read_values_without_a_critic() -> None:
     model = make_recurrent_model(env=seeded_env(), n_steps=10, baseline="none")
     callback = ReadAll()
