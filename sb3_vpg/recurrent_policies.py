@@ -37,7 +37,7 @@ class MlpLstmPolicy(RecurrentActorCriticPolicy):
                     _set_forget_gates(lstm, bias)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # sb3_contrib leaves its own arguments out, so that its policies cannot be loaded after policy.save()
+        # sb3_contrib leaves its own arguments out, so that after policy.save() only policies with the defaults load
         n_layers, _, n_units = self.lstm_hidden_state_shape
         names = ("share_features_extractor", "shared_lstm", "enable_critic_lstm", "lstm_kwargs", "forget_gate_bias")
         own = {**{name: getattr(self, name) for name in names}, "lstm_hidden_size": n_units, "n_lstm_layers": n_layers}
