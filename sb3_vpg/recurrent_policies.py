@@ -22,7 +22,7 @@ class MlpLstmPolicy(RecurrentActorCriticPolicy):
         and what has to be remembered for longer is learned slowly (Jozefowicz et al. 2015,
         https://proceedings.mlr.press/v37/jozefowicz15.html). 3.0 keeps six tenths over ten steps. None: torch's biases, as in
         sb3_contrib
-    :raises ValueError: if ``forget_gate_bias`` is not a number from -100 to 100
+    :raises ValueError: if ``forget_gate_bias`` is not a number from -100 to 100, or if ``lstm_kwargs`` leave the biases out
     """
 
     def __init__(self, *args: Any, forget_gate_bias: float | None = None, **kwargs: Any) -> None:
@@ -30,12 +30,14 @@ class MlpLstmPolicy(RecurrentActorCriticPolicy):
         self.forget_gate_bias = forget_gate_bias
         if forget_gate_bias is not None:
             bias = real_number("forget_gate_bias", forget_gate_bias, low=-100.0, high=100.0)
+            if not self.lstm_actor.bias:
+                raise ValueError(f"forget_gate_bias={bias} needs biases, but lstm_kwargs has bias=False: leave one out")
             for lstm in (self.lstm_actor, self.lstm_critic):
                 if lstm is not None:
                     _set_forget_gates(lstm, bias)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # sb3_contrib leaves its own arguments out, so that its policies cannot be loaded after policy.save()
+        # sb3_contrib leaves its own arguments out, so that after policy.save() only policies with the defaults load
         n_layers, _, n_units = self.lstm_hidden_state_shape
         names = ("share_features_extractor", "shared_lstm", "enable_critic_lstm", "lstm_kwargs", "forget_gate_bias")
         own = {**{name: getattr(self, name) for name in names}, "lstm_hidden_size": n_units, "n_lstm_layers": n_layers}

@@ -86,15 +86,14 @@ class RecurrentVPG(VPG):
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
     ) -> bool:
         """See ``VPG.collect_rollouts``. Also keeps the states that the rollout leaves, for the next one."""
-        collected = False
         try:
-            collected = super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+            return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         finally:
             actor, self._recurrent_actor = self._recurrent_actor, None
             if actor is not None:
                 # After a step that is not completed, the last observation is still the one before
-                self._last_lstm_states = _as_arrays(actor.states if collected else actor.states_before)
-        return collected
+                is_completed = rollout_buffer.pos == actor.n_steps
+                self._last_lstm_states = _as_arrays(actor.states if is_completed else actor.states_before)
 
     def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
         rollout = rollout or full_batch(buffer)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import gymnasium as gym
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from helpers import DICT, IMAGE, make_model, weights
+from helpers import DICT, IMAGE, RandomEnv, make_model, weights
 from masked_envs import ACTION_SPACES, MaskedEnv, make_maskable, masked_envs
 from resumption import Crash, CrashAt, assert_same, disturb
 from sb3_contrib.common.envs import InvalidActionEnvDiscrete, InvalidActionEnvMultiBinary, InvalidActionEnvMultiDiscrete
@@ -24,7 +25,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnvWrapper, VecNormalize
 
 from sb3_vpg import MaskableVPG
 from sb3_vpg.checkpoints.callback import TrainingCheckpoint
@@ -306,11 +307,21 @@ class NativeEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return np.array([[False, True, True], [False, False, True]])
 
 
+class Unpicklable(MaskedEnv):
+    """Holds what cannot be sent to another process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = Lock()
+
+
+SAME_STEP = gym.vector.AutoresetMode.SAME_STEP
 VEC_ENVS = {
     "subproc": lambda: SubprocVecEnv([MaskedEnv] * 2, start_method="fork"),
     "method_of_vec_env": lambda: OfAllAtOnce(masked_envs()),
     "normalised": lambda: VecNormalize(masked_envs()),
     "gymnasium_sync": lambda: make_gym_vec_env("Masked-v0", 2),
+    "gymnasium_async": lambda: GymVecEnv(gym.vector.AsyncVectorEnv([Unpicklable] * 2, autoreset_mode=SAME_STEP)),
     "gymnasium_native": lambda: GymVecEnv(NativeEnv()),
 }
 
@@ -350,6 +361,9 @@ REFUSED = {
     "nothing_allowed": ([False, False], r"mask of environment 1 allows no action.*at step 3 of this rollout \(timestep 4\)"),
     "wrong_shape": ([True] * 3, r"mask of environment 1 has the shape \(3,\), but needs \(2,\), at step 3"),
     "nan": ([1.0, float("nan")], r"entry 1 of the mask of environment 1 is nan, but must be True.*at step 3"),
+    "texts": (["True", "False"], r"entry 0 of the mask of environment 1 is the text 'True', but must be True"),
+    "parts": ([[True], [True, False]], r"mask of environment 1 is \[\[True\], .* parts of different lengths.*at step 3"),
+    "no_array": (True, r"mask of environment 1 is True, but needs the shape \(2,\), at step 3"),
     "additive": ([0.0, -1e8], r"entry 1 of the mask of environment 1 is -100000000.0, but must be True"),
 }
 
@@ -366,6 +380,41 @@ def test_wrong_masks_are_refused_with_environment_and_step(mask: Any, message: s
 def test_an_error_in_action_masks_names_the_environment() -> None:
     with pytest.raises(EnvironmentFailedError, match="environment 0 failed in action_masks, after 0 timesteps: ZeroDivision"):
         MaskableVPG("MlpPolicy", with_masks(lambda env: 1 / 0), device="cpu").learn(10)
+
+
+SECOND_WITHOUT_MASKS = {
+    "dummy": (lambda build: DummyVecEnv(build), r"environment 1 \(<.*RandomEnv"),
+    "subproc": (lambda build: SubprocVecEnv(build, start_method="fork"), "environment 1"),
+    "gymnasium_sync": (lambda build: GymVecEnv(gym.vector.SyncVectorEnv(build, autoreset_mode=SAME_STEP)), "environment 1"),
+    "gymnasium_async": (lambda build: GymVecEnv(gym.vector.AsyncVectorEnv(build, autoreset_mode=SAME_STEP)), "environment 1"),
+    "gymnasium_native": (lambda _: make_gym_vec_env("CartPole-v1", 2), "CartPole"),
+}
+
+
+@pytest.mark.parametrize(("make", "name"), SECOND_WITHOUT_MASKS.values(), ids=SECOND_WITHOUT_MASKS.keys())
+def test_the_environment_without_masks_is_named(make: Any, name: str) -> None:
+    env = make([MaskedEnv, RandomEnv])
+    with pytest.raises(ValueError, match=f"^{name}.* has no action masks"):
+        make_maskable(env=env).learn(16)
+    env.close()
+
+
+class ArrayEnv(RandomEnv):
+    action_masks = np.array([True, False, True])
+
+
+class PropertyEnv(RandomEnv):
+    @property
+    def action_masks(self) -> np.ndarray:
+        return np.array([True, False, True])
+
+
+@pytest.mark.parametrize("env_class", [ArrayEnv, PropertyEnv])
+@pytest.mark.parametrize("make", ["dummy", "gymnasium_sync"])
+def test_masks_that_are_no_method_are_refused(env_class: Any, make: str) -> None:
+    env = SECOND_WITHOUT_MASKS[make][0]([MaskedEnv, env_class])
+    with pytest.raises(ValueError, match=r"action_masks of environment 1 is array.* must be a method"):
+        make_maskable(env=env).learn(16)
 
 
 def test_what_cannot_be_masked_is_refused() -> None:
@@ -392,8 +441,12 @@ def test_predict_refuses_wrong_masks(masks: Any) -> None:
         make_maskable().predict(np.zeros(3, np.float32), action_masks=masks)
 
 
-@pytest.mark.parametrize("masks", [None, [[[False, True, False]]]], ids=["none", "another_shape"])
-def test_predict_accepts_no_mask_and_masks_with_more_dimensions(masks: Any) -> None:
+@pytest.mark.parametrize(
+    "masks",
+    [None, [[[False, True, False]]], th.tensor([False, True, False]), [th.tensor([0, 1, 0])]],
+    ids=["none", "another_shape", "tensor", "list_of_tensors"],
+)
+def test_predict_accepts_no_mask_tensors_and_more_dimensions(masks: Any) -> None:
     action, _ = make_maskable().predict(np.zeros(3, np.float32), action_masks=masks)
     assert action in ((0, 1, 2) if masks is None else (1,))
 

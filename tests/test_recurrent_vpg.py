@@ -337,6 +337,13 @@ def test_a_forget_gate_bias_that_is_no_number_is_refused(bias: Any) -> None:
         make_recurrent_model(policy_kwargs={"forget_gate_bias": bias})
 
 
+def test_a_forget_gate_bias_of_lstms_without_biases_is_refused() -> None:
+    without_biases = {"lstm_kwargs": {"bias": False}}
+    make_recurrent_model(policy_kwargs=without_biases)
+    with pytest.raises(ValueError, match=r"forget_gate_bias=0.0 needs biases, but lstm_kwargs has bias=False"):
+        make_recurrent_model(policy_kwargs={**without_biases, "forget_gate_bias": 0})
+
+
 def test_the_arguments_shared_with_recurrent_ppo_mean_the_same() -> None:
     """policy_kwargs of contrib's users build the same policy."""
     kwargs = {"lstm_hidden_size": 7, "n_lstm_layers": 2, "enable_critic_lstm": False, "net_arch": [5]}

@@ -45,16 +45,24 @@ class RecurrentActor:
         self.states = self.states_before = states
         self.starts, self.sde_sample_freq = starts, sde_sample_freq
         self.needs_values = has_critic or not acts_as_contrib(policy)
-
-    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
+        self.callback_locals = {"lstm_states": lambda: self.states, "episode_starts": self._starts}
+        """What callbacks find in ``locals`` during a step, beside values and log-probabilities, as with ``RecurrentPPO``."""
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
+
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
+        self._log_probs, self._values = [], []
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps for which it has chosen actions."""
+        return len(self._log_probs)
 
     def fits(self) -> bool:
         return self.needs_values or acts_as_contrib(self.policy)
 
     def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
-        n_steps, policy, starts = len(self._log_probs), self.policy, self._starts()
+        n_steps, policy, starts = self.n_steps, self.policy, self._starts()
         self.states_before = self.states
         with th.no_grad(), invalid_distribution_errors():
             tensors: Any = obs_as_tensor(observations, policy.device)

@@ -187,6 +187,7 @@ def _lazy_locals(model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback,
             "obs_tensor": lambda: obs_as_tensor(model._last_obs, model.device),  # type: ignore[arg-type]  # SB3 declares None
             "values": lambda: latest()[0],
             "log_probs": lambda: latest()[1],
+            **getattr(actor, "callback_locals", {}),
         }
     )
     return lazy_locals

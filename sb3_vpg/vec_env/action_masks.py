@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
+from gymnasium.vector import AsyncVectorEnv, VectorEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.exceptions import ActionMaskError, ForbiddenActionError
+from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
 METHOD = "action_masks"
 """Name of the method of an environment that returns its mask; it may also be one of a ``VecEnv``, for all environments."""
@@ -60,13 +63,31 @@ def checked_masks(masks: Any, n_envs: int, space: spaces.Space[Any]) -> np.ndarr
 
 
 def _array(masks: Any, size: int) -> np.ndarray:
-    """:raises ActionMaskError: if one of several masks has the wrong number of entries"""
-    if not isinstance(masks, np.ndarray):
-        masks = list(masks) if isinstance(masks, (list, tuple)) else [masks]
-        for env, mask in enumerate(masks):
-            if np.ndim(mask) > 0 and np.size(mask) != size:
-                raise ActionMaskError(f"the mask of environment {env} has the shape {np.shape(mask)}, but needs ({size},)")
-    return np.asarray(masks)
+    """:raises ActionMaskError: if one of several masks has the wrong number of entries, or rows of different lengths"""
+    if isinstance(masks, (np.ndarray, th.Tensor)):
+        return _as_numpy(masks)
+    rows = []
+    for env, mask in enumerate(masks if isinstance(masks, (list, tuple)) else [masks]):
+        try:
+            row = _as_numpy(mask)
+        except ValueError:
+            raise ActionMaskError(
+                f"the mask of environment {env} is {mask!r:.100}, with parts of different lengths, but needs "
+                f"the shape ({size},)"
+            ) from None
+        if row.ndim > 0 and row.size != size:
+            raise ActionMaskError(f"the mask of environment {env} has the shape {row.shape}, but needs ({size},)")
+        rows.append(row.ravel() if row.ndim > 0 else row)
+    if len({row.shape for row in rows}) > 1:
+        env = next(env for env, row in enumerate(rows) if row.ndim == 0)
+        raise ActionMaskError(f"the mask of environment {env} is {masks[env]!r:.100}, but needs the shape ({size},)")
+    return np.asarray(rows)
+
+
+def _as_numpy(mask: Any) -> np.ndarray:
+    array = mask.detach().cpu().numpy() if isinstance(mask, th.Tensor) else np.asarray(mask)
+    # Beside a row of texts, NumPy would make texts of the others
+    return array.astype(object) if array.dtype.kind in "US" else array
 
 
 def _truth_values(masks_NM: np.ndarray) -> np.ndarray:
@@ -74,9 +95,11 @@ def _truth_values(masks_NM: np.ndarray) -> np.ndarray:
     is_true, is_false = masks_NM == 1, masks_NM == 0
     if not (is_true | is_false).all():
         env, entry = np.argwhere(~(is_true | is_false))[0]
+        value = masks_NM.tolist()[env][entry]
+        found = f"the text {value!r}" if isinstance(value, (str, bytes)) else str(value)
         raise ActionMaskError(
-            f"entry {entry} of the mask of environment {env} is {masks_NM[env, entry]}, but must be True for an action that "
-            "is allowed, and False for one that is not"
+            f"entry {entry} of the mask of environment {env} is {found}, but must be True for an action that is allowed, and "
+            "False for one that is not"
         )
     return np.asarray(is_true, dtype=bool)
 
@@ -103,24 +126,59 @@ def is_masking_supported(env: VecEnv) -> bool:
     return callable(getattr(env, METHOD, None)) or env.has_attr(METHOD)
 
 
+def _vector_env(env: VecEnv) -> Any:
+    """Return what holds the environments: a ``VecEnv`` of SB3, or the vector environment inside of ``GymVecEnv``."""
+    base = env.unwrapped
+    return base.env.unwrapped if isinstance(base, GymVecEnv) else base
+
+
+def _is_in_this_process(env: VecEnv) -> bool:
+    inner = _vector_env(env)
+    return isinstance(inner, (DummyVecEnv, VectorEnv)) and not isinstance(inner, AsyncVectorEnv)
+
+
+def _without_masks(env: VecEnv) -> str:
+    """Return the name of the first environment without masks; if that is not known, of all of them."""
+    inner = _vector_env(env)
+    try:
+        index = env.env_method("has_wrapper_attr", METHOD).index(False)
+    except (AttributeError, NotImplementedError, ValueError):
+        # No single environments, or not gymnasium's
+        return str(inner)
+    return f"environment {index} ({inner.envs[index]})" if hasattr(inner, "envs") else f"environment {index}"
+
+
+def _check_is_method(method: Any, owner: Any) -> None:
+    """:raises ValueError: if it cannot be called"""
+    if not callable(method):
+        raise ValueError(
+            f"{METHOD} of {owner} is {method!r:.100}, but must be a method, which is called at each step: no property and "
+            "no array"
+        )
+
+
 class MaskReader:
     """
     Reads the masks of an environment.
 
     :param env: with a method ``action_masks``, of each of its environments or of its own for all of them
-    :raises ValueError: if it has none, or if its actions cannot be masked
+    :raises ValueError: if it has none, if it is no method, or if its actions cannot be masked
     """
 
     def __init__(self, env: VecEnv) -> None:
         mask_sizes(env.action_space)
         self.env = env
         self._of_all = getattr(env, METHOD, None)
-        if not is_masking_supported(env):
-            inner = getattr(env.unwrapped, "envs", [env])[0]
+        if self._of_all is not None:
+            _check_is_method(self._of_all, env)
+        elif not is_masking_supported(env):
             raise ValueError(
-                f"{inner} has no action masks: give the environment a method action_masks(), or wrap it in "
+                f"{_without_masks(env)} has no action masks: give the environment a method action_masks(), or wrap it in "
                 "sb3_contrib.common.wrappers.ActionMasker; to learn without masks, call learn(..., use_masking=False)"
             )
+        elif _is_in_this_process(env):
+            for index, method in enumerate(env.get_attr(METHOD)):
+                _check_is_method(method, f"environment {index}")
 
     def read(self) -> np.ndarray:
         """

@@ -31,6 +31,14 @@ class EnvAttributes(ABC):
     def get(self, name: str, indices: list[int]) -> list[Any]:
         """:raises AttributeError: if there is no such attribute"""
 
+    def has(self, name: str) -> bool:
+        """:return: whether all environments have this attribute"""
+        try:
+            self.get(name, list(range(self.env.num_envs)))
+        except AttributeError:
+            return False
+        return True
+
     @abstractmethod
     def set(self, name: str, value: Any, indices: list[int]) -> None:
         """
@@ -84,8 +92,12 @@ class AsyncEnvAttributes(EnvAttributes):
         answers: tuple[Any, ...] = self.env.unwrapped.call(*args, **kwargs)  # type: ignore[attr-defined]  # an AsyncVectorEnv
         return answers
 
+    def has(self, name: str) -> bool:
+        # The value stays in its process: with a method, the whole environment would be pickled
+        return all(self._call("has_wrapper_attr", name))
+
     def _check(self, name: str) -> None:
-        if not all(self._call("has_wrapper_attr", name)):
+        if not self.has(name):
             raise AttributeError(f"the environments of {self.env} have no attribute {name!r}")
 
     def get(self, name: str, indices: list[int]) -> list[Any]:

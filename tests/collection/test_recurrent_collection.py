@@ -9,6 +9,8 @@ from helpers import CONTINUOUS, DICT, DISCRETE, make_recurrent_model, silence, v
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.callbacks import BaseCallback
 
+from sb3_vpg.collection.recurrent_actor import RecurrentActor
+
 STRUCTURES = {
     "separate": {},
     "shared": {"shared_lstm": True, "enable_critic_lstm": False},
@@ -133,6 +135,48 @@ def test_after_a_stop_the_states_belong_to_the_last_observation() -> None:
     assert np.abs(model._last_lstm_states[0][0]).max() > 0
 
 
+class Fails(BaseCallback):
+    """Raises an error in one of its methods, and keeps the last states of the actor."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.where = where
+
+    def _on_step(self) -> bool:
+        actor = self.model._recurrent_actor
+        self.before, self.after = actor.states_before, actor.states
+        if self.where == "step" and self.n_calls == 4:
+            raise ZeroDivisionError
+        return True
+
+    def _on_rollout_end(self) -> None:
+        if self.where == "rollout_end":
+            raise ZeroDivisionError
+
+
+def interrupted(*_: Any) -> Any:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("length", [{"n_steps": 10}, {"n_episodes": 2}], ids=["n_steps", "n_episodes"])
+@pytest.mark.parametrize("where", ["step", "rollout_end", "last_values"])
+def test_after_an_error_the_states_belong_to_the_last_observation(
+    where: str, length: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of a step, that is the one before it; after the last step, the one that follows it."""
+    model, callback = make_recurrent_model(env=seeded_env(), **length), Fails(where)
+    if where == "last_values":
+        monkeypatch.setattr(RecurrentActor, "values", interrupted)
+    with pytest.raises((ZeroDivisionError, KeyboardInterrupt)):
+        model.learn(100, callback=callback)
+    expected = callback.before if where == "step" else callback.after
+    for ours, pair in zip(model._last_lstm_states, expected, strict=True):
+        for one, other in zip(ours, pair, strict=True):
+            np.testing.assert_array_equal(one, other.numpy())
+    is_last = np.array_equal(model._last_obs, model.rollout_buffer.observations[model.rollout_buffer.pos - (where != "step")])
+    assert is_last == (where == "step")
+
+
 class ReadAll(BaseCallback):
     """Keeps what a callback can read of each step."""
 
@@ -152,6 +196,36 @@ def test_callbacks_read_the_values_and_log_probs_of_the_step() -> None:
     values, log_probs = (th.stack(parts).squeeze().numpy() for parts in zip(*callback.seen, strict=True))
     np.testing.assert_array_equal(values, model.rollout_buffer.values)
     np.testing.assert_array_equal(log_probs, model.rollout_buffer.log_probs)
+
+
+class KeepStates(BaseCallback):
+    """Keeps the states and starts that a callback can read of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[np.ndarray]] = []
+
+    def _on_step(self) -> bool:
+        tensors = [self.locals["episode_starts"], *(part for pair in self.locals["lstm_states"] for part in pair)]
+        self.seen.append([one.numpy().copy() for one in tensors])
+        return True
+
+
+def test_callbacks_read_the_states_and_starts_that_contrib_shows() -> None:
+    model = make_recurrent_model(env=seeded_env(), n_steps=30)
+    seen = []
+    for one in (model, contrib_twin(model, seeded_env())):
+        silence(one)
+        keep = KeepStates()
+        _, callback = one._setup_learn(1, keep)
+        th.manual_seed(3)
+        one.collect_rollouts(one.get_env(), callback, one.rollout_buffer, one.n_steps)
+        seen.append(keep.seen)
+    for ours, theirs in zip(*seen, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-7)
+    starts = np.array([step[0] for step in seen[0]])
+    assert 0 < starts[1:].sum() < starts[1:].size
 
 
 def test_callbacks_may_read_values_without_a_critic() -> None:
