@@ -10,7 +10,7 @@ PYTEST := python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile 
 
 LOWEST := .venv-lowest
 # About two minutes of tests, in which each dependency is used
-LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_normalization test_spaces test_refused_spaces checkpoints/test_env_attributes \
+LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_maskable_vpg test_normalization test_spaces test_refused_spaces checkpoints/test_env_attributes \
 	persistence/test_json_codec persistence/test_save_load zoo/test_tracking zoo/tuning/test_best_entry \
 	zoo/tuning/test_search_space zoo/agents/test_trained_agents zoo/agents/test_videos zoo/hub/test_hub compare/test_ray \
 	compare/test_report)
@@ -18,7 +18,7 @@ LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_normalization test_
 LOWEST_DAY := 2026-11-29
 
 .DEFAULT_GOAL := help
-.PHONY: help train test docs test-lowest test-pythons format clean
+.PHONY: help train test docs test-lowest test-processes test-pythons format clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ docs: $(READY) ## build the documentation site in docs/_build/html; run the long
 test-lowest: $(LOWEST)/ready ## run a part of the tests with the lowest versions that pyproject.toml allows
 	@echo "The lowest versions that pyproject.toml allows, except torch: `cat $(LOWEST)/torch.txt`"
 	$(LOWEST)/bin/$(PYTEST) -W ignore::DeprecationWarning $(LOWEST_TESTS)
+
+test-processes: $(READY) ## train long on up to eight processes, and compare with one
+	$(BIN)/python -m pytest tests/distributed --processes -q
 
 test-pythons: ## run make test with every Python version of pyproject.toml that this machine has
 	$(PYTHON) scripts/test_pythons.py

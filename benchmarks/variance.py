@@ -36,7 +36,7 @@ from sb3_vpg.common.system_info import describe
 from sb3_vpg.estimation.estimator import AVERAGING, Baseline, Estimator
 from sb3_vpg.estimation.score_function import flat_gradient
 from sb3_vpg.optimization.optimizers import trainable_parameters
-from sb3_vpg.optimization.updates import evaluate_steps
+from sb3_vpg.optimization.steps import Steps
 
 GAMMA = 0.99
 N_ENVS, N_EPISODES = 8, 2  # 16 episodes an update
@@ -106,14 +106,14 @@ class Gradients(BaseCallback):
         """
         baseline, buffer.gae_lambda = BASELINES[name]
         estimator = Estimator(baseline, N_EPISODES, reward_to_go=True, discount_steps=False, gamma=GAMMA, n_envs=N_ENVS)
-        mean = compute_advantages(estimator, buffer, self.model.policy, self.average)
+        mean = compute_advantages(estimator, buffer, self.model.policy, partial(self.model._steps, buffer), self.average)
         assert mean is not None
         return mean
 
     def _measure(self, buffer: RolloutBuffer) -> None:
         counted_TN = counted_steps(buffer)
         observations, actions = (th.as_tensor(x[counted_TN]) for x in (buffer.observations, buffer.actions))
-        log_prob, _ = evaluate_steps(self.model.policy, observations, actions, has_critic=False)
+        log_prob, _ = Steps(observations, actions).evaluate(self.model.policy, has_critic=False)
         parameters = trainable_parameters(self.model.policy.optimizer)
         for name in BASELINES:
             self._advantages(buffer, name)

@@ -10,15 +10,32 @@ from sb3_vpg import moved_exceptions
 from sb3_vpg.version import __version__
 
 if TYPE_CHECKING:
+    from sb3_vpg.maskable_vpg import MaskableVPG
     from sb3_vpg.policies import CnnPolicy, LinearPolicy, MlpPolicy, MultiInputPolicy
     from sb3_vpg.random_search import RandomSearch
+    from sb3_vpg.recurrent_vpg import RecurrentVPG
     from sb3_vpg.vpg import VPG
 
 moved_exceptions.install()
 
-__all__ = ["VPG", "CnnPolicy", "LinearPolicy", "MlpPolicy", "MultiInputPolicy", "RandomSearch", "__version__"]
+__all__ = [
+    "VPG",
+    "CnnPolicy",
+    "LinearPolicy",
+    "MaskableVPG",
+    "MlpPolicy",
+    "MultiInputPolicy",
+    "RandomSearch",
+    "RecurrentVPG",
+    "__version__",
+]
 
-_HOMES = {"VPG": "sb3_vpg.vpg", "RandomSearch": "sb3_vpg.random_search"}
+_HOMES = {
+    "VPG": "sb3_vpg.vpg",
+    "MaskableVPG": "sb3_vpg.maskable_vpg",
+    "RandomSearch": "sb3_vpg.random_search",
+    "RecurrentVPG": "sb3_vpg.recurrent_vpg",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -50,6 +50,17 @@ class EnvironmentFailedError(RuntimeError):
     """An environment has raised an error in ``step`` or ``reset``, or its process has died; the message names it."""
 
 
+class ActionMaskError(ValueError):
+    """
+    An action mask has the wrong shape, is not made of true and false, or allows no action, or a policy ignores it. The message
+    says which; in ``learn``, it also names environment and step.
+    """
+
+
+class ForbiddenActionError(ActionMaskError):
+    """A policy has chosen an action that the mask does not allow."""
+
+
 class VecEnvContractError(ValueError):
     """A vector environment has not returned data that it should; the message names what is missing."""
 
@@ -74,6 +85,14 @@ class UnknownClassError(ValueError):
     """A file names a class that this program has not imported; the message says how to import it."""
 
 
+class ProcessLostError(RuntimeError):
+    """Under torchrun, another process has ended; the message names it if it ran on the same machine."""
+
+
+class MainProcessError(RuntimeError):
+    """Under torchrun, the first process has raised an error, which it reports; the others raise this one."""
+
+
 POLICY_ADVICE = (
     "Look for large observations and rewards (VecNormalize scales them), or lower learning_rate, vf_learning_rate or "
     "max_grad_norm"
@@ -85,12 +104,14 @@ ENVIRONMENT_ADVICE = (
 """What to try if the policy computes an invalid number, and if the environment does."""
 
 
-def training_error(what: str, n_updates: int, n_steps: int, advice: str = POLICY_ADVICE) -> ValueError:
+def training_error(
+    what: str, n_updates: int, n_steps: int, advice: str = POLICY_ADVICE, kind: type[ValueError] = ValueError
+) -> ValueError:
     """
     Return the error that stops training after ``n_updates`` complete iterations. Its message names the cause and what to try.
-    It is a ``DivergedError`` with ``POLICY_ADVICE``, else a plain ``ValueError``, since the environment is to blame.
+    It is a ``DivergedError`` with ``POLICY_ADVICE``, else of this kind, since the policy is not to blame.
     """
-    verb, kind = ("diverged", DivergedError) if advice == POLICY_ADVICE else ("stopped", ValueError)
+    verb, kind = ("diverged", DivergedError) if advice == POLICY_ADVICE else ("stopped", kind)
     return kind(
         f"Training {verb} in iteration {n_updates + 1} (after {n_steps} steps): {what}. The weights are those from before "
         f"this iteration. {advice}"

@@ -1,40 +1,45 @@
 """SB3's ``OnPolicyAlgorithm`` with a faster ``collect_rollouts`` and ``predict``, and hooks between iterations."""
 
-import math
-from typing import Any
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
-import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self
 
-from sb3_vpg.collection.actors import Actor, LeanActor, invalid_distribution_errors, lean_actor
+from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, LeanActor, lean_actor
 from sb3_vpg.collection.advantages import check_advantages, compute_advantages
-from sb3_vpg.collection.buffers import has_known_layout
-from sb3_vpg.collection.callback_locals import Locals, locals_of
-from sb3_vpg.collection.check_nan import check_rollout, checked_steps, invalid_observation
+from sb3_vpg.collection.buffers import full_batch, has_known_layout
+from sb3_vpg.collection.callback_locals import Locals
+from sb3_vpg.collection.check_nan import invalid_observation
 from sb3_vpg.collection.late_values import LateValues
+from sb3_vpg.collection.processes import join_processes
 from sb3_vpg.collection.pure_modules import Purity, check_purity
-from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced
+from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced, last_values
+from sb3_vpg.collection.sb3_loop import collect_by_sb3
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
 from sb3_vpg.common.iteration_hook import IterationHook
 from sb3_vpg.common.random_state import random_streams
-from sb3_vpg.estimation.estimator import AVERAGING, Estimator
+from sb3_vpg.common.world import SINGLE_PROCESS, World
+from sb3_vpg.estimation.estimator import Estimator, next_average
 from sb3_vpg.exceptions import ENVIRONMENT_ADVICE, DistributionError, UnsoundNumberError, training_error
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
+from sb3_vpg.optimization.steps import Steps
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.vec_env.env_checks import check_actions_count_from_zero, check_env
 from sb3_vpg.vec_env.failures import naming_failed_env
-from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, copy_statistics, normalizers, restore_statistics
+from sb3_vpg.vec_env.vec_normalize import StatisticsSnapshot
 
 # Derived from arguments and policy, or part of one learn() or rollout
 _NOT_SAVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_hooks", "_stop_requested"]
-_NOT_SAVED += ["between_iterations", "_sb3_loop_env", "_late", "_purity"]
+_NOT_SAVED += ["between_iterations", "_sb3_loop_env", "_late", "_purity", "_world"]
 
 
 class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
@@ -43,6 +48,9 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     subclass sets ``_estimator``, which defines the advantages. Parameters: see ``OnPolicyAlgorithm``.
     """
 
+    steps_class: ClassVar[type[Steps]] = Steps
+    policy_reads_only_observations: ClassVar[bool] = True
+    """False: SB3's loop cannot collect, and ``_policy_keywords`` is called at each step."""
     _estimator: Estimator
     _actor: LeanActor | None = None
     _average_return: float | None = None
@@ -51,6 +59,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _sb3_loop_env: VecEnv | None = None  # while SB3's loop collects
     _late: LateValues | None = None  # while our loop collects
     _purity: Purity | None = None
+    _world: World = SINGLE_PROCESS
     _hooks: list[IterationHook] = []  # noqa: RUF012  # never changed: learn() assigns a new list
     _stop_requested = False
     between_iterations = False
@@ -63,8 +72,13 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         return OnPolicyAlgorithm._wrap_env(env, verbose, monitor_wrapper)
 
     def set_random_seed(self, seed: int | None = None) -> None:
-        """See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have their own random streams."""
+        """
+        See ``BaseAlgorithm.set_random_seed``. Sampled actions and minibatches have their own random streams. Under torchrun,
+        the environments of all processes get different seeds.
+        """
         super().set_random_seed(seed)
+        if seed is not None and self.env is not None and torchrun.get_rank() > 0:
+            self.env.seed(seed + torchrun.get_rank() * self.n_envs)
         self._rng, self._predict_rng = random_streams(seed)
 
     def learn(
@@ -81,51 +95,52 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         ``learn``, NumPy's matrix products use as many threads as torch (``torch.set_num_threads``).
 
         :raises ValueError: if there is no environment, or if it cannot be reset as ``n_episodes`` needs; see also
-            ``collect_rollouts`` and ``train``
-        :raises EnvironmentFailedError: see ``collect_rollouts``
+            ``collect_rollouts`` and ``train``. Under torchrun also if the processes' models or numbers of environments differ
+        :raises EnvironmentFailedError: see ``collect_rollouts``. Under torchrun, ``ProcessLostError`` if another process ends
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
-        self.warn_unloadable(stacklevel=4)
+        self.warn_unloadable()
         check_resets(self.env, self._estimator)
         self._iteration, self._log_interval, self._hooks, self._stop_requested = 0, log_interval or 0, [], False
-        self._purity = None
-        self._keep_statistics()
-        with naming_failed_env(self.env, self):
-            total_timesteps, callback = self._setup_learn(
-                total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
-            )
-            self.between_iterations = True
-            for hook in self._hooks:
-                hook.on_learn_start(total_timesteps, callback)
-        self._check_first_observation()
-        callback.on_training_start(Locals({**locals(), "iteration": 0}), globals())
-        # NumPy has its own threads. With all cores in each of several processes, they mostly wait for one another
-        with blas_threads_as_torch():
-            self._iterate(total_timesteps, callback)
-        callback.on_training_end()
+        self._purity, self._statistics = None, StatisticsSnapshot(self.env)
+        self._world = join_processes()
+        self._world.check_model(self, total_timesteps)
+        with self._world.learning(self):
+            with naming_failed_env(self.env, self), self._world.frozen_statistics(self.env):
+                total_timesteps, callback = self._setup_learn(
+                    total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+                )
+                self._world.check_start(self.env, self._hooks)
+                self.between_iterations = True
+                for hook in self._hooks:
+                    hook.on_learn_start(total_timesteps, callback)
+            self._check_first_observation()
+            callback.on_training_start(Locals({**locals(), "iteration": 0}), globals())
+            # NumPy has its own threads. With all cores in each of several processes, they mostly wait for one another
+            with blas_threads_as_torch():
+                self._iterate(total_timesteps, callback)
+            callback.on_training_end()
         return self
+
+    def _init_callback(self, callback: MaybeCallback, progress_bar: bool = False) -> BaseCallback:
+        return super()._init_callback(*self._world.own_callback(callback, progress_bar))
 
     def _reset_new_env(self) -> None:
         """Reset the environment after a callback has called ``set_env``."""
         if self._last_obs is not None or self.env is None:
             return
         check_resets(self.env, self._estimator)
-        self._keep_statistics()
-        with naming_failed_env(self.env, self):
+        self._statistics = StatisticsSnapshot(self.env)
+        with naming_failed_env(self.env, self), self._world.frozen_statistics(self.env):
             self._last_obs = self.env.reset()  # type: ignore[assignment]  # SB3 declares None
         self._last_episode_starts = np.ones(self.env.num_envs, dtype=bool)
         self._check_first_observation()
 
-    def _keep_statistics(self) -> None:
-        """Copy the statistics of ``VecNormalize``, which ``_training_error`` restores."""
-        layers = normalizers(self.env)
-        self._statistics = layers, copy_statistics(layers)
-
     def _check_first_observation(self) -> None:
         """:raises ValueError: if the first observation has made the statistics of ``VecNormalize`` NaN or infinite"""
         assert self.env is not None
-        if not are_statistics_finite(normalizers(self.env)):
+        if not self._statistics.are_still_finite():
             found = invalid_observation(self.env, self._last_obs, 0, self.policy)
             what = found.with_timestep(self.num_timesteps, self.n_envs) if found else "an observation is NaN or infinite"
             raise self._training_error(what, ENVIRONMENT_ADVICE)
@@ -147,7 +162,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         self._reset_new_env()
         for hook in self._hooks:
             hook.on_iteration_start()
-        if self._stop_requested:
+        if any(self._world.all_gather(self._stop_requested)):
             return False
         self.between_iterations = False
         return True
@@ -174,13 +189,18 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         :raises ValueError: if the weights or the observation are NaN or infinite. When torch predicts, this depends on its
             validation of distributions, which ``th.compile`` switches off
         """
+        actions = self._predict_by_numpy(observation, deterministic)
+        return super().predict(observation, state, episode_start, deterministic) if actions is None else (actions, state)
+
+    def _predict_by_numpy(self, observation: Any, deterministic: bool, masks: np.ndarray | None = None) -> np.ndarray | None:
+        """Return what ``predict`` does; None if torch must predict. ``masks``: False for actions that are not allowed."""
         self._actor = lean_actor(self.policy, self._actor)
-        actions = None if self._actor is None else self._actor.predict(observation, deterministic, self._predict_rng)
-        if actions is None:
-            return super().predict(observation, state, episode_start, deterministic)
-        if self.policy.training:
+        if self._actor is None:
+            return None
+        actions = self._actor.predict(observation, deterministic, self._predict_rng, masks)
+        if actions is not None and self.policy.training:
             self.policy.set_training_mode(False)
-        return actions, state
+        return actions
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -197,56 +217,54 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         :raises EnvironmentFailedError: if an environment raises an error or its process dies
         """
         self._reset_new_env()
-        self._keep_statistics()
-        begun = self.num_timesteps
+        self._statistics = StatisticsSnapshot(self.env)
+        begun, n_all = self.num_timesteps, env.num_envs * self._world.size
         try:
-            with naming_failed_env(env, self):
+            with naming_failed_env(env, self), self._world.frozen_statistics(env):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except UnsoundNumberError as error:
-            raise self._training_error(error.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
+            raise self._training_error(error.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
         except DistributionError as error:
             seen = invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
             if seen is not None:
-                raise self._training_error(seen.with_timestep(begun, env.num_envs), ENVIRONMENT_ADVICE) from None
+                raise self._training_error(seen.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
             raise self._training_error("the policy's distribution over actions has NaN or infinite parameters") from error
-        if not are_statistics_finite(self._statistics[0]):
+        if not self._statistics.are_still_finite():
             raise self._training_error("an observation or a reward is NaN or infinite", ENVIRONMENT_ADVICE)
         return collected
 
     def _collect(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         fits = has_known_layout(buffer) and n_rollout_steps == buffer.buffer_size
-        if self._estimator.is_gae_on_fixed_length and not (fits and isinstance(self._choose_actor(), LeanActor)):
-            return self._collect_by_sb3(env, callback, buffer, n_rollout_steps)
+        by_sb3 = self.policy_reads_only_observations and self._estimator.is_gae_on_fixed_length
+        if by_sb3 and not (fits and isinstance(self._choose_actor(), LeanActor)):
+            self._world.check_policy(self.policy, is_lean=False)
+            return collect_by_sb3(self, super().collect_rollouts, env, callback, buffer, n_rollout_steps)
         begin_rollout(self, env, callback, buffer, self._estimator.n_episodes)
         actor = self._choose_actor()
-        actor.start(self._rng)
+        self._world.check_policy(self.policy, isinstance(actor, LeanActor))
+        actor.start(self._rng, self._world)
         self._late = LateValues(actor, buffer, self._estimator.has_critic)
         try:
-            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, n_rollout_steps):
+            inputs = None if self.policy_reads_only_observations else self._policy_keywords
+            options = (n_rollout_steps, self._world, inputs)
+            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, *options):
                 return False
         finally:
             self._late = None
-        self._finish(actor, buffer, callback)
+        self._compute_advantages(buffer, last_values(self, actor, callback, self._estimator.has_critic))
         returns = buffer.returns
         callback.on_rollout_end()
         check_advantages(self._estimator, buffer, returns)
         return True
 
-    def _finish(self, actor: Actor, buffer: RolloutBuffer, callback: BaseCallback) -> None:
-        """Compute advantages and returns, and show callbacks the values of the last observations, as SB3's loop does."""
-        last_obs = self._last_obs
+    def _policy_keywords(self, env: VecEnv, n_steps: int) -> Mapping[str, np.ndarray]:
+        """Return what else the policy reads after ``n_steps`` of the rollout: see ``EpisodeBuffer.keyword_names``."""
+        return NO_KEYWORDS
 
-        def last_values() -> th.Tensor:
-            return th.as_tensor(actor.values(last_obs), device=self.device)[:, None]
-
-        if not self._estimator.has_critic:
-            # Only for a callback that reads them: the critic is not trained
-            locals_of(callback).set_lazy({"values": last_values})
-            self._compute_advantages(buffer)
-            return
-        values = last_values()
-        callback.update_locals({"values": values})
-        self._compute_advantages(buffer, values[:, 0].cpu().numpy())
+    def _steps(self, buffer: RolloutBuffer, rollout: RolloutBufferSamples | None = None) -> Steps:
+        """Return the steps of ``full_batch(buffer)`` as the update asks the policy about them. ``rollout``: this batch."""
+        rollout = rollout or full_batch(buffer)
+        return self.steps_class(rollout.observations, rollout.actions)
 
     def _choose_actor(self) -> Actor:
         """Return the actor for the next rollout: the fast one if it supports the policy."""
@@ -259,23 +277,6 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             return self._actor
         return StepwiseActor(self.policy, self.sde_sample_freq, self._estimator.has_critic, is_pure)
 
-    def _collect_by_sb3(self, env: VecEnv, callback: BaseCallback, buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
-        locals_of(callback).set_lazy({})
-        self._sb3_loop_env = self.env
-        try:
-            with invalid_distribution_errors():
-                collected = super().collect_rollouts(checked_steps(env, self.policy), callback, buffer, n_rollout_steps)
-        except Exception as error:
-            # After set_env in _on_rollout_start, SB3's loop fails for want of an observation
-            if self.env is self._sb3_loop_env or buffer.pos > 0:
-                raise
-            raise env_replaced(self) from error
-        finally:
-            self._sb3_loop_env = None
-        if collected:
-            check_rollout(buffer, self._last_obs, self.policy, "reward (with the value that SB3 adds at a time-out)")
-        return collected
-
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         # SB3's loop calls this after each on_step, before it stores the observation
         if self._sb3_loop_env is not None and self.env is not self._sb3_loop_env:
@@ -284,16 +285,15 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _compute_advantages(self, buffer: RolloutBuffer, last_values_N: np.ndarray | None = None) -> None:
         # The average of earlier updates: a baseline must not depend on the actions of this one
-        average = 0.0 if self._average_return is None else self._average_return
-        last_dones_N = self._last_episode_starts
-        mean = compute_advantages(self._estimator, buffer, self.policy, average, last_values_N, last_dones_N)
-        if mean is not None and math.isfinite(mean):
-            self._average_return = mean if self._average_return is None else average + AVERAGING * (mean - average)
+        average, last_dones_N, steps = self._average_return, self._last_episode_starts, partial(self._steps, buffer)
+        options = (0.0 if average is None else average, last_values_N, last_dones_N, self._world)
+        mean = compute_advantages(self._estimator, buffer, self.policy, steps, *options)
+        self._average_return = next_average(average, mean)
 
-    def _training_error(self, what: str, *advice: str) -> ValueError:
-        """Return the error to raise, and restore the statistics of ``VecNormalize`` from before the rollout."""
-        restore_statistics(*self._statistics)
-        return training_error(what, self._n_updates, self.num_timesteps, *advice)
+    def _training_error(self, what: str, *how: Any) -> ValueError:
+        """Return ``training_error(..., *how)``, and restore the statistics of ``VecNormalize`` from before the rollout."""
+        self._statistics.restore()
+        return training_error(what, self._n_updates, self.num_timesteps, *how)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_NOT_SAVED]

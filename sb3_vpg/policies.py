@@ -15,14 +15,28 @@ from stable_baselines3.common.preprocessing import get_action_dim, get_flattened
 from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import nn
 
+MASKABLE_POLICY = "sb3_contrib.common.maskable.policies", "MaskableActorCriticPolicy"
+RECURRENT_POLICY = "sb3_contrib.common.recurrent.policies", "RecurrentActorCriticPolicy"
+_READ_DICTS = (
+    (MASKABLE_POLICY[0], "MaskableMultiInputActorCriticPolicy"),
+    (RECURRENT_POLICY[0], "RecurrentMultiInputActorCriticPolicy"),
+)
 
-class MlpPolicy(ActorCriticPolicy):
-    """
-    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters only for a
-    ``features_extractor_class`` with weights; the default one only flattens.
 
-    Other parameters: see ``ActorCriticPolicy``.
+def contrib_base(cls: type, *names: tuple[str, str]) -> type | None:
     """
+    Return the class of sb3_contrib that a class is or inherits from, if it is one of these. sb3_contrib is not imported, which
+    takes time.
+
+    :param names: module and name of each
+    """
+    return next((base for base in cls.__mro__ if (base.__module__, base.__name__) in names), None)
+
+
+class SeparateExtractors(BasePolicy):
+    """Gives a policy of SB3 or sb3_contrib separate features extractors for actor and critic by default."""
+
+    share_features_extractor: bool
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("share_features_extractor", False)
@@ -31,6 +45,15 @@ class MlpPolicy(ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # SB3 leaves this argument out, so its policy.load() would return to the default
         return {**super()._get_constructor_parameters(), "share_features_extractor": self.share_features_extractor}
+
+
+class MlpPolicy(SeparateExtractors, ActorCriticPolicy):
+    """
+    SB3's policy for vectors with ``share_features_extractor=False`` by default. That matters only for a
+    ``features_extractor_class`` with weights; the default one only flattens.
+
+    Other parameters: see ``ActorCriticPolicy``.
+    """
 
 
 class CnnPolicy(MlpPolicy, ActorCriticCnnPolicy):
@@ -88,13 +111,15 @@ def check_policy_class(policy_class: Any) -> None:
         and actions, as that of a recurrent policy does
     """
     if not (isinstance(policy_class, type) and issubclass(policy_class, ActorCriticPolicy)):
-        raise ValueError(f"VPG needs a policy name or a subclass of ActorCriticPolicy, but got {policy_class!r}")
+        is_maskable = isinstance(policy_class, type) and contrib_base(policy_class, MASKABLE_POLICY) is not None
+        advice = ". Use MaskableVPG for policies with action masks" if is_maskable else ""
+        raise ValueError(f"VPG needs a policy name or a subclass of ActorCriticPolicy, but got {policy_class!r}{advice}")
     try:
         inspect.signature(policy_class.evaluate_actions).bind("self", "observations", "actions")
     except TypeError:
         raise ValueError(
             f"VPG cannot train {policy_class.__name__}: its evaluate_actions() takes more than observations and actions. "
-            "Recurrent policies need a hidden state, which VPG does not keep; use sb3_contrib.RecurrentPPO for them"
+            "Recurrent policies need a hidden state, which VPG does not keep; use RecurrentVPG for them"
         ) from None
 
 
@@ -103,19 +128,24 @@ def check_policy_reads(policy_class: type[Any], space: spaces.Space[Any]) -> Non
     :param policy_class: used with its default ``features_extractor_class``
     :raises ValueError: if it is a policy for ``Dict`` observations and ``space`` is not a ``Dict``, or the reverse
     """
-    if isinstance(space, spaces.Dict) != issubclass(policy_class, MultiInputActorCriticPolicy):
-        fitting = "'MultiInputPolicy'" if isinstance(space, spaces.Dict) else "'MlpPolicy' (or 'CnnPolicy' for images)"
+    reads_dicts = issubclass(policy_class, MultiInputActorCriticPolicy) or contrib_base(policy_class, *_READ_DICTS) is not None
+    if isinstance(space, spaces.Dict) != reads_dicts:
+        kind = "LstmPolicy" if contrib_base(policy_class, RECURRENT_POLICY) else "Policy"
+        fitting = f"'MultiInput{kind}'" if isinstance(space, spaces.Dict) else f"'Mlp{kind}' (or 'Cnn{kind}' for images)"
         raise ValueError(
             f"{policy_class.__name__} cannot read observations in {space}: use {fitting}, or pass a features_extractor_class "
             "in policy_kwargs"
         )
 
 
-def unknown_policy(name: str, known: Iterable[str]) -> ValueError:
-    """Return the error for a policy name that is no alias."""
+def unknown_policy(name: str, known: Iterable[str], algorithm: str = "VPG") -> ValueError:
+    """
+    :param known: the policies that the algorithm knows by name
+    :return: the error for a name that is not among them
+    """
     return ValueError(
-        f"VPG knows no policy {name!r}, only {', '.join(known)} and subclasses of ActorCriticPolicy given as a class. "
-        "Recurrent policies (such as MlpLstmPolicy) are not supported; use sb3_contrib.RecurrentPPO for them"
+        f"{algorithm} knows no policy {name!r}, only {', '.join(known)} and policy classes. Recurrent policies (such as "
+        "MlpLstmPolicy) are trained by RecurrentVPG, policies without memory by VPG"
     )
 
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from typing_extensions import Self, Unpack
 
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.arguments import check_keywords, flag, real_number
 from sb3_vpg.persistence.model_files import PlainSaving
 from sb3_vpg.policies import LinearDecisionPolicy
@@ -157,13 +158,18 @@ class RandomSearch(PlainSaving):
         Search; see ``BaseAlgorithm.learn``. Another call continues with new draws and keeps the best weights so far.
 
         :param log_interval: episodes between two logs; a last log is written at the end. None or 0: no log
-        :raises ValueError: if there is no environment, if an observation is NaN, infinite or huge, or if the return of an
-            episode is NaN or infinite
+        :raises ValueError: if there is no environment, if torchrun has started several processes, if an observation is NaN,
+            infinite or huge, or if the return of an episode is NaN or infinite
         :raises EnvironmentFailedError: if an environment raises an error, or its process dies
         """
         if self.env is None:
             raise ValueError("there is no environment to learn from: use set_env(env), or load(path, env)")
-        self.warn_unloadable(stacklevel=3)
+        if torchrun.get_world_size() > 1:
+            raise ValueError(
+                "RandomSearch does not search on several processes: start the program without torchrun; each of several "
+                "environments plays a draw of its own"
+            )
+        self.warn_unloadable()
         new_episodes = reset_num_timesteps or self._last_obs is None or self._episodes is None
         with naming_failed_env(self.env, self):
             total_timesteps, callback = self._setup_learn(

@@ -13,6 +13,8 @@ from stable_baselines3.common.utils import update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 from torch.optim import Optimizer
 
+from sb3_vpg.common import torchrun
+from sb3_vpg.common.caller import stacklevel_of_caller
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.optimization.optimizers import (
     ACTOR,
@@ -27,7 +29,7 @@ from sb3_vpg.optimization.optimizers import (
     trainable_parameters,
 )
 from sb3_vpg.persistence.class_names import class_name
-from sb3_vpg.policies import original
+from sb3_vpg.policies import check_policy_class, original
 
 # Not common.libraries: the policy classes of sb3_contrib differ in more than their defaults
 _POLICY_PACKAGES = ("sb3_vpg", "stable_baselines3")
@@ -43,10 +45,12 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
 
     vf_lr_schedule: Callable[[float], float]
     _built: "_PolicyStructure"
+    _step_sizes: dict[str, float]
+    _check_policy_class = staticmethod(check_policy_class)
 
     def _split(self) -> Split:
         """:return: which optimiser holds which parameter of the present policy"""
-        return split_of(self.policy)
+        return split_of(self.policy, self.steps_class, self._check_policy_class)
 
     def _begin_split(self) -> None:
         """Note the structure of the policy, which has just been built, and set the critic's step size."""
@@ -59,11 +63,12 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         """Warn if every parameter is frozen. Raises ValueError if VPG cannot train the policy."""
         split = self._split()
         critic = split.critic if self._estimator.has_critic else None
-        if not any(trainable_parameters(optimizer) for optimizer in (split.optimizer, critic) if optimizer is not None):
+        learning = (split.optimizer, critic)
+        if not any(trainable_parameters(one) for one in learning if one is not None) and torchrun.get_rank() == 0:
             warnings.warn(
                 "every parameter of the policy is frozen (requires_grad=False), so nothing is learned; unfreeze some with "
                 "requires_grad_(True)",
-                stacklevel=3,
+                stacklevel=stacklevel_of_caller(),
             )
 
     def saved_settings(self) -> dict[str, Any]:
@@ -116,6 +121,22 @@ class TwoOptimizers(LeanOnPolicyAlgorithm):
         """See ``LeanOnPolicyAlgorithm.collect_rollouts``. Raises ValueError first if VPG cannot train the policy."""
         self._split()
         return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
+
+    def _note_step_size(self, name: str, optimizer: Optimizer) -> None:
+        present = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
+        self._step_sizes[name] = max(self._step_sizes.get(name, 0.0), present)
+
+    def _warn_if_standing_still(self) -> None:
+        for name, largest in self._step_sizes.items():
+            schedule = self.lr_schedule if name == "learning_rate" else self.vf_lr_schedule
+            # A step size that is always 0 is intended
+            if largest == 0.0 and any(schedule(progress) > 0.0 for progress in (1.0, 0.75, 0.5, 0.25)):
+                warnings.warn(
+                    f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights did not change. "
+                    "A schedule is evaluated after each rollout, and is at its end after the last one. Use a constant, or "
+                    f"shorter rollouts (n_steps={self.n_steps}, n_envs={self.n_envs}), or raise total_timesteps",
+                    stacklevel=stacklevel_of_caller(),
+                )
 
     def get_parameters(self) -> dict[str, dict[str, Any]]:
         """See ``BaseAlgorithm.get_parameters``. The policy optimiser's state also names the parameters of both optimisers."""

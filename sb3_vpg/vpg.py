@@ -1,31 +1,33 @@
 """Vanilla policy gradient as a Stable-Baselines3 algorithm."""
 
 import inspect
-import warnings
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutBufferSamples
-from stable_baselines3.common.utils import explained_variance, update_learning_rate
+from stable_baselines3.common.utils import update_learning_rate
 from torch.optim import Optimizer
 from typing_extensions import Self, Unpack
 
 from sb3_vpg.collection.actors import kept_network
-from sb3_vpg.collection.advantages import normalize
-from sb3_vpg.collection.buffers import buffer_class, by_environment, episode_lengths, full_batch
+from sb3_vpg.collection.batch_shard import BatchShard
+from sb3_vpg.collection.buffers import SB3_BUFFERS, BufferClasses, buffer_class, full_batch
+from sb3_vpg.collection.processes import prepare_process
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.arguments import CheckedSchedule, OnPolicyKwargs, ScheduleLike, check_arguments, check_keywords, flag
-from sb3_vpg.estimation.diagnostics import approximate_kl, batch_parts, signal_to_noise
+from sb3_vpg.estimation.diagnostics import approximate_kl, signal_to_noise
 from sb3_vpg.estimation.estimator import Baseline, Estimator
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import critic_fit
 from sb3_vpg.optimization.graph import drop_graph
 from sb3_vpg.optimization.optimizers import assign_by_rollout
 from sb3_vpg.optimization.policy_step import PolicyBatch, policy_step
-from sb3_vpg.optimization.updates import evaluate_steps, minibatches, rollback_unless_finite
-from sb3_vpg.policies import POLICY_ALIASES, check_policy_class, unknown_policy
+from sb3_vpg.optimization.steps import Steps, minibatches
+from sb3_vpg.optimization.updates import rollback_unless_finite
+from sb3_vpg.policies import POLICY_ALIASES, unknown_policy
 from sb3_vpg.two_optimizers import TwoOptimizers
 from sb3_vpg.vec_env.env_checks import check_policy_supports
 
@@ -86,6 +88,13 @@ class VPG(TwoOptimizers):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = POLICY_ALIASES
+    buffer_classes: ClassVar[BufferClasses] = SB3_BUFFERS
+    action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (
+        spaces.Box,
+        spaces.Discrete,
+        spaces.MultiDiscrete,
+        spaces.MultiBinary,
+    )
 
     def __init__(
         self,
@@ -110,10 +119,11 @@ class VPG(TwoOptimizers):
         _init_setup_model: bool = True,
         **kwargs: Unpack[OnPolicyKwargs],
     ) -> None:
-        check_keywords("VPG", kwargs, [*OnPolicyKwargs.__annotations__, *inspect.signature(VPG).parameters])
+        check_keywords(type(self).__name__, kwargs, [*OnPolicyKwargs.__annotations__, *inspect.signature(VPG).parameters])
         use_sde = flag("use_sde", use_sde)
+        prepare_process(kwargs)
         if not isinstance(policy, str):
-            check_policy_class(policy)
+            self._check_policy_class(policy)
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]  # SB3 takes None for a model that only predicts
@@ -127,10 +137,10 @@ class VPG(TwoOptimizers):
             use_sde=use_sde,
             sde_sample_freq=sde_sample_freq,
             _init_setup_model=False,
-            supported_action_spaces=(spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary),
+            supported_action_spaces=self.action_spaces,
             **kwargs,
         )
-        check_policy_class(self.policy_class)
+        self._check_policy_class(self.policy_class)
         self.batch_size = batch_size
         self.n_critic_updates = n_critic_updates
         self.vf_learning_rate = vf_learning_rate
@@ -148,9 +158,12 @@ class VPG(TwoOptimizers):
         # Not in the constructor, because load() replaces attributes before it calls this
         check_arguments(self)
         check_policy_supports(self.policy_class, self.policy_kwargs, self.observation_space)
-        options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "n_envs", "use_sde")
-        self._estimator = Estimator(**{name: getattr(self, name) for name in options})
-        self.rollout_buffer_class = buffer_class(self.rollout_buffer_class, self.observation_space, self._estimator)
+        options = ("baseline", "n_episodes", "reward_to_go", "discount_steps", "gamma", "use_sde")
+        given = {name: getattr(self, name) for name in options}
+        self._estimator = Estimator(**given, n_envs=self.n_envs * torchrun.get_world_size())
+        self.rollout_buffer_class = buffer_class(
+            self.rollout_buffer_class, self.observation_space, self._estimator, self.buffer_classes
+        )
         try:
             super()._setup_model()
         except MemoryError as error:
@@ -174,11 +187,8 @@ class VPG(TwoOptimizers):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            raise unknown_policy(policy_name, self.policy_aliases)
+            raise unknown_policy(policy_name, self.policy_aliases, type(self).__name__)
         return self.policy_aliases[policy_name]
-
-    def _evaluate(self, rollout: RolloutBufferSamples) -> tuple[th.Tensor, th.Tensor]:
-        return evaluate_steps(self.policy, rollout.observations, rollout.actions, self._estimator.has_critic)
 
     def train(self) -> None:
         """
@@ -189,23 +199,26 @@ class VPG(TwoOptimizers):
         """
         self._split()
         rollout = full_batch(self.rollout_buffer)
-        assign_by_rollout(self.policy, rollout.observations, rollout.actions)
+        share = BatchShard(self.rollout_buffer, len(rollout.returns), self._world)
+        advantages = share.normalized(rollout.advantages) if self.normalize_advantage else rollout.advantages
+        batch = PolicyBatch(self._steps(self.rollout_buffer, rollout), advantages)
+        assign_by_rollout(self.policy, batch.steps)
         # Batch norm and dropout behave differently while training
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         self._note_step_size("learning_rate", self.policy.optimizer)
         # Logs are dumped before train(), so the diagnostics of this update appear in the next log, if there is one
         logged = self._log_interval if self.logger.output_formats else 0
-        log_follows = bool(logged and (self._iteration + 1) % logged == 0)
+        log_follows = self._world.broadcast(bool(logged and (self._iteration + 1) % logged == 0))
 
         critic = self.critic_optimizer if self._estimator.has_critic else None
         try:
             with rollback_unless_finite([self.policy.optimizer, *([] if critic is None else [critic])]):
-                self._train_policy(rollout, log_follows)
+                self._train_policy(batch, share, log_follows)
                 if critic is not None:
-                    self._train_critic(rollout, critic)
+                    self._train_critic(batch.steps, rollout, share, critic)
             if log_follows:
-                self._record_change(rollout)
+                self._record_change(batch.steps, rollout, share)
         except NotFiniteError as error:
             raise self._training_error(str(error)) from None
         finally:
@@ -216,48 +229,40 @@ class VPG(TwoOptimizers):
         if hasattr(self.policy, "log_std"):
             self.logger.record("train/std", th.exp(self.policy.log_std).mean().item())
 
-    def _note_step_size(self, name: str, optimizer: Optimizer) -> None:
-        present = max((float(group["lr"]) for group in optimizer.param_groups), default=0.0)
-        self._step_sizes[name] = max(self._step_sizes.get(name, 0.0), present)
-
-    def _train_policy(self, rollout: RolloutBufferSamples, log_follows: bool) -> None:
-        advantages = normalize(rollout.advantages) if self.normalize_advantage else rollout.advantages
+    def _train_policy(self, batch: PolicyBatch, share: BatchShard, log_follows: bool) -> None:
         # A mean over steps, or over whole episodes
-        n_terms = len(advantages) if self.n_episodes is None else self.n_episodes * self.n_envs
+        n_terms = share.n_all if self.n_episodes is None else self.n_episodes * self._estimator.n_envs
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
         network = kept_network(self._actor, self.policy, "action_net")
-        batch = PolicyBatch(rollout.observations, rollout.actions, advantages)
-        step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network)
+        step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network, self._world)
         if log_follows:
-            rows = by_environment(self.rollout_buffer, th.arange(len(advantages), device=self.device))
-            parts = batch_parts(rows, episode_lengths(self.rollout_buffer))
-            self.logger.record("train/gradient_snr", signal_to_noise(step.part_gradients(parts)))
+            gradients = [self._world.all_reduce(one) for one in step.part_gradients(share.parts(self.device))]
+            self.logger.record("train/gradient_snr", signal_to_noise(gradients))
         for name, number in vars(step.run(n_terms, ent_coef)).items():
             self.logger.record(f"train/{name}", number)
 
-    def _train_critic(self, rollout: RolloutBufferSamples, optimizer: Optimizer) -> None:
+    def _train_critic(self, steps: Steps, rollout: RolloutBufferSamples, share: BatchShard, optimizer: Optimizer) -> None:
         vf_learning_rate = self.vf_lr_schedule(self._current_progress_remaining)
         update_learning_rate(optimizer, vf_learning_rate)
         if self.vf_learning_rate is not None:
             self._note_step_size("vf_learning_rate", optimizer)
-        batches = minibatches(rollout, self.n_critic_updates, self.batch_size, self._rng)
+        batches = minibatches(steps, rollout.returns, self.n_critic_updates, self.batch_size, self._rng, share.rows)
         network = kept_network(self._actor, self.policy, "value_net")
-        losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network).run(batches)
+        losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network, self._world).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
-        explained = explained_variance(rollout.old_values.cpu().numpy(), rollout.returns.cpu().numpy())
-        self.logger.record("train/explained_variance", explained)
+        self.logger.record("train/explained_variance", share.explained_variance(rollout.old_values, rollout.returns))
 
-    def _record_change(self, rollout: RolloutBufferSamples) -> None:
+    def _record_change(self, steps: Steps, rollout: RolloutBufferSamples, share: BatchShard) -> None:
         """Log how much the update has changed policy and values, in eval mode as they will be used."""
         self.policy.set_training_mode(False)
         with th.no_grad():
-            log_prob, _ = self._evaluate(rollout)
-            self.logger.record("train/approx_kl", approximate_kl(rollout.old_log_prob, log_prob))
+            log_prob, _ = steps.evaluate(self.policy, self._estimator.has_critic)
+            before, after = (self._world.all_gather_rows(one) for one in (rollout.old_log_prob, log_prob))
+            self.logger.record("train/approx_kl", approximate_kl(before, after))
             if self._estimator.has_critic:
-                values = self.policy.predict_values(rollout.observations).flatten().cpu().numpy()
-                explained = explained_variance(values, rollout.returns.cpu().numpy())
-                self.logger.record("train/explained_variance_after", explained)
+                values = steps.values(self.policy)
+                self.logger.record("train/explained_variance_after", share.explained_variance(values, rollout.returns))
 
     def learn(
         self,
@@ -275,20 +280,9 @@ class VPG(TwoOptimizers):
         self._check_policy()
         self._step_sizes = {}
         super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
-        self._warn_if_standing_still()
+        if self._world.is_main_process:
+            self._warn_if_standing_still()
         return self
-
-    def _warn_if_standing_still(self) -> None:
-        for name, largest in self._step_sizes.items():
-            schedule = self.lr_schedule if name == "learning_rate" else self.vf_lr_schedule
-            # A step size that is always 0 is intended
-            if largest == 0.0 and any(schedule(progress) > 0.0 for progress in (1.0, 0.75, 0.5, 0.25)):
-                warnings.warn(
-                    f"{name}={getattr(self, name)!r} was 0 at each update of this learn(), so these weights did not change. "
-                    "A schedule is evaluated after each rollout, and is at its end after the last one. Use a constant, or "
-                    f"shorter rollouts (n_steps={self.n_steps}, n_envs={self.n_envs}), or raise total_timesteps",
-                    stacklevel=3,
-                )
 
     def _excluded_save_params(self) -> list[str]:
         # Derived from the arguments when a model is built

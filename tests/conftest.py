@@ -24,14 +24,16 @@ settings.load_profile("repeatable")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """See pytest."""
     parser.addoption("--documentation", action="store_true", help="also run the long blocks and commands of the documentation")
+    parser.addoption("--processes", action="store_true", help="also run the long trainings on up to eight processes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long items of the documentation, unless all are asked for."""
-    if not config.getoption("--documentation"):
-        long = [item for item in items if item.get_closest_marker("documentation")]
-        config.hook.pytest_deselected(items=long)
-        items[:] = [item for item in items if item not in long]
+    """Leave out the long items of the documentation and those on many processes, unless they are asked for."""
+    for marker in ("documentation", "processes"):
+        if not config.getoption(f"--{marker}"):
+            long = [item for item in items if item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=long)
+            items[:] = [item for item in items if item not in long]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

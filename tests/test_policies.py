@@ -176,14 +176,14 @@ def test_extractors_are_separate_by_default(policy, env):
 @pytest.mark.parametrize("name", ["MlpLstmPolicy", "mlp", ""])
 def test_unknown_policy_name_is_refused_with_the_known_ones(name):
     """The message lists the known names and an algorithm for recurrent policies."""
-    with pytest.raises(ValueError, match=r"MlpPolicy, CnnPolicy, MultiInputPolicy.*RecurrentPPO") as refusal:
+    with pytest.raises(ValueError, match=r"MlpPolicy, CnnPolicy, MultiInputPolicy.*RecurrentVPG") as refusal:
         VPG(name, RandomEnv())
     assert repr(name) in str(refusal.value)
 
 
 def test_recurrent_policy_class_is_refused():
     """VPG keeps no hidden state; the message names the class and an algorithm that does."""
-    with pytest.raises(ValueError, match=r"RecurrentActorCriticPolicy.*RecurrentPPO"):
+    with pytest.raises(ValueError, match=r"RecurrentActorCriticPolicy.*RecurrentVPG"):
         VPG(RecurrentActorCriticPolicy, RandomEnv())
 
 

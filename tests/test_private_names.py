@@ -26,9 +26,10 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 from helpers import VECTOR, RandomEnv, silence
 from rl_zoo3.exp_manager import ExperimentManager
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, StopTrainingOnMaxEpisodes
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel, BasePolicy
@@ -41,8 +42,8 @@ from sb3_vpg.vec_env.gym_vec_env import make_vec_env
 
 PACKAGE = Path(sb3_vpg.__file__).parent
 SOURCES = {path.relative_to(PACKAGE.parent).as_posix(): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-DOCUMENTED = {"_on_step", "_exit"}
-"""Names of BaseCallback and ``os``: a library that documents them keeps them."""
+DOCUMENTED = {"_on_step", "_exit", "_replace"}
+"""Names of BaseCallback, ``os`` and named tuples: a library that documents them keeps them."""
 CHECKS: dict[str, Callable[[], None]] = {}
 """From ``"Class._name"`` to a function that fails if the name is missing or does not mean what we take it for."""
 
@@ -85,6 +86,14 @@ def first_observations() -> None:
     assert isinstance(callback, BaseCallback)
     assert learner._last_obs.shape == (2, 3)
     assert learner._last_episode_starts.tolist() == [True, True]
+
+
+@takes("BaseAlgorithm._init_callback")
+def callbacks_of_learn() -> None:
+    assert calls(BaseAlgorithm._setup_learn, "_init_callback")
+    learner = model()
+    callback = learner._init_callback([StopTrainingOnMaxEpisodes(1)], False)
+    assert callback.model is learner
 
 
 @takes("BaseAlgorithm._last_original_obs", "BaseAlgorithm._vec_normalize_env")
@@ -396,6 +405,12 @@ def extra_state() -> None:
 def batch_norms() -> None:
     assert issubclass(nn.BatchNorm2d, nn.modules.batchnorm._BatchNorm)
     assert nn.BatchNorm2d(1, track_running_stats=False).running_mean is None
+
+
+@takes("RecurrentActorCriticPolicy._process_sequence")
+def sequences_of_recurrent_policies() -> None:
+    for caller in ("forward", "evaluate_actions", "get_distribution", "predict_values"):
+        assert calls(getattr(RecurrentActorCriticPolicy, caller), "_process_sequence")
 
 
 @takes("OptimizedModule._orig_mod")

@@ -15,8 +15,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_vpg.checkpoints.callback_state import callback_state, callbacks_in
 from sb3_vpg.checkpoints.files import Checkpoint, checkpoints_in, latest, steps_of
+from sb3_vpg.checkpoints.shared_env_state import ANOTHER_RUN_ADVICE, check_launch
 from sb3_vpg.checkpoints.training_state import (
-    ANOTHER_RUN_ADVICE,
     best_models,
     check_settings,
     restore_training,
@@ -48,6 +48,10 @@ class TrainingCheckpoint(BaseCallback):
     the environments if it is plain (see ``sb3_vpg.checkpoints.env_state``); otherwise new episodes begin. A callback can have
     ``state_dict()`` and ``load_state_dict(state)`` for its own state. If training cannot resume exactly, one warning lists the
     reasons, also with ``verbose=0``.
+
+    Under torchrun the first process writes the checkpoints. They hold the state of every environment by its index among those
+    of all processes, so that training resumes with any number of processes that divides the number of environments. Of a
+    callback that runs in each process, they hold the state of the first process's.
 
     :param save_path: folder for the checkpoints of one run
     :param save_freq: environment steps between two checkpoints, counted over all environments. A checkpoint is written before
@@ -112,14 +116,15 @@ class TrainingCheckpoint(BaseCallback):
             callback_state(part)
         if self.model.num_timesteps == 0 and self.resume:
             self._resume()
-        elif self.model.num_timesteps == 0:
+        elif self.model.num_timesteps == 0 and self.model._world.is_main_process:
             for path in checkpoints_in(self.save_path):
                 path.unlink()
         self._last_written = self.model.num_timesteps
 
     def on_iteration_start(self) -> None:
         """Write a checkpoint if ``save_freq`` steps have passed or one was requested."""
-        if self._requested or self.model.num_timesteps // self.save_freq > self._last_written // self.save_freq:
+        requested = any(self.model._world.all_gather(self._requested))
+        if requested or self.model.num_timesteps // self.save_freq > self._last_written // self.save_freq:
             self._write()
 
     def _on_step(self) -> bool:
@@ -135,9 +140,11 @@ class TrainingCheckpoint(BaseCallback):
         path = self.save_path / f"checkpoint_{self.model.num_timesteps}_steps.zip"
         self._requested, self._last_written = False, self.model.num_timesteps
         # A setting may have changed since learn() checked the model
-        self.model.warn_unloadable(stacklevel=3)
+        self.model.warn_unloadable()
         try:
             content = self._content()
+            if not self.model._world.is_main_process:
+                return
             with atomic_write(path) as file:
                 file.write(content)
             for old in checkpoints_in(self.save_path)[: -self.keep]:
@@ -161,7 +168,13 @@ class TrainingCheckpoint(BaseCallback):
         return pack(self.model, extra_members=members, pickles=False)
 
     def _resume(self) -> None:
-        """Restore the newest checkpoint that can be read, if there are any."""
+        """Restore the newest checkpoint that can be read, if there are any. The first process reads it for all."""
+        checkpoint, damaged = self.model._world.run_on_main(self._newest)
+        if checkpoint is not None:
+            self._restore(checkpoint, damaged)
+
+    def _newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """:return: the newest checkpoint that can be read, if there are any, and which ones cannot be read"""
         damaged: list[str] = []
         if self.save_path.is_dir():
             remove_partial_files(self.save_path)
@@ -173,11 +186,12 @@ class TrainingCheckpoint(BaseCallback):
             except (RefusedFileError, OSError) as error:
                 damaged.append(f"{path.name} ({error})")
             else:
-                return self._restore(checkpoint, damaged)
+                return checkpoint, damaged
         if damaged:
             raise RefusedFileError(
                 f"no checkpoint in {self.save_path} can be read: {'; '.join(damaged)}. Remove them to begin anew"
             )
+        return None, []
 
     def _restore(self, checkpoint: Checkpoint, damaged: list[str]) -> None:
         if checkpoint.total_timesteps != self._total_timesteps:
@@ -185,10 +199,13 @@ class TrainingCheckpoint(BaseCallback):
                 f"{checkpoint.path} belongs to a run of {checkpoint.total_timesteps:,} steps, but total_timesteps is "
                 f"{self._total_timesteps:,}; schedules depend on it. {ANOTHER_RUN_ADVICE}"
             )
+        check_launch(checkpoint.state, self.model._world, checkpoint.path)
         check_settings(self.model, checkpoint.data, encoded_settings(self.model), checkpoint.path)
         best = dict(zip(checkpoint.state["best_models"], checkpoint.best, strict=True))
         parts = checkpoint.data, checkpoint.weights, checkpoint.state, best
         reasons = restore_training(self.model, self._callback, *parts, self.monitor_dir)
+        if not self.model._world.is_main_process:
+            return
         for path in checkpoints_in(self.save_path):
             if steps_of(path) > checkpoint.num_timesteps:
                 path.unlink()

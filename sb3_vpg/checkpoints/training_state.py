@@ -14,6 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_vpg.checkpoints.callback_state import best_model, callback_state, callbacks_in, restore_callbacks
 from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.checkpoints.logger_state import log_state, restore_log
+from sb3_vpg.checkpoints.shared_env_state import ANOTHER_RUN_ADVICE, SHARED, get_shared_state, is_of_torchrun, set_shared_state
 from sb3_vpg.common import system_info
 from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
@@ -28,7 +29,6 @@ _OF_THE_TASK = ("policy_class", "observation_space", "action_space", "n_envs")
 _OF_A_PROCESS = ("verbose", "tensorboard_log", "start_time", "_num_timesteps_at_start", "_log_interval", "action_noise")
 REQUIRED_KEYS = {"versions", "num_timesteps", "total_timesteps", "streams", "env", "callbacks", "monitors", "log"}
 """Keys that every checkpoint has."""
-ANOTHER_RUN_ADVICE = "Use another save_path, or resume=False to remove the checkpoints"
 # Numbers that a policy or a rollout buffer sets anew in each iteration
 _OF_A_ROLLOUT = ("training", "pos", "full", "generator_ready")
 _WITHOUT_NUMBERS = ("torch", "stable_baselines3", "sb3_vpg")
@@ -42,15 +42,21 @@ def versions() -> dict[str, str]:
 
 
 def training_state(model: LeanOnPolicyAlgorithm, callback: BaseCallback, monitor_dir: Path | None) -> dict[str, Any]:
-    """:return: plain values; ``callback`` is that of ``learn``, and ``monitor_dir`` the folder of ``Monitor``'s files"""
+    """
+    Call it in all processes of a run.
+
+    :return: plain values; ``callback`` is that of ``learn``, and ``monitor_dir`` the folder of ``Monitor``'s files
+    """
     assert model.env is not None
+    # First: it waits until the other processes have played their steps
+    env = {SHARED: get_shared_state(model)} if model._world.is_distributed else get_state(model.env)
     monitors = [] if monitor_dir is None else monitor_dir.glob("*.monitor.csv")
     return {
         "versions": {**versions(), "device": str(model.device)},
         "num_timesteps": model.num_timesteps,
         "total_timesteps": model._total_timesteps,
         "streams": {**copy_streams(), "training": model._rng, "predict": model._predict_rng},
-        "env": get_state(model.env),
+        "env": env,
         "callbacks": {name: callback_state(part) for name, part in callbacks_in(callback)},
         "monitors": {path.name: _synced_size(path) for path in monitors},
         "log": log_state(model),
@@ -88,7 +94,8 @@ def check_settings(model: LeanOnPolicyAlgorithm, stored: dict[str, Any], current
     :param current: settings of ``model``, in the same form
     :raises ValueError: if the checkpoint belongs to another run; the text names the setting that differs
     """
-    names = [*_OF_THE_TASK, *(name for name in _arguments(type(model)) if name not in _NOT_COMPARED)]
+    of_the_task = [name for name in _OF_THE_TASK if name != "n_envs" or not model._world.is_distributed]
+    names = [*of_the_task, *(name for name in _arguments(type(model)) if name not in _NOT_COMPARED)]
     for name in names:
         was, now = stored.get(name), current.get(name)
         # Settings that are not plain cannot be compared
@@ -131,7 +138,8 @@ def restore_training(
     for name, value in counters.items():
         setattr(model, name, value)
     model._num_timesteps_at_start = model.num_timesteps
-    reason = set_state(model.env, state["env"])
+    shared = state["env"][SHARED] if is_of_torchrun(state) else None
+    reason = set_state(model.env, state["env"]) if shared is None else set_shared_state(model, shared)
     if reason is not None:
         _begin_episodes(model)
         reasons.append(f"new episodes begin, because {reason}")
@@ -140,7 +148,8 @@ def restore_training(
     for name in [name for name in now if name in was and repr(was[name]) != repr(now[name])]:
         reasons.append(f"{name} was {was[name]}, and is {now[name]} now (register_buffer would save it with the weights)")
     reasons += restore_callbacks(callback, state["callbacks"], best)
-    _cut_monitors(monitor_dir, state["monitors"])
+    if model._world.is_main_process:
+        _cut_monitors(monitor_dir, state["monitors"])
     reasons += restore_log(model, state["log"])
     streams = state["streams"]
     model._rng, model._predict_rng = streams["training"], streams["predict"]
@@ -164,7 +173,7 @@ def _begin_episodes(model: LeanOnPolicyAlgorithm) -> None:
     """Reset the environment with another seed than at the start of the run."""
     assert model.env is not None
     seed = np.random.SeedSequence([model.seed or 0, model.num_timesteps]).generate_state(1)[0]
-    model.env.seed(int(seed) % 2**31)
+    model.env.seed(int(seed) % 2**31 + model._world.rank * model.n_envs)
     model._last_obs = model.env.reset()  # type: ignore[assignment]  # SB3 declares None
     model._last_episode_starts = np.ones(model.n_envs, dtype=bool)
     normalizer = model.get_vec_normalize_env()

@@ -8,7 +8,7 @@ GPU. ``StepwiseActor`` (see ``sb3_vpg.collection.stepwise_actor``) calls any oth
 N environments, T steps, K outputs of the action network.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -19,14 +19,17 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.common.observations import n_observations, stacked, take
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.exceptions import DistributionError
 from sb3_vpg.numpy_policy.distributions import NumpyDistribution, is_supported, numpy_distribution
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, is_untouched
 from sb3_vpg.numpy_policy.networks import N_ROWS, Array, NumpyNetwork, numpy_network
+from sb3_vpg.numpy_policy.softmax import masked
 
 _PREDICTING = ("predict", "_predict")
 _N_NOISE = 8192
 """Random numbers drawn at once, for several steps."""
+NO_KEYWORDS: Mapping[str, Array] = {}
 _TORCH_MESSAGES = ("of distribution", "probability tensor")
 """In torch's errors for invalid parameters: from the distribution, and from sampling if ``th.compile`` disabled validation."""
 
@@ -49,14 +52,17 @@ class Actor(Protocol):
     defers_values: bool
     """Whether values are computed after the rollout, and not by ``act``."""
 
-    def start(self, rng: np.random.Generator) -> None:
-        """Begin a rollout, with this generator for its actions."""
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
+        """Begin a rollout of these processes, with this generator for the actions of all of them."""
 
     def fits(self) -> bool:
         """Return whether this actor still supports the policy; called when a rollout is complete."""
 
-    def act(self, observations: Any) -> Array:
-        """Return sampled actions, shape (N, *action_space.shape). Raises DistributionError for an invalid distribution."""
+    def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
+        """
+        Return sampled actions, shape (N, *action_space.shape). Raises DistributionError for an invalid distribution.
+        ``keywords``: more inputs of the policy, each with N rows.
+        """
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
         """Return values, shape (N, 1), and log-probabilities, shape (N,), of the last call of ``act``."""
@@ -70,8 +76,8 @@ class Actor(Protocol):
     def values(self, observations: Any) -> Array:
         """Return the critic's value of each of n observations, shape (n,)."""
 
-    def terminal_values(self, observations: Sequence[Any]) -> Array:
-        """Return the critic's value of each of n single observations, shape (n,)."""
+    def terminal_values(self, observations: Sequence[Any], envs: Sequence[int]) -> Array:
+        """Return the critic's value of each of n single observations of these environments, shape (n,)."""
 
 
 class LeanActor:
@@ -95,8 +101,8 @@ class LeanActor:
         # The networks read the parameters of this policy, not those of its copy
         return {**vars(self), "_networks": {}}
 
-    def start(self, rng: np.random.Generator) -> None:
-        self._rng = rng
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
+        self._rng, self._world = rng, world
         self._noise: Iterator[Array] = iter(())
         self._dist_params: list[Array] = []
         self._sampled: list[Array] = []
@@ -108,12 +114,11 @@ class LeanActor:
             return False
         return not any(network.is_bypassed() for network in self._networks.values() if network is not None)
 
-    def act(self, observations: Any) -> Array:
-        outputs = self.outputs(observations)
+    def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
+        outputs = self.outputs(observations, keywords.get("action_masks"))
         noise = next(self._noise, None)
         if noise is None or len(noise) != len(outputs):
-            n_rows = max(1, _N_NOISE // max(1, outputs.size))
-            self._noise = iter(self.distribution.noise(self._rng, (n_rows, *outputs.shape)))
+            self._noise = self._drawn(*outputs.shape)
             noise = next(self._noise)
         dist_params = self.distribution.dist_params(outputs)
         self._dist_params.append(dist_params)
@@ -121,6 +126,13 @@ class LeanActor:
         # A copy, because a callback may write to the actions, whose log-probabilities are those before
         self._sampled.append(actions.copy())
         return self._shaped(actions)
+
+    def _drawn(self, n_envs: int, n_outputs: int) -> Iterator[Array]:
+        """Return the noise of several steps, each with shape (N, K): the part of this process in that of all environments."""
+        n_all, first = n_envs * self._world.size, n_envs * self._world.rank
+        n_rows = max(1, _N_NOISE // max(1, n_all * n_outputs))
+        noise = self.distribution.noise(self._rng, (n_rows, n_all, n_outputs))
+        return iter(noise[:, first : first + n_envs])
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
         dist_params, actions, device = self._dist_params[-1], self._sampled[-1], self.policy.device
@@ -142,31 +154,38 @@ class LeanActor:
         network = self._network("value_net")
         return values_of(self.policy, observations) if network is None else network(observations)[:, 0]
 
-    def terminal_values(self, observations: Sequence[Any]) -> Array:
+    def terminal_values(self, observations: Sequence[Any], envs: Sequence[int]) -> Array:
         return self.values(stacked(observations))
 
-    def outputs(self, observations: Any) -> Array:
+    def outputs(self, observations: Any, masks: Array | None = None) -> Array:
         """
+        :param masks: False for outputs that become minus infinity, so that their actions are impossible, shape (N, K)
         :return: outputs of the action network, shape (N, K)
         :raises DistributionError: if they are NaN or infinite
         """
         network = self._network("action_net")
         outputs = self._outputs_of_torch(observations) if network is None else network(observations)
-        if self.distribution.surely_valid(outputs):
+        surely_valid = self.distribution.surely_valid(outputs)
+        is_number = surely_valid or not np.isnan(outputs).any()
+        outputs = outputs if masks is None else masked(outputs, masks)
+        if surely_valid:
             return outputs
-        if not self.distribution.is_valid(outputs):
+        if not is_number or not self.distribution.is_valid(outputs):
             raise DistributionError(
                 "the distribution over actions is NaN or infinite: look at the weights and the observation"
             )
         return self.distribution.in_range(outputs)
 
-    def predict(self, observation: Any, deterministic: bool, rng: np.random.Generator) -> Array | None:
+    def predict(
+        self, observation: Any, deterministic: bool, rng: np.random.Generator, masks: Array | None = None
+    ) -> Array | None:
         """
         Predict actions with NumPy.
 
         :param observation: one observation, or several with shape (n, *observation_space.shape)
         :param deterministic: take the likeliest action instead of sampling
         :param rng: generator for sampling
+        :param masks: see ``outputs``
         :return: actions within their bounds, as ``policy.predict`` returns them; None if NumPy cannot compute them
         """
         space = self.policy.observation_space
@@ -180,7 +199,7 @@ class LeanActor:
         single = observation.shape == space.shape
         if not single and observation.shape[1:] != space.shape:
             return None
-        outputs = self.outputs(observation[None] if single else observation)
+        outputs = self.outputs(observation[None] if single else observation, masks)
         if deterministic:
             actions = self.distribution.mode(outputs)
         else:
@@ -207,7 +226,7 @@ class LeanActor:
         with th.no_grad():
             tensors: Any = obs_as_tensor(observations, policy.device)
             features = BaseModel.extract_features(policy, tensors, policy.pi_features_extractor)
-            outputs = policy.action_net(policy.mlp_extractor.forward_actor(features)).cpu().numpy()
+            outputs = self.distribution.fetched(policy.action_net(policy.mlp_extractor.forward_actor(features)))
         # A copy, because a user's action_net may return memory that is overwritten, such as that of the observation
         return np.array(outputs)
 
@@ -252,5 +271,6 @@ def values_of(policy: ActorCriticPolicy, observations: Any) -> Array:
     with th.no_grad():
         for start in range(0, n_observations(observations), N_ROWS):
             part = take(observations, slice(start, start + N_ROWS))
-            parts.append(policy.predict_values(obs_as_tensor(part, policy.device)).flatten().cpu().numpy())
-    return np.concatenate(parts)
+            parts.append(policy.predict_values(obs_as_tensor(part, policy.device)).flatten())
+        values: Array = th.cat(parts).cpu().numpy()
+    return values

@@ -4,29 +4,32 @@ From rewards to advantages, in the rollout buffer.
 N environments, T rows.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.utils import obs_as_tensor
 
 from sb3_vpg.collection.buffers import counted_steps
-from sb3_vpg.common.observations import take
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.estimation.returns import Episodes, Floats, gae
 from sb3_vpg.estimation.score_function import score_products
 from sb3_vpg.optimization.graph import drop_graph
 from sb3_vpg.optimization.optimizers import trainable_parameters
-from sb3_vpg.optimization.updates import evaluate_steps
+from sb3_vpg.optimization.steps import Steps
 
 
 def compute_advantages(
     estimator: Estimator,
     buffer: RolloutBuffer,
     policy: ActorCriticPolicy,
+    steps: Callable[[], Steps],
     average: float = 0.0,
     last_values_N: Floats | None = None,
     last_dones_N: Floats | None = None,
+    world: World = SINGLE_PROCESS,
 ) -> float | None:
     """
     Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N).
@@ -38,13 +41,15 @@ def compute_advantages(
     :param estimator: which of these
     :param buffer: a complete rollout, with values if there is a critic
     :param policy: the one that played; only the baseline ``"optimal"`` asks it for gradients
+    :param steps: function that returns the counted steps, in the order of ``full_batch``; called for ``"optimal"`` only
     :param average: mean return of earlier updates, for the baseline ``"average"``
     :param last_values_N: values of the observations after the last row, for rollouts of fixed length with a critic
     :param last_dones_N: whether the last row ended an episode, likewise
+    :param world: the processes whose episodes make one update
     :return: mean return of this update, for later averages; None for rollouts of fixed length with a critic
     """
     if not estimator.has_critic:
-        return _monte_carlo(estimator, buffer, average, policy)
+        return _monte_carlo(estimator, buffer, average, policy, steps, world)
     if estimator.n_episodes is None:
         assert last_values_N is not None
         assert last_dones_N is not None
@@ -56,7 +61,7 @@ def compute_advantages(
     episodes = Episodes.of(buffer.episode_starts, counted_TN)
     weighted_EM = estimator.weights(episodes) * episodes.gather(buffer.advantages)
     buffer.advantages = episodes.scatter(weighted_EM, counted_TN.shape)
-    return float(buffer.returns[counted_TN].mean())
+    return float(world.all_gather_rows(buffer.returns[counted_TN]).mean())
 
 
 def _fill_gae(buffer: RolloutBuffer, last_values_N: Floats, last_dones_N: Floats) -> None:
@@ -66,25 +71,36 @@ def _fill_gae(buffer: RolloutBuffer, last_values_N: Floats, last_dones_N: Floats
     buffer.returns = buffer.advantages + buffer.values
 
 
-def _monte_carlo(estimator: Estimator, buffer: RolloutBuffer, average: float, policy: ActorCriticPolicy) -> float:
+def _monte_carlo(
+    estimator: Estimator,
+    buffer: RolloutBuffer,
+    average: float,
+    policy: ActorCriticPolicy,
+    steps: Callable[[], Steps],
+    world: World,
+) -> float:
     """Fill in returns and advantages without a critic, and return the mean return."""
     counted_TN = counted_steps(buffer)
     episodes = Episodes.of(buffer.episode_starts, counted_TN)
+    # Rewards are small: each process computes the baseline from those of all, in the order of the environments
+    everyones, own_E = episodes, slice(None)
+    if world.is_distributed:
+        lengths = world.all_gather(episodes.lengths_E)
+        everyones, first = Episodes.of_lengths(np.concatenate(lengths)), sum(map(len, lengths[: world.rank]))
+        own_E = slice(first, first + len(episodes.lengths_E))
 
     def products(weights_M: Floats, returns_EM: Floats) -> tuple[Floats, Floats]:
-        steps = (episodes.rows, episodes.envs)
-        observations = obs_as_tensor(take(buffer.observations, steps), buffer.device)
-        # In float32, as SB3's buffer returns them
-        actions = th.as_tensor(buffer.actions[steps].astype(np.float32), device=buffer.device)
-        log_prob, _ = evaluate_steps(policy, observations, actions, estimator.has_critic)
-        result = score_products(log_prob, trainable_parameters(policy.optimizer), episodes, weights_M, returns_EM)
+        # In the same order as the episodes
+        log_prob, _ = steps().evaluate(policy, estimator.has_critic)
+        parameters = trainable_parameters(policy.optimizer)
+        products_E, squares_E = score_products(log_prob, parameters, episodes, weights_M, returns_EM[own_E])
         drop_graph(policy)
-        return result
+        return world.all_gather_rows(products_E), world.all_gather_rows(squares_E)
 
-    rewards_EM = episodes.gather(buffer.rewards)
-    advantages_EM, returns_EM, mean = estimator.monte_carlo(episodes, rewards_EM, average, products)
-    buffer.advantages = episodes.scatter(advantages_EM, counted_TN.shape)
-    buffer.returns = episodes.scatter(returns_EM, counted_TN.shape)
+    rewards_EM = everyones.filled(world.all_gather_rows(buffer.rewards[episodes.rows, episodes.envs]))
+    advantages_EM, returns_EM, mean = estimator.monte_carlo(everyones, rewards_EM, average, products)
+    buffer.advantages = episodes.scatter(advantages_EM[own_E], counted_TN.shape)
+    buffer.returns = episodes.scatter(returns_EM[own_E], counted_TN.shape)
     return mean
 
 

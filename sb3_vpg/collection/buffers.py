@@ -1,7 +1,7 @@
 """Rollout buffers for whole episodes, and access to SB3's rollout buffers without copies."""
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch as th
@@ -15,8 +15,12 @@ from sb3_vpg.common.observations import take
 from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.estimation.returns import Episodes
 from sb3_vpg.exceptions import EndlessEpisodeError
+from sb3_vpg.policies import contrib_base
 
 _ARRAYS = ("actions", "rewards", "returns", "episode_starts", "values", "log_probs", "advantages", "counted")
+_MASKABLE = tuple(
+    ("sb3_contrib.common.maskable.buffers", name) for name in ("MaskableRolloutBuffer", "MaskableDictRolloutBuffer")
+)
 
 
 class EpisodeBuffer(RolloutBuffer):
@@ -29,6 +33,8 @@ class EpisodeBuffer(RolloutBuffer):
     """
 
     counted: np.ndarray
+    keyword_names: ClassVar[tuple[str, ...]] = ()
+    """Arrays of more inputs of the policy, shape (T, N, ...), by the keyword under which the policy takes them."""
 
     def __init__(self, buffer_size: int, *args: Any, max_steps: int = 100_000, **kwargs: Any) -> None:
         self.max_steps = whole_number("max_steps in rollout_buffer_kwargs", max_steps, at_least=1)
@@ -74,7 +80,7 @@ class EpisodeBuffer(RolloutBuffer):
         self._resize(min(2 * self.buffer_size, self.max_steps))
 
     def _resize(self, n_rows: int) -> None:
-        for name in _ARRAYS:
+        for name in (*_ARRAYS, *self.keyword_names):
             setattr(self, name, _resized(getattr(self, name), n_rows))
         observations: Any = self.observations
         if isinstance(observations, dict):
@@ -92,16 +98,38 @@ class EpisodeDictRolloutBuffer(EpisodeBuffer, DictRolloutBuffer):  # type: ignor
     """SB3's ``DictRolloutBuffer`` for updates on whole episodes. Other parameters: see ``DictRolloutBuffer``."""
 
 
+class BufferClasses(NamedTuple):
+    """
+    The buffers of an algorithm: for rollouts of fixed length and for whole episodes, each for arrays and for dicts.
+
+    :param allows_others: whether a user's class may take the place of one for fixed length
+    """
+
+    fixed: type[RolloutBuffer]
+    fixed_dict: type[RolloutBuffer]
+    episodes: type[RolloutBuffer]
+    episodes_dict: type[RolloutBuffer]
+    allows_others: bool = False
+
+
+SB3_BUFFERS = BufferClasses(
+    RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer, allows_others=True
+)
+
+
 def buffer_class(
-    chosen: type[RolloutBuffer] | None, observation_space: spaces.Space[Any], estimator: Estimator
-) -> type[RolloutBuffer] | None:
+    chosen: type[RolloutBuffer] | None,
+    observation_space: spaces.Space[Any],
+    estimator: Estimator,
+    own: BufferClasses = SB3_BUFFERS,
+) -> type[RolloutBuffer]:
     """
     :param chosen: ``rollout_buffer_class`` of the user, or what SB3 or this function chose before
-    :return: the class to use; None lets SB3 choose
+    :param own: the classes of the algorithm
+    :return: the class to use
     :raises ValueError: if the user's class does not fit the observations, or if the estimator needs one of ours
     """
     has_dict = isinstance(observation_space, spaces.Dict)
-    own = (RolloutBuffer, DictRolloutBuffer, EpisodeRolloutBuffer, EpisodeDictRolloutBuffer)
     # A user's class may store dicts without being a DictRolloutBuffer
     if chosen is not None and issubclass(chosen, DictRolloutBuffer) != has_dict and (not has_dict or chosen in own):
         raise ValueError(
@@ -109,6 +137,8 @@ def buffer_class(
             f"use {'DictRolloutBuffer' if has_dict else 'RolloutBuffer'} or a subclass of it"
         )
     if chosen is not None and chosen not in own:
+        if not own.allows_others:
+            raise ValueError(f"rollout_buffer_class={chosen.__name__} cannot be used, only {own.fixed.__name__}: leave it out")
         if not estimator.is_gae_on_fixed_length:
             raise ValueError(
                 f"rollout_buffer_class={chosen.__name__} cannot be used with n_episodes or a baseline other than 'value', "
@@ -116,13 +146,14 @@ def buffer_class(
             )
         return chosen
     if estimator.n_episodes is None:
-        return None
-    return EpisodeDictRolloutBuffer if has_dict else EpisodeRolloutBuffer
+        return own.fixed_dict if has_dict else own.fixed
+    return own.episodes_dict if has_dict else own.episodes
 
 
 def has_known_layout(buffer: RolloutBuffer) -> bool:
-    """Return whether the class is SB3's or ours, so that its arrays may be read and written without its methods."""
-    return isinstance(buffer, EpisodeBuffer) or type(buffer) in (RolloutBuffer, DictRolloutBuffer)
+    """Return whether the class is SB3's, contrib's or ours, so that its arrays may be used without its methods."""
+    cls = type(buffer)
+    return isinstance(buffer, EpisodeBuffer) or cls in (RolloutBuffer, DictRolloutBuffer, contrib_base(cls, *_MASKABLE))
 
 
 def counted_steps(buffer: RolloutBuffer) -> np.ndarray:
@@ -149,14 +180,37 @@ def by_environment(buffer: RolloutBuffer, numbers: th.Tensor) -> th.Tensor:
     return numbers.reshape(buffer.buffer_size, buffer.n_envs).T.flatten()
 
 
-def store_observations(buffer: RolloutBuffer, observations: Any, starts: np.ndarray) -> None:
+def in_batch_order(buffer: RolloutBuffer, array: np.ndarray) -> np.ndarray:
+    """
+    :param array: of the buffer, shape (T, N, ...); it is unchanged if a callback has called ``get()``, which reorders it
+    :return: its entries for the steps of ``full_batch``, in the same order, shape (n, ...)
+    """
+    if buffer.generator_ready:
+        return array
+    flat = array.reshape(-1, *array.shape[2:])
+    return flat[_counted(buffer)] if isinstance(buffer, EpisodeBuffer) else flat
+
+
+def _counted(buffer: EpisodeBuffer) -> np.ndarray:
+    """Return the indices of the counted steps in the flattened buffer, environment by environment, shape (n,)."""
+    envs, rows = np.nonzero(buffer.counted.T)
+    counted: np.ndarray = rows * buffer.n_envs + envs
+    return counted
+
+
+def store_observations(
+    buffer: RolloutBuffer, observations: Any, starts: np.ndarray, keywords: Mapping[str, np.ndarray]
+) -> None:
     """
     Write what is known before a step into the next row, because a ``VecEnv`` may overwrite its arrays in the step.
 
     :param observations: shape (N, *shape), or a dict of such arrays
     :param starts: whether an episode starts with the observation, shape (N,)
+    :param keywords: more inputs of the policy, see ``EpisodeBuffer.keyword_names``
     """
     row = buffer.pos
+    for name, value in keywords.items():
+        getattr(buffer, name)[row] = value
     stored: Any = buffer.observations
     if isinstance(stored, dict):
         for key, array in stored.items():
@@ -200,8 +254,7 @@ def full_batch(buffer: RolloutBuffer) -> RolloutBufferSamples:
     names = ("actions", "values", "log_probs", "advantages", "returns")
     arrays = [getattr(buffer, name).reshape(buffer.buffer_size * buffer.n_envs, -1) for name in names]
     if isinstance(buffer, EpisodeBuffer):
-        envs, rows = np.nonzero(buffer.counted.T)
-        steps = rows * buffer.n_envs + envs
+        steps = _counted(buffer)
         observations, arrays = take(observations, steps), [array[steps] for array in arrays]
     # In float32, as SB3's buffer returns them
     actions, *numbers = (th.as_tensor(array.astype(np.float32, copy=False), device=buffer.device) for array in arrays)

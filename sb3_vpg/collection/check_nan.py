@@ -26,6 +26,7 @@ from torch import nn
 
 from sb3_vpg.exceptions import UnsoundNumberError
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3, forward_hooks, only_flattens
+from sb3_vpg.policies import RECURRENT_POLICY, contrib_base
 from sb3_vpg.vec_env.vec_normalize import are_statistics_finite, normalizers
 
 LARGEST = 1e18
@@ -54,7 +55,7 @@ def read_by_sb3(policy: Any, observations: Any) -> Any:
     :param observations: an array, or a dict of arrays
     :return: the observations that SB3's own layers read; an empty dict if there are none
     """
-    extractors = _sb3s_extractors(policy) if acts_as_sb3(policy) else []
+    extractors = _sb3s_extractors(policy) if acts_as_sb3(policy) else _extractors_before_lstm(policy)
     if not isinstance(observations, dict):
         return observations if extractors else {}
     read: set[str] = set()
@@ -79,6 +80,20 @@ def _sb3s_extractors(policy: Any) -> list[Any]:
         and type(hidden) is nn.Sequential
         and type(next(hidden.children(), head)) is nn.Linear
     ]
+
+
+def _extractors_before_lstm(policy: Any) -> list[Any]:
+    """Return SB3's own features extractors that are followed by contrib's LSTM; none if a module has hooks."""
+    if contrib_base(type(policy), RECURRENT_POLICY) is None:
+        return []
+    # Imports sb3_contrib, which takes time
+    from sb3_vpg.optimization.sequence_steps import acts_as_contrib
+
+    if not acts_as_contrib(policy):
+        return []
+    changed = any("forward" in vars(one) or any(forward_hooks([one])) for one in policy.modules())
+    extractor = policy.pi_features_extractor
+    return [extractor] if not changed and (_is_sb3s(extractor) or _is_combined(extractor)) else []
 
 
 def _is_sb3s(extractor: Any) -> bool:
@@ -237,7 +252,7 @@ def _invalid_input(normalizer: VecNormalize, step: int, names: frozenset[str]) -
         index = first_invalid(array, limit=inf)
         if index is not None:
             return UnsoundNumberError(_entry(quantity, index[1:]), array[index], index[0], step)
-    if are_statistics_finite([normalizer]):
+    if are_statistics_finite(normalizer):
         return None
     quantity, array = max(raw, key=lambda part: float(np.abs(part[1]).max()))
     index = tuple(map(int, np.unravel_index(np.abs(array).argmax(), array.shape)))

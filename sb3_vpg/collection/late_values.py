@@ -110,7 +110,7 @@ class LateValues:
         if self._time_outs:
             rows, envs, observations = zip(*self._time_outs, strict=True)
             check_terminal(stacked(observations), rows, envs, self.actor.policy)
-            self._bootstraps.append((list(rows), list(envs), self.actor.terminal_values(observations)))
+            self._bootstraps.append((list(rows), list(envs), self.actor.terminal_values(observations, envs)))
             self._time_outs.clear()
 
     def _check_weights(self) -> None:

@@ -6,6 +6,7 @@ actions, the contents of the buffer and the callbacks are those of SB3's loop. A
 is needed of a step is stored before the next one.
 """
 
+from collections.abc import Callable, Mapping
 from itertools import compress
 from typing import Any
 
@@ -19,16 +20,20 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.collection.actors import Actor, executable
+from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, executable
+from sb3_vpg.collection.agreement import EpisodeReports, RolloutEnd
 from sb3_vpg.collection.buffers import EpisodeBuffer, store_observations, store_step
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, raw_check
 from sb3_vpg.collection.late_values import LateValues
 from sb3_vpg.common.observations import take
+from sb3_vpg.common.world import World
 from sb3_vpg.estimation.estimator import Estimator
 from sb3_vpg.vec_env.fast_step import fast_step
 
 Infos = list[dict[str, Any]]
+KeywordsOf = Callable[[VecEnv, int], Mapping[str, np.ndarray]]
+"""From the environment and the number of the step, from 0, to more inputs of the policy, see ``EpisodeBuffer``."""
 
 
 def collect(
@@ -40,6 +45,8 @@ def collect(
     callback: BaseCallback,
     rollout_buffer: RolloutBuffer,
     n_rollout_steps: int,
+    world: World,
+    keywords_of: KeywordsOf | None = None,
 ) -> bool:
     """
     Fill the buffer. Callbacks are called as by ``OnPolicyAlgorithm.collect_rollouts`` and find the same variables in their
@@ -50,7 +57,9 @@ def collect(
       count in ``num_timesteps``, but are masked in the buffer.
     * Without a critic, no value is computed, and nothing is added to the reward at a time-out.
 
-    :return: False if a callback stopped the collection
+    :param world: the processes
+    :param keywords_of: returns what else the policy reads at a step; None: nothing
+    :return: False if a callback stopped the collection, in any process
     :raises ValueError: if an environment does not finish its episodes, or if a callback changes the environment, the policy
         or its methods during the rollout
     :raises UnsoundNumberError: if an observation or a reward is NaN, infinite or huge
@@ -59,38 +68,53 @@ def collect(
     # Once per rollout: calling locals() at every step costs as much as a layer of the network
     callback.update_locals({**locals(), "self": model})
     lazy_locals = _lazy_locals(model, actor, callback, rollout_buffer)
-    step, check, is_bounded = fast_step(env), raw_check(env, policy), isinstance(model.action_space, spaces.Box)
+    step, check = world.recording(fast_step(env)), raw_check(env, policy)
+    is_bounded, n_all, reports = isinstance(model.action_space, spaces.Box), n_envs * world.size, EpisodeReports(model, world)
+    keywords = NO_KEYWORDS
     episode_buffer = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
     n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
-    while n_steps < n_rollout_steps if n_episodes is None else (n_finished < n_episodes).any():
+    end = RolloutEnd(world, n_rollout_steps, n_episodes)
+    while end.goes_on(n_steps, n_finished):
         if model.policy is not policy or model.env is not model_env:
             break
         counted = None if episode_buffer is None else episode_buffer.mark_counted(n_finished < n_episodes)
         observations: Any = model._last_obs
-        store_observations(rollout_buffer, observations, model._last_episode_starts)  # type: ignore[arg-type]  # SB3: None
-        actions = actor.act(observations)
+        if keywords_of is not None:
+            keywords = keywords_of(env, n_steps)
+        store_observations(rollout_buffer, observations, model._last_episode_starts, keywords)  # type: ignore[arg-type]  # SB3: None
+        actions = actor.act(observations, keywords)
         clipped_actions = executable(policy, actions) if is_bounded else actions
         new_obs, rewards, dones, infos = step(clipped_actions)
-        model.num_timesteps += n_envs
+        model.num_timesteps += n_all
         if check is not None:
             check(n_steps + 1)
 
         played = {"n_steps": n_steps, "actions": actions, "clipped_actions": clipped_actions, "new_obs": new_obs}
         played["rewards"], played["dones"], played["infos"] = rewards, dones, infos
+        played.update(keywords)
         callback.update_locals(played)
         if not callback.on_step():
-            return False
+            n_steps += 1
+            end.stop(n_steps)
+            break
 
         if lazy_locals.computed:
             late.remember(lazy_locals.forget())
-        _note_ends(model, infos, dones, counted, n_steps, late)
+        _note_ends(reports, infos, dones, counted, n_steps, late)
         store_step(rollout_buffer, actions, rewards)
         if episode_buffer is not None:
             n_finished += dones
         n_steps += 1
-        model._last_obs, model._last_episode_starts = new_obs, dones  # type: ignore[assignment]  # SB3 declares None
+        model._last_obs, model._last_episode_starts = new_obs, dones
 
-    _check_unchanged(model, policy, model_env, actor)
+    if end.stopped_after is None:
+        _check_unchanged(model, policy, model_env, actor)
+    is_stopped = end.is_stopped(n_steps)
+    # What other processes have played after a stop does not count
+    model.num_timesteps -= n_all * end.n_excess_steps(n_steps)
+    reports.share()
+    if is_stopped:
+        return False
     _complete(model, late, rollout_buffer)
     lazy_locals.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})
@@ -163,6 +187,7 @@ def _lazy_locals(model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback,
             "obs_tensor": lambda: obs_as_tensor(model._last_obs, model.device),  # type: ignore[arg-type]  # SB3 declares None
             "values": lambda: latest()[0],
             "log_probs": lambda: latest()[1],
+            **getattr(actor, "callback_locals", {}),
         }
     )
     return lazy_locals
@@ -189,9 +214,9 @@ def _changed(what: str, more: str = "") -> ValueError:
 
 
 def _note_ends(
-    model: OnPolicyAlgorithm, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
+    reports: EpisodeReports, infos: Infos, dones: np.ndarray, counted: np.ndarray | None, row: int, late: LateValues
 ) -> None:
-    """Add finished episodes to SB3's statistics, and note the last observation of each episode that a time limit ended."""
+    """Report finished episodes, and note the last observation of each episode that a time limit ended."""
     reported = []
     for index in compress(range(len(infos)), infos):
         info = infos[index]
@@ -200,12 +225,33 @@ def _note_ends(
         if dones[index] and info.get("TimeLimit.truncated", False) and info.get("terminal_observation") is not None:
             late.add_time_out(row, index, _copied(info["terminal_observation"]))
     if reported:
-        model._update_info_buffer([infos[index] for index in reported], dones[reported])
+        reports.add([infos[index] for index in reported], dones[reported])
 
 
 def _copied(observation: Any) -> Any:
     # It is used after the rollout, when the environment may have overwritten it
     return {key: np.array(one) for key, one in observation.items()} if isinstance(observation, dict) else np.array(observation)
+
+
+def last_values(model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, has_critic: bool) -> np.ndarray | None:
+    """
+    Show callbacks the values of the last observations, as SB3's loop does.
+
+    :return: these values, shape (N,); None without a critic, which is not trained: then only a callback that reads them has
+        them computed
+    """
+    last_obs = model._last_obs
+
+    def values() -> th.Tensor:
+        return th.as_tensor(actor.values(last_obs), device=model.device)[:, None]
+
+    if not has_critic:
+        locals_of(callback).set_lazy({"values": values})
+        return None
+    values_N1 = values()
+    callback.update_locals({"values": values_N1})
+    values_N: np.ndarray = values_N1[:, 0].cpu().numpy()
+    return values_N
 
 
 def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer) -> None:

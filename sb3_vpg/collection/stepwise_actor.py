@@ -1,6 +1,6 @@
 """The actor that calls the policy at each step, as SB3's loop does: for gSDE and policies that override SB3's methods."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,12 @@ import torch as th
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.utils import obs_as_tensor
 
-from sb3_vpg.collection.actors import invalid_distribution_errors, values_of
+from sb3_vpg.collection.actors import NO_KEYWORDS, invalid_distribution_errors, values_of
 from sb3_vpg.common.observations import n_observations
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.numpy_policy.networks import Array
+from sb3_vpg.vec_env.action_masks import check_allowed
 
 
 class StepwiseActor:
@@ -31,7 +33,7 @@ class StepwiseActor:
         self.has_critic = has_critic
         self.are_pure = are_pure
 
-    def start(self, rng: np.random.Generator) -> None:
+    def start(self, rng: np.random.Generator, world: World = SINGLE_PROCESS) -> None:
         self.defers_values = self._may_defer()
         self._log_probs: list[th.Tensor] = []
         self._values: list[th.Tensor] = []
@@ -43,22 +45,25 @@ class StepwiseActor:
         """Return whether values may be computed after the rollout, or not at all."""
         return self.are_pure and acts_as_sb3(self.policy, values=self.has_critic)
 
-    def act(self, observations: Any) -> Array:
+    def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
         n_steps, policy = len(self._log_probs), self.policy
         with th.no_grad(), invalid_distribution_errors():
             tensors: Any = obs_as_tensor(observations, policy.device)
-            if policy.use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
+            use_sde = getattr(policy, "use_sde", False)
+            if use_sde and (n_steps == 0 or (self.sde_sample_freq > 0 and n_steps % self.sde_sample_freq == 0)):
                 policy.reset_noise(n_observations(observations))
             if self.defers_values:
-                distribution = policy.get_distribution(tensors)
+                distribution = policy.get_distribution(tensors, **keywords)
                 actions = distribution.get_actions(deterministic=False)
                 log_probs = distribution.log_prob(actions)
                 actions = actions.reshape((-1, *policy.action_space.shape))  # type: ignore[misc]  # never None here
             else:
-                actions, values, log_probs = policy(tensors)
+                actions, values, log_probs = policy(tensors, **keywords)
                 self._values.append(values.clone())
             self._log_probs.append(log_probs.clone())
         sampled: Array = actions.cpu().numpy()
+        if "action_masks" in keywords:
+            check_allowed(sampled, keywords["action_masks"], policy)
         return sampled
 
     def latest(self, observations: Any) -> tuple[th.Tensor, th.Tensor]:
@@ -69,18 +74,21 @@ class StepwiseActor:
             return self.policy.predict_values(tensors), self._log_probs[-1]
 
     def log_probs(self) -> Array:
-        return np.stack([one.flatten().cpu().numpy() for one in self._log_probs])
+        log_probs: Array = th.stack([one.flatten() for one in self._log_probs]).cpu().numpy()
+        return log_probs
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
         if self.defers_values:
             return self.values(observations)
-        return np.concatenate([one.flatten().cpu().numpy() for one in self._values[rows]])
+        values: Array = th.cat([one.flatten() for one in self._values[rows]]).cpu().numpy()
+        return values
 
     def values(self, observations: Any) -> Array:
         return values_of(self.policy, observations)
 
-    def terminal_values(self, observations: Sequence[Any]) -> Array:
+    def terminal_values(self, observations: Sequence[Any], envs: Sequence[int]) -> Array:
         # One at a time and with obs_to_tensor, as in SB3's loop, because the policy may override it
         with th.no_grad():
             tensors = [self.policy.obs_to_tensor(one)[0] for one in observations]
-            return np.concatenate([self.policy.predict_values(one).flatten().cpu().numpy() for one in tensors])
+            values: Array = th.cat([self.policy.predict_values(one).flatten() for one in tensors]).cpu().numpy()
+            return values

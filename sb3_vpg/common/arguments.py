@@ -77,7 +77,10 @@ def _hint(name: str, known: list[str]) -> str:
     if "learning_rate" in known:
         if name in _COUNTERPARTS:
             return f": {_COUNTERPARTS[name]}"
-        if name in inspect.signature(ActorCriticPolicy).parameters:
+        # Only after a mistake, because it takes time
+        from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+
+        if any(name in inspect.signature(policy).parameters for policy in (ActorCriticPolicy, RecurrentActorCriticPolicy)):
             return f": it is an argument of the policy; pass policy_kwargs={{{name!r}: ...}}"
         if any(name in inspect.signature(algorithm).parameters for algorithm in (DQN, SAC, TD3)):
             return f": {_OFF_POLICY}"

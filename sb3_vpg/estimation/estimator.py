@@ -1,5 +1,6 @@
 """The choice of the policy gradient estimator: its options, which combinations are defined, and its advantages."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -13,8 +14,7 @@ from sb3_vpg.estimation.returns import Episodes, Floats, check_shapes, returns_t
 Baseline = Literal["value", "none", "average", "leave_one_out", "optimal"]
 ScoreProducts = Callable[[Floats, Floats], tuple[Floats, Floats]]
 """Takes the weights ``w_M`` and the returns ``G_EM``; returns ``A · S`` and ``S · S`` as ``optimal_constant`` takes them."""
-AVERAGING = 0.1
-"""Step of the baseline ``"average"`` towards the mean return of each update, as a fraction of the difference."""
+_AVERAGING = 0.1
 
 
 @dataclass(frozen=True)
@@ -106,3 +106,15 @@ class Estimator:
         elif self.baseline == "optimal":
             baseline = optimal_constant(*score_products(weights_M, returns_EM))[:, None]
         return weights_M * (returns_EM - baseline), returns_EM, mean
+
+
+def next_average(average: float | None, mean: float | None) -> float | None:
+    """
+    Return the baseline ``"average"`` of the next update: a step from the average towards the mean return of this update.
+
+    :param average: of earlier updates; None before the first
+    :param mean: of this update; None or not finite if it has none
+    """
+    if mean is None or not math.isfinite(mean):
+        return average
+    return mean if average is None else average + _AVERAGING * (mean - average)

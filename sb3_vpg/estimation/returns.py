@@ -68,6 +68,13 @@ class Episodes:
         times = np.arange(len(rows)) - np.repeat(first, lengths_E)
         return cls(rows, envs, episodes, times, lengths_E)
 
+    @classmethod
+    def of_lengths(cls, lengths_E: npt.NDArray[np.intp]) -> "Episodes":
+        """Return episodes of these lengths that are in no buffer, each in a row and an environment of its own."""
+        episodes = np.repeat(np.arange(len(lengths_E)), lengths_E)
+        times = np.arange(lengths_E.sum()) - np.repeat(np.cumsum(lengths_E) - lengths_E, lengths_E)
+        return cls(times, episodes, episodes, times, lengths_E)
+
     @property
     def alive_EM(self) -> Bools:
         """True for the steps of each episode, False after its end."""
@@ -75,8 +82,12 @@ class Episodes:
 
     def gather(self, x_TN: Floats) -> Floats:
         """Return ``x_EM`` of ``x_TN``."""
+        return self.filled(x_TN[self.rows, self.envs])
+
+    def filled(self, x_n: Floats) -> Floats:
+        """Return ``x_EM`` of one number for each counted step, episode by episode."""
         x_EM = np.zeros((len(self.lengths_E), self.lengths_E.max()))
-        x_EM[self.episodes, self.times] = x_TN[self.rows, self.envs]
+        x_EM[self.episodes, self.times] = x_n
         return x_EM
 
     def scatter(self, x_EM: Floats, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -29,9 +29,11 @@ def score_products(
         weighted = weights[start:end] * log_prob[start:end]
         s = flat_gradient(weighted.sum(), parameters)
         a = flat_gradient((returns[start:end] * weighted).sum(), parameters)
-        products.append(float(a @ s))
-        squares.append(float(s @ s))
-    return np.array(products), np.array(squares)
+        products.append(a @ s)
+        squares.append(s @ s)
+    # Together, since each number that is read from a GPU waits for it
+    products_E, squares_E = th.stack([th.stack(products), th.stack(squares)]).cpu().numpy().astype(np.float64)
+    return products_E, squares_E
 
 
 def flat_gradient(output: th.Tensor, parameters: Sequence[th.Tensor]) -> th.Tensor:

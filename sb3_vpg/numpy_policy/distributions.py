@@ -41,6 +41,11 @@ class NumpyDistribution(ABC):
         """The parameters of the distribution itself."""
         return []
 
+    def fetched(self, outputs_NK: th.Tensor) -> Array:
+        """Return outputs that torch has computed as an array, which may share their memory."""
+        array: Array = outputs_NK.cpu().numpy()
+        return array
+
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         """Return the noise for ``sample``, one number for each output."""
         return gumbel(rng, shape)
@@ -170,11 +175,20 @@ class NumpyDiagGaussian(NumpyDistribution):
 
     def __init__(self, policy: ActorCriticPolicy) -> None:
         super().__init__(policy)
-        self._read_log_std()
+        self._note_log_std(policy.log_std.detach().cpu().numpy())
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy reads the memory of its own policy
         return {**vars(self), "_pointer": None}
+
+    def fetched(self, outputs_NK: th.Tensor) -> Array:
+        if outputs_NK.device.type == "cpu":
+            return super().fetched(outputs_NK)
+        # In one copy, since each copy from a GPU waits for it
+        log_std = self.policy.log_std
+        flat: Array = th.cat([outputs_NK.flatten(), log_std.detach().flatten()]).cpu().numpy()
+        self._note_log_std(flat[outputs_NK.numel() :])
+        return flat[: outputs_NK.numel()].reshape(outputs_NK.shape)
 
     def noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
         return rng.standard_normal(shape, dtype=np.float32)
@@ -231,18 +245,17 @@ class NumpyDiagGaussian(NumpyDistribution):
         return scale
 
     def _log_std(self) -> Array:
-        # On the CPU, the array shares the parameter's memory, and follows each update
+        # On the CPU, the array shares the parameter's memory, and follows each update. That of a GPU came with the outputs
         log_std = self.policy.log_std
-        is_same = self._tensor.is_set_to(log_std) and log_std.data_ptr() == self._pointer
-        if not is_same or self._tensor.device.type != "cpu":
-            self._read_log_std()
+        if not (self._tensor.is_set_to(log_std) and log_std.data_ptr() == self._pointer):
+            self._note_log_std(log_std.detach().cpu().numpy())
         return self._array
 
-    def _read_log_std(self) -> None:
+    def _note_log_std(self, array: Array) -> None:
         self._tensor = self.policy.log_std.detach()
         # share_memory() moves the memory of both tensors
         self._pointer: int | None = self._tensor.data_ptr()
-        self._array: Array = self._tensor.cpu().numpy()
+        self._array = array
 
 
 _NUMPY: dict[type, type[NumpyDistribution]] = {
@@ -252,8 +265,14 @@ _NUMPY: dict[type, type[NumpyDistribution]] = {
     DiagGaussianDistribution: NumpyDiagGaussian,
 }
 
-_CLASS_ATTRIBUTES = {sb3s: frozenset(dir(sb3s)) for sb3s in _NUMPY}
+_CLASS_ATTRIBUTES: dict[type, frozenset[str]] = {sb3s: frozenset(dir(sb3s)) for sb3s in _NUMPY}
 """An object that has one of these names in its ``__dict__`` overrides an attribute of its class."""
+
+
+def support(distribution_class: type, numpy_class: type[NumpyDistribution]) -> None:
+    """Let ``numpy_class`` compute a distribution of another library, whose attributes are those of SB3's."""
+    _NUMPY[distribution_class] = numpy_class
+    _CLASS_ATTRIBUTES[distribution_class] = frozenset(dir(distribution_class))
 
 
 def is_supported(distribution: Any) -> bool:

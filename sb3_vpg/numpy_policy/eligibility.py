@@ -17,6 +17,8 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor
 from torch import nn
 from torch.optim import Optimizer
 
+from sb3_vpg.policies import MASKABLE_POLICY, contrib_base
+
 _FORWARD = ("_forward_hooks", "_forward_pre_hooks")
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_FORWARD = ("_global_forward_hooks", "_global_forward_pre_hooks")
@@ -109,17 +111,19 @@ _ACTING_WITH_VALUES = (*_ACTING, "predict_values", "obs_to_tensor")
 def is_untouched(policy: Any, methods: tuple[str, ...]) -> bool:
     """Return whether these methods are SB3's own: neither the policy's class nor the object overrides them."""
     cls = type(policy)
+    # sb3_contrib's maskable policy computes as SB3's does
+    base = ActorCriticPolicy if ActorCriticPolicy in cls.__mro__ else contrib_base(cls, MASKABLE_POLICY)
     # Not isinstance(), which is slow for abstract classes: this runs at each prediction
-    if ActorCriticPolicy not in cls.__mro__ or not vars(policy).keys().isdisjoint(methods):
+    if base is None or not vars(policy).keys().isdisjoint(methods):
         return False
-    read, sb3s = _sb3s(methods)
+    read, sb3s = _sb3s(methods, base)
     return bool(read(cls) == sb3s)
 
 
 @cache
-def _sb3s(methods: tuple[str, ...]) -> tuple[Callable[[Any], Any], Any]:
+def _sb3s(methods: tuple[str, ...], base: type) -> tuple[Callable[[Any], Any], Any]:
     read = attrgetter(*methods)
-    return read, read(ActorCriticPolicy)
+    return read, read(base)
 
 
 def acts_as_sb3(policy: Any, values: bool = False) -> bool:

@@ -36,6 +36,12 @@ def gumbel(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     return noise
 
 
+def masked(logits_nK: Array, masks_nK: Array) -> Array:
+    """Return the logits, with minus infinity, and so probability 0, where the mask is False."""
+    allowed: Array = np.where(masks_nK, logits_nK, -np.inf).astype(logits_nK.dtype, copy=False)
+    return allowed
+
+
 def log_softmax_at(logits_nK: Array, indices_n: Array) -> Array:
     """Return the logarithm of the softmax of each row at its index, shape (n,)."""
     # Transposed, because n is larger than K and NumPy is faster along long axes

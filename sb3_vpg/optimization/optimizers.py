@@ -6,6 +6,7 @@ when it is first used.
 """
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch.optim import Optimizer
 
 from sb3_vpg.optimization.ownership import Owned, owners, owners_by_probe
-from sb3_vpg.policies import check_policy_class, original
+from sb3_vpg.optimization.steps import Steps
+from sb3_vpg.policies import original
 
 ACTOR, CRITIC = "policy.optimizer", "critic_optimizer"
 """Names of the two optimisers in ``model.get_parameters()``."""
@@ -48,13 +50,15 @@ class Split:
         return set(held) >= set(self.held) and set(held).isdisjoint(parameters_of(self.critic))
 
 
-def split_of(policy: ActorCriticPolicy) -> Split:
+def split_of(policy: ActorCriticPolicy, steps_class: type[Steps], check_policy_class: Callable[[Any], None]) -> Split:
     """
     Return the split of a policy, and make it if there is none or if the optimiser was replaced. A new optimiser that holds all
     of the actor's parameters and none of the critic's replaces only the actor's. Any other one replaces both and is split;
     parameters that it leaves out are not trained.
 
     :param policy: its ``optimizer`` may hold its parameters in any groups
+    :param steps_class: on whose objects the policy is evaluated
+    :param check_policy_class: raises ValueError if the algorithm cannot train policies of a class
     :raises ValueError: if VPG cannot train the policy, or if its optimiser holds no parameter of the actor
     """
     policy = original(policy)
@@ -72,28 +76,27 @@ def split_of(policy: ActorCriticPolicy) -> Split:
         new = Split(optimizer, held, split.critic, split.unassigned | (set(held) - set(split.held)))
     else:
         new = Split(optimizer, held, None, set(held))
-    owned = owners_by_probe(policy) if new.unassigned else None
+    owned = owners_by_probe(policy, steps_class) if new.unassigned else None
     if owned is not None:
         _assign(policy, new, owned)
     setattr(policy, _SPLIT_ATTRIBUTE, new)
     return new
 
 
-def assign_by_rollout(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> None:
+def assign_by_rollout(policy: ActorCriticPolicy, steps: Steps) -> None:
     """
     Assign the unassigned parameters by evaluating the policy on the first rollout. Those that no gradient reaches then are the
     actor's.
 
     :param policy: one with a split
-    :param observations: of the rollout
-    :param actions: of the rollout, shape (n, A)
+    :param steps: of the rollout
     """
     policy = original(policy)
     split: Split = vars(policy)[_SPLIT_ATTRIBUTE]
     if not split.unassigned:
         return
     try:
-        owned = owners(policy, observations, actions)
+        owned = owners(policy, steps)
     except Exception as error:
         # Python 3.10 has no notes
         if hasattr(error, "add_note"):

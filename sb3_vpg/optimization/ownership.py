@@ -21,29 +21,27 @@ from stable_baselines3.common.utils import obs_as_tensor
 from sb3_vpg.common.observations import stacked
 from sb3_vpg.common.random_state import copy_streams, restore_streams
 from sb3_vpg.optimization.graph import drop_graph
+from sb3_vpg.optimization.steps import Steps
 
 Owned = tuple[set[th.Tensor], set[th.Tensor]]
 """Parameters on which the actions depend, and parameters on which only the value depends."""
 
 
-def owners(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> Owned:
+def owners(policy: ActorCriticPolicy, steps: Steps) -> Owned:
     """
     Return the actor's parameters and the critic's.
 
     :param policy: not changed, including frozen parameters, buffers and random streams
-    :param observations: of n steps, as the rollout buffer returns them
-    :param actions: of n steps, as the rollout buffer returns them, shape (n, A)
+    :param steps: on which it is evaluated
     """
-    if isinstance(policy.action_space, spaces.Discrete):
-        actions = actions.long().flatten()
     parameters = [parameter for parameter in policy.parameters() if parameter.is_floating_point()]
     with _probing(policy), th.enable_grad():
-        values, log_prob, entropy = policy.evaluate_actions(observations, actions)
+        values, log_prob, entropy = steps.evaluate_actions(policy)
         actor = _reached([log_prob] if entropy is None else [log_prob, entropy], parameters)
         return actor, _reached([values], parameters) - actor
 
 
-def owners_by_probe(policy: ActorCriticPolicy) -> Owned | None:
+def owners_by_probe(policy: ActorCriticPolicy, steps_class: type[Steps]) -> Owned | None:
     """
     Call ``owners`` with members of the policy's spaces: those nearest to zero, or random ones if that fails.
 
@@ -55,7 +53,7 @@ def owners_by_probe(policy: ActorCriticPolicy) -> Owned | None:
             # SB3 counts discrete actions from 0, even if the space does not
             members = stacked(make(policy.action_space)) - getattr(policy.action_space, "start", 0)
             actions = th.as_tensor(members, dtype=th.float32, device=policy.device)
-            return owners(policy, observations, actions.reshape(2, get_action_dim(policy.action_space)))
+            return owners(policy, steps_class(observations, actions.reshape(2, get_action_dim(policy.action_space))))
         except Exception:
             # The user's policy may accept only observations that the environment returns
             continue

@@ -1,4 +1,4 @@
-"""Steps of the optimisers, which refuse NaN and infinity, and the batches for them."""
+"""Steps of the optimisers, which refuse NaN and infinity."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,67 +6,12 @@ from copy import deepcopy
 from math import isfinite
 from typing import Any
 
-import numpy as np
 import torch as th
-from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import RolloutBufferSamples, TensorDict
 from torch.optim import Optimizer
 
-from sb3_vpg.common.observations import take
+from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.exceptions import NotFiniteError
-from sb3_vpg.numpy_policy.eligibility import acts_as_sb3
 from sb3_vpg.optimization.optimizers import trainable_parameters
-
-
-def evaluate_steps(
-    policy: ActorCriticPolicy, observations: Any, actions: th.Tensor, has_critic: bool
-) -> tuple[th.Tensor, th.Tensor]:
-    """
-    Call ``evaluate_actions``, or compute the same without the values if they are not needed.
-
-    :param policy: the policy that learns
-    :param observations: of n steps
-    :param actions: of n steps as the rollout buffer holds them, shape (n, A)
-    :param has_critic: whether the value network learns too; its batch norm must then see the rollout
-    :return: log-probability of each action and entropy of its distribution, both of shape (n,)
-    :raises ValueError: if the policy returns another number of log-probabilities or entropies
-    """
-    n_steps, actions = len(actions), _as_evaluated(policy, actions)
-    if needs_no_values(policy, has_critic):
-        distribution = policy.get_distribution(observations)
-        log_prob, entropy = distribution.log_prob(actions), distribution.entropy()
-    else:
-        _, log_prob, entropy = policy.evaluate_actions(observations, actions)
-    log_prob = _per_step(policy, "log-probability", log_prob, n_steps)
-    # Without a closed form (squashed gSDE), -log pi of the sampled action estimates the entropy
-    return log_prob, -log_prob if entropy is None else _per_step(policy, "entropy", entropy, n_steps)
-
-
-def needs_no_values(policy: ActorCriticPolicy, has_critic: bool) -> bool:
-    """Return whether the policy's step can leave out the values; parameters: see ``evaluate_steps``."""
-    return acts_as_sb3(policy) and not (has_critic and any(True for _ in policy.buffers()))
-
-
-def _per_step(policy: ActorCriticPolicy, quantity: str, numbers: th.Tensor, n_steps: int) -> th.Tensor:
-    if numbers.numel() != n_steps:
-        raise ValueError(
-            f"{type(policy).__name__} returned the {quantity} with shape {tuple(numbers.shape)} for {n_steps} actions, but "
-            "one number for each action is needed: sum over the dimensions of an action"
-        )
-    # With shape (n, 1), the product with advantages of shape (n,) would have shape (n, n)
-    return numbers.flatten()
-
-
-def evaluate_values(policy: ActorCriticPolicy, observations: Any, actions: th.Tensor) -> th.Tensor:
-    """Return the values that ``evaluate_actions`` computes, on which SB3's algorithms train the critic, shape (n, 1)."""
-    values, _, _ = policy.evaluate_actions(observations, _as_evaluated(policy, actions))
-    return values
-
-
-def _as_evaluated(policy: ActorCriticPolicy, actions: th.Tensor) -> th.Tensor:
-    """Convert the actions of a rollout buffer as SB3's algorithms do before ``evaluate_actions``."""
-    return actions.long().flatten() if isinstance(policy.action_space, spaces.Discrete) else actions
 
 
 @contextmanager
@@ -83,10 +28,10 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     states = [_copy(optimizer.state) for optimizer in optimizers]
     try:
         yield
-        norm = th.nn.utils.get_total_norm(parameters)
-        if not isfinite(norm.item()):
+        norm = th.nn.utils.get_total_norm(parameters).item()
+        if not isfinite(norm):
             pairs = zip(parameters, before, strict=True)
-            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs])
+            norm = th.nn.utils.get_total_norm([_without_constants(value, old) for value, old in pairs]).item()
         _check_finite("norm of the weights after the step", norm)
     except BaseException:
         # An interrupt too
@@ -99,49 +44,51 @@ def rollback_unless_finite(optimizers: Sequence[Optimizer]) -> Iterator[None]:
         raise
 
 
-def take_step(optimizer: Optimizer, loss: th.Tensor, max_grad_norm: float, who: str) -> float:
+def take_step(
+    optimizer: Optimizer,
+    losses: Sequence[th.Tensor],
+    max_grad_norm: float,
+    world: World = SINGLE_PROCESS,
+    weight: float | None = None,
+) -> tuple[th.Tensor, list[th.Tensor]]:
     """
-    Take one step, which changes only the optimiser's own parameters.
+    Take one step, which changes only the optimiser's own parameters. Nothing is read from a GPU, so nothing waits for it.
 
     :param optimizer: the actor's or the critic's
-    :param loss: scalar with its graph
+    :param losses: scalars: the first, with its graph, is minimised; the others are only summed
     :param max_grad_norm: bound on the norm of the gradient
-    :param who: "policy" or "critic", for the error message
-    :return: the norm of the gradient before clipping
-    :raises NotFiniteError: if the loss or the gradient is not finite; no step is taken then
+    :param world: the processes whose losses and gradients are summed
+    :param weight: of this process, if a mean is taken instead
+    :return: the norm of the gradient before clipping, and the losses of all processes, without their graph. If the norm or the
+        first loss is not finite, the weights are NaN now, and the caller restores them
     """
     parameters = trainable_parameters(optimizer)
     if not parameters:
         # The user has frozen all of them
-        return 0.0
-    _check_finite(f"loss of the {who}", loss)
+        return th.zeros_like(losses[0]), [loss.detach() for loss in world.all_reduce_grads(losses, [], weight)]
     optimizer.zero_grad()
-    loss.backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    losses[0].backward(inputs=parameters)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    losses = world.all_reduce_grads(losses, parameters, weight)
     norm = th.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-    _check_finite(f"gradient norm of the {who}", norm)
     optimizer.step()
-    return float(norm)
+    return norm, [loss.detach() for loss in losses]
 
 
-def minibatches(
-    rollout: RolloutBufferSamples, n_passes: int, size: int | None, rng: np.random.Generator
-) -> Iterator[tuple[th.Tensor | TensorDict, th.Tensor, th.Tensor]]:
+def finite_numbers(steps: Sequence[tuple[th.Tensor, th.Tensor]], who: str) -> list[tuple[float, float]]:
     """
-    Yield observations, returns and actions of the whole rollout or of random minibatches, in several passes.
-
-    :param rollout: the batch
-    :param n_passes: how often each step is yielded
-    :param size: largest number of steps in a minibatch; sizes differ by one at most. None: the whole rollout
-    :param rng: for the random order
+    :param steps: the loss and the norm of the gradient of each step
+    :param who: "policy" or "critic", for the error message
+    :return: the same as numbers, which are read together, since reading from a GPU waits for it
+    :raises NotFiniteError: for the first loss or gradient that is not finite
     """
-    n_samples = len(rollout.returns)
-    for _ in range(n_passes):
-        if size is None or size >= n_samples:
-            yield rollout.observations, rollout.returns, rollout.actions
-            continue
-        order = th.as_tensor(rng.permutation(n_samples), device=rollout.returns.device)
-        for part in order.tensor_split(-(-n_samples // size)):
-            yield take(rollout.observations, part), rollout.returns[part], rollout.actions[part]
+    if not steps:
+        return []
+    numbers = th.stack([number for step in steps for number in step]).tolist()
+    pairs = [*zip(numbers[::2], numbers[1::2], strict=True)]
+    for loss, norm in pairs:
+        _check_finite(f"loss of the {who}", loss)
+        _check_finite(f"gradient norm of the {who}", norm)
+    return pairs
 
 
 def _without_constants(value: th.Tensor, before: th.Tensor) -> th.Tensor:
@@ -156,7 +103,6 @@ def _copy(state: Any) -> Any:
     return state.clone() if isinstance(state, th.Tensor) else deepcopy(state)
 
 
-def _check_finite(quantity: str, value: th.Tensor) -> None:
-    number = value.item()
+def _check_finite(quantity: str, number: float) -> None:
     if not isfinite(number):
         raise NotFiniteError(f"the {quantity} is {number}")

@@ -21,8 +21,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, TensorDict
 from typing_extensions import Self
 
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.arguments import OnPolicyKwargs, refuse_unknown
 from sb3_vpg.common.atomic_files import atomic_write
+from sb3_vpg.common.caller import stacklevel_of_caller
 from sb3_vpg.persistence.archives import VARIABLES, WEIGHTS, name_of, read_archive, read_weights
 from sb3_vpg.persistence.memory_limit import LimitedMemory
 from sb3_vpg.persistence.packing import Packable, pack, warn_unloadable
@@ -69,13 +71,11 @@ class PlainSaving(Packable):
             path.write(content)
         warn_unloadable(self, self._warned_by("save"), exclude, include, stacklevel=3)
 
-    def warn_unloadable(self, stacklevel: int) -> None:
-        """
-        Warn about what ``load`` will refuse of this model. ``learn`` calls this before it trains.
-
-        :param stacklevel: of the warning, counted from here
-        """
-        warn_unloadable(self, self._warned_by("learn"), stacklevel=stacklevel + 1)
+    def warn_unloadable(self) -> None:
+        """Warn about what ``load`` will refuse of this model. ``learn`` calls this before it trains; under torchrun, once."""
+        if torchrun.get_rank() > 0:
+            return
+        warn_unloadable(self, self._warned_by("learn"), stacklevel=stacklevel_of_caller() + 1)
 
     def _warned_by(self, method: str) -> set[str]:
         """:return: the attributes that this method has warned about, each of which it names only once"""

@@ -31,6 +31,14 @@ class EnvAttributes(ABC):
     def get(self, name: str, indices: list[int]) -> list[Any]:
         """:raises AttributeError: if there is no such attribute"""
 
+    def has(self, name: str) -> bool:
+        """:return: whether all environments have this attribute"""
+        try:
+            self.get(name, list(range(self.env.num_envs)))
+        except AttributeError:
+            return False
+        return True
+
     @abstractmethod
     def set(self, name: str, value: Any, indices: list[int]) -> None:
         """
@@ -84,8 +92,12 @@ class AsyncEnvAttributes(EnvAttributes):
         answers: tuple[Any, ...] = self.env.unwrapped.call(*args, **kwargs)  # type: ignore[attr-defined]  # an AsyncVectorEnv
         return answers
 
+    def has(self, name: str) -> bool:
+        # The value stays in its process: with a method, the whole environment would be pickled
+        return all(self._call("has_wrapper_attr", name))
+
     def _check(self, name: str) -> None:
-        if not all(self._call("has_wrapper_attr", name)):
+        if not self.has(name):
             raise AttributeError(f"the environments of {self.env} have no attribute {name!r}")
 
     def get(self, name: str, indices: list[int]) -> list[Any]:
@@ -136,7 +148,9 @@ class NativeEnvAttributes(EnvAttributes):
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], indices: list[int]) -> list[Any]:
         self._check_all(f"calling {name!r}", indices)
-        return [getattr(self._owner(name), name)(*args, **kwargs)] * len(indices)
+        answer = getattr(self._owner(name), name)(*args, **kwargs)
+        # sb3_contrib asks each environment for its mask
+        return list(answer) if name == "action_masks" else [answer] * len(indices)
 
 
 class EnvPoolAttributes(NativeEnvAttributes):

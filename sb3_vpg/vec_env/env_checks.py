@@ -11,8 +11,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_vpg.policies import check_policy_reads
 
-# Which spaces the policies of other libraries support is not known here
-_KNOWN_POLICIES = ("sb3_vpg.", "stable_baselines3.")
+# Which spaces other policies support is not known here
+_KNOWN_POLICIES = ("sb3_vpg.", "stable_baselines3.", "sb3_contrib.")
 
 _KINDS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
@@ -98,7 +98,8 @@ def check_policy_supports(policy_class: type[Any], policy_kwargs: dict[str, Any]
     :param space: observation space
     :raises ValueError: if a policy of SB3 or of this package does not support the space
     """
-    if "features_extractor_class" not in policy_kwargs and policy_class.__module__.startswith(_KNOWN_POLICIES):
+    is_known = isinstance(policy_class, type) and policy_class.__module__.startswith(_KNOWN_POLICIES)
+    if is_known and "features_extractor_class" not in policy_kwargs:
         check_policy_reads(policy_class, space)
         check_flattenable(space)
 

@@ -25,7 +25,7 @@ from sb3_vpg.exceptions import EnvironmentFailedError, VecEnvContractError
 from sb3_vpg.vec_env.dummy_step import stepped_env
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
 
-_CALLS = ("reset", "step", "step_async", "step_wait")
+_CALLS = ("reset", "step", "step_async", "step_wait", "_ask_for_masks")
 _TIMEOUT = 2.0
 """Seconds to wait for a process to end."""
 
@@ -75,14 +75,21 @@ def _owner(frame: FrameType) -> Any:
     return frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
 
 
+def _layers(env: Any) -> Iterator[Any]:
+    """Yield an environment and the ones that it wraps; a method of theirs may be called directly."""
+    while env is not None:
+        yield env
+        env = getattr(env, "env", None)
+
+
 def _place(base: VecEnv, frames: Sequence[FrameType]) -> tuple[int | None, str]:
     """:return: index of the environment that failed, or None if it is not known; and the call in which it failed"""
     inner = base.env.unwrapped if isinstance(base, GymVecEnv) else base
     envs = inner.envs if isinstance(inner, (DummyVecEnv, SyncVectorEnv)) else []
-    call = "reset" if frames and frames[0].f_code.co_name == "reset" else "step"
+    call = {"reset": "reset", "_ask_for_masks": "action_masks"}.get(frames[0].f_code.co_name if frames else "", "step")
     for frame in frames:
         for index, env in enumerate(envs):
-            if env is _owner(frame):
+            if any(layer is _owner(frame) for layer in _layers(env)):
                 is_autoreset = call == "step" and frame.f_code.co_name == "reset"
                 return index, "the reset after an episode's end" if is_autoreset else call
     # No method of an environment was running: our step could not use what the environment returned

@@ -119,8 +119,7 @@ class GymVecEnv(VecEnv):
         dones = np.logical_or(terminated, truncated)
         self._returns += rewards
         self._lengths += 1
-        empty: dict[str, Any] = {}
-        infos = [empty] * self.num_envs
+        infos: list[dict[str, Any]] = [{}] * self.num_envs
         if dones.any():
             time_outs = np.logical_and(truncated, np.logical_not(terminated))
             observations = self._reset_ended(observations, info, infos, dones, time_outs)
@@ -185,6 +184,10 @@ class GymVecEnv(VecEnv):
             return [None] * self.num_envs
         return list(self.env.render() or ())  # type: ignore[arg-type]  # images, in this mode
 
+    def has_attr(self, attr_name: str) -> bool:
+        """See SB3's ``VecEnv``."""
+        return self._env_attributes.has(attr_name)
+
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """See SB3's ``VecEnv``, and ``sb3_vpg.vec_env.attributes`` for native environments."""
         return self._env_attributes.get(attr_name, list(self._get_indices(indices)))
@@ -233,8 +236,7 @@ def make_vec_env(
     """
     n_envs = whole_number("n_envs", n_envs, at_least=1)
     keywords = dict(monitor_kwargs or {})
-    info_keywords = tuple(keywords.pop("info_keywords", ()))
-    override = bool(keywords.pop("override_existing", True))
+    info_keywords, override = tuple(keywords.pop("info_keywords", ())), bool(keywords.pop("override_existing", True))
     if keywords:
         raise ValueError(f"monitor_kwargs may hold only 'override_existing' and 'info_keywords' here, not {sorted(keywords)}")
     monitor_file = None if monitor_dir is None else os.path.join(monitor_dir, "0")
@@ -251,8 +253,7 @@ def _make_vector_env(env_id: Any, n_envs: int, env_kwargs: dict[str, Any], mode:
     if spec is None and not callable(env_id):
         raise ValueError(f"env_id must be an id, or a class or function that returns an environment, but is {env_id!r:.200}")
     has_native = spec is not None and spec.vector_entry_point is not None
-    if mode is None:
-        mode = "native" if has_native else "sync"
+    mode = ("native" if has_native else "sync") if mode is None else mode
     if mode not in ("native", "sync", "async", "envpool"):
         raise ValueError(f"vectorization_mode must be 'native', 'sync', 'async', 'envpool' or None, but is {mode!r}")
     if mode == "native" and not has_native:

@@ -1,6 +1,5 @@
 """The running statistics of ``VecNormalize``: copies, checks for NaN (one NaN stays in them for ever), and plain values."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -21,25 +20,35 @@ def normalizers(env: VecEnv | None) -> list[VecNormalize]:
     return layers
 
 
-def copy_statistics(layers: Sequence[VecNormalize]) -> list[dict[str, Any]]:
-    """:return: a copy of the statistics of each layer, for ``restore_statistics``"""
-    return [deepcopy(_statistics_of(layer)) for layer in layers]
-
-
-def are_statistics_finite(layers: Sequence[VecNormalize]) -> bool:
+def are_statistics_finite(layer: VecNormalize) -> bool:
     """:return: True if all means, variances and returns are finite"""
     arrays = []
-    for value in (value for layer in layers for value in _statistics_of(layer).values()):
+    for value in _statistics_of(layer).values():
         for part in value.values() if isinstance(value, dict) else [value]:
             arrays += [part] if isinstance(part, np.ndarray) else [part.mean, part.var]
     return all(np.isfinite(array).all() for array in arrays)
 
 
-def restore_statistics(layers: Sequence[VecNormalize], statistics: list[dict[str, Any]]) -> None:
-    """Put the statistics that ``copy_statistics`` returned back into the wrappers."""
-    for layer, copied in zip(layers, statistics, strict=True):
-        for name, value in copied.items():
-            setattr(layer, name, value)
+class StatisticsSnapshot:
+    """
+    A copy of the statistics of all ``VecNormalize`` of an environment, to restore them after an error.
+
+    :param env: with any number of ``VecNormalize``
+    """
+
+    def __init__(self, env: VecEnv | None) -> None:
+        self._layers = normalizers(env)
+        self._copies = [deepcopy(_statistics_of(layer)) for layer in self._layers]
+
+    def are_still_finite(self) -> bool:
+        """Return whether the statistics of the environment, not those of the copy, are finite now."""
+        return all(map(are_statistics_finite, self._layers))
+
+    def restore(self) -> None:
+        """Put the copy back into the wrappers."""
+        for layer, copied in zip(self._layers, self._copies, strict=True):
+            for name, value in copied.items():
+                setattr(layer, name, value)
 
 
 def _statistics_of(layer: VecNormalize) -> dict[str, Any]:

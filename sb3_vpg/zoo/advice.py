@@ -2,6 +2,7 @@
 
 import shlex
 
+from sb3_vpg.common import torchrun
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
 
 IMPORT_ADVICE = "add the folder of its module to PYTHONPATH, or run python -m sb3_vpg in that folder"
@@ -19,4 +20,9 @@ def command_line(name: str, algo: str, env_id: str, *flags: str, folder: str = "
     :return: the command line, quoted for a shell, without flags that repeat a default
     """
     words = [name, *([] if algo == DEFAULT_ALGORITHM else ["--algo", algo]), "--env", env_id]
-    return shlex.join(["sb3-vpg", *words, *([] if folder == "logs" else ["-f", folder]), *flags])
+    program = (
+        ["torchrun", "--nproc-per-node", str(torchrun.get_world_size()), "-m", "sb3_vpg"]
+        if torchrun.is_launched()
+        else ["sb3-vpg"]
+    )
+    return shlex.join([*program, *words, *([] if folder == "logs" else ["-f", folder]), *flags])

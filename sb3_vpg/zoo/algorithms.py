@@ -12,9 +12,15 @@ if TYPE_CHECKING:
     # At run time, ``sb3-vpg --help`` would wait seconds for this import
     from stable_baselines3.common.base_class import BaseAlgorithm
 
-ALGORITHMS = {"vpg": "VPG", "random_search": "RandomSearch"}
+ALGORITHMS = {"vpg": "VPG", "maskable_vpg": "MaskableVPG", "vpg_lstm": "RecurrentVPG", "random_search": "RandomSearch"}
 """From the name on the command line to the class that ``sb3_vpg`` exports. The first is the default of the commands."""
 DEFAULT_ALGORITHM = next(iter(ALGORITHMS))
+VPG_ALGORITHMS = ("vpg", "maskable_vpg", "vpg_lstm")
+"""VPG and its subclasses: they save checkpoints, can be resumed, and share a search space."""
+CONTRIB_ALGORITHMS = {"ppo_mask": "MaskablePPO"}
+"""Algorithms of sb3_contrib that rl_zoo3 does not have, to compare with."""
+ADDED_ALGORITHMS = (*ALGORITHMS, *CONTRIB_ALGORITHMS)
+"""Algorithms that rl_zoo3 does not have. Our files have all of their hyperparameters."""
 
 
 def algorithm_class(algo: str) -> "type[BaseAlgorithm]":
@@ -35,7 +41,7 @@ def algorithm_names() -> list[str]:
         from rl_zoo3 import ALGOS
 
         names = list(ALGOS)
-    return list(dict.fromkeys([*names, *ALGORITHMS]))
+    return list(dict.fromkeys([*names, *ADDED_ALGORITHMS]))
 
 
 def _names_in_source() -> list[str]:

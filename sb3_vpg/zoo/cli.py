@@ -19,7 +19,9 @@ from pathlib import Path
 from pkgutil import resolve_name
 from textwrap import shorten
 
+from sb3_vpg.common import torchrun
 from sb3_vpg.common.system_info import versions
+from sb3_vpg.exceptions import MainProcessError
 from sb3_vpg.zoo.advice import IMPORT_ADVICE
 from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, LOGS, VEC_ENV_HELP, VECTOR_MODES, non_negative, positive
@@ -146,6 +148,10 @@ def _main(argv: Sequence[str] | None) -> int:
 
 def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS[name]
+    if torchrun.is_launched() and name != "train":
+        if torchrun.get_rank() == 0:
+            print(f"sb3-vpg {name} cannot be divided among processes: start it without torchrun", file=sys.stderr)
+        return 1
     own, zoo_flags = _own_parser(name, command).parse_known_args(arguments)
     defaults = [*command.defaults, *(("--folder", LOGS) if command.reads_runs else ())]
     signals = Signals()
@@ -196,6 +202,9 @@ def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
 
 def _report_error(name: str, error: Exception) -> None:
     """Print one line, and write the traceback to a file, because the error may have taken hours to occur."""
+    if isinstance(error, MainProcessError):
+        # The first process reports it
+        return
     with tempfile.NamedTemporaryFile("w", prefix=f"sb3-vpg-{name}-", suffix=".log", delete=False) as file:
         traceback.print_exception(error, file=file)
     # Only errors of the import system have a name; our own texts about missing extras have none

@@ -32,6 +32,9 @@ PATCHES = {
     "rl_zoo3.exp_manager:EvalCallback": Patch(
         "rl_zoo3.exp_manager", "create_callbacks() has no hook for a callback that writes its file atomically", "rl_zoo3 2.9.2"
     ),
+    "rl_zoo3.exp_manager:TrialEvalCallback": Patch(
+        "rl_zoo3.exp_manager", "objective() has no hook for a callback that passes action masks", "rl_zoo3 2.9.2"
+    ),
     "stable_baselines3.common.base_class:BaseAlgorithm.save": Patch(
         "rl_zoo3.exp_manager", "SB3 has no hook to write a model atomically", "stable_baselines3 2.9.2"
     ),
@@ -42,6 +45,8 @@ PATCHES = {
         "rl_zoo3.exp_manager", "SB3 has no hook to write statistics atomically", "stable_baselines3 2.9.2"
     ),
     "optuna:create_study": Patch("rl_zoo3.exp_manager", "the zoo does not return the study that it creates", "optuna 5.0"),
+    "rl_zoo3.enjoy:ALGOS": Patch("rl_zoo3.enjoy", "enjoy() passes no action masks to the model", "rl_zoo3 2.9.2"),
+    "rl_zoo3.utils:ALGOS": Patch("rl_zoo3.record_video", "the program passes no action masks to the model", "rl_zoo3 2.9.2"),
     "rl_zoo3.enjoy:create_test_env": Patch(
         "rl_zoo3.enjoy", "enjoy() has no hook for GymVecEnv and a model's own statistics", "rl_zoo3 2.9.2"
     ),

@@ -17,6 +17,7 @@ from typing import Any
 import imageio_ffmpeg
 
 from sb3_vpg.common.atomic_files import atomic_replace
+from sb3_vpg.zoo.agents.masked_play import MaskedPrograms
 from sb3_vpg.zoo.agents.play_env import create_gym_vec_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import film_of_training, requested_model, shipped_agent_flags
 from sb3_vpg.zoo.agents.videos import gifs_too, quoted_ffmpeg, without_screen, write_gif
@@ -37,10 +38,13 @@ def run(target: str, vector_mode: str | None = None, model: Path | None = None) 
     register()
     module, _, function = target.partition(":")
     create_for_enjoy = create_test_env if vector_mode is None else partial(create_gym_vec_test_env, vector_mode)
+    masked = MaskedPrograms()
     with (
-        patched("rl_zoo3.enjoy:create_test_env", partial(create_for_enjoy, model=model)),
-        # record_video, which is run as "__main__", imports it from here
-        patched("rl_zoo3.utils:create_test_env", partial(create_test_env, model=model)),
+        patched("rl_zoo3.enjoy:ALGOS", masked.algorithms),
+        patched("rl_zoo3.enjoy:create_test_env", masked.keeping_env(partial(create_for_enjoy, model=model))),
+        # record_video, which is run as "__main__", imports both from here
+        patched("rl_zoo3.utils:ALGOS", masked.algorithms),
+        patched("rl_zoo3.utils:create_test_env", masked.keeping_env(partial(create_test_env, model=model))),
     ):
         if function:
             getattr(import_module(module), function)()

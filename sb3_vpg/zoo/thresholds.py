@@ -4,8 +4,11 @@ import gymnasium as gym
 
 _OUT_OF_REACH = {"Taxi-v4"}
 """Environments whose registered threshold no policy reaches. Taxi asks for 8; the best possible mean is 7.93."""
-_STATED = {"Pendulum-v1": -200.0, "CliffWalking-v1": -13.0}
-"""Our thresholds where none is registered: near the best known return on Pendulum, the shortest path on CliffWalking."""
+_STATED = {"Pendulum-v1": -200.0, "CliffWalking-v1": -13.0, "CartPoleNoVel-v1": 475.0, "PendulumNoVel-v1": -200.0}
+"""
+Our thresholds where none is registered: near the best known return on Pendulum, the shortest path on CliffWalking, and for
+the tasks without velocities those of the same tasks with them.
+"""
 
 
 def reward_threshold(env_id: str) -> float | None:

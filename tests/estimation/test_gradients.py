@@ -13,6 +13,7 @@ from mdps import (
     BANDIT,
     CHAIN,
     FIXED,
+    MASKED,
     MDP,
     TIMED,
     UNDISCOUNTED,
@@ -32,7 +33,7 @@ from mdps import (
 
 from sb3_vpg import VPG
 
-MDPS = {"bandit": BANDIT, "chain": CHAIN, "undiscounted": UNDISCOUNTED, "time_limit": TIMED}
+MDPS = {"bandit": BANDIT, "chain": CHAIN, "undiscounted": UNDISCOUNTED, "time_limit": TIMED, "masked": MASKED}
 LAYOUTS = {"two_envs": (2, 1), "one_env": (1, 2)}
 CRITIC_FREE = ["none", "average", "leave_one_out", "optimal"]
 UNBIASED = [(baseline, *options) for baseline in CRITIC_FREE for options in ((True, True), (False, False))]
@@ -113,7 +114,7 @@ def test_without_discounting_the_plain_reward_to_go_is_unbiased(baseline: Any) -
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 @pytest.mark.parametrize("values_S", [WRONG_CRITIC, np.zeros(3)], ids=["wrong", "zero"])
-@pytest.mark.parametrize("mdp", [BANDIT, CHAIN, UNDISCOUNTED], ids=["bandit", "chain", "undiscounted"])
+@pytest.mark.parametrize("mdp", [BANDIT, CHAIN, UNDISCOUNTED, MASKED], ids=["bandit", "chain", "undiscounted", "masked"])
 def test_a_wrong_critic_adds_no_bias(mdp: MDP, values_S: np.ndarray, layout: tuple[int, int]) -> None:
     """With gae_lambda=1 and no time limit, the critic is only subtracted, so a wrong critic adds no bias."""
     model = make_model(mdp, layout[0], n_episodes=layout[1], baseline="value", gae_lambda=1.0, discount_steps=True)

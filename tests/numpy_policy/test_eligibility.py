@@ -18,6 +18,7 @@ from sb3_vpg import VPG
 from sb3_vpg.numpy_policy.distributions import numpy_distribution
 from sb3_vpg.numpy_policy.networks import numpy_network
 from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
+from sb3_vpg.optimization.steps import Steps
 from sb3_vpg.optimization.updates import rollback_unless_finite
 
 
@@ -126,7 +127,7 @@ def test_interrupted_fit_is_undone() -> None:
 
     def batches() -> Any:
         for _ in range(3):
-            yield th.zeros(4, 3), th.ones(4)
+            yield Steps(th.zeros(4, 3), th.zeros(4, 1)), th.ones(4)
         raise KeyboardInterrupt
 
     fit = critic_fit(model.policy, model.critic_optimizer, 0.5)

@@ -17,6 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import NumpyCriticFit, TorchCriticFit, critic_fit
+from sb3_vpg.optimization.steps import Steps
+from sb3_vpg.optimization.updates import finite_numbers, rollback_unless_finite
 
 MODELS: dict[str, Callable[[], VPG]] = {
     "tanh": lambda: make_model(policy_kwargs={"net_arch": [16, 8]}),
@@ -30,16 +32,18 @@ MODELS: dict[str, Callable[[], VPG]] = {
     "continuous_actions": lambda: make_model(env=RandomEnv(action_space=CONTINUOUS)),
 }
 NORMS = {"unbounded": float("inf"), "bounded": 0.05}
-Batches = list[tuple[th.Tensor, th.Tensor]]
+Batches = list[tuple[Steps, th.Tensor]]
 
 
 def batches_of(model: VPG, sizes: list[int], seed: int = 0) -> Batches:
-    """:return: batches of observations, shaped as in the rollout buffer, and returns"""
+    """Return batches of steps, their observations shaped as in the rollout buffer, and their returns."""
     space, rng = deepcopy(model.observation_space), np.random.default_rng(seed)
     space.seed(seed)
     shape = model.rollout_buffer.obs_shape
     observations = [th.as_tensor(np.stack([np.reshape(space.sample(), shape) for _ in range(size)])) for size in sizes]
-    return [(batch, th.as_tensor(rng.normal(3.0, 2.0, len(batch)), dtype=th.float32)) for batch in observations]
+    actions = th.zeros(max(sizes), 1)
+    steps = [Steps(batch, actions[: len(batch)]) for batch in observations]
+    return [(batch, th.as_tensor(rng.normal(3.0, 2.0, len(batch)), dtype=th.float32)) for batch in steps]
 
 
 def both_fits(model: VPG, max_grad_norm: float) -> Iterator[tuple[VPG, Any]]:
@@ -85,9 +89,9 @@ def test_in_double_precision_both_fits_agree_closely() -> None:
     results = []
     for one, fit in both_fits(model, 0.5):
         if isinstance(fit, TorchCriticFit):
-            # SB3's predict_values converts observations to single precision
-            one.policy.predict_values = lambda x, p=one.policy: p.value_net(p.mlp_extractor.value_net(x))
-        batches = [(o.double(), r.double()) for o, r in batches_of(one, [64, 7, 1500] * 5)]
+            # SB3's methods convert observations to single precision
+            one.policy.evaluate_actions = lambda x, _, p=one.policy: (p.value_net(p.mlp_extractor.value_net(x)), None, None)
+        batches = [(Steps(s.observations.double(), s.actions), r.double()) for s, r in batches_of(one, [64, 7, 1500] * 5)]
         results.append((fit.run(batches), weights(one)))
     th.testing.assert_close(results[1], results[0], rtol=1e-9, atol=1e-10)
 
@@ -109,17 +113,27 @@ def test_each_fit_continues_the_other() -> None:
 
 @pytest.mark.parametrize("broken", ["returns", "weights"])
 def test_a_number_that_is_not_finite_stops_both_fits(broken: str) -> None:
+    """Within ``rollback_unless_finite``, as in ``VPG.train``, the weights are then those before the fit."""
     for one, fit in both_fits(make_model(), 0.5):
-        observations, returns = batches_of(one, [8])[0]
+        steps, returns = batches_of(one, [8])[0]
         if broken == "returns":
             returns = th.full_like(returns, float("inf"))
         else:
             with th.no_grad():
                 one.policy.value_net.weight.fill_(float("nan"))
         before = weights(one)
-        with pytest.raises(NotFiniteError, match=r"the loss of the critic is (inf|nan)"):
-            fit.run([(observations, returns)])
+        refused = pytest.raises(NotFiniteError, match=r"the loss of the critic is (inf|nan)")
+        with refused, rollback_unless_finite([one.critic_optimizer]):
+            fit.run([(steps, returns)] * 2)
         th.testing.assert_close(weights(one), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_the_first_number_that_is_not_finite_is_named() -> None:
+    """They are checked after all steps, of which the later ones may only be consequences."""
+    one, infinite, nan = (th.tensor(number) for number in (1.0, float("inf"), float("nan")))
+    assert finite_numbers([(one, 2 * one), (3 * one, one)], "critic") == [(1.0, 2.0), (3.0, 1.0)]
+    with pytest.raises(NotFiniteError, match=r"^the gradient norm of the critic is inf$"):
+        finite_numbers([(one, one), (one, infinite), (nan, nan)], "critic")
 
 
 def with_a_step_hook(model: VPG) -> VPG:

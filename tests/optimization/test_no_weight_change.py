@@ -1,12 +1,14 @@
 """A training warns once if no weight can change, unless the user asked for that."""
 
 import re
+import threading
 import warnings
 
 import numpy as np
 import pytest
 import torch as th
-from helpers import RandomEnv, differing, make_model, weights
+from helpers import RandomEnv, differing, make_model, make_recurrent_model, weights
+from masked_envs import make_maskable
 from resumption import Crash, CrashAt, random_envs
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -93,6 +95,21 @@ def test_a_frozen_policy_warns(part):
     texts = warnings_of(lambda: model.learn(32))
     assert [text[:40] for text in texts] == ([] if part == "actor" else ["every parameter of the policy is frozen "])
     assert bool(differing(before, weights(model))) == (part == "actor")
+
+
+@pytest.mark.parametrize("make", [make_model, make_maskable, make_recurrent_model])
+def test_warnings_of_learn_name_the_users_line(make):
+    """Also those of the subclasses of VPG, whose learn() calls VPG's."""
+    model, frozen = make(learning_rate="lin_0.01"), make()
+    model.mine = threading.Lock()
+    frozen.policy.requires_grad_(False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.learn(16)
+        frozen.learn(16)
+    beginnings = [str(one.message)[:20] for one in caught]
+    assert beginnings == ["load(path) alone wil", "learning_rate='lin_0", "every parameter of t"]
+    assert {one.filename for one in caught} == {__file__}
 
 
 def test_a_replaced_schedule_applies_to_the_critic():

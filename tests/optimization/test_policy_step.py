@@ -18,6 +18,7 @@ from sb3_vpg.estimation.diagnostics import batch_parts
 from sb3_vpg.exceptions import NotFiniteError
 from sb3_vpg.optimization.critic import TorchCriticFit
 from sb3_vpg.optimization.policy_step import NumpyPolicyStep, PolicyBatch, PolicyUpdate, TorchPolicyStep, policy_step
+from sb3_vpg.optimization.steps import Steps
 
 MODELS: dict[str, Callable[[], VPG]] = {
     "discrete": lambda: make_model(policy_kwargs={"net_arch": [16, 8]}),
@@ -40,7 +41,7 @@ def steps_of(model: VPG, n_steps: int, seed: int = 0) -> PolicyBatch:
         space = deepcopy(space)
         space.seed(seed)
         parts.append(th.as_tensor(np.stack([np.reshape(space.sample(), shape) for _ in range(n_steps)])))
-    return PolicyBatch(parts[0], parts[1].float(), th.as_tensor(rng.normal(1.0, 2.0, n_steps), dtype=th.float32))
+    return PolicyBatch(Steps(parts[0], parts[1].float()), th.as_tensor(rng.normal(1.0, 2.0, n_steps), dtype=th.float32))
 
 
 def by_numpy(model: VPG, batch: PolicyBatch, n_terms: int, ent_coef: float, max_grad_norm: float) -> PolicyUpdate:
@@ -87,8 +88,9 @@ def test_in_double_precision_both_gradients_agree_closely(name: str) -> None:
     """So the differences in single precision are rounding. Torch's gradient is that of SB3's own distribution."""
     model = MODELS[name]()
     model.policy.double()
-    batch = PolicyBatch(*(part.double() for part in steps_of(model, 50)))
-    observations, actions, advantages = batch
+    steps, advantages = steps_of(model, 50)
+    observations, actions, advantages = steps.observations.double(), steps.actions.double(), advantages.double()
+    batch = PolicyBatch(Steps(observations, actions), advantages)
     step = policy_step(model.policy, batch, float("inf"), has_critic=True)
     assert type(step) is NumpyPolicyStep
     outputs = model.policy.action_net(model.policy.mlp_extractor.policy_net(observations)).detach().requires_grad_(True)
@@ -140,8 +142,9 @@ def test_an_action_that_is_ruled_out_changes_nothing_but_itself() -> None:
         start.policy.action_net.bias[2] = -float("inf")
     for take in (by_torch, by_numpy):
         model = deepcopy(start)
-        observations, actions, advantages = steps_of(model, 30)
-        ends.append((take(model, PolicyBatch(observations, actions % 2, advantages), 30, 0.3, 0.5), weights(model)))
+        steps, advantages = steps_of(model, 30)
+        batch = PolicyBatch(Steps(steps.observations, steps.actions % 2), advantages)
+        ends.append((take(model, batch, 30, 0.3, 0.5), weights(model)))
     np.testing.assert_allclose(astuple(ends[1][0]), astuple(ends[0][0]), rtol=1e-5)
     th.testing.assert_close(ends[1][1], ends[0][1], rtol=1e-5, atol=1e-5)
     assert ends[1][1]["action_net.bias"][2] == -float("inf")
@@ -150,7 +153,7 @@ def test_an_action_that_is_ruled_out_changes_nothing_but_itself() -> None:
 @pytest.mark.parametrize("broken", ["advantages", "weights"])
 def test_a_number_that_is_not_finite_stops_the_step(broken: str) -> None:
     model = MODELS["continuous"]()
-    observations, actions, advantages = steps_of(model, 8)
+    steps, advantages = steps_of(model, 8)
     if broken == "advantages":
         advantages[3] = float("nan")
     else:
@@ -158,7 +161,7 @@ def test_a_number_that_is_not_finite_stops_the_step(broken: str) -> None:
             model.policy.action_net.weight.fill_(float("inf"))
     before = weights(model)
     with pytest.raises(NotFiniteError, match=r"the loss of the policy is (inf|nan|-inf)"):
-        by_numpy(model, PolicyBatch(observations, actions, advantages), 8, 0.0, 0.5)
+        by_numpy(model, PolicyBatch(steps, advantages), 8, 0.0, 0.5)
     th.testing.assert_close(weights(model), before, rtol=0, atol=0, equal_nan=True)
 
 

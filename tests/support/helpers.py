@@ -17,7 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 from torch import nn
 
-from sb3_vpg import VPG
+from sb3_vpg import VPG, RecurrentVPG
 
 MAY_STAND_STILL = pytest.mark.filterwarnings("ignore:(vf_)?learning_rate=.* was 0 at each update:UserWarning")
 """For tests with a single rollout and a schedule that ends at 0, in which the weights do not matter."""
@@ -183,3 +183,10 @@ def values(policy: ActorCriticPolicy, observations: Any) -> th.Tensor:
 
 def same(first: list[th.Tensor], second: list[th.Tensor]) -> bool:
     return all(th.equal(tensor, expected) for tensor, expected in zip(first, second, strict=True))
+
+
+def make_recurrent_model(policy: Any = "MlpLstmPolicy", env: Any = None, **kwargs: Any) -> RecurrentVPG:
+    """:return: a small RecurrentVPG, by default with an LSTM of 5 units and a large learning rate"""
+    policy_kwargs = {"lstm_hidden_size": 5, "net_arch": [8], **(kwargs.pop("policy_kwargs", None) or {})}
+    defaults = {"n_steps": 16, "n_critic_updates": 2, "learning_rate": 0.01, "seed": 0, "device": "cpu"}
+    return RecurrentVPG(policy, RandomEnv() if env is None else env, **{**defaults, **kwargs}, policy_kwargs=policy_kwargs)

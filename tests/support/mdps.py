@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_vpg import VPG
+from sb3_vpg import VPG, MaskableVPG
 from sb3_vpg.collection.buffers import EpisodeBuffer
 
 Outcomes = list[tuple[float, float, int | None]]
@@ -33,11 +33,13 @@ class MDP:
     :param outcomes_SA: outcomes of each action in each state
     :param gamma: discount factor of the objective
     :param time_limit: steps after which an episode is truncated; None: no limit
+    :param masks_SA: which actions are allowed in each state; None: all
     """
 
     outcomes_SA: list[list[Outcomes]]
     gamma: float
     time_limit: int | None = None
+    masks_SA: list[list[bool]] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -60,6 +62,14 @@ TIMED = MDP(_LOOP, gamma=0.7, time_limit=3)
 FIXED = MDP([[[(1.0, 1.0, 0)], [(1.0, 0.0, 1)]], [[(1.0, 3.0, 0)], [(1.0, -0.5, 1)]]], gamma=1.0, time_limit=3)
 
 
+# In each state another action is not allowed; its reward would show in the mean update
+MASKED = MDP(
+    [[*choices[:place], [(1.0, 50.0, None)], *choices[place:]] for place, choices in enumerate(_CHAIN)],
+    gamma=0.6,
+    masks_SA=[[action != place for action in range(3)] for place in range(3)],
+)
+
+
 class TabularEnv(gym.Env[int, int]):
     """An ``MDP`` as an environment; observations are the states."""
 
@@ -78,6 +88,9 @@ class TabularEnv(gym.Env[int, int]):
         self.age += 1
         self.state = self.state if following is None else following
         return self.state, reward, following is None, following is not None and self.age == self.mdp.time_limit, {}
+
+    def action_masks(self) -> list[bool]:
+        return [True] * self.mdp.shape[1] if self.mdp.masks_SA is None else self.mdp.masks_SA[self.state]
 
 
 class ScriptedEnv(gym.Env[np.ndarray, Any]):
@@ -153,7 +166,8 @@ def softmax(logits_SA: np.ndarray) -> np.ndarray:
 def logits(mdp: MDP, theta: np.ndarray) -> np.ndarray:
     n_states, n_actions = mdp.shape
     weight_AS = theta[: n_states * n_actions].reshape(n_actions, n_states)
-    return weight_AS.T + theta[n_states * n_actions :]
+    logits_SA = weight_AS.T + theta[n_states * n_actions :]
+    return logits_SA if mdp.masks_SA is None else np.where(mdp.masks_SA, logits_SA, -np.inf)
 
 
 def objective(mdp: MDP, theta: np.ndarray) -> float:
@@ -184,7 +198,11 @@ def make_model(mdp: MDP, n_envs: int = 1, **options: Any) -> VPG:
     arguments: dict[str, Any] = {"learning_rate": 1.0, "max_grad_norm": float("inf"), "seed": 0, "device": "cpu"}
     arguments |= {"vf_learning_rate": 0.0, "n_critic_updates": 1, "policy_kwargs": {"optimizer_class": th.optim.SGD}}
     env = DummyVecEnv([lambda: TabularEnv(mdp)] * n_envs)
-    model = VPG("LinearPolicy", env, gamma=mdp.gamma, **{**arguments, **options})
+    if mdp.masks_SA is None:
+        model = VPG("LinearPolicy", env, gamma=mdp.gamma, **{**arguments, **options})
+    else:
+        arguments["policy_kwargs"] = {**arguments["policy_kwargs"], "net_arch": {"pi": [], "vf": [8]}}
+        model = MaskableVPG("MlpPolicy", env, gamma=mdp.gamma, **{**arguments, **options})
     set_parameters(model, np.random.default_rng(7).normal(scale=0.7, size=len(parameters(model))))
     model.set_logger(Logger(folder=None, output_formats=[Recorder()]))
     return model
@@ -243,7 +261,10 @@ def fill(model: VPG, plays: Sequence[Sequence[Episode]], values_S: np.ndarray) -
         states, actions, rewards, starts = map(np.array, zip(*steps, strict=True))
         if isinstance(buffer, EpisodeBuffer):
             buffer.mark_counted(np.array([row < len(column) for column in columns]))
-        buffer.add(states, actions, rewards, starts, th.as_tensor(values_S[states]), th.zeros(len(plays)))
+        masks: Any = {}
+        if isinstance(model, MaskableVPG):
+            masks["action_masks"] = np.array(model.env.envs[0].unwrapped.mdp.masks_SA)[states]
+        buffer.add(states, actions, rewards, starts, th.as_tensor(values_S[states]), th.zeros(len(plays)), **masks)
     if isinstance(buffer, EpisodeBuffer):
         buffer.truncate()
 
@@ -255,6 +276,9 @@ def expectation(
     logits_SA, total, mass = logits(mdp, theta), np.zeros_like(theta), 0.0
     for together in itertools.product(episodes(mdp), repeat=n_episodes):
         probability = float(np.prod([episode.probability(logits_SA) for episode in together]))
+        if probability == 0.0:
+            # With an action that is not allowed
+            continue
         total += probability * estimate(together)
         mass += probability
     assert abs(mass - 1.0) < 1e-12

@@ -62,9 +62,9 @@ def test_the_names_of_all_algorithms(source: str | None, tmp_path: Path, monkeyp
         (tmp_path / "utils.py").write_text(source)
         spec = ModuleSpec("rl_zoo3", None, origin=str(tmp_path / "__init__.py"))
         monkeypatch.setattr(algorithms, "find_spec", lambda name: spec)
-    zoo = [name for name in ALGOS if name not in algorithms.ALGORITHMS]
+    zoo = [name for name in ALGOS if name not in algorithms.ADDED_ALGORITHMS]
     assert len(zoo) > 10
-    assert algorithms.algorithm_names() == [*zoo, *algorithms.ALGORITHMS]
+    assert algorithms.algorithm_names() == [*zoo, *algorithms.ADDED_ALGORITHMS]
 
 
 def test_algorithms_that_a_program_has_added_are_choices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_unknown_env(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
             "CartPole-v1: {policy: MlpPolicy, policy_kwargs: {f: !!python/name:mynets.Feat }, n_timesteps: 600}",
             "names a Python object, which is not supported in YAML",
         ),
-        ("CartPole-v1: {policy: MlpLstmPolicy, n_timesteps: 600}", "RecurrentPPO"),
+        ("CartPole-v1: {policy: MlpLstmPolicy, n_timesteps: 600}", "RecurrentVPG"),
         ("Acrobot-v1: {policy: MlpPolicy, n_timesteps: 600}", "not found for vpg-CartPole-v1"),
     ],
     ids=lambda value: value[:30].replace(" ", "_"),

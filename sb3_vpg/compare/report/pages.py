@@ -18,7 +18,7 @@ from sb3_vpg.compare.report.tables import Table
 from sb3_vpg.compare.results import Comparison, label
 
 HTML, MARKDOWN = "report.html", "report.md"
-_NO_CHOICE = {"policy", "n_timesteps", "normalize", "n_envs", "env_kwargs"}
+_NOT_TUNED = {"policy", "n_timesteps", "normalize", "n_envs", "env_kwargs"}
 """Settings that an entry has even if it leaves the algorithm at its defaults."""
 
 
@@ -190,6 +190,6 @@ def _entries(comparison: Comparison) -> list[dict[str, str]]:
                 task = runs[0].task
                 tuned = int(float(task.entry["n_timesteps"]))
                 title = f"{label(algo)} on {env_id}: made for {tuned:,} steps, trained for {task.n_timesteps:,}"
-                title += "" if task.entry.keys() - _NO_CHOICE else "; the algorithm's defaults, which are not tuned"
+                title += "" if task.entry.keys() - _NOT_TUNED else "; the algorithm's defaults, which are not tuned"
                 entries.append({"title": title, "text": yaml.safe_dump(task.entry, sort_keys=True).strip()})
     return entries

@@ -16,7 +16,7 @@ from huggingface_sb3 import EnvironmentName
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.locks import claimed
 from sb3_vpg.compare.runs.tasks import Task
-from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
+from sb3_vpg.zoo.algorithms import VPG_ALGORITHMS
 
 _LOCK_TIMEOUT = 120.0
 
@@ -52,7 +52,7 @@ def begin(task: Task, folder: Path) -> bool:
     :return: True if the earlier run can be resumed: it is one of VPG, with the same settings
     """
     run, state = task.run_folder(folder), _read(task, folder)
-    is_same = task.algo == DEFAULT_ALGORITHM and bool(state.get("task") == task.as_json())
+    is_same = task.algo in VPG_ALGORITHMS and bool(state.get("task") == task.as_json())
     resumes = is_same and (run / EnvironmentName(task.env_id) / "args.yml").is_file()
     if run.exists() and not resumes:
         shutil.rmtree(run)

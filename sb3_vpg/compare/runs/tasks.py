@@ -13,8 +13,7 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3 import ALGOS
 from rl_zoo3.exp_manager import ExperimentManager
 
-from sb3_vpg.zoo.algorithms import ALGORITHMS
-from sb3_vpg.zoo.hyperparams import hyperparams_file
+from sb3_vpg.zoo.hyperparams import own_file
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.safe_yaml import PythonTag, read_yaml
 
@@ -173,7 +172,7 @@ def entry(algo: str, env_id: str) -> dict[str, Any]:
     :return: the hyperparameters, as the YAML file has them
     :raises ValueError: if there are none
     """
-    file, entries = _entries(algo)
+    file, entries = _entries(algo, env_id)
     for name in [*_entry_names(env_id), "default"]:
         if name in entries:
             return {key: str(value) if isinstance(value, PythonTag) else value for key, value in entries[name].items()}
@@ -182,15 +181,13 @@ def entry(algo: str, env_id: str) -> dict[str, Any]:
 
 def without_entry(algo: str, env_ids: Sequence[str]) -> list[str]:
     """:return: the environments for which an algorithm has only default hyperparameters"""
-    _, entries = _entries(algo)
-    return [env_id for env_id in env_ids if entries.keys().isdisjoint(_entry_names(env_id))]
+    return [env_id for env_id in env_ids if _entries(algo, env_id)[1].keys().isdisjoint(_entry_names(env_id))]
 
 
 def _entry_names(env_id: str) -> list[str]:
     return [env_id, *(["atari"] if ExperimentManager.is_atari(env_id) else [])]
 
 
-def _entries(algo: str) -> tuple[Path, dict[str, Any]]:
-    zoo_file = Path(str(rl_zoo3.__file__)).parent / "hyperparams" / f"{algo}.yml"
-    file = hyperparams_file(algo) if algo in ALGORITHMS else zoo_file
+def _entries(algo: str, env_id: str) -> tuple[Path, dict[str, Any]]:
+    file = own_file(algo, env_id) or Path(str(rl_zoo3.__file__)).parent / "hyperparams" / f"{algo}.yml"
     return file, read_yaml(file)

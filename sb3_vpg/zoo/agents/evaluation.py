@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo.agents.flags import N_ENVS, evaluate_parser
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
+from sb3_vpg.zoo.agents.masked_play import with_masks
 from sb3_vpg.zoo.agents.play_env import create_gym_vec_test_env, create_test_env
 from sb3_vpg.zoo.agents.trained_agents import no_run_message
 from sb3_vpg.zoo.flags import VECTOR_MODES
@@ -121,7 +122,8 @@ def evaluate_run(
     # Playing needs no replay buffer; one of the saved size could fill the memory
     small_buffer: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
     model = ALGOS[algo].load(model_path, device=device, **small_buffer)
-    returns, lengths = evaluate_policy(model, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
+    player = with_masks(model, env)
+    returns, lengths = evaluate_policy(player, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
     env.close()
     return Evaluation(
         Path(model_path),

@@ -16,7 +16,7 @@ from huggingface_sb3 import EnvironmentName
 from rl_zoo3.utils import get_latest_run_id, get_model_path
 
 from sb3_vpg.zoo.advice import command_line
-from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
+from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM, VPG_ALGORITHMS
 from sb3_vpg.zoo.flags import LOGS
 from sb3_vpg.zoo.package_data import shipped_folder
 from sb3_vpg.zoo.safe_yaml import read_yaml
@@ -121,7 +121,7 @@ def _check_has_model(run: Path, args: argparse.Namespace) -> None:
     number = run.name.rpartition("_")[2]
     resume = command_line("train", args.algo, args.env.gym_id, "--resume", number, folder=args.folder or LOGS)
     # Other algorithms have no --resume
-    advice = f" (resume it with: {resume})" if args.algo == DEFAULT_ALGORITHM else ""
+    advice = f" (resume it with: {resume})" if args.algo in VPG_ALGORITHMS else ""
     raise ValueError(
         f"the latest run, {run}, has no model: its training is running or was stopped{advice}. Name another run: --exp-id N"
     )

@@ -25,6 +25,7 @@ from sb3_vpg.persistence.archives import STATISTICS, read_archive
 from sb3_vpg.persistence.json_codec import encode, is_plain
 from sb3_vpg.persistence.packing import Packable, pack
 from sb3_vpg.vec_env.vec_normalize import normalizer_state
+from sb3_vpg.zoo.agents.masked_play import with_masks
 from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.hub.repository import ARGS, CONFIG, PICKLED_STATISTICS, Repository
 
@@ -109,7 +110,7 @@ def _check_plays(model: BaseAlgorithm, env: VecEnv, repository: Repository, env_
             f"{repository.model} was trained on another environment than {env_name.gym_id}: {error}; refused"
         ) from error
     try:
-        actions, _ = model.predict(env.reset(), deterministic=True)  # type: ignore[arg-type]  # what SB3's predict takes
+        actions, _ = with_masks(model, env).predict(env.reset(), deterministic=True)
         env.step(actions)
     except Exception as error:  # environments and wrappers may raise anything
         raise RefusedFileError(

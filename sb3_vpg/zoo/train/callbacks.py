@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from rl_zoo3.callbacks import TrialEvalCallback
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback, ProgressBarCallback
 
 from sb3_vpg.common.atomic_files import atomic_replace
+from sb3_vpg.zoo.agents.masked_play import with_masks
 from sb3_vpg.zoo.patching import replaced
 
 
@@ -38,8 +40,25 @@ class TrainingStarted(BaseCallback):
                 callback.on_training_end()
 
 
-class WholeEvalCallback(EvalCallback):
-    """Its parent, but it writes ``evaluations.npz`` atomically. Checkpoints hold the name of this class: do not change it."""
+class _MaskedEvalCallback(EvalCallback):
+    """Passes the masks of the environment to a model that takes them."""
+
+    def _on_step(self) -> bool:
+        if self.eval_freq <= 0 or self.n_calls % self.eval_freq:
+            return super()._on_step()
+        with replaced(self, "model", with_masks(self.model, self.eval_env)):
+            return super()._on_step()
+
+
+class MaskedTrialEvalCallback(_MaskedEvalCallback, TrialEvalCallback):
+    """The zoo's callback for the trials of a search, with masks."""
+
+
+class WholeEvalCallback(_MaskedEvalCallback):
+    """
+    The zoo's callback with masks; it writes ``evaluations.npz`` atomically. Checkpoints hold the name of this class: do not
+    change it.
+    """
 
     def _on_step(self) -> bool:
         if self.log_path is None or self.eval_freq <= 0 or self.n_calls % self.eval_freq:

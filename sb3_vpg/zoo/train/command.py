@@ -10,14 +10,18 @@ from typing import Any
 import rl_zoo3.train
 from rl_zoo3.utils import StoreDict
 
+from sb3_vpg.collection.processes import join_processes
+from sb3_vpg.common.world import World
 from sb3_vpg.zoo.flags import NamedValues
 from sb3_vpg.zoo.own_modules import check_registered
 from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.registration import register
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.train.atomic_saving import atomic_saving
+from sb3_vpg.zoo.train.callbacks import MaskedTrialEvalCallback
 from sb3_vpg.zoo.train.experiment_manager import VPGExperimentManager
 from sb3_vpg.zoo.train.session import RunComplete, Session
+from sb3_vpg.zoo.train.shared_run import SharedExperimentManager, only_main_prints, settle
 from sb3_vpg.zoo.train.vector_manager import VectorExperimentManager
 
 _NOT_GIVEN = object()
@@ -34,10 +38,13 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
     """
     register()
     with ExitStack() as stack:
+        world = join_processes()
+        stack.enter_context(only_main_prints(world))
         session = Session(flags, signals, own, stack)
-        parser = SimpleNamespace(ArgumentParser=partial(_Parser, session))
+        parser = SimpleNamespace(ArgumentParser=partial(_Parser, session, world))
         stack.enter_context(patched("rl_zoo3.train:argparse", parser))
-        stack.enter_context(patched("rl_zoo3.train:ExperimentManager", partial(_manager, session)))
+        stack.enter_context(patched("rl_zoo3.train:ExperimentManager", partial(_manager, session, world)))
+        stack.enter_context(patched("rl_zoo3.exp_manager:TrialEvalCallback", MaskedTrialEvalCallback))
         stack.enter_context(atomic_saving())
         try:
             rl_zoo3.train.train()
@@ -48,9 +55,9 @@ def train(flags: list[str], signals: Signals, own: dict[str, Any]) -> None:
 class _Parser(argparse.ArgumentParser):
     """Takes the place of ``ArgumentParser`` in ``rl_zoo3.train``; the session completes its result."""
 
-    def __init__(self, session: Session, **kwargs: Any) -> None:
+    def __init__(self, session: Session, world: World, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._session = session
+        self._session, self._world = session, world
 
     def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
         """See ``argparse``."""
@@ -64,7 +71,8 @@ class _Parser(argparse.ArgumentParser):
         # Parse once more, without defaults: which flags has the user given?
         unset = argparse.Namespace(**dict.fromkeys(vars(parsed), _NOT_GIVEN))
         given = vars(super().parse_args(self._session.flags, unset))
-        settled = self._session.settle(parsed, {name: value for name, value in given.items() if value is not _NOT_GIVEN})
+        given = {name: value for name, value in given.items() if value is not _NOT_GIVEN}
+        settled = settle(self._session, self._world, parsed, given)
         # The zoo does this next, but its error does not say how to register an environment
         for module in settled.gym_packages:
             import_module(module)
@@ -72,8 +80,10 @@ class _Parser(argparse.ArgumentParser):
         return settled
 
 
-def _manager(session: Session, args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:
+def _manager(session: Session, world: World, args: argparse.Namespace, *others: Any, **kwargs: Any) -> VPGExperimentManager:
     """Takes the place of the class ``ExperimentManager`` in ``rl_zoo3.train``."""
+    if world.is_distributed:
+        return SharedExperimentManager(args, *others, session=session, world=world, **kwargs)
     if session.vector_mode is not None:
         return VectorExperimentManager(args, *others, session=session, mode=session.vector_mode, **kwargs)
     return VPGExperimentManager(args, *others, session=session, **kwargs)

@@ -27,7 +27,7 @@ from sb3_vpg.normalization import has_statistics, load_vec_normalize
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
 from sb3_vpg.zoo.advice import PYTHON_CONF
 from sb3_vpg.zoo.algorithms import ALGORITHMS
-from sb3_vpg.zoo.hyperparams import hyperparams_file
+from sb3_vpg.zoo.hyperparams import own_file
 from sb3_vpg.zoo.hyperparams_schema import WRITTEN_IN_PYTHON, check_entry, evaluated
 from sb3_vpg.zoo.own_modules import check_classes, import_modules_of
 from sb3_vpg.zoo.patching import patched, replaced
@@ -46,7 +46,7 @@ class VPGExperimentManager(SearchManager):
     """
     Differs from the zoo's manager in these points, and in a search as its parent does:
 
-    * without ``-conf``, our algorithms use the YAML files of our package;
+    * without ``-conf``, the YAML files of our package are used where they say more than the zoo's: see ``own_file``;
     * evaluations in training use the ``env_kwargs`` of an entry;
     * with ``-i``, the modules of that agent's run are imported, and the statistics in its own file are used;
     * errors name the YAML file if it cannot be read, or if an entry has missing, unknown or unusable keys;
@@ -62,8 +62,9 @@ class VPGExperimentManager(SearchManager):
         super().__init__(args, algo, *others, **kwargs)
         self._session, self._signals = session, session.signals
         self._folder_made = self._started = self._finished_learning = False
-        if kwargs.get("config") is None and algo in ALGORITHMS:
-            self.config = str(hyperparams_file(algo))
+        own = own_file(algo, self.env_name.gym_id)
+        if kwargs.get("config") is None and own is not None:
+            self.config = str(own)
         if session.folder is not None:
             self._use_folder(session.folder)
         elif session.exp_id is not None:
@@ -190,9 +191,10 @@ class VPGExperimentManager(SearchManager):
         run = self._session.run
         if run is not None and run.has_checkpoint:
             kwargs["monitor_kwargs"] = {**(kwargs.get("monitor_kwargs") or {}), "override_existing": False}
-        return self._build_vec_env(*args, **kwargs)
+        return self.build_vec_env(*args, **kwargs)
 
-    def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+    def build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+        """Call SB3's function; a subclass may build other environments."""
         return make_vec_env(*args, **kwargs)
 
     def _maybe_normalize(self, env: VecEnv, eval_env: bool) -> VecEnv:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sb3_vpg.common.locks import claimed
-from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM
+from sb3_vpg.zoo.algorithms import VPG_ALGORITHMS
 from sb3_vpg.zoo.flags import CHECKPOINT_FREQ, VECTOR_MODES
 from sb3_vpg.zoo.safe_yaml import as_read_back, has_python_tag
 from sb3_vpg.zoo.signals import Signals
@@ -46,6 +46,16 @@ class Session:
         self._own = {name: value for name, value in own.items() if value is not None}
         self._stack = stack
 
+    @property
+    def vec_env_flag(self) -> str | None:
+        """The given ``--vec-env``; None if there is none."""
+        flag: str | None = self._own.get("vec_env")
+        return flag
+
+    def resume_from(self, folder: Path) -> None:
+        """Resume the run in this folder, whatever the flags ``--resume`` and ``--exp-id`` say."""
+        self._own = {name: value for name, value in self._own.items() if name != "exp_id"} | {"resume": str(folder)}
+
     def claim(self, folder: Path) -> None:
         """
         Lock a run's folder until the command ends.
@@ -62,12 +72,13 @@ class Session:
         :raises ValueError: if flags contradict each other or the run, or if there is nothing to resume
         """
         resume, self.exp_id = self._own.pop("resume", None), self._own.pop("exp_id", None)
-        if args.algo == DEFAULT_ALGORITHM and not args.optimize_hyperparameters:
+        if args.algo in VPG_ALGORITHMS and not args.optimize_hyperparameters:
             args.checkpoint_freq = CHECKPOINT_FREQ
         elif resume is not None or "checkpoint_freq" in self._own:
             search = "a search (with --storage, a search continues without --resume)"
-            what = search if args.algo == DEFAULT_ALGORITHM else f"a run of {args.algo}"
-            raise ValueError(f"--resume and --checkpoint-freq are for --algo {DEFAULT_ALGORITHM}, not for {what}")
+            what = search if args.algo in VPG_ALGORITHMS else f"a run of {args.algo}"
+            *others, last = VPG_ALGORITHMS
+            raise ValueError(f"--resume and --checkpoint-freq are for --algo {', '.join(others)} and {last}, not for {what}")
         given.update(self._own)
         if resume == "" and args.uuid:
             raise ValueError(

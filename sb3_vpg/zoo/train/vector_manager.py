@@ -28,6 +28,6 @@ class VectorExperimentManager(VPGExperimentManager):
         # For args.yml: the zoo's manager was given "dummy"
         args.vec_env = mode
 
-    def _build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
+    def build_vec_env(self, *args: Any, **kwargs: Any) -> VecEnv:
         """See ``make_gym_vec_env``."""
         return make_gym_vec_env(self._mode, self.env_name.gym_id, *args, **kwargs)

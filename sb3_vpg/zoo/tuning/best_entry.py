@@ -11,7 +11,7 @@ from rl_zoo3.hyperparams_opt import HYPERPARAMS_CONVERTER
 from torch import nn
 
 from sb3_vpg.zoo.advice import command_line
-from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, algorithm_class
+from sb3_vpg.zoo.algorithms import ALGORITHMS, VPG_ALGORITHMS, algorithm_class
 from sb3_vpg.zoo.tuning.flags import best_entry_parser
 from sb3_vpg.zoo.tuning.study import StudyOrigin, count_trials, load_study
 from sb3_vpg.zoo.tuning.yaml_editor import write_entry
@@ -77,7 +77,7 @@ def best_hyperparams(origin: StudyOrigin, trial: FrozenTrial) -> dict[str, Any]:
         defaults = {name: parameter.default for name, parameter in parameters.items()}
         # A drawn default needs no line here, although it may have overruled the entry that the search began with
         entry = {name: value for name, value in entry.items() if name not in drawn or defaults.get(name, ...) != value}
-    if origin.algo == DEFAULT_ALGORITHM and entry.get("baseline", "value") != "value":
+    if origin.algo in VPG_ALGORITHMS and entry.get("baseline", "value") != "value":
         unused = _CRITIC if entry.get("n_episodes") is None else (*_CRITIC, *_FIXED_LENGTH)
         entry = {name: value for name, value in entry.items() if name not in unused}
     return {name: entry[name] for name in (*_FIRST, *sorted(entry.keys() - {*_FIRST})) if name in entry}

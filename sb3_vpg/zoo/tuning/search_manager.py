@@ -14,7 +14,7 @@ from rl_zoo3.exp_manager import ExperimentManager
 
 from sb3_vpg import VPG
 from sb3_vpg.exceptions import DistributionError, DivergedError, EndlessEpisodeError
-from sb3_vpg.zoo.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
+from sb3_vpg.zoo.algorithms import ALGORITHMS, VPG_ALGORITHMS
 from sb3_vpg.zoo.patching import patched
 from sb3_vpg.zoo.signals import Signals
 from sb3_vpg.zoo.tuning.report import report
@@ -51,7 +51,7 @@ class SearchManager(ExperimentManager):
             trial.set_user_attr(name, getattr(self, name))
         manager = copy(self)
         try:
-            if self.algo == DEFAULT_ALGORITHM:
+            if self.algo in VPG_ALGORITHMS:
                 # Parallel jobs are threads, and each trial has its own n_envs
                 manager.n_envs = suggest_n_envs(trial, self.n_envs)
             return ExperimentManager.objective(manager, trial)
@@ -123,7 +123,7 @@ class SearchManager(ExperimentManager):
         origin = StudyOrigin(self.algo, self.env_name.gym_id, as_json(entry), list(self.args.gym_packages))
         if is_new:
             origin.save(study)
-            if self.algo == DEFAULT_ALGORITHM:
+            if self.algo in VPG_ALGORITHMS:
                 self._enqueue_entry(study)
         else:
             origin.check_same(study)

@@ -1,5 +1,8 @@
 """The page of an agent: the metadata that the hub reads, and the commands for the agent's environment."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+from sb3_vpg.envs import ENV_IDS
 from sb3_vpg.zoo.agents.evaluation import Evaluation
 from sb3_vpg.zoo.hub.model_card import CardSubject, card
 from sb3_vpg.zoo.hub.repository import Repository
@@ -62,3 +66,12 @@ def test_the_commands_fit_the_agent() -> None:
     assert "\nimport my_env\nimport your_env\n" in page
     plain = rendered()
     assert not [text for text in ("--stochastic", "gym-packages", "PYTHONPATH", "[box2d]", "--algo") if text in plain]
+
+
+def test_the_programs_on_the_page_register_their_environments() -> None:
+    """The first line of each, alone in another process, registers what the zoo's commands know without --gym-packages."""
+    programs = [re.search(r"```python\n(.*?)```", rendered("maskable_vpg", env_id), re.DOTALL)[1] for env_id in ENV_IDS]
+    (first,) = {program.splitlines()[0] for program in programs}
+    checks = "import sys, gymnasium; assert 'sb3_contrib' not in sys.modules"
+    made = [f"gymnasium.make({env_id!r})" for env_id in ENV_IDS]
+    subprocess.run([sys.executable, "-c", "; ".join([first, checks, *made])], check=True)

@@ -228,7 +228,7 @@ CONTRADICTIONS = {
     "object": (["-params", "policy_kwargs:dict(net_arch=[8],activation_fn=nn.Tanh)"], ("policy_kwargs", "nn.modules")),
     "vec_env": (["--vec-env", "native"], ("--vec-env native", "began with dummy")),
     "freq": (["--checkpoint-freq", "100"], ("--checkpoint-freq 100", "began with 200")),
-    "algo": (["--algo", "ppo"], ("for --algo vpg, not for a run of ppo",)),
+    "algo": (["--algo", "ppo"], ("for --algo vpg, maskable_vpg and vpg_lstm, not for a run of ppo",)),
     "search": (["-optimize"], ("not for a search",)),
     "object missing": ([], ("policy_kwargs", "give the same -params again")),
 }
