@@ -14,7 +14,7 @@ RESULTS = ROOT / "benchmarks/results"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / "benchmarks")
     report = import_module("harness.report")
-    names = ("collection", "training", "real_tasks", "time_to_solve", "pendulum_300k", "zoo_run", "cli_startup")
+    names = ("collection", "training", "real_tasks", "time_to_solve", "pendulum_300k", "zoo_run", "cli_startup", "processes")
     programs = {name: import_module(name) for name in names}
 
 
@@ -52,7 +52,11 @@ def cli_startup(program: ModuleType, raw: dict[str, Any]) -> list[str]:
     return program.report(raw["seconds"])
 
 
-PAGES = [collection, training, real_tasks, time_to_solve, pendulum_300k, zoo_run, cli_startup]
+def processes(program: ModuleType, raw: dict[str, Any]) -> list[str]:
+    return program.report(raw)
+
+
+PAGES = [collection, training, real_tasks, time_to_solve, pendulum_300k, zoo_run, cli_startup, processes]
 
 
 @pytest.mark.parametrize("lines", PAGES, ids=lambda lines: lines.__name__)
