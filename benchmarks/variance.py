@@ -33,7 +33,7 @@ from sb3_vpg import VPG
 from sb3_vpg.collection.advantages import compute_advantages
 from sb3_vpg.collection.buffers import counted_steps
 from sb3_vpg.common.system_info import describe
-from sb3_vpg.estimation.estimator import AVERAGING, Baseline, Estimator
+from sb3_vpg.estimation.estimator import Baseline, Estimator, next_average
 from sb3_vpg.estimation.score_function import flat_gradient
 from sb3_vpg.optimization.optimizers import trainable_parameters
 from sb3_vpg.optimization.steps import Steps
@@ -94,7 +94,9 @@ class Gradients(BaseCallback):
         if self.n_rollouts > self.n_warm_up:
             self._measure(buffer)
         mean = self._advantages(buffer, "average")
-        self.average = mean if self.n_rollouts == 1 else self.average + AVERAGING * (mean - self.average)
+        updated = next_average(None if self.n_rollouts == 1 else self.average, mean)
+        assert updated is not None
+        self.average = updated
         for name, value in saved.items():
             setattr(buffer, name, value)
 

@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecNormalize
 
 import sb3_vpg
-from sb3_vpg import VPG, RandomSearch
+from sb3_vpg import VPG, MaskableVPG, RandomSearch, RecurrentVPG
 from sb3_vpg.zoo.algorithms import ALGORITHMS
 from sb3_vpg.zoo.cli import main
 
@@ -121,4 +121,5 @@ def test_the_zoo_refuses_unknown_hyperparameters(tmp_path: Path, capsys: pytest.
 
 
 def test_our_names_lead_to_our_classes() -> None:
-    assert {algo: getattr(sb3_vpg, name) for algo, name in ALGORITHMS.items()} == {"vpg": VPG, "random_search": RandomSearch}
+    ours = {"vpg": VPG, "random_search": RandomSearch, "maskable_vpg": MaskableVPG, "vpg_lstm": RecurrentVPG}
+    assert {algo: getattr(sb3_vpg, name) for algo, name in ALGORITHMS.items()} == ours
