@@ -60,6 +60,7 @@ NOT_RUN = {
     "pip": "installs packages, and the tests must need no network",
     "torchrun": "starts several processes; tests/distributed and tests/examples do",
     "python benchmarks/gpu.py": "needs a CUDA device",
+    "python -m pytest": "the tests run anyway",
     "python benchmarks/variance.py": "has no --quick; tests/benchmarks/test_variance.py runs its parts",
     "python scripts/make_notebook.py": "executes the lessons for minutes, and so does the site's build",
 }
