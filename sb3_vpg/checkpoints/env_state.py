@@ -43,6 +43,7 @@ from sb3_vpg.checkpoints.mujoco_state import difference, restore_simulation, sim
 from sb3_vpg.exceptions import NotPlainError
 from sb3_vpg.vec_env.envpool_vector_env import EnvPoolVectorEnv
 from sb3_vpg.vec_env.gym_vec_env import GymVecEnv
+from sb3_vpg.vec_env.vec_normalize import wrappers_of
 
 Groups = list[list[Any]]
 """First the ``VecEnv`` inside of all wrappers and its vector environment, if any; then the layers of each environment."""
@@ -111,10 +112,8 @@ def set_state(env: VecEnv, state: dict[str, Any]) -> str | None:
 
 def _layers(env: VecEnv) -> tuple[list[VecEnvWrapper], Groups, str | None]:
     """:return: the wrappers, the outermost first; the layers they wrap; and why their state cannot be read, or None"""
-    wrappers = []
-    while isinstance(env, VecEnvWrapper):
-        wrappers.append(env)
-        env = env.venv
+    wrappers = wrappers_of(env)
+    env = wrappers[-1].venv if wrappers else env
     name = type(env).__qualname__
     if has_state_dict(env):
         return wrappers, [[env]], None

@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import (
 from sb3_vpg.checkpoints.env_state import get_state, set_state
 from sb3_vpg.common.world import World
 from sb3_vpg.on_policy_algorithm import LeanOnPolicyAlgorithm
-from sb3_vpg.vec_env.vec_normalize import fill_statistics, normalizer_state
+from sb3_vpg.vec_env.vec_normalize import fill_statistics, normalizer_state, wrappers_of
 
 ANOTHER_RUN_ADVICE = "Use another save_path, or resume=False to remove the checkpoints"
 SHARED = "shared"
@@ -111,10 +111,8 @@ def set_shared_state(model: LeanOnPolicyAlgorithm, state: dict[str, Any]) -> str
 
 def _layers(env: VecEnv) -> tuple[list[VecEnvWrapper], VecEnv, str | None]:
     """:return: the wrappers, the outermost first; what they wrap; and why its state cannot be divided, or None"""
-    wrappers = []
-    while isinstance(env, VecEnvWrapper):
-        wrappers.append(env)
-        env = env.venv
+    wrappers = wrappers_of(env)
+    env = wrappers[-1].venv if wrappers else env
     unknown = [type(one).__qualname__ for one in wrappers if type(one) not in _ENTRIES]
     if type(env) is not DummyVecEnv:
         unknown.append(type(env).__qualname__)

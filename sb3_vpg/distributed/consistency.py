@@ -10,11 +10,12 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sb3_vpg.common.world import World
+from sb3_vpg.vec_env.vec_normalize import wrappers_of
 
 _OF_A_PROCESS = {
     "self",
@@ -63,10 +64,9 @@ def _settings(model: BaseAlgorithm) -> dict[str, str]:
 def _wrappers(env: VecEnv | None) -> str:
     """Return the names of the wrappers around the environments, the outermost first, and how they normalise."""
     names = []
-    while isinstance(env, VecEnvWrapper):
-        flags = {name: getattr(env, name) for name in ("training", "norm_obs", "norm_reward") if isinstance(env, VecNormalize)}
-        names.append(f"{type(env).__name__}{flags or ''}")
-        env = env.venv
+    for wrapper in wrappers_of(env):
+        flags = ("training", "norm_obs", "norm_reward") if isinstance(wrapper, VecNormalize) else ()
+        names.append(f"{type(wrapper).__name__}{({name: getattr(wrapper, name) for name in flags}) or ''}")
     return str(names)
 
 

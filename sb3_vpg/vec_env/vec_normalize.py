@@ -10,14 +10,18 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecNormalize
 _STATISTICS = ("obs_rms", "ret_rms", "returns")
 
 
+def wrappers_of(env: VecEnv | None) -> list[VecEnvWrapper]:
+    """:return: the wrappers around a vector environment, the outermost first"""
+    wrappers = []
+    while isinstance(env, VecEnvWrapper):
+        wrappers.append(env)
+        env = env.venv
+    return wrappers
+
+
 def normalizers(env: VecEnv | None) -> list[VecNormalize]:
     """:return: the ``VecNormalize`` wrappers of ``env``, the outermost first"""
-    layers = []
-    while isinstance(env, VecEnvWrapper):
-        if isinstance(env, VecNormalize):
-            layers.append(env)
-        env = env.venv
-    return layers
+    return [wrapper for wrapper in wrappers_of(env) if isinstance(wrapper, VecNormalize)]
 
 
 def are_statistics_finite(layer: VecNormalize) -> bool:
