@@ -14,13 +14,14 @@ from typing_extensions import Self
 
 from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, LeanActor, lean_actor
 from sb3_vpg.collection.advantages import check_advantages, compute_advantages
+from sb3_vpg.collection.agreement import is_whole, of_this_process
 from sb3_vpg.collection.buffers import full_batch, has_known_layout
 from sb3_vpg.collection.callback_locals import Locals
 from sb3_vpg.collection.check_nan import invalid_observation
 from sb3_vpg.collection.late_values import LateValues
 from sb3_vpg.collection.processes import join_processes
 from sb3_vpg.collection.pure_modules import Purity, check_purity
-from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced, last_values
+from sb3_vpg.collection.rollouts import begin_rollout, check_resets, collect, env_replaced, everyones_rollout
 from sb3_vpg.collection.sb3_loop import collect_by_sb3
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common import torchrun
@@ -148,7 +149,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
         while self.num_timesteps < total_timesteps and self._begin_iteration():
             assert self.env is not None
-            if not self.collect_rollouts(self.env, callback, self.rollout_buffer, n_rollout_steps=self.n_steps):
+            buffer = of_this_process(self.rollout_buffer)
+            if not self.collect_rollouts(self.env, callback, buffer, n_rollout_steps=self.n_steps):
                 break
             self._iteration += 1
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -222,13 +224,12 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         try:
             with naming_failed_env(env, self), self._world.frozen_statistics(env):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
-        except UnsoundNumberError as error:
-            raise self._training_error(error.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
-        except DistributionError as error:
-            seen = invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
-            if seen is not None:
-                raise self._training_error(seen.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
-            raise self._training_error("the policy's distribution over actions has NaN or infinite parameters") from error
+        except (UnsoundNumberError, DistributionError) as error:
+            seen = error if isinstance(error, UnsoundNumberError) else None
+            seen = seen or invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
+            if seen is None:
+                raise self._training_error("the policy's distribution over actions has NaN or infinite parameters") from error
+            raise self._training_error(seen.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
         if not self._statistics.are_still_finite():
             raise self._training_error("an observation or a reward is NaN or infinite", ENVIRONMENT_ADVICE)
         return collected
@@ -243,19 +244,27 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         actor = self._choose_actor()
         self._world.check_policy(self.policy, isinstance(actor, LeanActor))
         actor.start(self._rng, self._world)
-        self._late = LateValues(actor, buffer, self._estimator.has_critic)
+        self._late = late = LateValues(actor, buffer, self._estimator.has_critic)
         try:
             inputs = None if self.policy_reads_only_observations else self._policy_keywords
             options = (n_rollout_steps, self._world, inputs)
-            if not collect(self, self._estimator, actor, self._late, env, callback, buffer, *options):
+            if not collect(self, self._estimator, actor, late, env, callback, buffer, *options):
                 return False
         finally:
             self._late = None
-        self._compute_advantages(buffer, last_values(self, actor, callback, self._estimator.has_critic))
+        buffer, *ends = everyones_rollout(self, late, callback, buffer, self._world)
+        if self._world.is_distributed:
+            self.rollout_buffer = buffer
+        self._compute_advantages(buffer, *ends)
         returns = buffer.returns
         callback.on_rollout_end()
         check_advantages(self._estimator, buffer, returns)
         return True
+
+    @property
+    def _update_world(self) -> World:
+        """The processes whose sums make an update: this one alone, if it has gathered the steps of all."""
+        return SINGLE_PROCESS if is_whole(self.rollout_buffer) else self._world
 
     def _policy_keywords(self, env: VecEnv, n_steps: int) -> Mapping[str, np.ndarray]:
         """Return what else the policy reads after ``n_steps`` of the rollout: see ``EpisodeBuffer.keyword_names``."""
@@ -283,12 +292,12 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             raise env_replaced(self)
         super()._update_info_buffer(infos, dones)
 
-    def _compute_advantages(self, buffer: RolloutBuffer, last_values_N: np.ndarray | None = None) -> None:
+    def _compute_advantages(self, buffer: RolloutBuffer, *ends: np.ndarray | None) -> None:
         # The average of earlier updates: a baseline must not depend on the actions of this one
-        average, last_dones_N, steps = self._average_return, self._last_episode_starts, partial(self._steps, buffer)
-        options = (0.0 if average is None else average, last_values_N, last_dones_N, self._world)
-        mean = compute_advantages(self._estimator, buffer, self.policy, steps, *options)
-        self._average_return = next_average(average, mean)
+        average = 0.0 if self._average_return is None else self._average_return
+        steps, world = partial(self._steps, buffer), self._update_world
+        mean = compute_advantages(self._estimator, buffer, self.policy, steps, average, world, *ends)
+        self._average_return = next_average(self._average_return, mean)
 
     def _training_error(self, what: str, *how: Any) -> ValueError:
         """Return ``training_error(..., *how)``, and restore the statistics of ``VecNormalize`` from before the rollout."""

@@ -199,7 +199,7 @@ class VPG(TwoOptimizers):
         """
         self._split()
         rollout = full_batch(self.rollout_buffer)
-        share = BatchShard(self.rollout_buffer, len(rollout.returns), self._world)
+        share = BatchShard(self.rollout_buffer, len(rollout.returns), self._update_world)
         advantages = share.normalized(rollout.advantages) if self.normalize_advantage else rollout.advantages
         batch = PolicyBatch(self._steps(self.rollout_buffer, rollout), advantages)
         assign_by_rollout(self.policy, batch.steps)
@@ -209,7 +209,7 @@ class VPG(TwoOptimizers):
         self._note_step_size("learning_rate", self.policy.optimizer)
         # Logs are dumped before train(), so the diagnostics of this update appear in the next log, if there is one
         logged = self._log_interval if self.logger.output_formats else 0
-        log_follows = self._world.broadcast(bool(logged and (self._iteration + 1) % logged == 0))
+        log_follows = self._update_world.broadcast(bool(logged and (self._iteration + 1) % logged == 0))
 
         critic = self.critic_optimizer if self._estimator.has_critic else None
         try:
@@ -234,9 +234,9 @@ class VPG(TwoOptimizers):
         n_terms = share.n_all if self.n_episodes is None else self.n_episodes * self._estimator.n_envs
         ent_coef = CheckedSchedule("ent_coef", self.ent_coef)(self._current_progress_remaining)
         network = kept_network(self._actor, self.policy, "action_net")
-        step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network, self._world)
+        step = policy_step(self.policy, batch, self.max_grad_norm, self._estimator.has_critic, network, self._update_world)
         if log_follows:
-            gradients = [self._world.all_reduce(one) for one in step.part_gradients(share.parts(self.device))]
+            gradients = [self._update_world.all_reduce(one) for one in step.part_gradients(share.parts(self.device))]
             self.logger.record("train/gradient_snr", signal_to_noise(gradients))
         for name, number in vars(step.run(n_terms, ent_coef)).items():
             self.logger.record(f"train/{name}", number)
@@ -248,7 +248,7 @@ class VPG(TwoOptimizers):
             self._note_step_size("vf_learning_rate", optimizer)
         batches = minibatches(steps, rollout.returns, self.n_critic_updates, self.batch_size, self._rng, share.rows)
         network = kept_network(self._actor, self.policy, "value_net")
-        losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network, self._world).run(batches)
+        losses = critic_fit(self.policy, optimizer, self.max_grad_norm, network, self._update_world).run(batches)
         self.logger.record("train/vf_learning_rate", vf_learning_rate)
         self.logger.record("train/value_loss", np.mean(losses))
         self.logger.record("train/explained_variance", share.explained_variance(rollout.old_values, rollout.returns))
@@ -258,7 +258,7 @@ class VPG(TwoOptimizers):
         self.policy.set_training_mode(False)
         with th.no_grad():
             log_prob, _ = steps.evaluate(self.policy, self._estimator.has_critic)
-            before, after = (self._world.all_gather_rows(one) for one in (rollout.old_log_prob, log_prob))
+            before, after = (self._update_world.all_gather_rows(one) for one in (rollout.old_log_prob, log_prob))
             self.logger.record("train/approx_kl", approximate_kl(before, after))
             if self._estimator.has_critic:
                 values = steps.values(self.policy)

@@ -18,6 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy, BaseModel
 from stable_baselines3.common.utils import obs_as_tensor
 
+from sb3_vpg.collection.agreement import computed_as_one
 from sb3_vpg.common.observations import n_observations, stacked, take
 from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.exceptions import DistributionError
@@ -115,7 +116,7 @@ class LeanActor:
         return not any(network.is_bypassed() for network in self._networks.values() if network is not None)
 
     def act(self, observations: Any, keywords: Mapping[str, Array] = NO_KEYWORDS) -> Array:
-        outputs = self.outputs(observations, keywords.get("action_masks"))
+        outputs = self.outputs(observations, keywords.get("action_masks"), self._world)
         noise = next(self._noise, None)
         if noise is None or len(noise) != len(outputs):
             self._noise = self._drawn(*outputs.shape)
@@ -148,23 +149,37 @@ class LeanActor:
         return self.distribution.log_prob(dist_params_nR, actions.reshape(len(actions), -1)).reshape(n_rows, -1)
 
     def rollout_values(self, observations: Any, rows: slice) -> Array:
-        return self.values(observations)
+        network = self._network("value_net")
+        if network is None:
+            return values_of(self.policy, observations)
+        return computed_as_one(network, observations, self._world, rows.stop - rows.start)[:, 0]
 
     def values(self, observations: Any) -> Array:
-        network = self._network("value_net")
-        return values_of(self.policy, observations) if network is None else network(observations)[:, 0]
+        return self.rollout_values(observations, slice(0, 1))
 
     def terminal_values(self, observations: Sequence[Any], envs: Sequence[int]) -> Array:
-        return self.values(stacked(observations))
+        network = self._network("value_net")
+        together = stacked(observations)
+        return values_of(self.policy, together) if network is None else network(together)[:, 0]
 
-    def outputs(self, observations: Any, masks: Array | None = None) -> Array:
+    def gathers(self, has_critic: bool) -> bool:
         """
+        Return whether each process of torchrun makes the whole update, from the steps of all. If torch computes the networks,
+        which may be large, it makes its part, from its own steps.
+        """
+        heads = ("action_net", "value_net") if has_critic else ("action_net",)
+        return self._world.is_distributed and all(self._network(head) is not None for head in heads)
+
+    def outputs(self, observations: Any, masks: Array | None = None, world: World = SINGLE_PROCESS) -> Array:
+        """
+        :param observations: shape (N, *observation_space.shape)
         :param masks: False for outputs that become minus infinity, so that their actions are impossible, shape (N, K)
+        :param world: the processes of whose environments these N are this one's
         :return: outputs of the action network, shape (N, K)
         :raises DistributionError: if they are NaN or infinite
         """
         network = self._network("action_net")
-        outputs = self._outputs_of_torch(observations) if network is None else network(observations)
+        outputs = self._outputs_of_torch(observations) if network is None else computed_as_one(network, observations, world)
         surely_valid = self.distribution.surely_valid(outputs)
         is_number = surely_valid or not np.isnan(outputs).any()
         outputs = outputs if masks is None else masked(outputs, masks)

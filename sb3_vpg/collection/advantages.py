@@ -27,9 +27,9 @@ def compute_advantages(
     policy: ActorCriticPolicy,
     steps: Callable[[], Steps],
     average: float = 0.0,
+    world: World = SINGLE_PROCESS,
     last_values_N: Floats | None = None,
     last_dones_N: Floats | None = None,
-    world: World = SINGLE_PROCESS,
 ) -> float | None:
     """
     Fill in ``buffer.advantages`` and ``buffer.returns``, shape (T, N).
@@ -43,9 +43,9 @@ def compute_advantages(
     :param policy: the one that played; only the baseline ``"optimal"`` asks it for gradients
     :param steps: function that returns the counted steps, in the order of ``full_batch``; called for ``"optimal"`` only
     :param average: mean return of earlier updates, for the baseline ``"average"``
+    :param world: the processes whose episodes make one update
     :param last_values_N: values of the observations after the last row, for rollouts of fixed length with a critic
     :param last_dones_N: whether the last row ended an episode, likewise
-    :param world: the processes whose episodes make one update
     :return: mean return of this update, for later averages; None for rollouts of fixed length with a critic
     """
     if not estimator.has_critic:

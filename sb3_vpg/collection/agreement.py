@@ -1,12 +1,21 @@
-"""What the processes of a run agree on in a rollout: when it is over, and which episodes have ended."""
+"""What the processes of a run agree on in a rollout: when it is over, which episodes have ended, and its steps."""
 
+import zlib
+from collections.abc import Callable
+from copy import copy
 from itertools import chain
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
 from sb3_vpg.common.world import World
+
+TimeOut = tuple[int, int, Any]
+"""Row, environment and last observation of an episode that a time limit has ended."""
+_RECOMPUTED = ("advantages", "returns")
 
 
 class RolloutEnd:
@@ -89,3 +98,81 @@ class EpisodeReports:
         for step, infos, dones in sorted(chain(*self._world.all_gather(self._kept)), key=lambda kept: kept[0]):
             if step <= self._model.num_timesteps:
                 self._model._update_info_buffer(infos, dones)
+
+
+def computed_as_one(
+    network: Callable[[np.ndarray], np.ndarray], observations: np.ndarray, world: World, n_rows: int = 1
+) -> np.ndarray:
+    """
+    Compute a network as a process that has the environments of all would do. The last bits of a product of matrices depend on
+    its number of rows and on the place of a row among them, so copies take the places of the other processes' rows.
+
+    :param network: takes any number of observations, and has K outputs
+    :param observations: of N environments at each of these steps, shape (n_rows * N, ...)
+    :return: outputs, shape (n_rows * N, K)
+    """
+    if world.size == 1 or not len(observations):
+        return network(observations)
+    shape = observations.shape[1:]
+    by_row = observations.reshape(n_rows, 1, -1, *shape)
+    everyones = np.broadcast_to(by_row, (n_rows, world.size, *by_row.shape[2:]))
+    outputs = network(everyones.reshape(-1, *shape)).reshape(n_rows, world.size, by_row.shape[2], -1)
+    own: np.ndarray = outputs[:, world.rank].reshape(len(observations), -1)
+    return own
+
+
+def whole_rollout(
+    model: OnPolicyAlgorithm, world: World, buffer: RolloutBuffer, time_outs: list[TimeOut], *of_envs: np.ndarray | None
+) -> tuple[Any, ...]:
+    """
+    Gather the steps of all processes, so that each of them can make the update of a single process. As their processors may
+    round differently, their weights are compared, and those of the first process are taken where they differ.
+
+    :param model: learns from the rollout
+    :param world: the processes
+    :param buffer: a complete rollout of this process, except advantages and returns
+    :param time_outs: of this process
+    :param of_envs: other arrays with an entry for each environment, shape (N,), or None
+    :return: a buffer with the environments of all processes, the time-outs of all in the order in which a single process
+        would have seen them, and the other arrays
+    """
+    everyones = world.all_gather((_checksum(model.policy), _arrays(buffer), time_outs, of_envs))
+    checksums, arrays, ends, others = zip(*everyones, strict=True)
+    if len(set(checksums)) > 1:
+        world.share_state(model)
+    whole: Any = copy(buffer)
+    whole.n_envs, whole.of_this_process = buffer.n_envs * world.size, buffer
+    for name in arrays[0]:
+        setattr(whole, name, np.concatenate([part[name] for part in arrays], axis=1))
+    for name in _RECOMPUTED:
+        setattr(whole, name, np.zeros_like(whole.rewards))
+    of_all = [(row, rank * buffer.n_envs + env, last) for rank, own in enumerate(ends) for row, env, last in own]
+    joined = [None if parts[0] is None else np.concatenate(parts) for parts in zip(*others, strict=True)]
+    return whole, sorted(of_all, key=lambda one: one[:2]), *joined
+
+
+def is_whole(buffer: RolloutBuffer) -> bool:
+    """Return whether the buffer has the steps of all processes of torchrun."""
+    return hasattr(buffer, "of_this_process")
+
+
+def of_this_process(buffer: RolloutBuffer) -> RolloutBuffer:
+    """Return the buffer that this process fills: the same one, or that which the steps of other processes were added to."""
+    own: RolloutBuffer = getattr(buffer, "of_this_process", buffer)
+    return own
+
+
+def _arrays(buffer: RolloutBuffer) -> dict[str, np.ndarray]:
+    """Return what the buffer holds of each step, except what is computed from it, by the names of the attributes."""
+    shape = buffer.rewards.shape
+    arrays = {
+        name: value for name, value in vars(buffer).items() if isinstance(value, np.ndarray) and value.shape[:2] == shape
+    }
+    return {name: array for name, array in arrays.items() if name not in _RECOMPUTED}
+
+
+def _checksum(policy: BasePolicy) -> int:
+    checksum = 0
+    for parameter in policy.parameters():
+        checksum = zlib.crc32(parameter.detach().numpy().tobytes(), checksum)
+    return checksum

@@ -7,7 +7,7 @@ The values are the same as long as the critic's weights do not change during the
 N environments, T steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from stable_baselines3.common.torch_layers import MlpExtractor
 from torch.nn.parameter import is_lazy
 
 from sb3_vpg.collection.actors import Actor
+from sb3_vpg.collection.agreement import TimeOut
 from sb3_vpg.collection.buffers import flat_observations
 from sb3_vpg.collection.check_nan import check_terminal
 from sb3_vpg.common.observations import stacked, take
@@ -35,7 +36,7 @@ class LateValues:
 
     def __init__(self, actor: Actor, buffer: RolloutBuffer, has_critic: bool) -> None:
         self.actor, self.buffer, self.has_critic = actor, buffer, has_critic
-        self._time_outs: list[tuple[int, int, Any]] = []
+        self._time_outs: list[TimeOut] = []
         self._n_rows = 0
         self._parts: list[Array] = []
         self._bootstraps: list[tuple[list[int], list[int], Array]] = []
@@ -59,7 +60,8 @@ class LateValues:
         """
         if self.has_critic:
             self._check_weights()
-            self._compute(min(self.buffer.pos + 1, self.buffer.buffer_size))
+            self._compute_rows(min(self.buffer.pos + 1, self.buffer.buffer_size))
+            self._compute_time_outs()
 
     def add_time_out(self, row: int, env: int, observation: Any) -> None:
         """
@@ -78,11 +80,12 @@ class LateValues:
         """:param shown: tensors of this step that a callback has read, and may have written to, as with SB3's loop"""
         self._shown.append((self.buffer.pos, shown))
 
-    def write(self) -> None:
+    def write(self, has_all_time_outs: bool = True) -> None:
         """
         Write log-probabilities and values into the full buffer. At a time-out, add the discounted value of the last
         observation to the reward, as SB3's loop does.
 
+        :param has_all_time_outs: False if ``bootstrap`` is called later, with those of other processes too
         :raises ValueError: if the weights have changed since ``note_weights``
         :raises UnsoundNumberError: if the last observation of an episode is NaN, infinite or huge
         """
@@ -90,7 +93,9 @@ class LateValues:
         buffer.log_probs = self.actor.log_probs().astype(np.float32, copy=False)
         if self.has_critic:
             self._check_weights()
-            self._compute(buffer.pos)
+            self._compute_rows(buffer.pos)
+            if has_all_time_outs:
+                self._compute_time_outs()
             buffer.values = np.concatenate(self._parts).astype(np.float32, copy=False).reshape(buffer.rewards.shape)
             for rows, envs, values in self._bootstraps:
                 buffer.rewards[rows, envs] += buffer.gamma * values
@@ -100,16 +105,41 @@ class LateValues:
             if "values" in shown and self.has_critic:
                 buffer.values[row] = shown["values"].flatten().cpu().numpy()
 
-    def _compute(self, end: int) -> None:
-        """Compute the values of the rows before ``end``, and of the time-outs so far."""
+    def time_outs(self) -> list[TimeOut]:
+        """
+        Return the time-outs whose values are needed and not yet computed.
+
+        :raises UnsoundNumberError: see ``write``
+        """
+        if not self.has_critic or not self._time_outs:
+            return []
+        rows, envs, observations = zip(*self._time_outs, strict=True)
+        check_terminal(stacked(observations), rows, envs, self.actor.policy)
+        return self._time_outs
+
+    def bootstrap(self, buffer: RolloutBuffer, time_outs: Sequence[TimeOut]) -> None:
+        """
+        Add the discounted values of last observations to the rewards.
+
+        :param buffer: has the rewards; the rollout of all processes
+        :param time_outs: of all processes
+        """
+        if time_outs:
+            rows, envs, observations = zip(*time_outs, strict=True)
+            buffer.rewards[list(rows), list(envs)] += buffer.gamma * self.actor.terminal_values(observations, envs)
+
+    def _compute_rows(self, end: int) -> None:
+        """Compute the values of the rows before ``end``."""
         if end > self._n_rows:
             n_envs = self.buffer.n_envs
             observations = take(flat_observations(self.buffer), slice(self._n_rows * n_envs, end * n_envs))
             self._parts.append(self.actor.rollout_values(observations, slice(self._n_rows, end)))
             self._n_rows = end
-        if self._time_outs:
+
+    def _compute_time_outs(self) -> None:
+        """Compute the values of the time-outs so far."""
+        if self.time_outs():
             rows, envs, observations = zip(*self._time_outs, strict=True)
-            check_terminal(stacked(observations), rows, envs, self.actor.policy)
             self._bootstraps.append((list(rows), list(envs), self.actor.terminal_values(observations, envs)))
             self._time_outs.clear()
 

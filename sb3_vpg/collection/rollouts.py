@@ -20,8 +20,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, executable
-from sb3_vpg.collection.agreement import EpisodeReports, RolloutEnd
+from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, LeanActor, executable
+from sb3_vpg.collection.agreement import EpisodeReports, RolloutEnd, whole_rollout
 from sb3_vpg.collection.buffers import EpisodeBuffer, store_observations, store_step
 from sb3_vpg.collection.callback_locals import Locals, locals_of
 from sb3_vpg.collection.check_nan import check_rollout, raw_check
@@ -115,7 +115,8 @@ def collect(
     reports.share()
     if is_stopped:
         return False
-    _complete(model, late, rollout_buffer)
+    gathers = isinstance(actor, LeanActor) and actor.gathers(estimator.has_critic)
+    _complete(model, late, rollout_buffer, has_all_time_outs=not gathers)
     lazy_locals.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})
     return True
@@ -254,13 +255,30 @@ def last_values(model: OnPolicyAlgorithm, actor: Actor, callback: BaseCallback, 
     return values_N
 
 
-def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer) -> None:
+def everyones_rollout(
+    model: OnPolicyAlgorithm, late: LateValues, callback: BaseCallback, buffer: RolloutBuffer, world: World
+) -> tuple[Any, ...]:
+    """
+    :param late: of the rollout, which ``collect`` has written
+    :param buffer: the rollout of this process
+    :return: the rollout to learn from, and of its environments the values of the last observations, shape (N,), or None
+        without a critic, and whether the last step ended an episode
+    """
+    actor, ends = late.actor, (last_values(model, late.actor, callback, late.has_critic), model._last_episode_starts)
+    if not isinstance(actor, LeanActor) or not actor.gathers(late.has_critic):
+        return buffer, *ends
+    whole, time_outs, *ends_of_all = whole_rollout(model, world, buffer, late.time_outs(), *ends)
+    late.bootstrap(whole, time_outs)
+    return whole, *ends_of_all
+
+
+def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer, has_all_time_outs: bool) -> None:
     """Write what SB3's loop writes step by step: log-probabilities, values, and the bootstraps at time-outs."""
     if isinstance(buffer, EpisodeBuffer):
         buffer.truncate()
     buffer.full = True
     check_rollout(buffer, model._last_obs, model.policy)
-    late.write()
+    late.write(has_all_time_outs)
 
 
 def _last_step(

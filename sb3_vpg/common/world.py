@@ -86,6 +86,9 @@ class World:
         """Under torchrun, within this block all processes begin with the first one's weights, and only the first prints."""
         yield
 
+    def share_state(self, model: BaseAlgorithm) -> None:
+        """Give all processes the weights, the optimisers' states and the random stream of the first one's model."""
+
     def own_callback(self, callback: MaybeCallback, progress_bar: bool) -> tuple[MaybeCallback, bool]:
         """Return these arguments of ``learn`` for this process; only the first one evaluates, writes and shows progress."""
         return callback, progress_bar

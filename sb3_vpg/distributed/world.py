@@ -153,6 +153,9 @@ class TorchrunWorld(World):
             leave()
             raise
 
+    def share_state(self, model: BaseAlgorithm) -> None:
+        broadcast_state(model, self)
+
     def own_callback(self, callback: MaybeCallback, progress_bar: bool) -> tuple[MaybeCallback, bool]:
         return own_callbacks(callback, progress_bar, self), False
 

@@ -1,4 +1,4 @@
-"""P processes play the episodes of a single process and take its steps, to rounding."""
+"""P processes play the episodes of a single process and take its steps: to the last bit, or to rounding where torch computes."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from shared_training import CASES, DIAGNOSTICS, N_UPDATES
 
 PROGRAM = Path(__file__).parents[1] / "support/shared_training.py"
 N_SHORT = 2
-OF_TORCHRUN = [case for case in CASES if case.startswith("VecNormalize")]
+OF_TORCHRUN = [case for case in CASES if "VecNormalize" in case]
 """Without torchrun, SB3's statistics change in each step: the reference is torchrun with one process."""
 
 
@@ -38,12 +38,19 @@ def check(runs: Path, n_processes: int, case: str) -> None:
     weights = expected["weights"][: n_updates + 1]
     assert n_updates >= N_SHORT
     assert not np.allclose(weights[0], weights[1], rtol=0, atol=1e-4), "nothing was learned"
+    is_complete = n_updates == len(expected["weights"]) - 1
+    if not case.startswith("torch"):
+        names = {"weights", "diagnostics"} if not is_complete else set(expected)
+        for name in names:
+            n_compared = n_updates + 1 if name in ("weights", "diagnostics") else None
+            np.testing.assert_array_equal(found[name], expected[name][:n_compared] if n_compared else expected[name], name)
+        return
     # From equal weights, one update; then what rounding has become after all of them
     np.testing.assert_array_equal(found["weights"][0], weights[0])
     np.testing.assert_allclose(found["weights"][1], weights[1], rtol=0, atol=1e-6)
     np.testing.assert_allclose(found["weights"], weights, rtol=0, atol=1e-5)
     np.testing.assert_allclose(found["diagnostics"], expected["diagnostics"][: n_updates + 1], rtol=1e-3, atol=1e-3)
-    if n_updates == len(expected["weights"]) - 1:
+    if is_complete:
         assert found["timesteps"] == expected["timesteps"]
         np.testing.assert_allclose(found["episodes"], expected["episodes"], rtol=1e-5)
         for name in {"mean", "returns", "count"} & set(expected):
@@ -54,8 +61,8 @@ def check(runs: Path, n_processes: int, case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_processes_take_the_steps_of_one(runs: Path, case: str, n_processes: int) -> None:
     """
-    The same weights to 1e-6 after an update from equal weights, and to 1e-5 after up to 20 updates; the same episodes, number
-    of steps and diagnostics.
+    The same weights, diagnostics, episodes and numbers of steps. Where torch computes: weights to 1e-6 after an update from
+    equal weights, and to 1e-5 after up to 20 updates.
     """
     check(runs, n_processes, case)
 

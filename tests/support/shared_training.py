@@ -23,6 +23,7 @@ from sb3_vpg.distributed import get_rank, get_world_size, make_vec_env
 N_ENVS, N_UPDATES, N_STEPS = 8, 20, 16
 LONG = ("value", "value, episodes", "Box", "VecNormalize")
 CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
+# NumPy cannot compute these networks, so the processes share the work of the update, and exchange sums
 TORCH = {"policy_kwargs": {"activation_fn": nn.GELU}}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "value": (CARTPOLE, {"batch_size": 50}),
@@ -32,12 +33,17 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "leave_one_out": (CARTPOLE, {"baseline": "leave_one_out", "n_episodes": 1, "reward_to_go": False}),
     "optimal": (CARTPOLE, {"baseline": "optimal", "n_episodes": 1}),
     "Box": (PENDULUM, {"normalize_advantage": True, "ent_coef": 0.01}),
-    # Of such a minibatch, most of four processes have no step
-    "tiny minibatches": (CARTPOLE, {"batch_size": 3}),
-    "torch": (CARTPOLE, {"n_episodes": 1, "batch_size": 30, **TORCH}),
-    "torch, Box": (PENDULUM, {"batch_size": 50, **TORCH}),
+    "FrozenLake": ("FrozenLake-v1", {}),
     "VecNormalize": (PENDULUM, {}),
     "VecNormalize, episodes": (CARTPOLE, {"n_episodes": 1, "baseline": "none"}),
+    "torch": (CARTPOLE, {"n_episodes": 1, "batch_size": 30, **TORCH}),
+    # Of such a minibatch, most of four processes have no step
+    "torch, tiny minibatches": (CARTPOLE, {"batch_size": 3, "normalize_advantage": True, **TORCH}),
+    "torch, Box": (PENDULUM, {"batch_size": 50, "ent_coef": 0.01, **TORCH}),
+    "torch, average": (CARTPOLE, {"baseline": "average", "n_episodes": 2, **TORCH}),
+    "torch, leave_one_out": (CARTPOLE, {"baseline": "leave_one_out", "n_episodes": 1, "reward_to_go": False, **TORCH}),
+    "torch, optimal": (CARTPOLE, {"baseline": "optimal", "n_episodes": 1, **TORCH}),
+    "torch, VecNormalize": (PENDULUM, TORCH),
 }
 DIAGNOSTICS = ("gradient_snr", "approx_kl", "explained_variance", "explained_variance_after", "value_loss", "grad_norm")
 
@@ -74,7 +80,7 @@ def weights_of(model: Any) -> np.ndarray:
 
 def make_env(case: str, env_id: str) -> VecEnv:
     env = make_vec_env(env_id, n_envs=N_ENVS, seed=3)
-    return VecNormalize(env) if case.startswith("VecNormalize") else env
+    return VecNormalize(env) if "VecNormalize" in case else env
 
 
 def train(folder: Path, n_short: int) -> None:
