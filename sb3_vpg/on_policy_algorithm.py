@@ -26,7 +26,7 @@ from sb3_vpg.collection.sb3_loop import collect_by_sb3
 from sb3_vpg.collection.stepwise_actor import StepwiseActor
 from sb3_vpg.common import torchrun
 from sb3_vpg.common.blas_threads import blas_threads_as_torch
-from sb3_vpg.common.iteration_hook import IterationHook
+from sb3_vpg.common.iteration_hook import HookedLearning
 from sb3_vpg.common.random_state import random_streams
 from sb3_vpg.common.world import SINGLE_PROCESS, World
 from sb3_vpg.estimation.estimator import Estimator, next_average
@@ -43,7 +43,7 @@ _NOT_SAVED = ["_estimator", "_statistics", "_actor", "_rng", "_predict_rng", "_h
 _NOT_SAVED += ["between_iterations", "_sb3_loop_env", "_late", "_purity", "_world"]
 
 
-class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
+class LeanOnPolicyAlgorithm(HookedLearning, PlainSaving, OnPolicyAlgorithm):
     """
     Collects the rollouts of its parent faster, or whole episodes, and checks them for NaN: see ``collect_rollouts``. A
     subclass sets ``_estimator``, which defines the advantages. Parameters: see ``OnPolicyAlgorithm``.
@@ -61,10 +61,6 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     _late: LateValues | None = None  # while our loop collects
     _purity: Purity | None = None
     _world: World = SINGLE_PROCESS
-    _hooks: list[IterationHook] = []  # noqa: RUF012  # never changed: learn() assigns a new list
-    _stop_requested = False
-    between_iterations = False
-    """Whether ``learn`` is between an update and the next rollout, the only place where training can be resumed."""
 
     @staticmethod
     def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
@@ -149,8 +145,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
     def _iterate(self, total_timesteps: int, callback: BaseCallback) -> None:
         while self.num_timesteps < total_timesteps and self._begin_iteration():
             assert self.env is not None
-            buffer = of_this_process(self.rollout_buffer)
-            if not self.collect_rollouts(self.env, callback, buffer, n_rollout_steps=self.n_steps):
+            own_buffer = of_this_process(self.rollout_buffer)
+            if not self.collect_rollouts(self.env, callback, own_buffer, n_rollout_steps=self.n_steps):
                 break
             self._iteration += 1
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -168,14 +164,6 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             return False
         self.between_iterations = False
         return True
-
-    def add_hook(self, hook: IterationHook) -> None:
-        """Call the hook's methods during this ``learn``. A callback registers itself in its ``_init_callback``."""
-        self._hooks.append(hook)
-
-    def request_stop(self) -> None:
-        """Let ``learn`` return before the next rollout. May be called from a signal handler."""
-        self._stop_requested = True
 
     def predict(
         self,
@@ -225,8 +213,8 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
             with naming_failed_env(env, self), self._world.frozen_statistics(env):
                 collected = self._collect(env, callback, rollout_buffer, n_rollout_steps)
         except (UnsoundNumberError, DistributionError) as error:
-            seen = error if isinstance(error, UnsoundNumberError) else None
-            seen = seen or invalid_observation(env, self._last_obs, rollout_buffer.pos, self.policy)
+            inputs = env, self._last_obs, rollout_buffer.pos, self.policy
+            seen = error if isinstance(error, UnsoundNumberError) else invalid_observation(*inputs)
             if seen is None:
                 raise self._training_error("the policy's distribution over actions has NaN or infinite parameters") from error
             raise self._training_error(seen.with_timestep(begun, n_all), ENVIRONMENT_ADVICE) from None
@@ -253,8 +241,6 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
         finally:
             self._late = None
         buffer, *ends = everyones_rollout(self, late, callback, buffer, self._world)
-        if self._world.is_distributed:
-            self.rollout_buffer = buffer
         self._compute_advantages(buffer, *ends)
         returns = buffer.returns
         callback.on_rollout_end()
@@ -306,3 +292,7 @@ class LeanOnPolicyAlgorithm(PlainSaving, OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *_NOT_SAVED]
+
+    def saved_settings(self) -> dict[str, Any]:
+        """See ``Packable.saved_settings``. A model of several processes is used in one."""
+        return {**super().saved_settings(), "n_envs": self.n_envs * self._world.size}

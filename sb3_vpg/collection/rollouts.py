@@ -259,16 +259,21 @@ def everyones_rollout(
     model: OnPolicyAlgorithm, late: LateValues, callback: BaseCallback, buffer: RolloutBuffer, world: World
 ) -> tuple[Any, ...]:
     """
+    Let the model learn from the steps of all processes, if each makes the whole update.
+
     :param late: of the rollout, which ``collect`` has written
     :param buffer: the rollout of this process
     :return: the rollout to learn from, and of its environments the values of the last observations, shape (N,), or None
         without a critic, and whether the last step ended an episode
     """
     actor, ends = late.actor, (last_values(model, late.actor, callback, late.has_critic), model._last_episode_starts)
+    if world.is_distributed:
+        model.rollout_buffer = buffer
     if not isinstance(actor, LeanActor) or not actor.gathers(late.has_critic):
         return buffer, *ends
     whole, time_outs, *ends_of_all = whole_rollout(model, world, buffer, late.time_outs(), *ends)
     late.bootstrap(whole, time_outs)
+    model.rollout_buffer = whole
     return whole, *ends_of_all
 
 

@@ -48,6 +48,27 @@ class At(BaseCallback):
         return self.action() is not False if get_rank() == self.process and self.num_timesteps >= self.step else True
 
 
+class Drift(BaseCallback):
+    """
+    Changes the weights of the second process a little after the first update, as a processor that rounds differently would do.
+    """
+
+    weights: list[np.ndarray]
+    """Before each rollout."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_start(self) -> None:
+        self.weights = []
+
+    def _on_rollout_start(self) -> None:
+        if get_rank() == len(self.weights) == 1:
+            with th.no_grad():
+                self.model.policy.action_net.weight.add_(1e-6)
+        self.weights.append(weights_of(self.model))
+
+
 def model(env: Any = None, **options: Any) -> VPG:
     env = make_vec_env(CARTPOLE, n_envs=N_ENVS, seed=3) if env is None else env
     return VPG("MlpPolicy", env, **{"seed": 5, "n_steps": 32, "n_critic_updates": 2, "device": "cpu", **options})
@@ -64,6 +85,13 @@ def learn(folder: Path, callback: Any = None, normalized: bool = False, **option
     trained.learn(TOTAL, callback=callback)
     if get_rank() == 0:
         np.savez(folder / "result.npz", weights=weights_of(trained), timesteps=trained.num_timesteps)
+
+
+def drift(folder: Path) -> None:
+    """Write the weights of each process."""
+    callback = Drift()
+    model(n_steps=16).learn(3 * 16 * N_ENVS, callback)
+    np.save(folder / f"weights_{get_rank()}.npy", callback.weights)
 
 
 def failing(learn: Callable[[], Any]) -> None:
@@ -174,6 +202,7 @@ def scenarios(folder: Path) -> dict[str, list[int]]:
         for n_processes, stopper in ((1, 0), (2, 1)):
             name = f"stop {kind} {n_processes}"
             play(name, n_processes, partial(learn, folder / name, At(stopper, 808, lambda: False), **options))
+    play("drift", 2, partial(drift, folder / "drift"))
     checkpoint = TrainingCheckpoint(folder / "resumed", save_freq=500)
     play("unbroken", 2, partial(learn, folder / "unbroken", normalized=True))
     play("killed", 2, partial(learn, folder / "killed", [checkpoint, At(1, 700, kill)], True))
