@@ -72,8 +72,8 @@ def measure(steps: dict[str, int], repetitions: int, n_exchanges: int) -> Raw:
     raw: Raw = {"runs": {}, "exchange": {}, "n_envs": N_ENVS}
     for env_id, n_steps in tqdm(steps.items()):
         runs = raw["runs"][env_id] = interleaved(trainings(env_id, n_steps), repetitions)
-        task = {"function": "exchange", "n_numbers": runs[TWO][0][0]["n_numbers"], "repetitions": n_exchanges}
-        raw["exchange"][env_id] = by_torchrun(task, 2)
+        sizes = {name: runs[TWO][0][0][name] for name in ("n_numbers", "n_bytes")}
+        raw["exchange"][env_id] = by_torchrun({"function": "exchange", "repetitions": n_exchanges, **sizes}, 2)
     return raw
 
 

@@ -5,14 +5,13 @@ from typing import Any
 import numpy as np
 
 from harness.measure import ratio
-from harness.process_runs import OBJECTS, SUMS
 from harness.report import Goal, goal_table, table
 
 Rounds = list[list[dict[str, Any]]]
 """For each round, what each process measured: see ``harness.process_runs.train``."""
 Raw = dict[str, Any]
-"""``"runs"``: by environment id and by name in the report, the rounds. ``"exchange"``: by environment id, seconds of a sum and
-of an object between two processes. ``"n_envs"``."""
+"""``"runs"``: by environment id and by name in the report, the rounds. ``"exchange"``: by environment id, what
+``harness.process_runs.exchange`` measured between two processes. ``"n_envs"``."""
 
 TITLE = "One model on several processes"
 ALONE, ONE, TWO = "1 process", "torchrun, 1 process", "torchrun, 2 processes"
@@ -62,42 +61,63 @@ def overview(raw: Raw) -> list[str]:
     return ["## Overview", "", *table(["", "", "steps/s", "ratio to 1 process", "CPU s for 100k steps"], rows)]
 
 
-def exchange_cost(raw: Raw, env_id: str) -> float:
-    """:return: seconds that two processes need for the exchanges of one iteration if none waits for the other"""
-    costs, rounds = raw["exchange"][env_id], raw["runs"][env_id][TWO]
-    return float(sum(per_iteration(rounds, kind, "calls") * costs[kind] for kind in (SUMS, OBJECTS)))
+def exchange_cost(raw: Raw, env_id: str, longer: float = 1.0) -> float:
+    """
+    :param longer: factor of the length of rollouts
+    :return: seconds that two processes need for the exchanges of one iteration if none waits for the other
+    """
+    costs = raw["exchange"][env_id]
+    n_messages = per_iteration(raw["runs"][env_id][TWO], "exchanges", "calls") - 1
+    return float(n_messages * costs["message"] + longer * costs["rollout"])
 
 
 def exchange_table(raw: Raw) -> list[str]:
     rows = []
     for env_id, runs in raw["runs"].items():
-        share, two, costs = runs[LIMIT], runs[TWO], raw["exchange"][env_id]
-        spent = sum(per_iteration(two, kind, "seconds") for kind in (SUMS, OBJECTS))
-        cells = [f"{1e3 * per_iteration(share, *keys):.1f}" for keys in (("rollouts", "seconds"), ("seconds",))]
-        for kind in (SUMS, OBJECTS):
-            cells += [f"{per_iteration(two, kind, 'calls'):.0f}", f"{1e3 * costs[kind]:.2f}"]
-        cells += [f"{1e3 * exchange_cost(raw, env_id):.1f}", f"{1e3 * spent:.1f}"]
-        rows.append([env_id, f"{two[0][0]['n_numbers']:,}", *cells])
-    head = ["", "numbers in the policy's gradient", "rollout, ms", "iteration, ms", "sums", "ms each", "objects", "ms each"]
-    return table([*head, "exchanges of an iteration, ms", "with waiting, ms"], rows)
+        two, costs = runs[TWO], raw["exchange"][env_id]
+        rollout, update = times_of_a_share(raw, env_id)
+        milliseconds = [rollout, update, *(costs[name] for name in ("message", "rollout", "sum")), exchange_cost(raw, env_id)]
+        milliseconds.append(per_iteration(two, "exchanges", "seconds"))
+        cells = [f"{1e3 * seconds:.2f}" for seconds in milliseconds]
+        cells.insert(2, f"{per_iteration(two, 'exchanges', 'calls'):.0f}")
+        rows.append([env_id, *cells])
+    head = [
+        "",
+        "rollout",
+        "update",
+        "exchanges",
+        "a message",
+        "a rollout",
+        "a sum",
+        "exchanges of an iteration",
+        "with waiting",
+    ]
+    return table(head, rows)
 
 
-def modelled(n_processes: int, iteration: float, cost: float, longer: float = 1.0) -> float:
+def times_of_a_share(raw: Raw, env_id: str) -> tuple[float, float]:
+    """:return: seconds of the rollout and of the rest of an iteration of one process with its share of the environments"""
+    share = raw["runs"][env_id][LIMIT]
+    rollout = per_iteration(share, "rollouts", "seconds")
+    return rollout, per_iteration(share, "seconds") - rollout
+
+
+def modelled(n_processes: int, rollout: float, update: float, cost: float) -> float:
     """
-    :param iteration: seconds of an iteration of one process with its share of the environments, without exchanges
+    :param rollout: seconds of the rollout of one process with its share of the environments
+    :param update: seconds of an update from it
     :param cost: seconds of the exchanges of an iteration between two processes
-    :param longer: factor of the length of rollouts
     :return: speed of so many processes, each with such a share, over that of one
     """
-    return n_processes * longer * iteration / (longer * iteration + (n_processes - 1) * cost)
+    return n_processes * (rollout + update) / (rollout + n_processes * update + (n_processes - 1) * cost)
 
 
 def model_table(raw: Raw) -> list[str]:
     rows = []
-    for env_id, runs in raw["runs"].items():
-        iteration, cost = per_iteration(runs[LIMIT], "seconds"), exchange_cost(raw, env_id)
+    for env_id in raw["runs"]:
         for longer in (1, LONGER):
-            speeds = [modelled(number, iteration, cost, longer) for number in MODELLED]
+            times = [longer * seconds for seconds in times_of_a_share(raw, env_id)]
+            speeds = [modelled(number, *times, exchange_cost(raw, env_id, longer)) for number in MODELLED]
             what = "as measured" if longer == 1 else f"{longer} times as long"
             rows.append([env_id, what, *(f"{speed:.1f}" for speed in speeds)])
     return table(["", "rollouts", *(f"{number} processes" for number in MODELLED)], rows)
@@ -128,19 +148,20 @@ def report(raw: Raw) -> list[str]:
         *goals(raw),
         "## The exchanges",
         "",
-        "Rollout and iteration are those of one process with its share of the environments, alone. A sum adds the gradient or",
-        "other numbers of all processes; objects are statistics, decisions and the like. Their cost is measured with two",
-        "processes that arrive together. With waiting: what an iteration of the training spent in exchanges, which includes",
-        "waiting for the slower process.",
+        "Milliseconds of one iteration. Rollout and update are those of one process with its share of the environments,",
+        "alone; the processes gather the rollouts, so each makes the update from those of all. Exchanges: a few messages, and",
+        "one with the rollout. Their cost is measured with two processes that arrive together; for comparison also that of a",
+        "sum of the policy's gradient, which networks that torch computes exchange at each step. With waiting: what an",
+        "iteration of the training spent in exchanges, which includes waiting for the slower process.",
         "",
         *exchange_table(raw),
         "## A model of more processes",
         "",
         "Computed, not measured: the speed of P processes over that of one process with the same share of environments,",
-        "`P · t / (t + (P - 1) · c)`, with the iteration t and the cost c of its exchanges from the table above. It assumes a",
-        "core for each process, exchanges in a ring between processes of one machine, and that no process waits for a slower",
-        "one. A network between machines makes c larger. Longer rollouts make t larger, and c too, by a few numbers for each",
-        "step, which the model leaves out.",
+        "`P · (r + u) / (r + P · u + (P - 1) · c)`, with the rollout r, the update u and the cost c of its exchanges from the",
+        "table above. It assumes a core for each process, exchanges in a ring between processes of one machine, and that no",
+        "process waits for a slower one. A network between machines makes c larger. As each process makes the whole update,",
+        "no number of processes is faster than `(r + u) / (u + c)`.",
         "",
         *model_table(raw),
     ]

@@ -1,10 +1,11 @@
 """The work of one process of processes.py, which is alone, or which torchrun has started with others."""
 
 import json
+import pickle
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -16,12 +17,12 @@ import torch.distributed as dist
 from harness.hyperparameters import read_dict, scheduled
 from harness.task_settings import NO_RENDERING, VPG_ENTRIES, normalized
 from sb3_vpg import VPG
+from sb3_vpg.collection.agreement import of_this_process, step_arrays
 from sb3_vpg.distributed import make_vec_env
 from sb3_vpg.distributed.world import TorchrunWorld, join
 
-SUMS, OBJECTS = "sums", "objects"
-EXCHANGES = {SUMS: (TorchrunWorld, ["all_reduce"]), OBJECTS: (TorchrunWorld, ["all_gather", "broadcast"])}
-"""The methods that sum numbers over the processes, and those that exchange Python objects."""
+EXCHANGES = {"exchanges": (TorchrunWorld, ["all_gather", "broadcast"])}
+"""The methods that exchange objects between the processes."""
 
 
 def new_model(env_id: str, n_envs: int, seed: int) -> VPG:
@@ -64,7 +65,8 @@ def train(env_id: str, n_envs: int, n_steps: int, seed: int = 0, waits: bool = F
     :param n_steps: environment steps of all processes
     :param waits: print a line when the model is ready, and wait for one from standard input before it trains
     :return: of each process: wall-clock and CPU ``"seconds"``, ``"iterations"``, ``"steps"`` of its environments,
-        ``"n_numbers"`` of the policy's gradient, and the calls and seconds of its rollouts and exchanges
+        ``"n_numbers"`` of the policy's gradient, ``"n_bytes"`` of what it gathers of a rollout, and the calls and seconds of
+        its rollouts and exchanges
     """
     model = new_model(env_id, n_envs, seed)
     model.learn(2 * model.n_steps * n_envs)  # exclude what torch loads at its first use
@@ -79,13 +81,21 @@ def train(env_id: str, n_envs: int, n_steps: int, seed: int = 0, waits: bool = F
     n_numbers = sum(parameter.numel() for group in model.policy.optimizer.param_groups for parameter in group["params"])
     own = {"seconds": seconds, "CPU seconds": cpu, "iterations": model._n_updates - before}
     own["steps"] = own["iterations"] * model.n_steps * model.n_envs
-    return _of_all({**own, "n_numbers": n_numbers, **spent})
+    n_bytes = len(pickle.dumps(step_arrays(of_this_process(model.rollout_buffer))))
+    return _of_all({**own, "n_numbers": n_numbers, "n_bytes": n_bytes, **spent})
 
 
-def exchange(n_numbers: int, repetitions: int) -> dict[str, float]:
-    """:return: median seconds of one exchange for which no process waits: a sum of so many numbers, and a small object"""
-    world, numbers = join(), th.zeros(n_numbers)
-    functions = {SUMS: lambda: world.all_reduce(numbers), OBJECTS: lambda: world.all_gather((world.rank, 0.0))}
+def exchange(n_numbers: int, n_bytes: int, repetitions: int) -> dict[str, float]:
+    """
+    :return: median seconds of an exchange for which no process waits: of a ``"message"`` with a few numbers, of a
+        ``"rollout"`` with so many bytes, and of a ``"sum"`` of so many numbers
+    """
+    world, numbers, rollout = join(), th.zeros(n_numbers), bytes(n_bytes)
+    functions: dict[str, Callable[[], Any]] = {
+        "message": lambda: world.all_gather((world.rank, 0.0)),
+        "rollout": lambda: world.all_gather(rollout),
+        "sum": lambda: world.all_reduce(numbers),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repetitions):
         for name, function in functions.items():

@@ -136,7 +136,7 @@ def whole_rollout(
     :return: a buffer with the environments of all processes, the time-outs of all in the order in which a single process
         would have seen them, and the other arrays
     """
-    everyones = world.all_gather((_checksum(model.policy), _arrays(buffer), time_outs, of_envs))
+    everyones = world.all_gather((_checksum(model.policy), step_arrays(buffer), time_outs, of_envs))
     checksums, arrays, ends, others = zip(*everyones, strict=True)
     if len(set(checksums)) > 1:
         world.share_state(model)
@@ -162,7 +162,7 @@ def of_this_process(buffer: RolloutBuffer) -> RolloutBuffer:
     return own
 
 
-def _arrays(buffer: RolloutBuffer) -> dict[str, np.ndarray]:
+def step_arrays(buffer: RolloutBuffer) -> dict[str, np.ndarray]:
     """Return what the buffer holds of each step, except what is computed from it, by the names of the attributes."""
     shape = buffer.rewards.shape
     arrays = {

@@ -1,11 +1,13 @@
-"""P processes play the episodes of a single process and take its steps: to the last bit, or to rounding where torch computes."""
+"""P processes play a single process's episodes and take its steps: to the last bit, or to rounding where torch computes."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_processes import coverage_variable
 from shared_training import CASES, DIAGNOSTICS, N_UPDATES
 
 PROGRAM = Path(__file__).parents[1] / "support/shared_training.py"
@@ -16,7 +18,8 @@ OF_TORCHRUN = [case for case in CASES if "VecNormalize" in case]
 
 def trained(folder: Path, n_short: int, *processes: int) -> Path:
     command = [sys.executable, str(PROGRAM), str(folder), str(n_short), *map(str, processes)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    variables = os.environ | coverage_variable()
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr + "".join(file.read_text()[-2000:] for file in folder.glob("*/output_*.txt"))
     return folder
 

@@ -1,12 +1,14 @@
 """Real processes that are stopped, killed, interrupted and refused, and what they print and write."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_processes import coverage_variable
 from shared_scenarios import REFUSALS, ZOO_REFUSALS
 
 from sb3_vpg import VPG
@@ -39,7 +41,8 @@ ZOO_WORDS = {
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    done = subprocess.run([sys.executable, str(PROGRAM), str(folder)], capture_output=True, text=True, timeout=580)
+    command, variables = [sys.executable, str(PROGRAM), str(folder)], os.environ | coverage_variable()
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=580)
     assert done.returncode == 0, done.stderr
     return folder
 

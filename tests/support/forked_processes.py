@@ -7,13 +7,42 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch._dynamo
 
+ROOT = Path(__file__).parents[2]
+MEASURED = "MEASURE_COVERAGE_OF_FORKS"
+"""A variable that is set if pytest measures coverage: then each forked process does, too."""
+
 # Building an optimizer imports it, which takes a second: once here, not in each process
 assert torch._dynamo
+
+
+def coverage_variable() -> dict[str, str]:
+    """:return: the variable for programs that fork, if this process measures coverage"""
+    coverage: Any = sys.modules.get("coverage")
+    return {MEASURED: "1"} if coverage is not None and coverage.Coverage.current() is not None else {}
+
+
+@contextmanager
+def measured() -> Iterator[None]:
+    """Write what is executed within this block into a file that pytest-cov combines with its own."""
+    if MEASURED not in os.environ:
+        yield
+        return
+    from coverage import Coverage
+
+    coverage = Coverage(data_file=ROOT / ".coverage", data_suffix=True, config_file=ROOT / "pyproject.toml")
+    coverage.start()
+    try:
+        yield
+    finally:
+        coverage.stop()
+        coverage.save()
 
 
 def free_port() -> int:
@@ -41,7 +70,8 @@ def _forked(function: Callable[[], object], folder: Path, variables: dict[str, s
         output = os.open(folder / f"output_{variables['RANK']}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        result = function()
+        with measured():
+            result = function()
         code = result if isinstance(result, int) else 0
     except BaseException:
         traceback.print_exc()
