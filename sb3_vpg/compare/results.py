@@ -12,10 +12,18 @@ from sb3_vpg.compare.score_normalization import Reference
 N_POINTS = 21
 """Number of points at which learning curves are read."""
 
+_CLASS_NAMES = {
+    "random_search": "RandomSearch",
+    "maskable_vpg": "MaskableVPG",
+    "vpg_lstm": "RecurrentVPG",
+    "ppo_mask": "MaskablePPO",
+    "ppo_lstm": "RecurrentPPO",
+}
+
 
 def label(algo: str) -> str:
     """:return: the name of an algorithm in figures and tables"""
-    return "RandomSearch" if algo == "random_search" else algo.upper()
+    return _CLASS_NAMES.get(algo, algo.upper())
 
 
 @dataclass(frozen=True)

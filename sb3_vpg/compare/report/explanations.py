@@ -1,11 +1,12 @@
 """Texts of a report that explain its tables and figures."""
 
 HYPERPARAMETERS = (
-    "Hyperparameters from the files that the zoo reads; each title has the steps that they are made for. Those of VPG are "
-    "ours, and hyperparams/vpg.yml says how each was chosen: none by its scores on seeds below 100. However, older ones for "
-    "CartPole-v1 and Acrobot-v1 had been run on such seeds, and their results were a reason to search again, on other seeds. "
-    "Default hyperparameters are not tuned, and RandomSearch has none to tune. Those of the other algorithms come with the "
-    "zoo, whose files mark the tuned ones, but do not name the seeds."
+    "Hyperparameters from the files that the zoo reads; each title has the steps that they are made for. Those of VPG, "
+    "MaskableVPG and RecurrentVPG are ours, and the files in hyperparams/ say how each was chosen: none by its scores on "
+    "seeds below 100. However, older ones for VPG on CartPole-v1 and Acrobot-v1 had been run on such seeds, and their "
+    "results were a reason to search again, on other seeds. Default hyperparameters are not tuned, and RandomSearch has "
+    "none to tune. Those of the other algorithms come with the zoo, whose files mark the tuned ones, but do not name the "
+    "seeds."
 )
 OVERALL = (
     "Scores of the finished agents over all runs on all environments, normalised with the references below. IQM: "
