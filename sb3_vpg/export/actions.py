@@ -41,7 +41,9 @@ def parts_of(distribution: Any) -> list[Any]:
 def check_sampling(distribution: Any) -> None:
     """:raises ValueError: if ``sample`` does not know how this distribution samples"""
     if type(distribution) not in _SAMPLED:
-        raise ValueError(f"it is unknown how a {type(distribution).__name__} samples: export without stochastic=True")
+        raise ValueError(
+            f"it is unknown how a {type(distribution).__name__} samples: export the likeliest actions, without stochastic"
+        )
 
 
 def sample(distribution: Any, noise: th.Tensor) -> th.Tensor:

@@ -87,11 +87,11 @@ class Agent(nn.Module):
     def _check_stochastic(self) -> None:
         name = type(self.policy).__name__
         if isinstance(self.policy, LinearDecisionPolicy):
-            raise ValueError(f"{name} does not sample actions: export without stochastic=True")
+            raise ValueError(f"{name} does not sample actions: export it without stochastic")
         if getattr(self.policy, "use_sde", False):
             raise ValueError(
                 "the policy explores with gSDE, whose noise is drawn once for many steps and not for each action: export its "
-                "mode, without stochastic=True"
+                "likeliest actions, without stochastic"
             )
         check_sampling(self.policy.action_dist)
 

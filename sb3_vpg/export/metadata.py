@@ -43,7 +43,8 @@ def metadata(
         "n_checked": n_checked,
         "versions": versions(),
     }
-    return {name: json.dumps(value) for name, value in entries.items()}
+    # Arguments of the environment may be any objects
+    return {name: json.dumps(value, default=str) for name, value in entries.items()}
 
 
 def space_as_json(space: spaces.Space[Any]) -> dict[str, Any]:

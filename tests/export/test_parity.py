@@ -82,6 +82,15 @@ def test_every_space_of_observations_and_actions(name: str, tmp_path: Path) -> N
     assert_same(model, export(model, tmp_path / "agent.onnx", n_checked=3))
 
 
+@pytest.mark.export
+@pytest.mark.parametrize("action_space", [space for _, space in SPACES.values()], ids=str)
+@pytest.mark.parametrize("name", SPACES)
+def test_every_pair_of_spaces(name: str, action_space: spaces.Space[Any], tmp_path: Path) -> None:
+    policy = "CnnPolicy" if name.startswith("image") else "MultiInputPolicy" if name == "dict" else "MlpPolicy"
+    model = make_model(policy, RandomEnv(SPACES[name][0], action_space), policy_kwargs={"ortho_init": False})
+    assert_same(model, export(model, tmp_path / "agent.onnx", n_checked=100))
+
+
 def other_policies(name: str) -> Any:
     """:return: a model whose policy is not one of SB3's for this space"""
     if name == "linear":

@@ -34,6 +34,7 @@ AFTER = {
     "optimize": "-n 256 --n-trials 2 --n-evaluations 1 --eval-episodes 1 --verbose 0",
     "evaluate": "-n 3",
     "enjoy": "--no-render -n 50",
+    "export": "-n 20",
     "record_video": "-n 30",
     "record_training": "-n 30",
     "benchmark": "-n 2",
