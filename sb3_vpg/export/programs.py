@@ -26,10 +26,14 @@ _OPSET = 18
 _EXAMPLES = 3
 
 
+def missing_packages() -> list[str]:
+    """Return the packages of the extra ``export`` that are not installed."""
+    return [name for name in _PACKAGES if find_spec(name) is None]
+
+
 def check_extra() -> None:
     """:raises ValueError: if a package of the extra ``export`` is missing"""
-    missing = [name for name in _PACKAGES if find_spec(name) is None]
-    if missing:
+    if missing := missing_packages():
         raise ValueError(f"ONNX files need {', '.join(missing)}, not installed here: pip install 'sb3-vpg[export]'")
 
 
