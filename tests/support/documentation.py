@@ -76,6 +76,7 @@ IN_NEW_PROCESS = {
 """Commands and flags that must not run in the tests' own process."""
 LONG = {
     **IN_NEW_PROCESS,
+    "export": "imports what writes ONNX files",
     "push_to_hub": "films",
     "load_from_hub": "follows push_to_hub",
     "sac": "learns at each step",
