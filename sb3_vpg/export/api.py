@@ -38,7 +38,8 @@ def export(
     them: with the statistics of ``VecNormalize``, transposed images, and clipped or unscaled actions inside.
 
     Before the file gets its name, it is compared with ``predict``, in the running environment. That steps ``env``, and the
-    next ``learn`` of the model begins new episodes. The statistics of ``VecNormalize`` do not change.
+    next ``learn`` of the model begins new episodes; in a callback, pass another ``env``. The statistics of ``VecNormalize`` do
+    not change.
 
     :param model: a ``VPG``, ``MaskableVPG``, ``RecurrentVPG`` or ``RandomSearch``
     :param file: path of the file to write or replace
@@ -69,7 +70,8 @@ def export(
         if n_checked > 0:
             played = Recorder(model, agent, pipeline).play(n_checked)
             compare(open_onnx(part) if format == "onnx" else open_torch(part), played, agent)
-            if env is None:
+            own = model.get_env()
+            if own is not None and own.unwrapped is pipeline.base:
                 model._last_obs = None
     return Path(file)
 

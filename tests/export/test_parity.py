@@ -32,6 +32,9 @@ SPACES = {
     "image_channel_first": (spaces.Box(0, 255, (3, 36, 36), np.uint8), ASYMMETRIC),
 }
 
+LONG_TORCH = pytest.param("torch", marks=pytest.mark.export)
+"""The same graph in the other format, of which a few tests are in ``make test``."""
+
 
 def play_onnx(file: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     session = onnxruntime.InferenceSession(file.read_bytes())
@@ -125,7 +128,7 @@ def test_the_statistics_of_vec_normalize_are_inside(format: str, tmp_path: Path)
     assert_same(model, file, play_onnx if format == "onnx" else play_torch)
 
 
-@pytest.mark.parametrize("format", ["onnx", "torch"])
+@pytest.mark.parametrize("format", ["onnx", LONG_TORCH])
 def test_masks_are_an_input(format: str, tmp_path: Path) -> None:
     model = make_maskable(env=masked_envs(action_space=ACTION_SPACES["multi_discrete"]), policy_kwargs={"ortho_init": False})
     file = export(model, tmp_path / "agent", format=format, n_checked=3)
@@ -138,7 +141,9 @@ def test_masks_are_an_input(format: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(play(file, {"observation": observations, "action_masks": masks})["action"], expected)
 
 
-@pytest.mark.parametrize(("format", "action_space"), [("onnx", DISCRETE), ("torch", CONTINUOUS)], ids=["onnx", "torch"])
+@pytest.mark.parametrize(
+    ("format", "action_space"), [("onnx", DISCRETE), pytest.param("torch", CONTINUOUS, marks=pytest.mark.export)]
+)
 def test_the_state_of_a_recurrent_policy_is_input_and_output(
     format: str, action_space: spaces.Space[Any], tmp_path: Path
 ) -> None:
@@ -179,7 +184,13 @@ STOCHASTIC = {
 }
 
 
-@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("multi_binary", "masked_multi_discrete") else pytest.mark.export)
+        for name in STOCHASTIC
+    ],
+)
 def test_samples_have_the_frequencies_of_the_policy(name: str, tmp_path: Path) -> None:
     """10,000 samples for one observation; a frequency is off by five standard errors in less than one of a million tests."""
     action_space, has_masks = STOCHASTIC[name]

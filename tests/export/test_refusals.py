@@ -147,11 +147,12 @@ def test_a_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         OnnxPlayer(tmp_path / "agent.onnx")
 
 
-def test_learning_goes_on_with_new_episodes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_named", [False, True])
+def test_learning_goes_on_with_new_episodes(is_named: bool, tmp_path: Path) -> None:
     """The check has moved the environment, so that the model's last observation is not the environment's."""
     model = make_model(env=vector_env(2))
     model.learn(32)
-    export(model, tmp_path / "agent.pt2", format="torch", n_checked=7)
+    export(model, tmp_path / "agent.pt2", model.get_env() if is_named else None, format="torch", n_checked=7)
     starts = model.get_env().get_attr("episodes")
     model.learn(32, reset_num_timesteps=False)
     assert model.num_timesteps == 64
