@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.export import OnnxPlayer
 from sb3_vpg.export.metadata import space_as_json
 from sb3_vpg.zoo.agents.masked_play import with_masks
 from sb3_vpg.zoo.agents.play_env import create_gym_vec_test_env, create_test_env
 from sb3_vpg.zoo.own_modules import check_registered
 from sb3_vpg.zoo.registration import register
+from sb3_vpg.zoo.safe_yaml import check_plain
 
 
 def enjoy_onnx(file: str, args: argparse.Namespace, vector_mode: str | None = None) -> None:
@@ -25,6 +27,7 @@ def enjoy_onnx(file: str, args: argparse.Namespace, vector_mode: str | None = No
     :param args: of ``enjoy_onnx_parser``
     :param vector_mode: one of ``VECTOR_MODES``; None: a ``DummyVecEnv``
     :raises FileNotFoundError: if there is no such file
+    :raises RefusedFileError: if an argument of the environment in the file may be a path or code
     :raises ValueError: if it is another file, or if the environment has other spaces than the file
     """
     register()
@@ -36,7 +39,8 @@ def enjoy_onnx(file: str, args: argparse.Namespace, vector_mode: str | None = No
     if env_id is None:
         raise ValueError(f"{file} does not name its environment: add --env ENV")
     check_registered(env_id)
-    env = _environment(env_id, args, of_file.get("kwargs") or {}, vector_mode)
+    kwargs = {**_checked_kwargs(of_file.get("kwargs") or {}, args.env_kwargs or {}, file), **(args.env_kwargs or {})}
+    env = _environment(env_id, args, kwargs, vector_mode)
     try:
         for name, space in (("observation_space", env.observation_space), ("action_space", env.action_space)):
             expected, given = player.metadata[name], json.loads(json.dumps(space_as_json(space)))
@@ -51,6 +55,17 @@ def enjoy_onnx(file: str, args: argparse.Namespace, vector_mode: str | None = No
         env.close()
 
 
+def _checked_kwargs(of_file: dict[str, Any], given: dict[str, Any], file: str) -> dict[str, Any]:
+    """Return the file's arguments of the environment, without the given ones. The file may be of someone else."""
+    kept = {name: value for name, value in of_file.items() if name not in given}
+    for name, value in kept.items():
+        try:
+            check_plain(value, f"{file}: the environment's argument {name}")
+        except RefusedFileError as error:
+            raise RefusedFileError(error.reason, f"if you trust it, give it yourself: --env-kwargs {name}:VALUE") from None
+    return kept
+
+
 def _environment(env_id: str, args: argparse.Namespace, kwargs: dict[str, Any], vector_mode: str | None) -> VecEnv:
     create = create_test_env if vector_mode is None else partial(create_gym_vec_test_env, vector_mode)
     return create(
@@ -59,7 +74,7 @@ def _environment(env_id: str, args: argparse.Namespace, kwargs: dict[str, Any], 
         seed=args.seed,
         should_render=not args.no_render,
         hyperparams={"env_wrapper": args.env_wrapper} if args.env_wrapper else {},
-        env_kwargs={**kwargs, **(args.env_kwargs or {})},
+        env_kwargs=kwargs,
         vec_env_cls=DummyVecEnv,
     )
 

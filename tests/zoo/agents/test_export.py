@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,20 @@ from typing import Any
 import onnx
 import pytest
 import torch as th
+import yaml
 from hub_repositories import LEAVES_FILES_OPEN
+from stable_baselines3.common.env_util import make_vec_env
 
+from sb3_vpg import VPG
+from sb3_vpg.export import export
+from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.version import __version__
-from sb3_vpg.zoo.agents.export_run import export_run
+from sb3_vpg.zoo.agents import export_run as export_runs
+from sb3_vpg.zoo.agents import onnx_play
 from sb3_vpg.zoo.agents.trained_agents import agents_in
 from sb3_vpg.zoo.cli import main
 from sb3_vpg.zoo.package_data import shipped_folder
+from sb3_vpg.zoo.safe_yaml import read_yaml
 
 pytestmark = LEAVES_FILES_OPEN
 TRAIN = ["train", "--env", "CartPole-v1", "-n", "600", "--eval-freq", "-1", "--verbose", "0", "--seed", "4"]
@@ -66,6 +74,28 @@ def test_enjoy_refuses_another_environment(file: Path, capsys: pytest.CaptureFix
     assert "there is no file none.onnx" in capsys.readouterr().err
 
 
+def test_arguments_of_the_environment_are_those_of_the_file(
+    logs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Flags replace them, and a path is refused, because the file may be of someone else."""
+    made: list[dict[str, Any]] = []
+    create = onnx_play.create_test_env
+    monkeypatch.setattr(onnx_play, "create_test_env", lambda *args, **kwargs: made.append(kwargs) or create(*args, **kwargs))
+    shutil.copytree(logs, tmp_path / "logs")
+    settings = tmp_path / "logs/vpg/CartPole-v1_1/CartPole-v1/args.yml"
+    play = ["enjoy", "--onnx", str(tmp_path / "agent.onnx"), "--no-render", "-n", "3"]
+    for kwargs, code in (({"sutton_barto_reward": True}, 0), ({"render_mode": "a/b"}, 1)):
+        settings.write_text(yaml.safe_dump({**read_yaml(settings), "env_kwargs": kwargs}))
+        environment = export_runs._environment("CartPole-v1", settings.parents[1] / "CartPole-v1.zip")
+        model = VPG.load(settings.parents[1] / "CartPole-v1.zip", device="cpu")
+        env = load_vec_normalize(settings.parents[1] / "CartPole-v1.zip", make_vec_env("CartPole-v1"))
+        export(model, tmp_path / "agent.onnx", env, n_checked=0, environment=environment)
+        assert main(play) == code
+    assert "render_mode is 'a/b': neither" in capsys.readouterr().err
+    assert main([*play, "--env-kwargs", "render_mode:None"]) == 0
+    assert [kwargs["env_kwargs"] for kwargs in made] == [{"sutton_barto_reward": True}, {"render_mode": None}]
+
+
 def test_a_program_of_torch_of_an_agent_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An agent with a run is not needed, nor is onnxruntime."""
     monkeypatch.chdir(tmp_path)
@@ -114,4 +144,4 @@ def test_stacked_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 def test_every_agent_that_ships(agent: Any, tmp_path: Path) -> None:
     """Each acts as its file does on 1,000 observations."""
     folder = str(agent.run.parents[1])
-    assert export_run(folder, agent.algo, agent.env_id, tmp_path / "agent.onnx").is_file()
+    assert export_runs.export_run(folder, agent.algo, agent.env_id, tmp_path / "agent.onnx").is_file()
