@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.exceptions import RefusedFileError
@@ -33,6 +34,8 @@ def enjoy_onnx(file: str, args: argparse.Namespace, vector_mode: str | None = No
     register()
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no file {file}; write one: sb3-vpg export --env ENV -o {file}")
+    # As the zoo's enjoy does, for environments that draw from the global generators
+    set_random_seed(args.seed)
     player = OnnxPlayer(file, args.seed)
     of_file = player.metadata["environment"]
     env_id = args.env or of_file["id"]
