@@ -39,7 +39,7 @@ def check_extra() -> None:
 
 def trace(agent: Agent) -> th.export.ExportedProgram:
     """
-    Return the agent as a program of torch for batches of any size.
+    Return the agent as a program of torch for batches of any size. It runs on the CPU, also if the model is on a GPU.
 
     :raises ExportError: if torch cannot export the policy
     """
@@ -62,7 +62,7 @@ def trace(agent: Agent) -> th.export.ExportedProgram:
     for node in program.graph.nodes:
         # Names files of this machine
         node.meta.pop("stack_trace", None)
-    return program
+    return program if agent.policy.device.type == "cpu" else move_to_device_pass(program, "cpu")
 
 
 def _reason(policy: Any, error: Exception) -> str:
@@ -80,10 +80,9 @@ def _reason(policy: Any, error: Exception) -> str:
 
 
 def write_torch(program: th.export.ExportedProgram, path: str, metadata: Mapping[str, str]) -> None:
-    """Write a program with its metadata. It runs on the CPU, also if the model is on a GPU."""
-    moved = move_to_device_pass(program, "cpu")
+    """Write a program with its metadata."""
     with _quiet():
-        th.export.save(moved, path, extra_files={METADATA: json.dumps(metadata)})
+        th.export.save(program, path, extra_files={METADATA: json.dumps(metadata)})
 
 
 def write_onnx(program: th.export.ExportedProgram, path: str, metadata: Mapping[str, str], agent: Agent) -> None:

@@ -165,6 +165,16 @@ def test_the_state_of_a_recurrent_policy_is_input_and_output(
     np.testing.assert_allclose(states["state_h"], own[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not th.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.filterwarnings("ignore:You are trying to run VPG on the GPU:UserWarning")
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_a_model_on_a_gpu_becomes_a_file_for_the_cpu(format: str, tmp_path: Path) -> None:
+    env = VecNormalize(DummyVecEnv([lambda: RandomEnv(DICT, ASYMMETRIC)]), norm_obs_keys=["vector"])
+    model = make_model("MultiInputPolicy", env, device="cuda", policy_kwargs={"ortho_init": False})
+    assert_same(model, export(model, tmp_path / "agent", format=format), play_onnx if format == "onnx" else play_torch)
+
+
 def probabilities(model: Any, observation: np.ndarray, masks: Any) -> list[np.ndarray]:
     """:return: of each part of the action, the probabilities of its choices, as the policy computes them"""
     keywords = {} if masks is None else {"action_masks": masks}
