@@ -77,7 +77,7 @@ $(LOWEST)/ready: pyproject.toml constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints.txt uv
 	$(LOWEST)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --extra dev \
 		--exclude-newer $(LOWEST_DAY) --constraint $(LOWEST)/torch.txt --output-file $(LOWEST)/lowest.txt pyproject.toml
-	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[track,mujoco,ray]' \
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[track,mujoco,ray,export]' \
 		hypothesis pytest pytest-xdist
 	@touch $@
 
