@@ -18,7 +18,7 @@ LOWEST_TESTS := $(patsubst %,tests/%.py,test_a2c_parity test_maskable_vpg test_n
 LOWEST_DAY := 2026-11-29
 
 .DEFAULT_GOAL := help
-.PHONY: help train test docs test-lowest test-processes test-pythons format clean
+.PHONY: help train test docs test-lowest test-processes test-export test-pythons format clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-lowest: $(LOWEST)/ready ## run a part of the tests with the lowest versions
 test-processes: $(READY) ## train long on up to eight processes, and compare with one
 	$(BIN)/python -m pytest tests/distributed --processes -q
 
+test-export: $(READY) ## export every agent that ships, and agents for all pairs of spaces
+	$(BIN)/python -m pytest tests/export tests/zoo/agents/test_export.py --export -q
+
 test-pythons: ## run make test with every Python version of pyproject.toml that this machine has
 	$(PYTHON) scripts/test_pythons.py
 
@@ -74,7 +77,7 @@ $(LOWEST)/ready: pyproject.toml constraints.txt
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints.txt uv
 	$(LOWEST)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --extra dev \
 		--exclude-newer $(LOWEST_DAY) --constraint $(LOWEST)/torch.txt --output-file $(LOWEST)/lowest.txt pyproject.toml
-	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[track,mujoco,ray]' \
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/lowest.txt --editable '.[track,mujoco,ray,export]' \
 		hypothesis pytest pytest-xdist
 	@touch $@
 

@@ -85,6 +85,10 @@ class UnknownClassError(ValueError):
     """A file names a class that this program has not imported; the message says how to import it."""
 
 
+class ExportError(ValueError):
+    """An agent cannot be exported: torch cannot trace its policy, or the file would not act as the agent does."""
+
+
 class ProcessLostError(RuntimeError):
     """Under torchrun, another process has ended; the message names it if it ran on the same machine."""
 

@@ -190,9 +190,17 @@ class LinearDecisionPolicy(BasePolicy):
         :return: N actions; those of a ``Box`` are clipped to its bounds. Among equal products the first action is chosen
         :raises ValueError: if a product is NaN or infinite
         """
-        products_NA = (weights @ self._features(observations).unsqueeze(-1)).squeeze(-1)
+        products_NA = self.products(observations, weights)
         if not th.isfinite(products_NA).all():
             raise ValueError(f"an observation is NaN, infinite or huge: its products with weights are {products_NA.tolist()}")
+        return self.choose(products_NA)
+
+    def products(self, observations: PyTorchObs, weights: th.Tensor) -> th.Tensor:
+        """Return the products of weights and features, shape (N, A). Parameters: see ``act``."""
+        return (weights @ self._features(observations).unsqueeze(-1)).squeeze(-1)
+
+    def choose(self, products_NA: th.Tensor) -> th.Tensor:
+        """Return the actions for these products, shape (N, A); see ``act``."""
         if isinstance(self.action_space, spaces.Discrete):
             return products_NA.argmax(dim=1) + int(self.action_space.start)
         assert isinstance(self.action_space, spaces.Box)

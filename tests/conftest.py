@@ -24,12 +24,13 @@ settings.load_profile("repeatable")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """See pytest."""
     parser.addoption("--documentation", action="store_true", help="also run the long blocks and commands of the documentation")
+    parser.addoption("--export", action="store_true", help="also export every agent that ships, and all spaces")
     parser.addoption("--processes", action="store_true", help="also run the long trainings on up to eight processes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long items of the documentation and those on many processes, unless they are asked for."""
-    for marker in ("documentation", "processes"):
+    """Leave out the long items of the documentation, of exports and on many processes, unless they are asked for."""
+    for marker in ("documentation", "export", "processes"):
         if not config.getoption(f"--{marker}"):
             long = [item for item in items if item.get_closest_marker(marker)]
             config.hook.pytest_deselected(items=long)

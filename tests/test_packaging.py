@@ -8,10 +8,11 @@ import zipfile
 from email import message_from_bytes
 from email.message import Message
 from importlib import import_module
-from importlib.metadata import distribution, distributions, version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
+from linked_environment import declared
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -47,26 +48,6 @@ class Declared(PathFinder):
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Declared
 """
-
-
-def declared(texts: list[str]) -> set[str]:
-    """
-    :param texts: requirements of a distribution, without its extras
-    :return: the names of all distributions that they require, directly or indirectly
-    """
-    required: set[tuple[str, str]] = set()
-    pending = [(text, "") for text in texts]
-    while pending:
-        text, parent_extra = pending.pop()
-        requirement = Requirement(text)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": parent_extra}):
-            continue
-        for extra in {"", *requirement.extras}:
-            name_and_extra = (canonicalize_name(requirement.name), extra)
-            if name_and_extra not in required:
-                required.add(name_and_extra)
-                pending += [(text, extra) for text in distribution(requirement.name).requires or []]
-    return {name for name, _ in required}
 
 
 def distributions_of_modules() -> dict[str, set[str]]:

@@ -413,6 +413,16 @@ def sequences_of_recurrent_policies() -> None:
         assert calls(getattr(RecurrentActorCriticPolicy, caller), "_process_sequence")
 
 
+@takes("Distribution._validate_args")
+def validation_of_distributions() -> None:
+    """The default of all distributions, which ``set_default_validate_args`` sets and which can be read to restore it."""
+    before = th.distributions.Distribution._validate_args
+    th.distributions.Distribution.set_default_validate_args(not before)
+    assert th.distributions.Normal(0.0, 1.0)._validate_args is not before
+    assert th.distributions.Distribution._validate_args is not before
+    th.distributions.Distribution.set_default_validate_args(before)
+
+
 @takes("OptimizedModule._orig_mod")
 def compiled_modules() -> None:
     layer = nn.Linear(1, 1)

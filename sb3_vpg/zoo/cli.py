@@ -72,6 +72,12 @@ COMMANDS = {
         parser="sb3_vpg.zoo.agents.flags:evaluate_parser",
     ),
     "enjoy": Command("watch a trained agent", "rl_zoo3.enjoy:enjoy", reads_runs=True, vec_envs=VECTOR_MODES),
+    "export": Command(
+        "write a trained agent to one file, for onnxruntime or torch",
+        "sb3_vpg.zoo.agents.export_run:export_agent",
+        reads_runs=True,
+        parser="sb3_vpg.zoo.agents.flags:export_parser",
+    ),
     "record_video": Command(
         "film a trained agent",
         "rl_zoo3.record_video",
@@ -182,6 +188,9 @@ def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Si
         names = ("vec_env", "checkpoint_freq", "resume", "exp_id")
         train(zoo_flags, signals, {flag: getattr(own, flag, None) for flag in names})
         return
+    if getattr(own, "onnx", None) is not None:
+        _enjoy_onnx(own, zoo_flags)
+        return
     from sb3_vpg.zoo import programs
 
     for module in getattr(args, "gym_packages", ()):
@@ -193,6 +202,17 @@ def _start(name: str, own: argparse.Namespace, zoo_flags: list[str], signals: Si
         programs.run_play(name, command.target, zoo_flags, vector_mode, gif)
     else:
         programs.run(command.target)
+
+
+def _enjoy_onnx(own: argparse.Namespace, flags: list[str]) -> None:
+    from sb3_vpg.zoo.agents.flags import enjoy_onnx_parser
+
+    args = enjoy_onnx_parser().parse_args(flags)
+    for module in args.gym_packages:
+        import_module(module)
+    from sb3_vpg.zoo.agents.onnx_play import enjoy_onnx
+
+    enjoy_onnx(own.onnx, args, own.vec_env)
 
 
 def _format_warning(message: Warning | str, *_: object, **__: object) -> str:
@@ -220,6 +240,9 @@ def _own_parser(name: str, command: Command) -> argparse.ArgumentParser:
     group.add_argument("--traceback", action="store_true", help="show the Python traceback of an error, not only one line")
     if command.vec_envs:
         group.add_argument("--vec-env", choices=command.vec_envs, help=VEC_ENV_HELP)
+    if name == "enjoy":
+        text = "play this file of sb3-vpg export instead of a run; --onnx FILE --help shows the flags for it"
+        group.add_argument("--onnx", metavar="FILE", help=text)
     if name == "train":
         text = "continue the latest run of this algorithm and environment, or the run with this number or folder"
         group.add_argument("--resume", nargs="?", const="", metavar="RUN", help=text)

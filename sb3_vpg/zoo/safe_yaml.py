@@ -1,12 +1,20 @@
 """
-Read the zoo's YAML files without creating the Python objects that they name, because a run's folder may be untrusted.
+Read the zoo's YAML files without creating the Python objects that they name, because a run's folder may be untrusted; and
+check values of files that others have written.
 """
 
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from sb3_vpg.exceptions import RefusedFileError
+
+# Short, and without the slashes and brackets of paths and calls
+_PLAIN_TEXT = re.compile(r"[\w .+-]{0,64}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,31 @@ def has_python_tag(value: Any) -> bool:
     if isinstance(value, dict):
         return any(map(has_python_tag, (*value.keys(), *value.values())))
     return any(map(has_python_tag, value)) if isinstance(value, (list, tuple, set)) else isinstance(value, PythonTag)
+
+
+def check_plain(value: Any, what: str, largest: float = math.inf) -> None:
+    """
+    :param value: read from a file
+    :param what: its name, for the error
+    :param largest: largest absolute value of a number
+    :raises RefusedFileError: unless it is a number, a short text that is not a path, or a list or mapping of these
+    """
+    if value is None or type(value) is bool:
+        return
+    if type(value) in (int, float) and abs(value) <= largest:
+        return
+    if isinstance(value, str) and _PLAIN_TEXT.fullmatch(value):
+        return
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            check_plain(item, what, largest)
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            check_plain(key, what, largest)
+            check_plain(item, f"{what}, {key}", largest)
+        return
+    raise RefusedFileError(f"{what} is {str(value)[:200]!r}: neither a number of a sensible size nor a plain text; refused")
 
 
 class _PlainLoader(yaml.SafeLoader):

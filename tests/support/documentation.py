@@ -34,6 +34,7 @@ AFTER = {
     "optimize": "-n 256 --n-trials 2 --n-evaluations 1 --eval-episodes 1 --verbose 0",
     "evaluate": "-n 3",
     "enjoy": "--no-render -n 50",
+    "export": "-n 20",
     "record_video": "-n 30",
     "record_training": "-n 30",
     "benchmark": "-n 2",
@@ -75,6 +76,7 @@ IN_NEW_PROCESS = {
 """Commands and flags that must not run in the tests' own process."""
 LONG = {
     **IN_NEW_PROCESS,
+    "export": "imports what writes ONNX files",
     "push_to_hub": "films",
     "load_from_hub": "follows push_to_hub",
     "sac": "learns at each step",

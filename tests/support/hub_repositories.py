@@ -21,9 +21,9 @@ def train_and_push(folder: Path) -> None:
 
 
 def push(folder: Path, organization: str = "me") -> list[str]:
-    """Return the arguments that push the run of ``folder/logs`` to ``folder/hub``."""
+    """Return the arguments that push the run of ``folder/logs`` to ``folder/hub``, without an ONNX file."""
     where = ["-f", str(folder / "logs"), "-orga", organization, "--local-hub", str(folder / "hub")]
-    return ["push_to_hub", "--env", "CartPole-v1", "--n-eval-episodes", "4", *where]
+    return ["push_to_hub", "--env", "CartPole-v1", "--n-eval-episodes", "4", "--no-onnx", *where]
 
 
 def load(repository: Path, *flags: str, env_id: str = "CartPole-v1") -> int:

@@ -74,7 +74,7 @@ def test_wherever_an_agent_plays_its_state_is_passed_on(
 
 def test_an_agent_from_the_hub_plays(logs: Path, states: list[Any], tmp_path: Path) -> None:
     hub = ["--local-hub", str(tmp_path / "hub"), "-orga", "me"]
-    assert main(["push_to_hub", *ON_T_MAZE, "-f", str(logs), *hub, "-n", "2", "--no-render"]) == 0
+    assert main(["push_to_hub", *ON_T_MAZE, "-f", str(logs), *hub, "-n", "2", "--no-render", "--no-onnx"]) == 0
     assert main(["load_from_hub", *ON_T_MAZE, "-f", str(tmp_path), *hub]) == 0
     assert_passed_on(states)
     assert "import sb3_vpg.envs\n" in next(tmp_path.glob("hub/me/*/README.md")).read_text()

@@ -2,28 +2,22 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from huggingface_sb3 import EnvironmentName
-from rl_zoo3 import ALGOS, get_saved_hyperparams
-from rl_zoo3.utils import get_model_path
+from rl_zoo3 import ALGOS
 from scipy.stats import t as student
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from sb3_vpg.zoo.agents.flags import N_ENVS, evaluate_parser
 from sb3_vpg.zoo.agents.learning_curve import draw_learning_curve
 from sb3_vpg.zoo.agents.masked_play import with_masks
-from sb3_vpg.zoo.agents.play_env import create_gym_vec_test_env, create_test_env
-from sb3_vpg.zoo.agents.trained_agents import no_run_message
-from sb3_vpg.zoo.flags import VECTOR_MODES
-from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
+from sb3_vpg.zoo.agents.play_env import create_env_of_run, saved_argument
+from sb3_vpg.zoo.agents.trained_agents import find_model
 from sb3_vpg.zoo.registration import register
-from sb3_vpg.zoo.safe_yaml import read_yaml
 
 
 @dataclass(frozen=True)
@@ -111,14 +105,8 @@ def evaluate_run(
     :raises ValueError: if there is no such run, if it has no such model, or if the environment does not support ``vec_env``
     """
     register()
-    env_name = EnvironmentName(env_id)
-    try:
-        _, model_path, run = get_model_path(exp_id, folder, algo, env_name, load_best)
-    except AssertionError as error:
-        raise ValueError(no_run_message(error, algo, env_name)) from None
-    import_modules_of(Path(run) / env_name)
-    check_registered(env_id)
-    env = _environment(env_name, Path(model_path), n_episodes, seed, vec_env)
+    model_path, run = find_model(folder, algo, env_id, exp_id, load_best)
+    env = create_env_of_run(env_id, model_path, min(N_ENVS[vec_env], n_episodes), seed, vec_env)
     # Playing needs no replay buffer; one of the saved size could fill the memory
     small_buffer: dict[str, Any] = {"buffer_size": 1} if issubclass(ALGOS[algo], OffPolicyAlgorithm) else {}
     model = ALGOS[algo].load(model_path, device=device, **small_buffer)
@@ -126,8 +114,8 @@ def evaluate_run(
     returns, lengths = evaluate_policy(player, env, n_episodes, deterministic=deterministic, return_episode_rewards=True)
     env.close()
     return Evaluation(
-        Path(model_path),
-        Path(run),
+        model_path,
+        run,
         np.asarray(returns),
         np.asarray(lengths),
         model.num_timesteps,
@@ -135,24 +123,6 @@ def evaluate_run(
         env.num_envs,
         deterministic,
         datetime.now().isoformat(timespec="seconds"),
-    )
-
-
-def _environment(env_name: EnvironmentName, model: Path, n_episodes: int, seed: int, vec_env: str) -> VecEnv:
-    """Return the environment that a model was trained in, with the statistics of its ``VecNormalize``."""
-    settings = model.parent / env_name
-    hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
-    create = partial(create_gym_vec_test_env, vec_env) if vec_env in VECTOR_MODES else create_test_env
-    return create(
-        env_name.gym_id,
-        n_envs=min(N_ENVS[vec_env], n_episodes),
-        stats_path=stats_path,
-        seed=seed,
-        should_render=False,
-        hyperparams=hyperparams,
-        env_kwargs=_saved_argument(settings, "env_kwargs"),
-        model=model,
-        vec_env_cls=DummyVecEnv,
     )
 
 
@@ -171,7 +141,7 @@ def evaluate() -> None:
         f"Model:          {result.model}\n"
         f"Logs:           {result.run}"
     )
-    trained_with = _saved_argument(result.run / EnvironmentName(args.env), "seed")
+    trained_with = saved_argument(result.run / EnvironmentName(args.env), "seed")
     picture = Path(args.output_folder or result.run) / "learning_curve.png"
     try:
         curve = draw_learning_curve(result.run, f"{args.algo.upper()} on {args.env}, seed {trained_with}", picture)
@@ -179,9 +149,3 @@ def evaluate() -> None:
     except ValueError as error:
         # A damaged curve does not fail the command, which has printed the score
         print(f"Learning curve: none, {error}")
-
-
-def _saved_argument(settings: Path, name: str) -> Any:
-    """Return a value of the run's ``args.yml``; None if the file or the value is missing."""
-    file = settings / "args.yml"
-    return read_yaml(file).get(name) if file.is_file() else None

@@ -4,11 +4,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from huggingface_sb3 import EnvironmentName
 from rl_zoo3 import create_test_env as create_test_env_of_the_zoo
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+from rl_zoo3 import get_saved_hyperparams
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 
 from sb3_vpg.normalization import has_statistics, load_vec_normalize
+from sb3_vpg.zoo.flags import VECTOR_MODES
 from sb3_vpg.zoo.patching import patched
+from sb3_vpg.zoo.safe_yaml import read_yaml
 from sb3_vpg.zoo.vector_modes import make_gym_vec_env
 
 
@@ -61,3 +65,36 @@ def create_test_env(
     env.training = env.norm_reward = False
     n_stack = entry.get("frame_stack", 0)
     return VecFrameStack(env, n_stack) if n_stack > 0 else env
+
+
+def create_env_of_run(env_id: str, model: Path, n_envs: int, seed: int, vec_env: str = "dummy") -> VecEnv:
+    """
+    Return the environment that a model was trained in, with the statistics of its ``VecNormalize``, and not rendered.
+
+    :param env_id: environment id
+    :param model: a model in the folder of its run
+    :param n_envs: number of environments
+    :param seed: of the first one
+    :param vec_env: ``"dummy"`` or one of ``VECTOR_MODES``
+    :raises ValueError: see ``create_gym_vec_test_env``
+    """
+    settings = model.parent / EnvironmentName(env_id)
+    hyperparams, stats_path = get_saved_hyperparams(str(settings), test_mode=True)
+    create = partial(create_gym_vec_test_env, vec_env) if vec_env in VECTOR_MODES else create_test_env
+    return create(
+        env_id,
+        n_envs=n_envs,
+        stats_path=stats_path,
+        seed=seed,
+        should_render=False,
+        hyperparams=hyperparams,
+        env_kwargs=saved_argument(settings, "env_kwargs"),
+        model=model,
+        vec_env_cls=DummyVecEnv,
+    )
+
+
+def saved_argument(settings: Path, name: str) -> Any:
+    """Return a value of the run's ``args.yml``; None if the file or the value is missing."""
+    file = settings / "args.yml"
+    return read_yaml(file).get(name) if file.is_file() else None

@@ -18,6 +18,7 @@ from rl_zoo3.utils import get_latest_run_id, get_model_path
 from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.algorithms import DEFAULT_ALGORITHM, VPG_ALGORITHMS
 from sb3_vpg.zoo.flags import LOGS
+from sb3_vpg.zoo.own_modules import check_registered, import_modules_of
 from sb3_vpg.zoo.package_data import shipped_folder
 from sb3_vpg.zoo.safe_yaml import read_yaml
 
@@ -148,6 +149,28 @@ def requested_model(flags: Sequence[str]) -> tuple[Path | None, Path]:
             return None, Path()
         raise ValueError(no_run_message(error, str(args.algo), args.env)) from None
     return Path(model), Path(run) / args.env
+
+
+def find_model(folder: str, algo: str, env_id: str, exp_id: int = 0, load_best: bool = False) -> tuple[Path, Path]:
+    """
+    Find a model that ``train`` has written, and import the modules that it was trained with.
+
+    :param folder: log folder, the ``-f`` of ``train``
+    :param algo: the algorithm's name on the command line
+    :param env_id: environment id
+    :param exp_id: number of the run, 0 for the latest
+    :param load_best: take the best model of the training's evaluations instead of the last
+    :return: the model's file and the folder of its run
+    :raises ValueError: if there is no such run, if it has no such model, or if the environment is not registered
+    """
+    env_name = EnvironmentName(env_id)
+    try:
+        _, model, run = get_model_path(exp_id, folder, algo, env_name, load_best)
+    except AssertionError as error:
+        raise ValueError(no_run_message(error, algo, env_name)) from None
+    import_modules_of(Path(run) / env_name)
+    check_registered(env_id)
+    return Path(model), Path(run)
 
 
 def no_run_message(error: AssertionError, algo: str, env_name: EnvironmentName) -> str:

@@ -27,6 +27,7 @@ def push_parser() -> argparse.ArgumentParser:
     parser = _common_parser("Score and film a trained agent, and share it on the Hugging Face hub.")
     parser.add_argument("-n", "--n-timesteps", type=positive, default=1000, help="steps of the video (default: %(default)s)")
     parser.add_argument("--no-render", action="store_true", help="no video")
+    parser.add_argument("--no-onnx", action="store_true", help="no ONNX file, which needs the extra export")
     text = "number of episodes for the score (default: %(default)s)"
     parser.add_argument("--n-eval-episodes", type=positive, default=100, help=text)
     parser.add_argument("--seed", type=int, default=0, help="seed of the environments for the score (default: 0)")

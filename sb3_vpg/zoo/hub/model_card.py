@@ -64,12 +64,15 @@ def front_matter(subject: CardSubject, score: Evaluation) -> ModelCardData:
     )
 
 
-def card(subject: CardSubject, score: Evaluation, install: str, gym_packages: Sequence[str] = ()) -> str:
+def card(
+    subject: CardSubject, score: Evaluation, install: str, gym_packages: Sequence[str] = (), onnx: str | None = None
+) -> str:
     """
     :param subject: the agent
     :param score: of the agent, measured on the files of its repository
     :param install: what pip installs sb3-vpg from
     :param gym_packages: modules that register the environment
+    :param onnx: name of the agent's ONNX file; None if there is none
     :return: the page, in Markdown
     """
     algo, env_id, args = subject.algo, subject.env_id, subject.repository.args
@@ -91,6 +94,7 @@ def card(subject: CardSubject, score: Evaluation, install: str, gym_packages: Se
         train_flags=shlex.join([*agent_flags, *folder_flags, *(["--seed", str(args["seed"])] if "seed" in args else [])]),
         sampled="" if score.deterministic else " --stochastic",
         gym_packages=gym_packages,
+        onnx=onnx,
         program=snippet(algo, env_id, subject.repo_id, subject.repository, score, gym_packages),
         hyperparams=yaml.safe_dump(subject.hyperparams, sort_keys=True).strip(),
     )

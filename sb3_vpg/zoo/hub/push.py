@@ -20,9 +20,11 @@ from rl_zoo3.exp_manager import ExperimentManager
 from rl_zoo3.utils import get_model_path
 
 from sb3_vpg.common.system_info import versions
+from sb3_vpg.export.programs import missing_packages
 from sb3_vpg.persistence.archives import DATA, STATISTICS, read_archive, read_members
 from sb3_vpg.zoo.advice import command_line
 from sb3_vpg.zoo.agents.evaluation import Evaluation, evaluate_run
+from sb3_vpg.zoo.agents.export_run import export_run
 from sb3_vpg.zoo.agents.videos import film
 from sb3_vpg.zoo.algorithms import algorithm_class
 from sb3_vpg.zoo.hub.flags import push_parser
@@ -52,7 +54,7 @@ def push_to_hub() -> None:
         files, logs = Path(folder) / "files", Path(folder) / "logs"
         files.mkdir()
         score = package(files, logs, args, repo_id)
-        stale = [name for name in _NAMES if not (files / name).exists()]
+        stale = [name for name in (*_NAMES, _onnx_name(args)) if not (files / name).exists()]
         url = open_hub(args.local_hub).push(files, repo_id, args.commit_message, stale)
     print(f"Mean return {score.mean:.2f} +/- {score.std:.2f}: {score.how}")
     print(f"Pushed to {url}")
@@ -83,7 +85,8 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
     score = evaluate_run(str(logs), args.algo, env_name.gym_id, 1, args.n_eval_episodes, **how)
     _write_results(files / _RESULTS, score)
     subject = CardSubject(args.algo, env_name.gym_id, repo_id, _model_in_words(args), repository, read_yaml(files / CONFIG))
-    (files / _CARD).write_text(card(subject, score, args.install, packages), encoding="utf-8")
+    onnx = None if args.no_onnx else _write_onnx(files, logs, args, score.deterministic)
+    (files / _CARD).write_text(card(subject, score, args.install, packages, onnx), encoding="utf-8")
     (files / ".gitattributes").write_text("*.mp4 filter=lfs diff=lfs merge=lfs -text\n")
     if not args.no_render:
         flags = ["--seed", str(args.seed), "--deterministic" if score.deterministic else "--stochastic"]
@@ -91,6 +94,24 @@ def package(files: Path, logs: Path, args: argparse.Namespace, repo_id: str) -> 
         shutil.move(video, files / _FILM)
         shutil.rmtree(video.parent)
     return score
+
+
+def _write_onnx(files: Path, logs: Path, args: argparse.Namespace, deterministic: bool) -> str | None:
+    """Export the agent that was scored. Return the name of the file; None if the extra is missing or it cannot be exported."""
+    if missing := missing_packages():
+        print(f"No ONNX file, because {', '.join(missing)} is not installed: pip install 'sb3-vpg[export]'")
+        return None
+    file = files / _onnx_name(args)
+    try:
+        export_run(str(logs), args.algo, args.env.gym_id, file, 1, stochastic=not deterministic)
+    except ValueError as error:
+        print(f"No ONNX file: {error}")
+        return None
+    return file.name
+
+
+def _onnx_name(args: argparse.Namespace) -> str:
+    return f"{ModelName(args.algo, args.env)}.onnx"
 
 
 def _copy_run(files: Path, args: argparse.Namespace) -> tuple[list[str], list[str]]:

@@ -21,8 +21,8 @@ from huggingface_sb3 import EnvironmentName, ModelName
 
 from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.zoo.hub.remotes import check_size
-from sb3_vpg.zoo.hub.safe_settings import check_plain, safe_hyperparams
-from sb3_vpg.zoo.safe_yaml import has_python_tag, read_yaml
+from sb3_vpg.zoo.hub.safe_settings import safe_hyperparams
+from sb3_vpg.zoo.safe_yaml import check_plain, has_python_tag, read_yaml
 
 CONFIG, ARGS, ENV_KWARGS, METRICS = "config.yml", "args.yml", "env_kwargs.yml", "train_eval_metrics.zip"
 PICKLED_STATISTICS = "vec_normalize.pkl"

@@ -6,12 +6,11 @@ Here only the wrappers listed below are allowed, any other is refused, and setti
 """
 
 import ast
-import math
-import re
 from typing import Any
 
 from sb3_vpg.exceptions import RefusedFileError
 from sb3_vpg.zoo.hyperparams_schema import known_keys
+from sb3_vpg.zoo.safe_yaml import check_plain
 
 WRAPPERS = {
     "gymnasium.wrappers": (
@@ -27,8 +26,6 @@ WRAPPERS = {
 }
 """Allowed wrappers. They change observations, actions and rewards, but neither files nor anything else outside."""
 VEC_WRAPPERS = {"stable_baselines3.common.vec_env": ("VecCheckNan", "VecExtractDictObs", "VecTransposeImage")}
-# Short, and without the slashes and brackets of paths and calls
-_PLAIN_TEXT = re.compile(r"[\w .+-]{0,64}")
 # The horizon of HistoryWrapper must not fill the memory
 _MAX_WRAPPER_ARGUMENT = 1000
 # The zoo imports and calls what these name; playing does not need them
@@ -61,31 +58,6 @@ def safe_hyperparams(config: dict[str, Any], algo: str, path: object) -> tuple[d
         else:
             dropped.append(name)
     return kept, dropped
-
-
-def check_plain(value: Any, what: str, largest: float = math.inf) -> None:
-    """
-    :param value: read from a file
-    :param what: its name, for the error
-    :param largest: largest absolute value of a number
-    :raises RefusedFileError: unless it is a number, a short text that is not a path, or a list or mapping of these
-    """
-    if value is None or type(value) is bool:
-        return
-    if type(value) in (int, float) and abs(value) <= largest:
-        return
-    if isinstance(value, str) and _PLAIN_TEXT.fullmatch(value):
-        return
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            check_plain(item, what, largest)
-        return
-    if isinstance(value, dict):
-        for key, item in value.items():
-            check_plain(key, what, largest)
-            check_plain(item, f"{what}, {key}", largest)
-        return
-    raise RefusedFileError(f"{what} is {str(value)[:200]!r}: neither a number of a sensible size nor a plain text; refused")
 
 
 def _runs_code(name: str, value: Any) -> bool:

@@ -23,6 +23,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg import VPG
+from sb3_vpg.export import OnnxPlayer
 from sb3_vpg.normalization import load_vec_normalize
 from sb3_vpg.zoo.agents.evaluation import evaluate_run
 from sb3_vpg.zoo.cli import main
@@ -174,7 +175,7 @@ def test_push_and_load_call_the_hubs_api(pushed: Path, repository: Path, monkeyp
     assert main([*flags, "--no-render"]) == 0
     assert calls[0] == ("create", {"repo_id": f"me/{NAME}", "exist_ok": True})
     assert calls[1][1]["repo_id"] == f"me/{NAME}"
-    assert {f"{NAME}.zip", "README.md", "results.json", "config.yml"} <= set(calls[1][1]["files"])
+    assert {f"{NAME}.zip", f"{NAME}.onnx", "README.md", "results.json", "config.yml"} <= set(calls[1][1]["files"])
     assert calls[1][1]["delete_patterns"] == ["replay.mp4", "vec_normalize.pkl"], "what an earlier push may have left"
     del calls[:]
     flags = ["load_from_hub", "--env", "CartPole-v1", "-orga", "me", "-f", str(logs)]
@@ -281,6 +282,24 @@ def test_a_second_push_replaces_its_own_files_only(pushed: Path, repository: Pat
     assert (repository / "notes.txt").read_text() == "mine"
     assert (repository / f"{NAME}.zip").read_bytes() != model
     assert not (repository / "replay.mp4").exists(), "the old film showed another model"
+
+
+def test_the_onnx_file_is_beside_the_model(
+    pushed: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It plays as the pushed model does, and the card names it; a push without the extra removes it."""
+    flags = [*push(pushed), "--local-hub", str(repository.parents[1]), "--no-render"]
+    flags.remove("--no-onnx")
+    assert main(flags) == 0
+    player, env = OnnxPlayer(repository / f"{NAME}.onnx"), make_vec_env("CartPole-v1", 4, seed=0)
+    assert evaluate_policy(player, env, 4)[0] == json.loads((repository / "results.json").read_text())["mean_reward"]
+    assert f"`{NAME}.onnx` is the same agent" in (repository / "README.md").read_text()
+    assert load(repository) == 0
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert main(flags) == 0
+    assert "No ONNX file, because onnxscript is not installed: pip install 'sb3-vpg[export]'" in capsys.readouterr().out
+    assert not (repository / f"{NAME}.onnx").exists()
+    assert "onnx" not in (repository / "README.md").read_text()
 
 
 def test_algorithms_of_the_zoo_are_refused_with_the_zoos_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
