@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -25,10 +26,11 @@ class RolloutEnd:
     :param world: the processes
     :param n_steps: length of the rollout, if it is fixed
     :param n_episodes: whole episodes of each environment; None: ``n_steps``
+    :param gathers: whether this process makes the whole update, which all do or none
     """
 
-    def __init__(self, world: World, n_steps: int, n_episodes: int | None) -> None:
-        self._world, self._n_episodes = world, n_episodes
+    def __init__(self, world: World, n_steps: int, n_episodes: int | None, gathers: bool = False) -> None:
+        self._world, self._n_episodes, self._gathers = world, n_episodes, gathers
         self._goal: int | None = n_steps if n_episodes is None else None
         self.stopped_after: int | None = None
         """The number of steps after which a callback has stopped the rollout; of several processes, the smallest."""
@@ -59,10 +61,20 @@ class RolloutEnd:
         return 0 if self.stopped_after is None else n_steps - self.stopped_after
 
     def _agree(self, n_steps: int, stops: bool) -> int:
-        """Return the largest number of steps of all processes."""
-        everyones = self._world.all_gather((n_steps, stops))
-        self.stopped_after = min((steps for steps, has_stopped in everyones if has_stopped), default=None)
-        return max(steps for steps, _ in everyones)
+        """
+        Return the largest number of steps of all processes.
+
+        :raises ValueError: if NumPy computes the policy in some processes, and torch in others
+        """
+        everyones = self._world.all_gather((n_steps, stops, self._gathers))
+        by_numpy = [rank for rank, (_, _, gathers) in enumerate(everyones) if gathers]
+        if 0 < len(by_numpy) < len(everyones):
+            raise ValueError(
+                f"NumPy computes the policy's networks in the processes {by_numpy}, but torch does in the others: a hook, a "
+                "method or a module of the policy has changed in some processes only. Change it in each of them"
+            )
+        self.stopped_after = min((steps for steps, has_stopped, _ in everyones if has_stopped), default=None)
+        return max(steps for steps, _, _ in everyones)
 
 
 class EpisodeReports:
@@ -174,5 +186,6 @@ def step_arrays(buffer: RolloutBuffer) -> dict[str, np.ndarray]:
 def _checksum(policy: BasePolicy) -> int:
     checksum = 0
     for parameter in policy.parameters():
-        checksum = zlib.crc32(parameter.detach().numpy().tobytes(), checksum)
+        # NumPy does not know all types of torch
+        checksum = zlib.crc32(parameter.detach().reshape(-1).view(th.uint8).numpy().tobytes(), checksum)
     return checksum

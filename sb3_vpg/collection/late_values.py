@@ -17,7 +17,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import MlpExtractor
 from torch.nn.parameter import is_lazy
 
-from sb3_vpg.collection.actors import Actor
+from sb3_vpg.collection.actors import Actor, LeanActor
 from sb3_vpg.collection.agreement import TimeOut
 from sb3_vpg.collection.buffers import flat_observations
 from sb3_vpg.collection.check_nan import check_terminal
@@ -36,6 +36,8 @@ class LateValues:
 
     def __init__(self, actor: Actor, buffer: RolloutBuffer, has_critic: bool) -> None:
         self.actor, self.buffer, self.has_critic = actor, buffer, has_critic
+        self.gathers = isinstance(actor, LeanActor) and actor.gathers(has_critic)
+        """Whether each process of torchrun makes the whole update; then ``write`` leaves time-outs to ``bootstrap``."""
         self._time_outs: list[TimeOut] = []
         self._n_rows = 0
         self._parts: list[Array] = []
@@ -80,12 +82,11 @@ class LateValues:
         """:param shown: tensors of this step that a callback has read, and may have written to, as with SB3's loop"""
         self._shown.append((self.buffer.pos, shown))
 
-    def write(self, has_all_time_outs: bool = True) -> None:
+    def write(self) -> None:
         """
         Write log-probabilities and values into the full buffer. At a time-out, add the discounted value of the last
         observation to the reward, as SB3's loop does.
 
-        :param has_all_time_outs: False if ``bootstrap`` is called later, with those of other processes too
         :raises ValueError: if the weights have changed since ``note_weights``
         :raises UnsoundNumberError: if the last observation of an episode is NaN, infinite or huge
         """
@@ -94,7 +95,7 @@ class LateValues:
         if self.has_critic:
             self._check_weights()
             self._compute_rows(buffer.pos)
-            if has_all_time_outs:
+            if not self.gathers:
                 self._compute_time_outs()
             buffer.values = np.concatenate(self._parts).astype(np.float32, copy=False).reshape(buffer.rewards.shape)
             for rows, envs, values in self._bootstraps:

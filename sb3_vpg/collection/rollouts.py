@@ -20,7 +20,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, LeanActor, executable
+from sb3_vpg.collection.actors import NO_KEYWORDS, Actor, executable
 from sb3_vpg.collection.agreement import EpisodeReports, RolloutEnd, whole_rollout
 from sb3_vpg.collection.buffers import EpisodeBuffer, store_observations, store_step
 from sb3_vpg.collection.callback_locals import Locals, locals_of
@@ -70,10 +70,9 @@ def collect(
     lazy_locals = _lazy_locals(model, actor, callback, rollout_buffer)
     step, check = world.recording(fast_step(env)), raw_check(env, policy)
     is_bounded, n_all, reports = isinstance(model.action_space, spaces.Box), n_envs * world.size, EpisodeReports(model, world)
-    keywords = NO_KEYWORDS
     episode_buffer = rollout_buffer if isinstance(rollout_buffer, EpisodeBuffer) else None
-    n_finished, n_steps = np.zeros(n_envs, dtype=int), 0
-    end = RolloutEnd(world, n_rollout_steps, n_episodes)
+    keywords, n_finished, n_steps = NO_KEYWORDS, np.zeros(n_envs, dtype=int), 0
+    end = RolloutEnd(world, n_rollout_steps, n_episodes, late.gathers)
     while end.goes_on(n_steps, n_finished):
         if model.policy is not policy or model.env is not model_env:
             break
@@ -115,8 +114,7 @@ def collect(
     reports.share()
     if is_stopped:
         return False
-    gathers = isinstance(actor, LeanActor) and actor.gathers(estimator.has_critic)
-    _complete(model, late, rollout_buffer, has_all_time_outs=not gathers)
+    _complete(model, late, rollout_buffer)
     lazy_locals.set_lazy({})
     callback.update_locals({"n_steps": n_steps, **_last_step(model, rollout_buffer, observations, actions, rewards)})
     return True
@@ -263,27 +261,30 @@ def everyones_rollout(
 
     :param late: of the rollout, which ``collect`` has written
     :param buffer: the rollout of this process
-    :return: the rollout to learn from, and of its environments the values of the last observations, shape (N,), or None
-        without a critic, and whether the last step ended an episode
+    :return: the rollout to learn from, and of its environments the values of the last observations (None without a critic)
+        and whether the last step ended an episode
     """
-    actor, ends = late.actor, (last_values(model, late.actor, callback, late.has_critic), model._last_episode_starts)
+    ends = last_values(model, late.actor, callback, late.has_critic), model._last_episode_starts
     if world.is_distributed:
         model.rollout_buffer = buffer
-    if not isinstance(actor, LeanActor) or not actor.gathers(late.has_critic):
+    if not late.gathers:
         return buffer, *ends
-    whole, time_outs, *ends_of_all = whole_rollout(model, world, buffer, late.time_outs(), *ends)
+    whole, time_outs, last_values_N, last_dones_N = whole_rollout(model, world, buffer, late.time_outs(), *ends)
     late.bootstrap(whole, time_outs)
     model.rollout_buffer = whole
-    return whole, *ends_of_all
+    # What a callback needs to compute advantages from other rewards
+    values = {} if last_values_N is None else {"values": th.as_tensor(last_values_N, device=model.device)[:, None]}
+    callback.update_locals({"rollout_buffer": whole, "dones": last_dones_N.astype(bool), **values})
+    return whole, last_values_N, last_dones_N
 
 
-def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer, has_all_time_outs: bool) -> None:
+def _complete(model: OnPolicyAlgorithm, late: LateValues, buffer: RolloutBuffer) -> None:
     """Write what SB3's loop writes step by step: log-probabilities, values, and the bootstraps at time-outs."""
     if isinstance(buffer, EpisodeBuffer):
         buffer.truncate()
     buffer.full = True
     check_rollout(buffer, model._last_obs, model.policy)
-    late.write(has_all_time_outs)
+    late.write()
 
 
 def _last_step(

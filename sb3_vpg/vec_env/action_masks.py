@@ -174,7 +174,8 @@ class MaskReader:
         elif not is_masking_supported(env):
             raise ValueError(
                 f"{_without_masks(env)} has no action masks: give the environment a method action_masks(), or wrap it in "
-                "sb3_contrib.common.wrappers.ActionMasker; to learn without masks, call learn(..., use_masking=False)"
+                "sb3_contrib.common.wrappers.ActionMasker; to learn without masks, use VPG (on the command line --algo vpg), "
+                "or learn(..., use_masking=False)"
             )
         elif _is_in_this_process(env):
             for index, method in enumerate(env.get_attr(METHOD)):

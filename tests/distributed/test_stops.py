@@ -23,6 +23,7 @@ WORDS = {
     "other step sizes": ("their learning_rate differ: 0.001, 0.002",),
     "one normalizes": ("their wrappers differ", "VecNormalize"),
     "one checkpoint": ("process 0 has the callbacks ['TrainingCheckpoint']", "give them to each process"),
+    "one hook": ("NumPy computes the policy's networks in the processes [1]", "Change it in each"),
     "RandomSearch": ("without torchrun",),
     "gSDE": ("global random stream", "without torchrun"),
     "dropout": ("Dropout", "LayerNorm"),

@@ -141,6 +141,17 @@ def one_normalizes() -> None:
     model(VecNormalize(env) if get_rank() == 0 else env).learn(TOTAL)
 
 
+class Hook(BaseCallback):
+    """Adds a hook to the policy of the first process, so that only torch can compute it there."""
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if get_rank() == 0 and self.num_timesteps > 0:
+            self.model.policy.action_net.register_forward_hook(lambda *_: None)
+
+
 def random_search() -> None:
     RandomSearch("LinearPolicy", make_vec_env(CARTPOLE, n_envs=2)).learn(100)
 
@@ -152,6 +163,7 @@ REFUSALS: dict[str, Callable[[], Any]] = {
     "other step sizes": lambda: model(learning_rate=0.001 * (1 + get_rank())).learn(TOTAL),
     "one normalizes": one_normalizes,
     "one checkpoint": one_checkpoint,
+    "one hook": lambda: model().learn(TOTAL, Hook()),
     "RandomSearch": random_search,
     "gSDE": lambda: model(make_vec_env(PENDULUM, n_envs=2), use_sde=True).learn(TOTAL),
     "dropout": lambda: model(policy_kwargs={"activation_fn": nn.Dropout}).learn(TOTAL),

@@ -34,6 +34,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "optimal": (CARTPOLE, {"baseline": "optimal", "n_episodes": 1}),
     "Box": (PENDULUM, {"normalize_advantage": True, "ent_coef": 0.01}),
     "FrozenLake": ("FrozenLake-v1", {}),
+    "other rewards": (PENDULUM, {}),
     "VecNormalize": (PENDULUM, {}),
     "VecNormalize, episodes": (CARTPOLE, {"n_episodes": 1, "baseline": "none"}),
     "torch": (CARTPOLE, {"n_episodes": 1, "batch_size": 30, **TORCH}),
@@ -66,6 +67,16 @@ class Recorder(BaseCallback):
         self.diagnostics.append([noted.get(f"train/{name}", np.nan) for name in DIAGNOSTICS])
 
 
+class Bonus(Recorder):
+    """Also adds to the rewards when a rollout is complete, and computes its advantages again, as SB3's callbacks may."""
+
+    def _on_rollout_end(self) -> None:
+        buffer = self.locals["rollout_buffer"]
+        assert buffer is self.model.rollout_buffer  # type: ignore[attr-defined]  # of VPG
+        buffer.rewards += 0.1 * buffer.actions[:, :, 0]
+        buffer.compute_returns_and_advantage(self.locals["values"], self.locals["dones"])
+
+
 class Discard:
     """An output of the logger, so that diagnostics are computed."""
 
@@ -88,7 +99,8 @@ def train(folder: Path, n_short: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for case, (env_id, options) in CASES.items():
         is_long = case in LONG and get_world_size() <= 2
-        env, recorder = make_env(case, env_id), Recorder(N_UPDATES if is_long else n_short)
+        env, kind = make_env(case, env_id), Bonus if case == "other rewards" else Recorder
+        recorder = kind(N_UPDATES if is_long else n_short)
         options = {"learning_rate": 0.003, "n_critic_updates": 2, "n_steps": N_STEPS, **options}
         model = VPG("MlpPolicy", env, seed=5, device="cpu", **options)
         model.set_logger(Logger(folder=None, output_formats=[Discard()]))  # type: ignore[list-item]  # it writes nothing
