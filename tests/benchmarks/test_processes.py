@@ -11,20 +11,20 @@ with pytest.MonkeyPatch.context() as patch:
     report, runs = map(import_module, ("harness.process_report", "harness.process_runs"))
 
 
-def process(steps: int, seconds: float, n_sums: int = 0, n_objects: int = 0, iterations: int = 10) -> dict[str, Any]:
-    own = {"steps": steps, "seconds": seconds, "CPU seconds": seconds / 2, "iterations": iterations, "n_numbers": 100}
-    exchanges = {"sums": {"calls": n_sums, "seconds": 0.5}, "objects": {"calls": n_objects, "seconds": 0.25}}
-    return {**own, **exchanges, "rollouts": {"calls": iterations, "seconds": seconds / 4}}
+def process(steps: int, seconds: float, n_exchanges: int = 0, iterations: int = 10) -> dict[str, Any]:
+    own = {"steps": steps, "seconds": seconds, "CPU seconds": seconds / 2, "iterations": iterations}
+    exchanges = {"calls": n_exchanges, "seconds": 0.5}
+    return {**own, "n_numbers": 100, "exchanges": exchanges, "rollouts": {"calls": iterations, "seconds": seconds / 4}}
 
 
 RAW = {
     "n_envs": 8,
-    "exchange": {"HalfCheetah-v4": {"sums": 0.001, "objects": 0.004}},
+    "exchange": {"HalfCheetah-v4": {"message": 0.001, "rollout": 0.004, "sum": 0.002}},
     "runs": {
         "HalfCheetah-v4": {
             report.ALONE: [[process(1000, 4.0)], [process(1000, 5.0)]],
             report.ONE: [[process(1000, 4.0)], [process(1000, 5.0)]],
-            report.TWO: [[process(500, 2.0, 200, 20), process(500, 2.5, 200, 20)]] * 2,
+            report.TWO: [[process(500, 2.0, 50), process(500, 2.5, 50)]] * 2,
             report.LIMIT: [[process(500, 2.0), process(500, 2.0)]] * 2,
         }
     },
@@ -41,19 +41,20 @@ def test_the_slowest_process_counts_and_the_steps_of_all() -> None:
 
 
 def test_the_cost_of_an_iteration_is_that_of_its_exchanges() -> None:
-    """20 sums of 1 ms and 2 objects of 4 ms."""
-    assert report.exchange_cost(RAW, "HalfCheetah-v4") == pytest.approx(0.028)
+    """4 messages of 1 ms and one of 4 ms with the rollout, whose cost grows with its length."""
+    assert report.exchange_cost(RAW, "HalfCheetah-v4") == pytest.approx(0.008)
+    assert report.exchange_cost(RAW, "HalfCheetah-v4", longer=2) == pytest.approx(0.012)
     (row,) = [line for line in report.exchange_table(RAW) if line.startswith("| HalfCheetah-v4")]
-    assert row == "| HalfCheetah-v4 | 100 | 50.0 | 200.0 | 20 | 1.00 | 2 | 4.00 | 28.0 | 75.0 |"
+    assert row == "| HalfCheetah-v4 | 50.00 | 150.00 | 5 | 1.00 | 4.00 | 2.00 | 8.00 | 50.00 |"
 
 
 def test_the_model_of_many_processes() -> None:
-    """Free exchanges: P times as fast. Exchanges that cost an iteration with every other process: no gain."""
-    assert report.modelled(1, 0.2, 0.1) == 1.0
-    assert report.modelled(128, 0.2, 0.0) == 128.0
-    assert report.modelled(32, 0.2, 0.2) == 1.0
-    # 16 times as long: 8 * 3.2 s of work in 3.2 s and 7 exchanges of 0.1 s
-    assert report.modelled(8, 0.2, 0.1, 16) == pytest.approx(25.6 / 3.9)
+    """Free exchanges: only the update does not get faster. An update without cost: P times as fast."""
+    assert report.modelled(1, 0.2, 0.1, 0.1) == pytest.approx(1.0)
+    assert report.modelled(128, 0.2, 0.0, 0.0) == pytest.approx(128.0)
+    assert report.modelled(4, 0.2, 0.1, 0.0) == pytest.approx(4 * 0.3 / 0.6)
+    # Never more than an iteration divided by an update and an exchange
+    assert report.modelled(10**9, 0.2, 0.1, 0.05) == pytest.approx(0.3 / 0.15)
     assert any("128 processes" in line for line in report.report(RAW))
 
 
@@ -61,6 +62,6 @@ def test_one_process_measures_its_training() -> None:
     """Without torchrun: two iterations of 8 environments, and no exchange."""
     (own,) = runs.train("CartPole-v1", 8, 2 * 8 * 32)
     assert (own["iterations"], own["steps"]) == (2, 512)
-    assert own["sums"] == own["objects"] == {"calls": 0, "seconds": 0.0}
+    assert own["exchanges"] == {"calls": 0, "seconds": 0.0}
     assert own["rollouts"]["calls"] == 2
     assert 0.0 < own["rollouts"]["seconds"] < own["seconds"]
