@@ -85,7 +85,7 @@ def _environment(model: BaseAlgorithm, env: GymEnv | None) -> VecEnv:
     if env is None:
         env = model.get_env()
     if env is None:
-        raise ValueError("there is no environment, whose observations the file takes: pass env=, or load(path, env)")
+        raise ValueError("the model has no environment, whose observations the file takes: pass env=, or load(path, env)")
     wrapped = env if isinstance(env, VecEnv) else model._wrap_env(env, monitor_wrapper=False)
     if model.get_vec_normalize_env() is not None and not normalizers(wrapped):
         raise ValueError(

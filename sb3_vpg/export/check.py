@@ -169,11 +169,16 @@ def compare(run: Run, trace: Trace, agent: Agent) -> None:
         raise ExportError(
             f"the file does not act as the model: of {n:,} observations, number {worst + 1} differs most. The model does "
             f"{trace.outputs[ACTION][worst].tolist()}, the file {outputs[ACTION][worst].tolist()}; the inputs are "
-            f"{seen!s:.400}. No file was written. The policy computes something else in predict() than torch has exported"
+            f"{seen!s:.400}. No file was written. predict() of the policy computes something that torch did not export: "
+            "remove randomness, hooks and NumPy code from it"
         )
     for name in NEXT_STATES:
         if name in outputs and not np.allclose(outputs[name], trace.outputs[name], rtol=0, atol=RANGE_TOLERANCE):
-            raise ExportError(f"the file's {name} differs from the model's state by more than {RANGE_TOLERANCE}")
+            difference = np.abs(outputs[name] - trace.outputs[name]).max()
+            raise ExportError(
+                f"the file's {name} differs from the model's state by {difference:.2g}, and at most {RANGE_TOLERANCE} is "
+                "allowed. No file was written. Let predict() of the policy compute the states in torch alone"
+            )
 
 
 def _rows(values: np.ndarray, tensor: Tensor, begin: int, end: int) -> np.ndarray:

@@ -127,7 +127,10 @@ def _transposed_by_predict(seen: spaces.Space[Any], expected: spaces.Space[Any])
         if shape == part.shape:
             continue
         if not is_image_space(part) or shape is None or (shape[2], *shape[:2]) != part.shape:
-            raise ValueError(f"the model takes observations in {expected}, but the environment gives {seen}: pass its own")
+            raise ValueError(
+                f"the model takes observations in {expected}, but the environment gives {seen}: "
+                "pass the environment that it was trained in (env=...)"
+            )
         keys.append(key)
     return keys
 
