@@ -68,11 +68,13 @@ def export(
         else:
             write_torch(program, part, described)
         if n_checked > 0:
-            played = Recorder(model, agent, pipeline).play(n_checked)
-            compare(open_onnx(part) if format == "onnx" else open_torch(part), played, agent)
-            own = model.get_env()
+            own, was_training = model.get_env(), model.policy.training
             if own is not None and own.unwrapped is pipeline.base:
+                # The next learn() begins new episodes
                 model._last_obs = None
+            played = Recorder(model, agent, pipeline).play(n_checked)
+            model.policy.set_training_mode(was_training)
+            compare(open_onnx(part) if format == "onnx" else open_torch(part), played, agent)
     return Path(file)
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from sb3_vpg.export.signature import ACTION, MASKS, NEXT_STATES, NOISE, OBSERVATION, STARTS, STATES, draw_noise
 
+_LARGEST_SIZE = 10**7
+
 
 class OnnxPlayer:
     """
@@ -37,10 +39,30 @@ class OnnxPlayer:
             self.metadata: dict[str, Any] = {name: json.loads(text) for name, text in texts.items()}
             """What the file says of itself: see docs/export.md."""
             self._inputs, self._outputs = self.metadata["inputs"], list(self.metadata["outputs"])
+            self._check_metadata()
         except Exception as error:  # onnxruntime's own classes
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"{path} is no ONNX file that sb3_vpg.export has written: {reason:.200}") from error
         self._rng = np.random.default_rng(seed)
+
+    def _check_metadata(self) -> None:
+        """:raises ValueError: if the metadata are not those of this file, which may be of someone else"""
+        environment = self.metadata["environment"]
+        env_id, kwargs = environment.get("id"), environment.get("kwargs") or {}
+        if not isinstance(env_id, str | None) or not isinstance(kwargs, dict) or "id" in kwargs:
+            raise ValueError("its metadata do not name an environment")
+        for kind, described, found in (
+            ("inputs", self._inputs, self._session.get_inputs()),
+            ("outputs", self.metadata["outputs"], self._session.get_outputs()),
+        ):
+            named = {name: [size for size in tensor["shape"] if size != "n"] for name, tensor in described.items()}
+            # onnxruntime has None or a name where the batch's size stands
+            if named != {tensor.name: [size for size in tensor.shape if isinstance(size, int)] for tensor in found}:
+                raise ValueError(f"its metadata name other {kind} than it has")
+            if max((size for sizes in named.values() for size in sizes), default=0) > _LARGEST_SIZE:
+                raise ValueError(f"one of its {kind} has more than {_LARGEST_SIZE:,} entries")
+        if not self.metadata.keys() >= {"observation_space", "action_space"}:
+            raise ValueError("its metadata do not name the spaces")
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the outputs for these inputs, each by its name."""

@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,15 +51,19 @@ def trace(agent: Agent) -> th.export.ExportedProgram:
         example["noise"] += 0.5
     size = th.export.Dim("n", min=1)
     shapes = ({name: {tensor.batch_axis: size} for name, tensor in agent.inputs.items()},)
-    was_training = agent.policy.training
-    agent.policy.set_training_mode(False)
+    policy, was_training = agent.policy, agent.policy.training
+    distribution = getattr(policy, "action_dist", None)
+    policy.set_training_mode(False)
     try:
+        # A copy, in which the trace leaves its tensors without values
+        policy.action_dist = copy(distribution)
         with without_validation(), single_steps(agent.policy), _quiet(), th.no_grad():
             program = th.export.export(agent, (example,), dynamic_shapes=shapes)
     except Exception as error:  # whatever torch raises, and the user's own layers
         raise ExportError(_reason(agent.policy, error)) from error
     finally:
-        agent.policy.set_training_mode(was_training)
+        policy.action_dist = distribution
+        policy.set_training_mode(was_training)
     for node in program.graph.nodes:
         # Names files of this machine
         node.meta.pop("stack_trace", None)
@@ -110,6 +115,10 @@ def write_onnx(program: th.export.ExportedProgram, path: str, metadata: Mapping[
     for part in (graph, *graph, *(value for node in graph for value in node.outputs)):
         # Names of classes and files of this machine
         part.metadata_props.clear()
+    inner = [value for node in graph for value in node.outputs if not value.is_graph_output()]
+    for index, value in enumerate(inner):
+        # Any name may be the key of a Dict observation
+        value.name = f"/{index}"
     made.model.metadata_props.clear()
     made.model.metadata_props.update(metadata)
     made.save(path, external_data=False)

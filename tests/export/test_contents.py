@@ -1,5 +1,6 @@
 """What a file says of itself, and how it plays."""
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,48 @@ def test_a_model_on_another_environment_than_its_own(tmp_path: Path) -> None:
     steps = model.get_env().get_attr("steps")
     assert export(model, tmp_path / "agent.pt2", RandomEnv(action_space=CONTINUOUS), format="torch", n_checked=9).is_file()
     assert model.get_env().get_attr("steps") == steps
+
+
+def test_any_key_of_a_dict_may_name_an_input(tmp_path: Path) -> None:
+    """Also names that torch gives to operations, of which a file may have only one each."""
+    keys = ("view", "linear", "cat", "tanh", "clamp", "permute")
+    space = spaces.Dict(dict.fromkeys(keys, spaces.Box(-1, 1, (2,))))
+    model = make_model("MultiInputPolicy", env=RandomEnv(space, CONTINUOUS))
+    file = export(model, tmp_path / "agent.onnx", n_checked=9)
+    assert set(OnnxPlayer(file).metadata["inputs"]) == set(keys)
+
+
+def test_the_check_leaves_the_model_as_it_was(tmp_path: Path) -> None:
+    """The policy can be copied and is in the same mode, and the next learn() does not go on in the middle of an episode."""
+    model = make_model(env=RandomEnv(action_space=CONTINUOUS))
+    model.learn(64)
+    for n_checked in (0, 9):
+        model.policy.set_training_mode(True)
+        export(model, tmp_path / "agent.pt2", format="torch", n_checked=n_checked)
+        assert model.policy.training
+        copy.deepcopy(model.policy)
+    assert model._last_obs is None
+    model.learn(64, reset_num_timesteps=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"environment": "null"},
+        {"environment": '{"id": ["CartPole-v1"]}'},
+        {"environment": '{"id": "CartPole-v1", "kwargs": "x"}'},
+        {"environment": '{"id": "CartPole-v1", "kwargs": {"id": "Pendulum-v1"}}'},
+        {"inputs": '{"other": {"dtype": "float32", "shape": ["n", 3], "is": ""}}'},
+        {"outputs": '{"other": {"dtype": "float32", "shape": ["n", 3], "is": ""}}'},
+        {"observation_space": None},
+    ],
+)
+def test_metadata_of_another_file_are_refused(tmp_path: Path, change: dict[str, str | None]) -> None:
+    file = export(make_model(env=RandomEnv(action_space=CONTINUOUS)), tmp_path / "agent.onnx", n_checked=0)
+    model = onnx.load(file)
+    changed = {entry.key: entry.value for entry in model.metadata_props} | change
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {name: text for name, text in changed.items() if text is not None})
+    onnx.save(model, file)
+    with pytest.raises(ValueError, match=r"agent.onnx is no ONNX file that sb3_vpg.export has written"):
+        OnnxPlayer(file)
