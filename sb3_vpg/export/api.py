@@ -55,6 +55,11 @@ def export(
     """
     if format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, but is {format!r}")
+    suffix = Path(file).suffix
+    if suffix in FORMATS.values() and suffix != FORMATS[format]:
+        raise ValueError(
+            f"format is {format!r}, whose suffix is {FORMATS[format]}, but the file is {file}: change one of them"
+        )
     whole_number("n_checked", n_checked, 0)
     if format == "onnx":
         check_extra()
@@ -89,7 +94,8 @@ def _environment(model: BaseAlgorithm, env: GymEnv | None) -> VecEnv:
     if env is None:
         raise ValueError("the model has no environment, whose observations the file takes: pass env=, or load(path, env)")
     wrapped = env if isinstance(env, VecEnv) else model._wrap_env(env, monitor_wrapper=False)
-    if model.get_vec_normalize_env() is not None and not normalizers(wrapped):
+    was_normalized = model.get_vec_normalize_env() is not None or model.has_saved_statistics
+    if was_normalized and not normalizers(wrapped):
         raise ValueError(
             "the model was trained on normalised observations, but the environment has no VecNormalize: wrap it with the "
             "model's statistics (sb3_vpg.normalization.load_vec_normalize reads them from its file)"

@@ -25,7 +25,7 @@ from sb3_vpg.common import torchrun
 from sb3_vpg.common.arguments import OnPolicyKwargs, refuse_unknown
 from sb3_vpg.common.atomic_files import atomic_write
 from sb3_vpg.common.caller import stacklevel_of_caller
-from sb3_vpg.persistence.archives import VARIABLES, WEIGHTS, name_of, read_archive, read_weights
+from sb3_vpg.persistence.archives import STATISTICS, VARIABLES, WEIGHTS, name_of, read_archive, read_weights
 from sb3_vpg.persistence.memory_limit import LimitedMemory
 from sb3_vpg.persistence.packing import Packable, pack, warn_unloadable
 from sb3_vpg.persistence.unpacking import (
@@ -51,6 +51,8 @@ class PlainSaving(Packable):
     """Replaces SB3's ``save``, ``load`` and ``set_parameters`` by ones that need no pickle, as this module describes."""
 
     _warned: dict[str, set[str]] | None = None
+    has_saved_statistics = False
+    """Whether the file that the model was loaded from holds the statistics of a ``VecNormalize``."""
 
     def save(self, path: PathOrFile, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None) -> None:
         """
@@ -83,7 +85,7 @@ class PlainSaving(Packable):
         return self._warned.setdefault(method, set())
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_warned"]
+        return [*super()._excluded_save_params(), "_warned", "has_saved_statistics"]
 
     @classmethod
     def load(
@@ -136,6 +138,7 @@ class PlainSaving(Packable):
                 with LimitedMemory(limit):
                     fresh._setup_model()
                 check_weights(fresh.policy, weights, name)
+            model.has_saved_statistics = STATISTICS in members
             set_variables(model, variables, name)
             check_fit(model, weights, name, trust)
         return model

@@ -11,11 +11,12 @@ from gymnasium import spaces
 from helpers import CONTINUOUS, DICT, VECTOR, LinearExtractor, RandomEnv, make_model, vector_env
 from stable_baselines3 import A2C
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.vec_env import VecEnvWrapper, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFrameStack, VecNormalize
 
 from sb3_vpg import VPG, RandomSearch
 from sb3_vpg.exceptions import ExportError
 from sb3_vpg.export import OnnxPlayer, export
+from sb3_vpg.normalization import load_vec_normalize
 
 
 class BranchingExtractor(LinearExtractor):
@@ -157,3 +158,18 @@ def test_learning_goes_on_with_new_episodes(is_named: bool, tmp_path: Path) -> N
     model.learn(32, reset_num_timesteps=False)
     assert model.num_timesteps == 64
     assert min(model.get_env().get_attr("episodes")) > max(starts)
+
+
+def test_statistics_of_the_models_file_must_be_there(tmp_path: Path) -> None:
+    """A model from a file does not know its VecNormalize, but the file has the statistics."""
+    VPG("MlpPolicy", VecNormalize(DummyVecEnv([RandomEnv]))).save(tmp_path / "model.zip")
+    model = VPG.load(tmp_path / "model.zip")
+    with pytest.raises(ValueError, match=r"normalised observations.*load_vec_normalize"):
+        export(model, tmp_path / "agent.pt2", RandomEnv(), format="torch")
+    env = load_vec_normalize(tmp_path / "model.zip", DummyVecEnv([RandomEnv]))
+    assert export(model, tmp_path / "agent.pt2", env, format="torch", n_checked=3).is_file()
+
+
+def test_a_suffix_of_the_other_format(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"suffix is \.onnx, but the file is .*agent\.pt2"):
+        export(make_model(), tmp_path / "agent.pt2")
