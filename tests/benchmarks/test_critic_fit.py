@@ -125,3 +125,31 @@ def test_the_standard_deviation_is_that_of_a_sample() -> None:
     runs = {seed: {**RUN, "score": score} for seed, score in enumerate(scores)}
     cells = report.row({"part": "entry", "label": "our entry", "seeds": 5, "runs": runs})
     assert cells[:3] == ["our entry", "3 of 5", f"30 ± {np.std(scores, ddof=1):.0f}"]
+
+
+def step(optimizer: th.optim.Optimizer, loss: th.Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def fitted(shared: bool) -> list[th.Tensor]:
+    """:return: weights of an actor and a critic after 20 updates as in the paper's script, with one Adam or two"""
+    th.manual_seed(0)
+    actor, critic = (th.nn.Sequential(th.nn.Linear(3, 8), th.nn.Tanh(), th.nn.Linear(8, 1)) for _ in range(2))
+    weights = [*actor.parameters(), *critic.parameters()]
+    of_actor = th.optim.Adam(weights if shared else weights[:4], lr=1e-2)
+    of_critic = of_actor if shared else th.optim.Adam(weights[4:], lr=1e-2)
+    for _ in range(20):
+        observations, returns = th.randn(64, 3), th.randn(64)
+        policy_loss = (actor(observations).flatten() * returns).mean()
+        for _ in range(5):
+            step(of_critic, th.nn.functional.mse_loss(critic(observations).flatten(), returns))
+        step(of_actor, policy_loss)
+    return weights
+
+
+def test_one_adam_for_both_networks_trains_as_two() -> None:
+    """So the paper's shared optimiser and VPG's two are the same."""
+    for one, two in zip(fitted(shared=True), fitted(shared=False), strict=True):
+        assert th.equal(one, two)
