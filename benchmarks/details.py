@@ -27,48 +27,14 @@ import gymnasium as gym
 import numpy as np
 from harness.cache import cached
 from harness.detail_variants import TASKS, Task, Variant
+from harness.learning_curve import Curve
 from harness.report import make_parser, table, write_report
 from stable_baselines3.common.callbacks import BaseCallback
 from tqdm import tqdm
 
 FIRST_SEED = 1000  # searches used seeds from 100, 200 and 300 on, comparisons those from 0 on
-N_BINS = 50  # of the learning curve
 N_EVALUATED, EVALUATION_SEED = 20, 10_000
 N_ENVS, N_UPDATES = 8, 200  # of the measurement of episodes that end first
-
-
-class Curve(BaseCallback):
-    """Record the environment step at which each episode ends, and its return."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ends: list[int] = []
-        self.returns: list[float] = []
-
-    def _on_step(self) -> bool:
-        for info in self.locals["infos"]:
-            if "episode" in info:
-                self.ends.append(self.num_timesteps)
-                self.returns.append(info["episode"]["r"])
-        return True
-
-    def binned(self, steps: int) -> list[float]:
-        """:return: mean return of the episodes that end in each of ``N_BINS`` equal parts of the run; see ``bin_returns``"""
-        return bin_returns(np.array(self.ends), np.array(self.returns), steps)
-
-
-def bin_returns(ends: np.ndarray, returns: np.ndarray, steps: int) -> list[float]:
-    """:return: mean return in each bin; a bin in which no episode ends has the number before it, the first ones the first"""
-    bins = np.minimum((ends - 1) * N_BINS // steps, N_BINS - 1)
-    means: list[float | None] = [
-        float(returns[bins == index].mean()) if (bins == index).any() else None for index in range(N_BINS)
-    ]
-    last = next((mean for mean in means if mean is not None), float("nan"))
-    result = []
-    for mean in means:
-        last = last if mean is None else mean
-        result.append(last)
-    return result
 
 
 def train(task: Task, variant: Variant, seed: int) -> dict[str, Any]:

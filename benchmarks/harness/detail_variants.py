@@ -1,16 +1,14 @@
 """The variants of details.py: VPG with one detail changed. Each uses public arguments or a few lines of user code."""
 
-from harness.hyperparameters import read_dict, scheduled
+from harness.hyperparameters import own_entry, read_dict, scheduled
 
 # isort: split
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import torch as th
-import yaml
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
@@ -21,8 +19,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_vpg import VPG
-
-HYPERPARAMETERS = Path(__file__).parents[2] / "hyperparams" / "vpg.yml"
 
 
 @dataclass(frozen=True)
@@ -177,11 +173,7 @@ class Task:
 
     def build(self, variant: Variant, seed: int) -> tuple[VPG, VecEnv]:
         """:return: a new model and its environments"""
-        options: dict[str, Any] = {}
-        if self.from_file:
-            options = yaml.safe_load(HYPERPARAMETERS.read_text())[self.env_id]
-            assert options.pop("policy") == "MlpPolicy"
-            options.pop("n_timesteps")
+        options = own_entry(self.env_id) if self.from_file else {}
         n_envs, normalize = options.pop("n_envs", 1), options.pop("normalize", False)
         policy_kwargs = {**read_dict(options.pop("policy_kwargs", "dict()")), **variant.policy_kwargs}
         options = scheduled({**options, **variant.options})

@@ -9,6 +9,16 @@ import yaml
 from stable_baselines3.common.utils import LinearSchedule
 from torch import nn
 
+OWN_FILE = Path(__file__).parents[2] / "hyperparams" / "vpg.yml"
+
+
+def own_entry(env_id: str) -> dict[str, Any]:
+    """:return: VPG's entry in hyperparams/vpg.yml, without ``policy``, which must be ``MlpPolicy``, and ``n_timesteps``"""
+    entry: dict[str, Any] = yaml.safe_load(OWN_FILE.read_text())[env_id]
+    assert entry.pop("policy") == "MlpPolicy"
+    entry.pop("n_timesteps")
+    return entry
+
 
 def zoo_entry(algorithm: str, env_id: str) -> dict[str, Any]:
     """

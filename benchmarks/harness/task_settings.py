@@ -109,9 +109,9 @@ def normalized(env: VecEnv, entry: Entry) -> VecEnv:
     return VecNormalize(env, gamma=entry.get("gamma", 0.99), **arguments)
 
 
-def dummy(env_id: str, n_envs: int) -> VecEnv:
+def dummy(env_id: str, n_envs: int, seed: int = 0) -> VecEnv:
     """:return: SB3's ``DummyVecEnv``, with ``Monitor`` around each environment"""
-    return make_vec_env(env_id, n_envs, seed=0, env_kwargs=NO_RENDERING)
+    return make_vec_env(env_id, n_envs, seed=seed, env_kwargs=NO_RENDERING)
 
 
 def subproc(env_id: str, n_envs: int) -> VecEnv:
@@ -156,12 +156,12 @@ def bare_environments(env_id: str, n_steps: int) -> Callable[[], int]:
     return play
 
 
-def new_model(env_id: str, algorithm: str, entry: Entry) -> BaseAlgorithm:
-    """:return: a new model of the algorithm with the entry's settings, seed 0"""
+def new_model(env_id: str, algorithm: str, entry: Entry, seed: int = 0) -> BaseAlgorithm:
+    """:return: a new model of the algorithm with the entry's settings, and its environments"""
     options = {key: value for key, value in scheduled(entry).items() if key not in ("n_envs", "normalize")}
     options["policy_kwargs"] = read_dict(options.get("policy_kwargs", "dict()"))
-    env = normalized(dummy(env_id, entry["n_envs"]), entry)
-    model: BaseAlgorithm = ALGORITHMS[algorithm]("MlpPolicy", env, seed=0, device="cpu", **options)
+    env = normalized(dummy(env_id, entry["n_envs"], seed), entry)
+    model: BaseAlgorithm = ALGORITHMS[algorithm]("MlpPolicy", env, seed=seed, device="cpu", **options)
     return model
 
 

@@ -16,7 +16,8 @@ from sb3_vpg import VPG
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    details, variants, report = map(import_module, ("details", "harness.detail_variants", "harness.report"))
+    names = ("details", "harness.detail_variants", "harness.report", "harness.learning_curve")
+    details, variants, report, learning_curve = map(import_module, names)
 
 CARTPOLE = variants.TASKS["CartPole-v1"]
 PENDULUM = variants.TASKS["Pendulum-v1"]
@@ -140,9 +141,9 @@ def test_evaluation_normalizes_observations_as_training_did() -> None:
 def test_the_curve_is_binned_over_the_steps() -> None:
     ends, returns = np.array([250, 300, 900, 1000, 1010]), np.array([1.0, 3.0, 5.0, 7.0, 9.0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(details, "N_BINS", 5)
+        patch.setattr(learning_curve, "N_BINS", 5)
         # Bins end at 200, 400, 600, 800 and 1,000; what ends after the last step is in the last bin
-        assert details.bin_returns(ends, returns, 1000) == [2.0, 2.0, 2.0, 2.0, 7.0]
+        assert learning_curve.bin_returns(ends, returns, 1000) == [2.0, 2.0, 2.0, 2.0, 7.0]
 
 
 def test_the_episodes_that_end_first_equal_those_of_a_simulation() -> None:
@@ -197,7 +198,7 @@ def test_a_short_run_has_a_result() -> None:
     task = replace(CARTPOLE, steps=600)
     result = details.train(task, task.variants["episodes"], seed=3)
     assert result["failure"] is None
-    assert len(result["curve"]) == details.N_BINS
+    assert len(result["curve"]) == learning_curve.N_BINS
     assert 8 < result["area"] < 500
 
 
