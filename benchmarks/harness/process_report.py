@@ -159,9 +159,9 @@ def report(raw: Raw) -> list[str]:
         "",
         "Computed, not measured: the speed of P processes over that of one process with the same share of environments,",
         "`P · (r + u) / (r + P · u + (P - 1) · c)`, with the rollout r, the update u and the cost c of its exchanges from the",
-        "table above. It assumes a core for each process, exchanges in a ring between processes of one machine, and that no",
-        "process waits for a slower one. A network between machines makes c larger. As each process makes the whole update,",
-        "no number of processes is faster than `(r + u) / (u + c)`.",
+        "table above. It assumes a core for each process of one machine, that exchanges of P processes take P - 1 times as",
+        "long as those of two, and that no process waits for a slower one. A network between machines makes c larger. As each",
+        "process makes the whole update, no number of processes is faster than `(r + u) / (u + c)`.",
         "",
         *model_table(raw),
     ]

@@ -106,7 +106,7 @@ class _Layer:
         columns: dict[str | None, Any] = {None: np.stack(self.returns_TN)}
         for key in self._statistics() if self.env.norm_obs else ():
             columns[key] = np.stack([one[key] for one in self.observations])
-        return {key: [array.mean(axis=0, dtype=float), array.var(axis=0, dtype=float)] for key, array in columns.items()}
+        return {key: moments_over_time(array) for key, array in columns.items()}
 
     def update(self, everyones: Sequence[dict[str | None, list[np.ndarray]]], n_steps: int) -> None:
         """
@@ -122,6 +122,14 @@ class _Layer:
             mean = means.mean(axis=0)
             variance = variances.mean(axis=0) + np.square(means - mean).mean(axis=0)
             rms.update_from_moments(mean, variance, len(means) * n_steps)
+
+
+def moments_over_time(array: np.ndarray) -> list[np.ndarray]:
+    """:return: mean and variance over time of an array with shape (T, N, ...)"""
+    n_envs = array.shape[1]
+    # NumPy adds up a single column in another order than one of several
+    array = np.repeat(array, 2, axis=1) if n_envs == 1 else array
+    return [array.mean(axis=0, dtype=float)[:n_envs], array.var(axis=0, dtype=float)[:n_envs]]
 
 
 def _items(value: Any) -> list[tuple[str, Any]]:

@@ -24,15 +24,21 @@ from torch.distributed.rendezvous import rendezvous
 from sb3_vpg.common import torchrun
 from sb3_vpg.common.world import Rows, World
 from sb3_vpg.distributed.consistency import broadcast_state, check_hooks, check_policy, check_seeds, check_shards
+from sb3_vpg.distributed.exchange import (
+    Exchange,
+    GlooExchange,
+    SharedMemoryExchange,
+    has_ended,
+    leave_shared_memory,
+    share_memory,
+)
 from sb3_vpg.distributed.silence import own_callbacks, silenced
 from sb3_vpg.distributed.statistics import PooledStatistics
 from sb3_vpg.exceptions import MainProcessError, ProcessLostError
 
 T = TypeVar("T")
 _TIMEOUT = timedelta(days=7)
-"""The others wait while the first process evaluates. A process that dies is noticed at once, since its connections close."""
-_HEAD = 1024
-"""Bytes of a message that are sent with its length."""
+"""The others wait while the first process evaluates. That a process dies is noticed without it: its connections close."""
 _JOINS = count()
 """Every process joins as often as the others."""
 _LARGEST_GATHERED = 8
@@ -48,36 +54,27 @@ class TorchrunWorld(World):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._statistics: PooledStatistics | None = None
         self._processes: list[tuple[str, int]] = []
+        self._exchange: Exchange = GlooExchange()
         self._processes = self.all_gather((socket.gethostname(), os.getpid()))
+        self._exchange = share_memory(self.rank, self.size, self.all_gather) or self._exchange
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy of a model is in no group
         return World, ()
 
     def all_gather(self, value: T) -> list[T]:
-        content = np.frombuffer(pickle.dumps(value), np.uint8)
-        # Most messages are short, and one exchange tells their lengths too
-        heads = self._gathered(
-            _padded(np.frombuffer(len(content).to_bytes(8, "little"), np.uint8), content[:_HEAD], 8 + _HEAD)
-        )
-        lengths = [int.from_bytes(head[:8].tobytes(), "little") for head in heads]
-        contents = [head[8:] for head in heads]
-        if max(lengths) > _HEAD:
-            contents = self._gathered(_padded(content, content[:0], max(lengths)))
-        return [pickle.loads(one[:length].tobytes()) for one, length in zip(contents, lengths, strict=True)]
-
-    def _gathered(self, own: np.ndarray) -> list[np.ndarray]:
-        """Return the array of each process, which have the same shape."""
-        parts = [th.empty(own.shape, dtype=th.uint8) for _ in range(self.size)]
+        if self.size == 1:
+            return [value]
         with self._naming_lost_process():
-            dist.all_gather(parts, th.from_numpy(own))
-        return [part.numpy() for part in parts]
+            contents = self._exchange.all_gather(pickle.dumps(value))
+        return [pickle.loads(one) for one in contents]
 
     def broadcast(self, value: T) -> T:
-        values = [value]
+        if self.size == 1:
+            return value
         with self._naming_lost_process():
-            dist.broadcast_object_list(values, src=0)
-        return values[0]
+            content = self._exchange.broadcast(pickle.dumps(value) if self.is_main_process else b"")
+        return pickle.loads(content)  # type: ignore[no-any-return]  # the value of the first process
 
     def run_on_main(self, make: Callable[[], T]) -> T:
         """
@@ -111,10 +108,17 @@ class TorchrunWorld(World):
                 total = numbers.clone()
                 dist.all_reduce(total)
             else:
-                parts = [th.empty_like(numbers) for _ in range(self.size)]
-                dist.all_gather(parts, numbers.contiguous())
-                total = _pairwise(parts)
+                total = _pairwise(self._gathered(numbers.contiguous()))
         return total.to(device)
+
+    def _gathered(self, numbers: th.Tensor) -> list[th.Tensor]:
+        """Return the tensor of each process, which have the same shape."""
+        if numbers.device.type == "cpu" and isinstance(self._exchange, SharedMemoryExchange):
+            contents = self._exchange.all_gather(numbers.reshape(-1).view(th.uint8).numpy().tobytes())
+            return [th.frombuffer(one, dtype=numbers.dtype).reshape(numbers.shape) for one in contents]
+        parts = [th.empty_like(numbers) for _ in range(self.size)]
+        dist.all_gather(parts, numbers)
+        return parts
 
     def all_reduce_gradient(
         self, losses: list[float], gradient: np.ndarray, weight: float | None = None
@@ -200,33 +204,10 @@ class TorchrunWorld(World):
         others = [(rank, pid) for rank, (host, pid) in enumerate(self._processes) if host == socket.gethostname()]
         for _ in range(20):
             for rank, pid in others:
-                if rank != self.rank and _has_ended(pid):
+                if rank != self.rank and has_ended(pid):
                     return f"process {rank} of {self.size} (pid {pid}) has ended"
             time.sleep(0.1)
         return f"another of the {self.size} processes has ended, or cannot be reached,"
-
-
-def _padded(first: np.ndarray, second: np.ndarray, length: int) -> np.ndarray:
-    """Return both arrays and then zeros, in an array of this length."""
-    padded = np.zeros(length, np.uint8)
-    padded[: len(first)] = first
-    padded[len(first) : len(first) + len(second)] = second
-    return padded
-
-
-def _has_ended(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    try:
-        # Ended, but torchrun has not noticed yet
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] in "ZX"
-    except OSError:
-        return False
 
 
 def _pairwise(parts: Sequence[th.Tensor]) -> th.Tensor:
@@ -267,6 +248,7 @@ def join() -> TorchrunWorld:
 
 
 def leave() -> None:
-    """Close the connections to the other processes."""
+    """Close the connections to the other processes, who may wait for this one."""
+    leave_shared_memory()
     if dist.is_initialized():
         dist.destroy_process_group()

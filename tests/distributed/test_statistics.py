@@ -6,7 +6,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_vpg.common.world import SINGLE_PROCESS
-from sb3_vpg.distributed.statistics import PooledStatistics
+from sb3_vpg.distributed.statistics import PooledStatistics, moments_over_time
 from sb3_vpg.vec_env.fast_step import fast_step
 
 N_ENVS, N_STEPS, GAMMA = 3, 60, 0.9
@@ -46,3 +46,14 @@ def test_statistics_are_those_of_the_rollout(fast: bool) -> None:
         np.testing.assert_allclose(ours.mean, exact.mean, rtol=1e-9)
         np.testing.assert_allclose(ours.var, exact.var, rtol=1e-9)
     np.testing.assert_allclose(env.returns, returns_N)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)], ids=str)
+def test_moments_of_an_environment_do_not_depend_on_the_others(shape: tuple[int, ...]) -> None:
+    """To the last bit, however many environments are in the same process."""
+    array = np.random.default_rng(0).normal(size=(200, 8, *shape)).astype(np.float32)
+    expected = moments_over_time(array)
+    for n_envs in (1, 2, 4):
+        parts = [moments_over_time(array[:, first : first + n_envs]) for first in range(0, 8, n_envs)]
+        for kind in (0, 1):
+            np.testing.assert_array_equal(np.concatenate([part[kind] for part in parts]), expected[kind])

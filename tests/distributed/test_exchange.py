@@ -1,0 +1,89 @@
+"""What processes exchange through shared memory and through gloo, and what happens when one of them ends."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch as th
+from forked_processes import coverage_variable
+from shared_exchange import DTYPES, N_MANY, N_PROCESSES, SIZES, content, numbers, size_of
+
+from sb3_vpg.distributed.exchange import can_share_memory
+
+PROGRAM = Path(__file__).parents[1] / "support/shared_exchange.py"
+RANKS = range(N_PROCESSES)
+pytestmark = pytest.mark.skipif(not can_share_memory(), reason="shared memory is used on x86-64 and Linux only")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    command, variables = [sys.executable, str(PROGRAM), str(folder)], os.environ | coverage_variable()
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def codes(runs: Path, name: str) -> list[int]:
+    return json.loads((runs / "codes.json").read_text())[name]  # type: ignore[no-any-return]  # JSON
+
+
+def output(runs: Path, name: str, process: int) -> str:
+    return (runs / name / f"output_{process}.txt").read_text()
+
+
+@pytest.mark.parametrize("way", ["shared memory", "gloo"])
+def test_every_process_receives_what_the_others_sent(runs: Path, way: str) -> None:
+    """Empty and long messages, of another length in each process, objects, and sums to the last bit."""
+    assert codes(runs, way) == [0] * N_PROCESSES, output(runs, way, 0)
+    for process in RANKS:
+        gathered, broadcast, sums, objects = pickle.loads((runs / way / f"{process}.pickle").read_bytes())
+        for number in range(len(SIZES)):
+            sent = [content(rank, number, size_of(rank, number)) for rank in RANKS]
+            assert gathered[number] == sent
+            assert broadcast[number] == sent[0]
+        for name in DTYPES:
+            first, second, third = (numbers(rank, name) for rank in RANKS)
+            assert sums[name].dtype == DTYPES[name]
+            assert th.equal(sums[name], (first + second) + third)
+        assert objects == ([{"rank": rank} for rank in RANKS], ("rank", 0))
+
+
+def test_all_use_gloo_if_one_cannot_open_the_memory(runs: Path) -> None:
+    assert codes(runs, "one cannot open") == [0] * N_PROCESSES, output(runs, "one cannot open", 0)
+
+
+def test_many_processes_on_two_cores(runs: Path) -> None:
+    """400 messages of random lengths, in up to 16 pieces, are received as they were sent."""
+    assert codes(runs, "many") == [0] * N_MANY, output(runs, "many", 0)
+
+
+@pytest.mark.parametrize(("name", "code"), [("killed", -9), ("left", 0)])
+def test_the_end_of_a_process_ends_the_waiting_of_the_others(runs: Path, name: str, code: int) -> None:
+    """It is killed, or leaves and does something else. A process that has ended is named."""
+    assert codes(runs, name) == [0, code, 0]
+    words = {"killed": "process 1 of 3 (pid ", "left": "another of the 3 processes has ended, or cannot be reached,"}[name]
+    for process in (0, 2):
+        assert output(runs, name, process).startswith(words)
+        assert f"while process {process} waited for it" in output(runs, name, process)
+
+
+def test_a_slow_process_is_waited_for(runs: Path) -> None:
+    assert codes(runs, "late") == [0] * N_PROCESSES
+    assert [output(runs, "late", process) for process in RANKS] == [""] * N_PROCESSES
+
+
+def test_killed_processes_leave_no_file_behind(runs: Path) -> None:
+    """The memory has no name in any folder, so it is gone with the last process."""
+    assert codes(runs, "all killed") == [-9] * N_PROCESSES
+    for process in RANKS:
+        before, after = (
+            {line.split(maxsplit=5)[5] for line in text.splitlines() if len(line.split(maxsplit=5)) == 6}
+            for text in json.loads((runs / f"all killed/{process}.json").read_text())
+        )
+        assert "/memfd:sb3_vpg (deleted)" in after - before
+        assert not [name for name in after - before if name.startswith("/dev/shm")]
