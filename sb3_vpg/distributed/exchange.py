@@ -190,10 +190,11 @@ def share_memory(rank: int, size: int, gather: Callable[[Any], list[Any]]) -> Sh
     """
     file = _memory_file(size) if rank == 0 else None
     try:
-        machines, pids, files = zip(*gather((_machine(), os.getpid(), file)), strict=True)
+        identity = None if file is None else _identity(file)
+        machines, pids, files, identities = zip(*gather((_machine(), os.getpid(), file, identity)), strict=True)
         if None in machines or len(set(machines)) > 1 or files[0] is None:
             return None
-        opened = _opened(f"/proc/{pids[0]}/fd/{files[0]}", rank, list(pids))
+        opened = _opened(f"/proc/{pids[0]}/fd/{files[0]}", identities[0], rank, list(pids))
         return opened if all(gather(opened is not None)) else None
     finally:
         if file is not None:
@@ -204,12 +205,22 @@ def _memory_file(n_processes: int) -> int | None:
     if not can_share_memory():
         return None
     try:
+        # Some systems forbid it
         file = os.memfd_create("sb3_vpg")
     except OSError:
-        # Some systems forbid it
         return None
-    os.truncate(file, n_bytes(n_processes))
+    try:
+        # The process may have a limit for files
+        os.truncate(file, n_bytes(n_processes))
+    except OSError:
+        os.close(file)
+        return None
     return file
+
+
+def _identity(file: int) -> tuple[int, int]:
+    status = os.fstat(file)
+    return status.st_dev, status.st_ino
 
 
 def _machine() -> tuple[str, str] | None:
@@ -217,18 +228,24 @@ def _machine() -> tuple[str, str] | None:
     if platform.machine() != "x86_64" or not hasattr(os, "memfd_create"):
         return None
     try:
+        # A container may show the processes of its host, which have other numbers there
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None
         return Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")
     except OSError:
         return None
 
 
-def _opened(path: str, rank: int, pids: list[int]) -> SharedMemoryExchange | None:
+def _opened(path: str, identity: tuple[int, int], rank: int, pids: list[int]) -> SharedMemoryExchange | None:
+    """Return None if the file cannot be opened or mapped, or is another one."""
     try:
         file = os.open(path, os.O_RDWR)
     except OSError:
         return None
     try:
-        return SharedMemoryExchange(file, rank, pids)
+        return SharedMemoryExchange(file, rank, pids) if _identity(file) == identity else None
+    except OSError:
+        return None
     finally:
         os.close(file)
 

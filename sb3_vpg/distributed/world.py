@@ -65,15 +65,17 @@ class TorchrunWorld(World):
     def all_gather(self, value: T) -> list[T]:
         if self.size == 1:
             return [value]
+        content = pickle.dumps(value)
         with self._naming_lost_process():
-            contents = self._exchange.all_gather(pickle.dumps(value))
+            contents = self._exchange.all_gather(content)
         return [pickle.loads(one) for one in contents]
 
     def broadcast(self, value: T) -> T:
         if self.size == 1:
             return value
+        sent = pickle.dumps(value) if self.is_main_process else b""
         with self._naming_lost_process():
-            content = self._exchange.broadcast(pickle.dumps(value) if self.is_main_process else b"")
+            content = self._exchange.broadcast(sent)
         return pickle.loads(content)  # type: ignore[no-any-return]  # the value of the first process
 
     def run_on_main(self, make: Callable[[], T]) -> T:
@@ -100,7 +102,7 @@ class TorchrunWorld(World):
         return th.cat(parts).to(rows.device)
 
     def all_reduce(self, numbers: th.Tensor) -> th.Tensor:
-        if self.size == 1:
+        if self.size == 1 or not numbers.numel():
             return numbers
         device, numbers = numbers.device, numbers if _sums_on(numbers.device) else numbers.cpu()
         with self._naming_lost_process():

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,11 @@ import torch as th
 from forked_processes import coverage_variable
 from shared_exchange import DTYPES, N_MANY, N_PROCESSES, SIZES, content, numbers, size_of
 
-from sb3_vpg.distributed.exchange import can_share_memory
+from sb3_vpg.distributed import exchange
 
 PROGRAM = Path(__file__).parents[1] / "support/shared_exchange.py"
 RANKS = range(N_PROCESSES)
-pytestmark = pytest.mark.skipif(not can_share_memory(), reason="shared memory is used on x86-64 and Linux only")
+pytestmark = pytest.mark.skipif(not exchange.can_share_memory(), reason="shared memory is used on x86-64 and Linux only")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,10 @@ def output(runs: Path, name: str, process: int) -> str:
 
 @pytest.mark.parametrize("way", ["shared memory", "gloo"])
 def test_every_process_receives_what_the_others_sent(runs: Path, way: str) -> None:
-    """Empty and long messages, of another length in each process, objects, and sums to the last bit."""
+    """
+    Empty and long messages, of another length in each process, objects, and sums to the last bit. The error of a value that
+    cannot be sent is its own.
+    """
     assert codes(runs, way) == [0] * N_PROCESSES, output(runs, way, 0)
     for process in RANKS:
         gathered, broadcast, sums, objects = pickle.loads((runs / way / f"{process}.pickle").read_bytes())
@@ -50,11 +54,29 @@ def test_every_process_receives_what_the_others_sent(runs: Path, way: str) -> No
             first, second, third = (numbers(rank, name) for rank in RANKS)
             assert sums[name].dtype == DTYPES[name]
             assert th.equal(sums[name], (first + second) + third)
+        assert sums["empty"].shape == (0, 3)
         assert objects == ([{"rank": rank} for rank in RANKS], ("rank", 0))
 
 
 def test_all_use_gloo_if_one_cannot_open_the_memory(runs: Path) -> None:
     assert codes(runs, "one cannot open") == [0] * N_PROCESSES, output(runs, "one cannot open", 0)
+
+
+def test_another_file_is_not_touched(tmp_path: Path) -> None:
+    """In a container that shows the processes of its host, a process number may be that of another program."""
+    file = tmp_path / "of another program"
+    file.write_bytes(bytes(exchange.n_bytes(2)))
+    assert exchange._opened(str(file), (0, 0), 0, [os.getpid(), os.getpid()]) is None
+    assert not any(file.read_bytes())
+
+
+def test_a_limit_for_files_is_no_error() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, hard))
+    try:
+        assert exchange._memory_file(2) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_many_processes_on_two_cores(runs: Path) -> None:

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def joined(is_shared: bool = True) -> TorchrunWorld:
     return world
 
 
+class Unpicklable:
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise ValueError("it cannot be sent")
+
+
 def exchanged(folder: Path, is_shared: bool) -> None:
     """Write what each process receives. Without shared memory, the processor seems to be another one."""
     with patch.object(platform, "machine", lambda: "x86_64" if is_shared else "aarch64"):
@@ -62,6 +68,9 @@ def exchanged(folder: Path, is_shared: bool) -> None:
         gathered.append([bytes(one) for one in world._exchange.all_gather(own)])
         broadcast.append(bytes(world._exchange.broadcast(own)))
     sums = {name: world.all_reduce(numbers(world.rank, name)) for name in DTYPES}
+    sums["empty"] = world.all_reduce(th.empty(0, 3))
+    with suppress(ValueError):
+        world.all_gather(Unpicklable())
     objects = world.all_gather({"rank": world.rank}), world.broadcast(("rank", world.rank))
     (folder / f"{world.rank}.pickle").write_bytes(pickle.dumps((gathered, broadcast, sums, objects)))
 
