@@ -4,7 +4,7 @@ Do many steps of the critic make VPG as good as PPO? A replication of Wang, Zhan
     python benchmarks/critic_fit.py
 
 Three parts: ``paper``, VPG with the paper's settings and 50 or 100 passes of the critic; ``entry``, VPG with the settings of
-hyperparams/vpg.yml and as many steps; ``passes``, this entry of Hopper-v4 for one million steps with 1 to 50 passes.
+hyperparams/vpg.yml for the same number of steps; ``passes``, the entry of Hopper-v4 for one million steps with 1 to 50 passes.
 
 Each finished run leaves a small JSON file in benchmarks/results/critic_fit, and a killed run resumes from its checkpoint in
 logs/critic_fit. So the program, started again, does only what is missing. Start it twice to use two cores: no run is made

@@ -20,7 +20,7 @@ finished ``runs``: what ``critic_fit.train`` returned.
 
 # Mean and spread over 5 seeds, from table 2 of the paper
 PUBLISHED = {
-    "published: VPG, 100 passes": {
+    "published: VPG": {
         "Hopper-v4": (2601.57, 232.14),
         "Walker2d-v4": (3457.79, 646.70),
         "HalfCheetah-v4": (4928.88, 807.04),
@@ -102,8 +102,8 @@ def report(records: Records) -> list[str]:
         "CPU s: median over the runs, training alone, one thread. One pass is one gradient step of the critic on the whole",
         "rollout or, if the settings have a `batch_size`, one on each of its minibatches. No seed was left out.",
         "",
-        "Published numbers are those of the paper's table 2, for the v3 environments. Its PPO is the authors' own. PPO in the",
-        "benchmark of rl-zoo3, with one agent each and one million steps, has 2410 on Hopper, 3479 on Walker2d and 5819 on",
+        "Published numbers are those of the paper's table 2, for the v3 environments. PPO there is the authors' run. In the",
+        "benchmark of rl-zoo3 (one agent each, one million steps) PPO has 2410 on Hopper, 3479 on Walker2d and 5819 on",
         "HalfCheetah.",
         "",
         f"Runs that diverged: {failed}.",

@@ -21,8 +21,9 @@ import torch.distributed as dist
 _HEAD = 1024
 """Bytes of a message that gloo sends with its length."""
 _LINE = 8
-"""Numbers of a process at the start of the shared memory: a line of a processor's cache, which no other process writes to."""
+"""Numbers (int64) of each process at the start of the shared memory: one cache line, which only this process writes to."""
 _POSTED, _LEFT, _LENGTH = 0, 1, 2
+"""Positions in it: the last piece that is written, whether the process has left, lengths of messages (even, odd pieces)."""
 _SLOT = 1 << 18
 """Bytes of a piece of a message."""
 _SPIN = 1e-3
@@ -150,7 +151,7 @@ class SharedMemoryExchange:
             if waited < _SPIN:
                 os.sched_yield()
                 continue
-            # It wakes late by a small part of the time that it has waited anyway
+            # So the delay stays small beside the time that it has waited anyway
             pause = min(waited / 8, _LONGEST_SLEEP)
             time.sleep(pause)
             has_left = pause == _LONGEST_SLEEP and (line[_LEFT] or has_ended(self._pids[rank]))
@@ -180,7 +181,7 @@ def n_bytes(n_processes: int) -> int:
 
 def share_memory(rank: int, size: int, gather: Callable[[Any], list[Any]]) -> SharedMemoryExchange | None:
     """
-    Open memory that all processes share. It is no file of a folder, so nothing is left behind, however they end.
+    Open memory that all processes share. It has no name in any folder, so nothing is left behind, however they end.
 
     :param rank: of this process
     :param size: number of processes
@@ -224,7 +225,7 @@ def _identity(file: int) -> tuple[int, int]:
 
 
 def _machine() -> tuple[str, str] | None:
-    """Return what processes have in common that see one another's files in /proc. None: they cannot share memory."""
+    """Return a value that is equal for processes that see one another in /proc; None if memory cannot be shared."""
     if platform.machine() != "x86_64" or not hasattr(os, "memfd_create"):
         return None
     try:

@@ -38,9 +38,11 @@ from sb3_vpg.exceptions import MainProcessError, ProcessLostError
 
 T = TypeVar("T")
 _TIMEOUT = timedelta(days=7)
-"""The others wait while the first process evaluates. That a process dies is noticed without it: its connections close."""
+"""The others wait while the first process evaluates. A process that has died is noticed sooner, by any way of exchange."""
 _JOINS = count()
 """Every process joins as often as the others."""
+_JOINED = "SB3_VPG_JOINED"
+"""Variable with the number of the process that has joined. Its child processes inherit it."""
 _LARGEST_GATHERED = 8
 """Up to this number of processes, sums are computed by each process in the same order."""
 
@@ -229,8 +231,15 @@ def join() -> TorchrunWorld:
     """
     Join the processes that torchrun has started. The first call waits for all of them.
 
-    :raises ValueError: if the program has made a process group that cannot exchange tensors of the CPU
+    :raises ValueError: if the program has made a process group that cannot exchange tensors of the CPU, or if this is a child
+        of a process that has joined
     """
+    if os.environ.setdefault(_JOINED, str(os.getpid())) != str(os.getpid()):
+        raise ValueError(
+            f"this process is a child of process {os.environ[_JOINED]}, which torchrun has started and whose place it cannot "
+            "take: train in that process, or let the child train alone, by os.environ.pop('TORCHELASTIC_RUN_ID') before it "
+            "makes its model"
+        )
     if not dist.is_initialized():
         # NCCL needs a GPU for each process of a machine
         n_local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -113,7 +113,7 @@ def test_the_report_says_what_is_finished_and_what_is_missing(tmp_path: Path, mo
     row = "| the paper's settings, 50 passes | 5 of 5 | 3000 ± 1581 | 3000 [1333, 4667] | 5 ± 0 | 5 [5, 5] | 1,002 |"
     rows = [line for line in page.splitlines() if "50 passes | 5 of 5" in line]
     assert [" ".join(line.split()) for line in rows] == [row]
-    assert "| published: VPG, 100 passes | 5 | 2602 ± 232 |" in page
+    assert "| published: VPG | 5 | 2602 ± 232 |" in page
     assert "- paper, Hopper-v4, 100 passes: seeds 0, 1, 2, 3, 4\n" in page
     assert "- passes, Hopper-v4, 1 pass: seeds 0, 1, 2, 4\n" in page
     assert "paper, Hopper-v4, 50 passes: seeds" not in page

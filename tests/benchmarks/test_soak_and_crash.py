@@ -163,7 +163,7 @@ OUTPUTS = {
     "resumed": ("Taking up training after 2,048 of 9,000 steps, from checkpoint.zip", 2048, "resumed"),
     "from another": ("Taking up training after 1,024 of 9,000 steps, from checkpoint.zip", 1024, "another point than 2,048"),
     "restarted": (
-        "run_1 was killed before its first checkpoint; its files are removed, and it begins once more",
+        "run_1 was killed before its first checkpoint, so it begins once more; its files are in run_1/interrupted_1",
         0,
         "another point",
     ),

@@ -85,7 +85,7 @@ def test_many_processes_on_two_cores(runs: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), [("killed", -9), ("left", 0)])
-def test_the_end_of_a_process_ends_the_waiting_of_the_others(runs: Path, name: str, code: int) -> None:
+def test_the_others_stop_waiting_when_a_process_ends(runs: Path, name: str, code: int) -> None:
     """It is killed, or leaves and does something else. A process that has ended is named."""
     assert codes(runs, name) == [0, code, 0]
     words = {"killed": "process 1 of 3 (pid ", "left": "another of the 3 processes has ended, or cannot be reached,"}[name]
@@ -97,6 +97,14 @@ def test_the_end_of_a_process_ends_the_waiting_of_the_others(runs: Path, name: s
 def test_a_slow_process_is_waited_for(runs: Path) -> None:
     assert codes(runs, "late") == [0] * N_PROCESSES
     assert [output(runs, "late", process) for process in RANKS] == [""] * N_PROCESSES
+
+
+def test_a_child_of_a_process_does_not_take_its_place(runs: Path) -> None:
+    """Both would wait for each other for ever."""
+    assert codes(runs, "child") == [0, 0]
+    for process in range(2):
+        assert "TORCHELASTIC_RUN_ID" in output(runs, "child", process)
+        assert output(runs, "child", process).endswith("\n8 steps\n")
 
 
 def test_killed_processes_leave_no_file_behind(runs: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import torch as th
 from forked_processes import run, start, wait
 
+from sb3_vpg import VPG
 from sb3_vpg.distributed import exchange
 from sb3_vpg.distributed.exchange import SharedMemoryExchange
 from sb3_vpg.distributed.world import TorchrunWorld, join, leave
@@ -127,6 +128,22 @@ def be_late(_: Path) -> bool:
     return True
 
 
+def child() -> None:
+    """A child of a process that has joined may not join; alone, it trains."""
+    joined()
+    process = os.fork()
+    if not process:
+        try:
+            join()
+        except ValueError as error:
+            print(error)
+        os.environ.pop("TORCHELASTIC_RUN_ID")
+        model = VPG("MlpPolicy", "CartPole-v1", n_steps=8, device="cpu").learn(8)
+        print(f"{model.num_timesteps} steps", flush=True)
+        os._exit(0)
+    os.waitpid(process, 0)
+
+
 def mapped() -> str:
     return Path("/proc/self/maps").read_text()
 
@@ -163,6 +180,7 @@ def scenarios(folder: Path) -> dict[str, list[int]]:
         play("many", N_MANY, many)
     for name, end in {"killed": kill, "left": leave_and_live_on, "late": be_late}.items():
         play(name, N_PROCESSES, partial(losing, folder / name, end))
+    play("child", 2, child)
     codes["all killed"] = killed(folder / "all killed")
     return codes
 

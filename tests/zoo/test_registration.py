@@ -66,7 +66,7 @@ def test_every_entry_trains(env_id: str, tmp_path: Path) -> None:
 
 
 def test_the_entries_named_in_the_documentation_are_there() -> None:
-    """docs/environments.md includes the table of the agents, and names those of MuJoCo, of which only v5 has agents."""
+    """docs/environments.md includes the table of the agents, and names the entries without an agent."""
     page = (ROOT / "docs/environments.md").read_text()
     table = "trained_agents/benchmark.md"
     assert f"{{include}} ../{table}\n" in page

@@ -1,6 +1,7 @@
 """The folder of a run that ``train`` began: find it, and read its settings and its state."""
 
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +88,22 @@ class SavedRun:
         """:return: True if there is a checkpoint to resume from"""
         return latest(checkpoint_folder(self.folder)) is not None
 
-    def clear(self) -> None:
-        """Remove what training wrote, but not the settings, so that the run can begin again."""
+    def set_aside(self) -> Path | None:
+        """
+        Move what training wrote, but not the settings, so that the run can begin again.
+
+        :return: the folder that it is moved to; None if training wrote nothing
+        """
         name = self.settings.name
-        for pattern in (*_WRITTEN_BY_TRAINING, f"{name}.zip", f"{name}/vecnormalize.pkl"):
-            for file in self.folder.glob(pattern):
-                file.unlink()
+        patterns = (*_WRITTEN_BY_TRAINING, f"{name}.zip", f"{name}/vecnormalize.pkl")
+        files = [file for pattern in patterns for file in self.folder.glob(pattern)]
+        if not files:
+            return None
+        place = next(place for number in count(1) if not (place := self.folder / f"interrupted_{number}").exists())
+        place.mkdir()
+        for file in files:
+            file.rename(place / file.name)
+        return place
 
     def tidy(self) -> None:
         """Remove partial files of a killed process."""

@@ -112,8 +112,9 @@ class Session:
             raise RunComplete(f"{folder} is complete: {run.finished}")
         run.tidy()
         if not run.has_checkpoint:
-            print(f"{folder} was killed before its first checkpoint; its files are removed, and it begins once more")
-            run.clear()
+            place = run.set_aside()
+            files = "" if place is None else f"; its files are in {place}"
+            print(f"{folder} was killed before its first checkpoint, so it begins once more{files}")
         return argparse.Namespace(**{**vars(args), **saved, "log_folder": args.log_folder})
 
     @staticmethod

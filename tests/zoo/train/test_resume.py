@@ -188,6 +188,9 @@ def test_a_resumed_run_ends_like_one_that_was_never_stopped(
     else:
         assert main(resume) == 0
         printed = capsys.readouterr().out
+        if name == "killed early":
+            assert (run / "interrupted_1/0.monitor.csv").is_file()
+            shutil.rmtree(run / "interrupted_1")
         assert_same_run(run, reference)
     assert ("begins once more" in printed) == (name == "killed early")
     assert (run / "CartPole-v1/args.yml").read_bytes() == settings
