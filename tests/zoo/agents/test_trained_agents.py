@@ -122,7 +122,7 @@ class TestEveryAgentThatShips:
     def test_is_small_and_says_nothing_of_the_machine_that_trained_it(self, agent: Agent) -> None:
         files = [file for file in agent.run.rglob("*") if file.is_file()]
         # Most are far smaller; those of MuJoCo have two networks of 256-256 units
-        assert sum(file.stat().st_size for file in files) < (800_000 if agent.env_id in MUJOCO else 400_000)
+        assert sum(file.stat().st_size for file in files) < (850_000 if agent.env_id in MUJOCO else 400_000)
         assert {file.suffix for file in files} <= {".zip", ".yml", ".txt", ".npz", ".csv"}, "no pickles"
         for file in files:
             assert re.search(rb"/(home|root|tmp|work|usr|Users|var)/|wandb|python/", file.read_bytes()) is None, file
