@@ -45,8 +45,8 @@ test-lowest: $(LOWEST)/ready ## run a part of the tests with the lowest versions
 	@echo "The lowest versions that pyproject.toml allows, except torch: `cat $(LOWEST)/torch.txt`"
 	$(LOWEST)/bin/$(PYTEST) -W ignore::DeprecationWarning $(LOWEST_TESTS)
 
-test-processes: $(READY) ## train long on up to eight processes, and compare with one
-	$(BIN)/python -m pytest tests/distributed --processes -q
+test-processes: $(READY) ## train long on up to eight processes, and kill a worker of Ray
+	$(BIN)/python -m pytest tests/distributed tests/compare/test_ray.py --processes -q
 
 test-export: $(READY) ## export every agent that ships, and agents for all pairs of spaces
 	$(BIN)/python -m pytest tests/export tests/zoo/agents/test_export.py --export -q

@@ -1,5 +1,6 @@
 """benchmarks/soak.py detects leaks, and benchmarks/crash.py detects runs that a kill damaged."""
 
+import gc
 import os
 import shutil
 import sys
@@ -52,14 +53,16 @@ def test_samples_see_memory_and_open_files(tmp_path: Path) -> None:
     samples: list[Any] = []
     sampler = soak.SampleCallback(1, tmp_path, samples)
     sampler._on_training_start()
+    gc.collect()
     sampler._take()
-    held: list[Any] = [np.ones(50 * 2**17)]
+    held: list[Any] = [np.ones(200 * 2**17)]
     held += [(tmp_path / str(index)).open("w") for index in range(3)]
     sampler._take()
     for file in held[1:]:
         file.close()
     assert samples[1].handles - samples[0].handles == 3
-    assert 45 < samples[1].memory - samples[0].memory < 60
+    # What other tests have left may be freed meanwhile
+    assert 170 < samples[1].memory - samples[0].memory < 210
 
 
 @linux

@@ -46,6 +46,7 @@ def processes(words: str) -> Iterator[int]:
             continue
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker runs its task, and the scores are those of processes on this machine."""
