@@ -4,13 +4,11 @@ import json
 import os
 import pickle
 import resource
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch as th
-from forked_processes import coverage_variable
+from forked_processes import codes, output, run_program
 from shared_exchange import DTYPES, N_MANY, N_PROCESSES, SIZES, content, numbers, size_of
 
 from sb3_vpg.distributed import exchange
@@ -22,19 +20,7 @@ pytestmark = pytest.mark.skipif(not exchange.can_share_memory(), reason="shared 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    command, variables = [sys.executable, str(PROGRAM), str(folder)], os.environ | coverage_variable()
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def codes(runs: Path, name: str) -> list[int]:
-    return json.loads((runs / "codes.json").read_text())[name]  # type: ignore[no-any-return]  # JSON
-
-
-def output(runs: Path, name: str, process: int) -> str:
-    return (runs / name / f"output_{process}.txt").read_text()
+    return run_program(PROGRAM, tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.parametrize("way", ["shared memory", "gloo"])

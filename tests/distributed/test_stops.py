@@ -1,14 +1,10 @@
 """Real processes that are stopped, killed, interrupted and refused, and what they print and write."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from forked_processes import coverage_variable
+from forked_processes import codes, output, run_program
 from shared_scenarios import REFUSALS, ZOO_REFUSALS
 
 from sb3_vpg import VPG
@@ -41,19 +37,7 @@ ZOO_WORDS = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("runs")
-    command, variables = [sys.executable, str(PROGRAM), str(folder)], os.environ | coverage_variable()
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=580)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def codes(runs: Path, name: str) -> list[int]:
-    return json.loads((runs / "codes.json").read_text())[name]  # type: ignore[no-any-return]  # JSON
-
-
-def output(runs: Path, name: str, process: int = 0) -> str:
-    return (runs / name / f"output_{process}.txt").read_text()
+    return run_program(PROGRAM, tmp_path_factory.mktemp("runs"))
 
 
 def result(runs: Path, name: str) -> tuple[np.ndarray, int]:

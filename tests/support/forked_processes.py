@@ -3,8 +3,10 @@ Processes that believe torchrun has started them. Forking takes no time, while e
 parent must not have started threads, so programs of their own fork, not pytest.
 """
 
+import json
 import os
 import socket
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -88,3 +90,25 @@ def wait(processes: list[int]) -> list[int]:
 
 def run(n_processes: int, function: Callable[[], object], folder: Path, **variables: str) -> list[int]:
     return wait(start(n_processes, function, folder, **variables))
+
+
+def run_program(program: Path, folder: Path) -> Path:
+    """
+    Run a program whose scenarios fork, and which writes their exit codes into ``codes.json``.
+
+    :return: the folder, which has a folder for each scenario
+    """
+    command, variables = [sys.executable, str(program), str(folder)], os.environ | coverage_variable()
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def codes(runs: Path, name: str) -> list[int]:
+    """:return: the exit codes of the processes of a scenario"""
+    return json.loads((runs / "codes.json").read_text())[name]  # type: ignore[no-any-return]  # JSON
+
+
+def output(runs: Path, name: str, process: int = 0) -> str:
+    """:return: what a process of a scenario has printed"""
+    return (runs / name / f"output_{process}.txt").read_text()

@@ -34,7 +34,8 @@ with pytest.MonkeyPatch.context() as patch:
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = agents_in(shipped_folder())
-MUJOCO = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5")
+WIDE = ("HalfCheetah-v5", "Hopper-v5", "Ant-v5")
+UNSOLVED = ("Hopper-v5", "Ant-v5", "Swimmer-v5")
 SHORT = ["train", "-n", "1000", "--verbose", "0", "--num-threads", "1", "--eval-freq", "500", "--eval-episodes", "2"]
 NORMALIZED = ["-params", "normalize:dict(norm_obs=True,norm_reward=True)"]
 PLAY = ["enjoy", "--no-render", "-n", "20"]
@@ -121,8 +122,8 @@ def test_output_for_an_agent_that_ships_goes_to_logs(capsys: pytest.CaptureFixtu
 class TestEveryAgentThatShips:
     def test_is_small_and_says_nothing_of_the_machine_that_trained_it(self, agent: Agent) -> None:
         files = [file for file in agent.run.rglob("*") if file.is_file()]
-        # Most are far smaller; those of MuJoCo have two networks of 256-256 units
-        assert sum(file.stat().st_size for file in files) < (850_000 if agent.env_id in MUJOCO else 400_000)
+        # The first layers of Taxi's agent are tables of its 500 states; wide ones have two networks of 256-256 units
+        assert sum(file.stat().st_size for file in files) < (850_000 if agent.env_id in WIDE else 400_000)
         assert {file.suffix for file in files} <= {".zip", ".yml", ".txt", ".npz", ".csv"}, "no pickles"
         for file in files:
             assert re.search(rb"/(home|root|tmp|work|usr|Users|var)/|wandb|python/", file.read_bytes()) is None, file
@@ -149,7 +150,7 @@ class TestEveryAgentThatShips:
         margin = student.ppf(0.9995, row["eval_episodes"] - 1) * row["std_reward"] * np.sqrt(1 / n + 1 / row["eval_episodes"])
         assert abs(mean - row["mean_reward"]) <= margin + 1e-6
         assert row["n_timesteps"] == agent.budget
-        assert row["solved"] in (True, None) or agent.env_id in MUJOCO, "its threshold is above what one million steps give"
+        assert row["solved"] in ((False,) if agent.env_id in UNSOLVED else (True, None))
 
 
 def test_the_table_agrees_with_evaluate_policy_of_sb3(trained: Path, tmp_path: Path) -> None:
